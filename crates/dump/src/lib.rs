@@ -1,0 +1,2 @@
+//! Observe a frozen process tree and write its records.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Plan a restore from records and play the plan.
+#![forbid(unsafe_code)]

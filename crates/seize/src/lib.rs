@@ -1,0 +1,2 @@
+//! Freeze a process tree, guard it, thaw it.
+#![forbid(unsafe_code)]

@@ -1,0 +1,116 @@
+//! `clone3(2)` with chosen pids.
+
+use crate::{Pid, syscall};
+use rustix::io::{Errno, Result};
+
+/// `struct clone_args` up to `cgroup` (88 bytes, `CLONE_ARGS_SIZE_VER2`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CloneArgs {
+    /// `CLONE_*`.
+    pub flags: u64,
+    /// Where to store a pidfd.
+    pub pidfd: u64,
+    /// Where to store the tid in the child.
+    pub child_tid: u64,
+    /// Where to store the tid in the parent.
+    pub parent_tid: u64,
+    /// Signal sent to the parent when the child ends.
+    pub exit_signal: u64,
+    /// Lowest address of the child's stack; 0 for the parent's.
+    pub stack: u64,
+    /// Bytes of the stack.
+    pub stack_size: u64,
+    /// TLS value for `CLONE_SETTLS`.
+    pub tls: u64,
+    /// Address of an array of `pid_t`, innermost pid namespace first.
+    pub set_tid: u64,
+    /// Entries of that array.
+    pub set_tid_size: u64,
+    /// Descriptor for `CLONE_INTO_CGROUP`.
+    pub cgroup: u64,
+}
+
+const _: () = assert!(size_of::<CloneArgs>() == 88);
+
+impl CloneArgs {
+    /// The bytes handed to the kernel.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 88] {
+        let words = [
+            self.flags,
+            self.pidfd,
+            self.child_tid,
+            self.parent_tid,
+            self.exit_signal,
+            self.stack,
+            self.stack_size,
+            self.tls,
+            self.set_tid,
+            self.set_tid_size,
+            self.cgroup,
+        ];
+        let mut bytes = [0; 88];
+        for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
+            slot.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+/// `CLONE_*` flags used here and on tapes.
+pub mod flags {
+    macro_rules! from_libc {
+        ($($name:ident = $libc:ident;)*) => {
+            $(#[doc = concat!("`", stringify!($libc), "`, `clone(2)`.")]
+            pub const $name: u64 = libc::$libc as u32 as u64;)*
+        };
+    }
+
+    from_libc! {
+        VM = CLONE_VM;
+        FS = CLONE_FS;
+        FILES = CLONE_FILES;
+        SIGHAND = CLONE_SIGHAND;
+        PTRACE = CLONE_PTRACE;
+        VFORK = CLONE_VFORK;
+        PARENT = CLONE_PARENT;
+        THREAD = CLONE_THREAD;
+        SYSVSEM = CLONE_SYSVSEM;
+        SETTLS = CLONE_SETTLS;
+        UNTRACED = CLONE_UNTRACED;
+    }
+}
+
+/// Forks the caller into a child that has the pid `pid` in the caller's pid namespace and does nothing
+/// but sleep, with every signal as the caller has it, until its tracer gives it something to run.
+///
+/// # Errors
+///
+/// As `clone3(2)`: `EEXIST` if the pid is taken, `EPERM` without `CAP_CHECKPOINT_RESTORE`.
+pub fn fork_sleeper(pid: Option<Pid>, parent: bool) -> Result<Pid> {
+    let set_tid = pid.map_or(0, |pid| pid.as_raw_nonzero().get());
+    let args = CloneArgs {
+        flags: if parent { flags::PARENT } else { 0 },
+        // With CLONE_PARENT the signal is that of the caller itself.
+        exit_signal: if parent { 0 } else { libc::SIGCHLD as u64 },
+        set_tid: if pid.is_some() { (&raw const set_tid) as u64 } else { 0 },
+        set_tid_size: u64::from(pid.is_some()),
+        ..CloneArgs::default()
+    };
+    // SAFETY: `args` and `set_tid` outlive the call. The child shares nothing with the caller and calls
+    // nothing but `pause`, so it needs no lock that another thread may have held.
+    let got = unsafe {
+        syscall::call(
+            libc::SYS_clone3 as usize,
+            [(&raw const args) as usize, size_of::<CloneArgs>(), 0, 0, 0, 0],
+        )
+    }?;
+    if got == 0 {
+        loop {
+            // SAFETY: no arguments.
+            let _ = unsafe { syscall::call(libc::SYS_pause as usize, [0; 6]) };
+        }
+    }
+    Pid::from_raw(got as i32).ok_or(Errno::INVAL)
+}

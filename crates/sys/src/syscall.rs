@@ -1,0 +1,101 @@
+//! The raw system call, for those that neither rustix nor libc wraps.
+
+use rustix::io::{Errno, Result};
+
+/// Enters system call `nr`.
+///
+/// # Safety
+///
+/// As for the call itself: pointers among `args` must be valid for what the kernel does with them.
+pub(crate) unsafe fn call(nr: usize, args: [usize; 6]) -> Result<usize> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: the caller vouches for the arguments.
+    let result = unsafe { libc::syscall(nr as libc::c_long, a, b, c, d, e, f) };
+    if result == -1 { Err(last()) } else { Ok(result as usize) }
+}
+
+/// The calling thread's `errno`.
+pub(crate) fn last() -> Errno {
+    let raw = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    Errno::from_raw_os_error(raw)
+}
+
+/// Numbers of the system calls that gelid writes on tapes, from the kernel's table for this machine.
+pub mod nr {
+    macro_rules! numbers {
+        ($($name:ident = $libc:ident;)*) => {
+            $(#[doc = concat!("`", stringify!($name), "(2)`")]
+            pub const $name: usize = libc::$libc as usize;)*
+        };
+    }
+
+    numbers! {
+        arch_prctl = SYS_arch_prctl;
+        brk = SYS_brk;
+        capset = SYS_capset;
+        chdir = SYS_chdir;
+        chroot = SYS_chroot;
+        clone3 = SYS_clone3;
+        close = SYS_close;
+        close_range = SYS_close_range;
+        dup2 = SYS_dup2;
+        dup3 = SYS_dup3;
+        exit = SYS_exit;
+        exit_group = SYS_exit_group;
+        fchdir = SYS_fchdir;
+        fcntl = SYS_fcntl;
+        fork = SYS_fork;
+        futex = SYS_futex;
+        getitimer = SYS_getitimer;
+        getpid = SYS_getpid;
+        getppid = SYS_getppid;
+        ioprio_get = SYS_ioprio_get;
+        ioprio_set = SYS_ioprio_set;
+        kill = SYS_kill;
+        madvise = SYS_madvise;
+        membarrier = SYS_membarrier;
+        mlock = SYS_mlock;
+        mlock2 = SYS_mlock2;
+        mlockall = SYS_mlockall;
+        mmap = SYS_mmap;
+        mprotect = SYS_mprotect;
+        mremap = SYS_mremap;
+        munmap = SYS_munmap;
+        open = SYS_open;
+        openat = SYS_openat;
+        personality = SYS_personality;
+        pipe2 = SYS_pipe2;
+        prctl = SYS_prctl;
+        prlimit64 = SYS_prlimit64;
+        read = SYS_read;
+        rseq = SYS_rseq;
+        rt_sigaction = SYS_rt_sigaction;
+        rt_sigprocmask = SYS_rt_sigprocmask;
+        rt_sigqueueinfo = SYS_rt_sigqueueinfo;
+        rt_tgsigqueueinfo = SYS_rt_tgsigqueueinfo;
+        sched_setaffinity = SYS_sched_setaffinity;
+        sched_setattr = SYS_sched_setattr;
+        seccomp = SYS_seccomp;
+        set_robust_list = SYS_set_robust_list;
+        set_tid_address = SYS_set_tid_address;
+        setfsgid = SYS_setfsgid;
+        setfsuid = SYS_setfsuid;
+        setgroups = SYS_setgroups;
+        setitimer = SYS_setitimer;
+        setpgid = SYS_setpgid;
+        setpriority = SYS_setpriority;
+        setresgid = SYS_setresgid;
+        setresuid = SYS_setresuid;
+        setsid = SYS_setsid;
+        sigaltstack = SYS_sigaltstack;
+        timer_create = SYS_timer_create;
+        timer_delete = SYS_timer_delete;
+        timer_getoverrun = SYS_timer_getoverrun;
+        timer_gettime = SYS_timer_gettime;
+        timer_settime = SYS_timer_settime;
+        umask = SYS_umask;
+        unshare = SYS_unshare;
+        wait4 = SYS_wait4;
+        write = SYS_write;
+    }
+}
