@@ -1,0 +1,101 @@
+//! `cargo xtask fuzz`: the fuzz targets of `fuzz/`, one per decoder.
+//!
+//! The targets are built with the coverage counters that libFuzzer reads, by the stable compiler: no
+//! sanitizer, since only crates without `unsafe` are fuzzed, and what is sought is panics, endless
+//! loops and memory.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::run;
+use crate::workspace;
+
+/// Counters and comparisons as libFuzzer wants them.
+const INSTRUMENTATION: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions --cfg fuzzing";
+
+/// No input may make a decoder hold more than this, in MiB.
+const MEMORY_LIMIT: u32 = 512;
+
+/// Options of `cargo xtask fuzz`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Seconds for each target
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// Only targets whose name contains this
+    filter: Option<String>,
+}
+
+impl Args {
+    /// Runs the targets one after the other.
+    pub(crate) fn run(self) -> Result<()> {
+        targets(self.seconds, self.filter.as_deref().unwrap_or(""))
+    }
+}
+
+/// Runs every target whose name contains `filter` for some seconds.
+pub(crate) fn targets(seconds: u32, filter: &str) -> Result<()> {
+    let folder = workspace::root().join("fuzz");
+    let metadata = workspace::members(&folder.join("Cargo.toml"))?;
+    let names: Vec<&str> = metadata
+        .packages
+        .iter()
+        .flat_map(|package| &package.targets)
+        .filter(|target| target.kind.iter().any(|kind| kind == "bin"))
+        .map(|target| target.name.as_str())
+        .filter(|name| name.contains(filter))
+        .collect();
+    if names.is_empty() {
+        bail!("no fuzz target is called {filter:?}");
+    }
+    let build = metadata.target_directory.join("instrumented");
+    run(workspace::cargo()
+        .current_dir(&folder)
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--bins",
+            "--target",
+            &workspace::platform(),
+        ])
+        .arg("--target-dir")
+        .arg(&build)
+        .env("RUSTFLAGS", INSTRUMENTATION))?;
+    for name in &names {
+        let program = build.join(workspace::platform()).join("release").join(name);
+        fuzz(&folder, &program, name, seconds)?;
+    }
+    println!(
+        "fuzz: {} targets, {seconds} s each, nothing found",
+        names.len()
+    );
+    Ok(())
+}
+
+/// Runs one target on its corpus and on the seeds that are part of the checkout.
+fn fuzz(folder: &Path, program: &Path, name: &str, seconds: u32) -> Result<()> {
+    let corpus = folder.join("corpus").join(name);
+    let artifacts = folder.join("artifacts").join(name);
+    let seeds = folder.join("seeds").join(name);
+    fs::create_dir_all(&corpus).context("creating the corpus")?;
+    fs::create_dir_all(&artifacts).context("creating the folder for findings")?;
+    let mut command = std::process::Command::new(program);
+    command
+        .current_dir(folder)
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-rss_limit_mb={MEMORY_LIMIT}"))
+        .arg("-timeout=5")
+        .arg("-print_final_stats=0")
+        .arg("-verbosity=0")
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .arg(&corpus);
+    if seeds.is_dir() {
+        command.arg(&seeds);
+    }
+    run(&mut command).with_context(|| format!("input kept in {}", artifacts.display()))
+}
