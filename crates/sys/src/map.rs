@@ -1,0 +1,193 @@
+//! Memory mappings for large buffers, with a safe interface.
+//!
+//! A slice of a shared file mapping is only as good as the file: whoever truncates it turns the next access
+//! into `SIGBUS`, whoever writes it changes what the slice holds. So a file is mapped only if it is a
+//! regular file that the effective user (or root) owns and nobody else may write. Against the owner's own
+//! other programs that is no protection: lock image directories, or read what may change.
+
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, AsRawFd};
+
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
+use rustix::fs::FileType;
+use rustix::io::{Errno, Result};
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::INVAL)
+}
+
+/// Zeroed private memory of its own, page aligned.
+#[derive(Debug)]
+pub struct Anonymous(MmapMut);
+
+impl Anonymous {
+    /// Maps `len` bytes (more than 0); they take memory only once touched.
+    pub fn new(len: usize) -> Result<Self> {
+        if len == 0 {
+            return Err(Errno::INVAL);
+        }
+        MmapMut::map_anon(len).map(Self).map_err(errno)
+    }
+
+    /// Like [`new`](Self::new), asking for huge pages where the kernel has them to give.
+    pub fn huge(len: usize) -> Result<Self> {
+        let map = Self::new(len)?;
+        // A kernel without transparent huge pages refuses; the memory is as good without.
+        let _ = map.0.advise(Advice::HugePage);
+        Ok(map)
+    }
+}
+
+impl Deref for Anonymous {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Anonymous {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// A file mapped for reading.
+#[derive(Debug)]
+pub struct ReadOnly(Mmap);
+
+impl ReadOnly {
+    /// Maps the whole of `file`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is empty or no regular file, `EPERM` if somebody else owns it or may write it.
+    pub fn map(file: impl AsFd) -> Result<Self> {
+        let len = own_file(&file)?;
+        // SAFETY: a mapping never dangles, whatever becomes of the file. That nobody changes or truncates
+        // it is what `own_file` secures as far as a check can; the module says what is left.
+        let map = unsafe { MmapOptions::new().len(len).map(file.as_fd().as_raw_fd()) };
+        map.map(Self).map_err(errno)
+    }
+
+    /// Tells the kernel that the contents will be read in order.
+    pub fn sequential(&self) {
+        // Advice only: without it the reads are slower, not wrong.
+        let _ = self.0.advise(Advice::Sequential);
+    }
+}
+
+impl Deref for ReadOnly {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A file mapped for reading and writing; what is written goes to the file.
+#[derive(Debug)]
+pub struct ReadWrite(MmapMut);
+
+impl ReadWrite {
+    /// Gives `file` the length `len` and maps it. Under the same conditions as [`ReadOnly::map`].
+    pub fn map(file: impl AsFd, len: usize) -> Result<Self> {
+        if len == 0 {
+            return Err(Errno::INVAL);
+        }
+        rustix::fs::ftruncate(&file, len as u64)?;
+        if own_file(&file)? != len {
+            return Err(Errno::INVAL);
+        }
+        // SAFETY: as in `ReadOnly::map`.
+        let map = unsafe {
+            MmapOptions::new()
+                .len(len)
+                .map_mut(file.as_fd().as_raw_fd())
+        };
+        map.map(Self).map_err(errno)
+    }
+
+    /// Writes what was changed to the disk and waits for it.
+    pub fn flush(&self) -> Result<()> {
+        self.0.flush().map_err(errno)
+    }
+}
+
+impl Deref for ReadWrite {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for ReadWrite {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// The length of `file`, if it is one that may be mapped.
+fn own_file(file: &impl AsFd) -> Result<usize> {
+    let stat = rustix::fs::fstat(file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
+    let owned = stat.st_uid == rustix::process::geteuid().as_raw() || stat.st_uid == 0;
+    if !owned || stat.st_mode & 0o022 != 0 {
+        return Err(Errno::PERM);
+    }
+    match usize::try_from(stat.st_size) {
+        Ok(0) | Err(_) => Err(Errno::INVAL),
+        Ok(len) => Ok(len),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn anonymous_memory_is_zero_and_writable() {
+        let mut map = Anonymous::huge(3 << 20).unwrap();
+        assert_eq!(map.len(), 3 << 20);
+        assert!(map.iter().all(|byte| *byte == 0));
+        map[5000] = 7;
+        assert_eq!(map[5000], 7);
+        assert_eq!(Anonymous::new(0).err(), Some(Errno::INVAL));
+    }
+
+    #[test]
+    fn files_are_read_and_written() {
+        let mut file = tempfile::tempfile().unwrap();
+        assert_eq!(ReadOnly::map(&file).err(), Some(Errno::INVAL));
+        file.write_all(b"pages").unwrap();
+        let map = ReadOnly::map(&file).unwrap();
+        map.sequential();
+        assert_eq!(&map[..], b"pages");
+        let mut both = ReadWrite::map(&file, 8).unwrap();
+        both[5..].copy_from_slice(b"!!!");
+        both.flush().unwrap();
+        assert_eq!(&both[..], b"pages!!!");
+        assert_eq!(&ReadOnly::map(&file).unwrap()[..], b"pages!!!");
+    }
+
+    #[test]
+    fn what_others_may_write_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"x").unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o622)).unwrap();
+        assert_eq!(ReadOnly::map(file.as_file()).err(), Some(Errno::PERM));
+        assert_eq!(
+            ReadOnly::map(std::fs::File::open("/").unwrap()).err(),
+            Some(Errno::INVAL)
+        );
+        assert_eq!(
+            ReadOnly::map(std::fs::File::open("/dev/zero").unwrap()).err(),
+            Some(Errno::INVAL)
+        );
+    }
+}

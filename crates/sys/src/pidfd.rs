@@ -1,0 +1,102 @@
+//! Descriptors that stand for a task: `pidfd_open(2)`, `pidfd_getfd(2)`, `pidfd_send_signal(2)`.
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::{Errno, Result};
+use rustix::process::Pid;
+
+use crate::syscall::call;
+
+/// `PIDFD_THREAD` of `linux/pidfd.h`.
+const THREAD: u32 = libc::O_EXCL as u32;
+
+/// Opens a descriptor of the process `pid`, which must lead its thread group. Close-on-exec.
+///
+/// # Errors
+///
+/// `ESRCH` if there is no such process, `EINVAL` or `ENOENT` for a thread that leads none.
+pub fn open(pid: Pid) -> Result<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+}
+
+/// Opens a descriptor of the one thread `tid` (`PIDFD_THREAD`, since Linux 6.9).
+pub fn open_thread(tid: Pid) -> Result<OwnedFd> {
+    let args = [tid.as_raw_pid() as usize, THREAD as usize, 0, 0, 0, 0];
+    // SAFETY: pidfd_open takes two numbers and touches no memory of ours.
+    let fd = unsafe { call(libc::SYS_pidfd_open as usize, args) }?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A duplicate of descriptor `fd` of the task behind `pidfd`: the same open file description. Close-on-exec.
+///
+/// # Errors
+///
+/// `EBADF` if the task has no such descriptor, `EPERM` without `PTRACE_MODE_ATTACH_REALCREDS`, `ESRCH`
+/// if the task has gone.
+pub fn getfd(pidfd: impl AsFd, fd: RawFd) -> Result<OwnedFd> {
+    if fd < 0 {
+        return Err(Errno::BADF);
+    }
+    let flags = rustix::process::PidfdGetfdFlags::empty();
+    rustix::process::pidfd_getfd(pidfd, fd, flags)
+}
+
+/// Sends signal `number` (0 only tests for existence, real-time signals included) to the task.
+pub fn send_signal(pidfd: impl AsFd, number: i32) -> Result<()> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    let args = [fd as usize, number as usize, 0, 0, 0, 0];
+    // SAFETY: with a null siginfo the kernel makes one up; no memory of ours is touched.
+    unsafe { call(libc::SYS_pidfd_send_signal as usize, args) }.map(drop)
+}
+
+/// Whether the task behind `pidfd` has ended (it may still be a zombie), without waiting.
+pub fn has_exited(pidfd: impl AsFd) -> Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default()))?;
+    Ok(!fds[0].revents().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_fetched() {
+        let me = open(rustix::process::getpid()).unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let fetched = getfd(&me, writer.as_raw_fd()).unwrap();
+        rustix::io::write(&fetched, b"x").unwrap();
+        let mut byte = [0];
+        assert_eq!(rustix::io::read(&reader, &mut byte), Ok(1));
+        assert_eq!(getfd(&me, -1).err(), Some(Errno::BADF));
+        assert_eq!(getfd(&me, 9999).err(), Some(Errno::BADF));
+    }
+
+    #[test]
+    fn exit_is_seen() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&child);
+        let fd = open(pid).unwrap();
+        assert_eq!(send_signal(&fd, 0), Ok(()));
+        assert_eq!(has_exited(&fd), Ok(false));
+        send_signal(&fd, libc::SIGKILL).unwrap();
+        child.wait().unwrap();
+        assert_eq!(has_exited(&fd), Ok(true));
+        assert_eq!(send_signal(&fd, 0), Err(Errno::SRCH));
+        assert_eq!(open(pid).err(), Some(Errno::SRCH));
+    }
+
+    #[test]
+    fn a_thread_has_a_descriptor() {
+        let tid = rustix::thread::gettid();
+        match open_thread(tid) {
+            Ok(fd) => assert_eq!(has_exited(fd), Ok(false)),
+            Err(errno) => assert_eq!(errno, Errno::INVAL), // Linux before 6.9
+        }
+    }
+}

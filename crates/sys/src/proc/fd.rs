@@ -1,0 +1,45 @@
+//! `/proc/PID/fd`: the descriptors of a process.
+
+use std::ffi::CString;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+use rustix::fs::{OFlags, RawDir};
+use rustix::process::Pid;
+
+use super::text::decimal;
+use super::{Error, TaskDir};
+
+/// Numbers of the open descriptors, ascending.
+pub fn list(task: &TaskDir) -> Result<Vec<RawFd>, Error> {
+    numbers(task, "fd")
+}
+
+/// What the link of a descriptor says: a path (with ` (deleted)` behind if unlinked), or a kind and a
+/// number such as `pipe:[123]`.
+pub fn link(task: &TaskDir, fd: RawFd) -> Result<CString, Error> {
+    task.link(&format!("fd/{fd}"))
+}
+
+/// Ids of the threads of a process, ascending.
+pub(super) fn threads(task: &TaskDir) -> Result<Vec<Pid>, Error> {
+    Ok(numbers(task, "task")?
+        .into_iter()
+        .filter_map(Pid::from_raw)
+        .collect())
+}
+
+/// The names in a directory that are numbers, ascending.
+fn numbers(task: &TaskDir, name: &str) -> Result<Vec<i32>, Error> {
+    let dir = task.open_file(name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut buf = [MaybeUninit::uninit(); 8192];
+    let mut entries = RawDir::new(&dir, &mut buf);
+    let mut numbers = Vec::with_capacity(32);
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(|errno| task.read_error(name, errno))?;
+        let number = decimal::<u32>(entry.file_name().to_bytes(), "number");
+        numbers.extend(number.ok().and_then(|number| i32::try_from(number).ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}

@@ -1,0 +1,82 @@
+//! Files of `/proc/PID` that hold one value.
+
+use super::text::{Malformed, Result, chomp, decimal, hex, signed};
+use super::{Error, TaskDir};
+
+type Read<T> = std::result::Result<T, Error>;
+
+/// `comm`: the name of the thread, at most 15 bytes, as it is.
+pub fn comm(task: &TaskDir) -> Read<Vec<u8>> {
+    task.parsed("comm", 64, |text| Ok(chomp(text).to_vec()))
+}
+
+/// `cmdline`: the argument strings, each with a final NUL unless the task has overwritten them. Empty
+/// for a zombie and for a kernel thread.
+pub fn cmdline(task: &TaskDir) -> Read<Vec<u8>> {
+    task.read("cmdline", 512)
+}
+
+/// `environ`: the environment strings the task was started with, each with a final NUL.
+pub fn environ(task: &TaskDir) -> Read<Vec<u8>> {
+    task.read("environ", 4096)
+}
+
+/// `personality`: the execution domain and its flags, `personality(2)`.
+pub fn personality(task: &TaskDir) -> Read<u32> {
+    task.parsed("personality", 64, |text| {
+        u32::try_from(hex(chomp(text), "personality")?).map_err(|_| Malformed("personality"))
+    })
+}
+
+/// `oom_score_adj`: how readily the process is killed when memory is short, -1000 to 1000.
+pub fn oom_score_adj(task: &TaskDir) -> Read<i32> {
+    task.parsed("oom_score_adj", 64, |text| {
+        signed(chomp(text), "oom_score_adj")
+    })
+}
+
+/// `timerslack_ns`: the slack of timers of the thread in nanoseconds; 0 for a real-time one.
+pub fn timerslack_ns(task: &TaskDir) -> Read<u64> {
+    task.parsed("timerslack_ns", 64, |text| {
+        decimal(chomp(text), "timerslack_ns")
+    })
+}
+
+/// `loginuid`: the audit user, `u32::MAX` if unset. `ENOENT` on a kernel without auditing.
+pub fn loginuid(task: &TaskDir) -> Read<u32> {
+    task.parsed("loginuid", 64, |text| decimal(chomp(text), "loginuid"))
+}
+
+/// `coredump_filter`: which mappings go to a core dump. `None` for a task without an address space.
+pub fn coredump_filter(task: &TaskDir) -> Read<Option<u64>> {
+    task.parsed("coredump_filter", 64, |text| match chomp(text) {
+        b"" => Ok(None),
+        digits => hex(digits, "coredump_filter").map(Some),
+    })
+}
+
+/// `attr/current`: the label of the security module, without a final newline or NUL; `None` if there is no
+/// module that answers.
+pub fn security_label(task: &TaskDir) -> Read<Option<Vec<u8>>> {
+    match task.read("attr/current", 256) {
+        Ok(text) => {
+            let text = text.strip_suffix(b"\0").unwrap_or(&text);
+            Ok(Some(chomp(text).to_vec()))
+        }
+        Err(error) if error.errno() == rustix::io::Errno::INVAL => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `setgroups` of the task's user namespace: whether `setgroups(2)` is allowed there.
+pub fn setgroups_allowed(task: &TaskDir) -> Read<bool> {
+    task.parsed("setgroups", 64, parse_setgroups)
+}
+
+fn parse_setgroups(text: &[u8]) -> Result<bool> {
+    match chomp(text) {
+        b"allow" => Ok(true),
+        b"deny" => Ok(false),
+        _ => Err(Malformed("setgroups")),
+    }
+}
