@@ -1,0 +1,201 @@
+//! What a worker does with one chunk: read, leave out zeros, pack or checksum.
+
+use crate::frame::{self, Packer};
+use crate::order::Turn;
+use crate::run::{self, Run, RunFlags};
+use crate::sample::is_zero;
+use crate::source::{PageSource, byte_len};
+use crate::store::{Extent, Format, StoreError, Zeros};
+use crate::{CHUNK_BYTES, PAGE_SIZE};
+use std::ops::Range;
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A chunk to be read: at most [`CHUNK_BYTES`] of data in ascending pieces.
+pub(crate) struct Job {
+    pub(crate) turn: Turn,
+    pub(crate) source: Arc<dyn PageSource>,
+    pub(crate) pieces: Vec<Extent>,
+}
+
+/// A chunk ready to be written; the buffer is reused.
+pub(crate) struct Encoded {
+    pub(crate) runs: Vec<Run>,
+    pub(crate) pages: usize,
+    pub(crate) zero_pages: u64,
+    /// Checksum of a raw chunk.
+    pub(crate) xxh3: u64,
+    buffer: Vec<u8>,
+    len: usize,
+}
+
+impl Encoded {
+    pub(crate) fn new(format: Format) -> Self {
+        let room = match format {
+            Format::Raw => CHUNK_BYTES,
+            Format::Zstd { .. } => frame::bound(CHUNK_BYTES),
+        };
+        Self {
+            runs: Vec::new(),
+            pages: 0,
+            zero_pages: 0,
+            xxh3: 0,
+            buffer: vec![0; room],
+            len: 0,
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+}
+
+/// The buffers and the compressor of one worker.
+pub(crate) struct Encoder {
+    /// The output for raw stores is what was read; for zstd it is read into a buffer beside.
+    zstd: Option<Zstd>,
+    pub(crate) chunk: Encoded,
+    ranges: Vec<Range<u64>>,
+}
+
+struct Zstd {
+    level: i32,
+    /// Made at first use, so that it belongs to the worker's thread.
+    packer: Option<Packer>,
+    pages: Vec<u8>,
+}
+
+impl Encoder {
+    pub(crate) fn new(format: Format) -> Self {
+        let zstd = match format {
+            Format::Raw => None,
+            Format::Zstd { level } => Some(Zstd {
+                level,
+                packer: None,
+                pages: vec![0; CHUNK_BYTES],
+            }),
+        };
+        Self {
+            zstd,
+            chunk: Encoded::new(format),
+            ranges: Vec::new(),
+        }
+    }
+
+    /// Turns `job` into [`Self::chunk`].
+    pub(crate) fn encode(&mut self, job: &Job) -> Result<(), StoreError> {
+        let Self {
+            zstd,
+            chunk,
+            ranges,
+        } = self;
+        let pages = match zstd {
+            Some(zstd) => &mut zstd.pages,
+            None => &mut chunk.buffer,
+        };
+        read(job, ranges, pages)?;
+        chunk.runs.clear();
+        let kept = keep(&job.pieces, pages, &mut chunk.runs);
+        let len = kept.pages * PAGE_SIZE;
+        (chunk.pages, chunk.zero_pages) = (kept.pages, kept.zero_pages);
+        chunk.len = match zstd {
+            _ if len == 0 => 0,
+            Some(zstd) => {
+                zstd.pack(len, &mut chunk.buffer)
+                    .map_err(|reason| StoreError::Compress {
+                        key: job.turn.object.key,
+                        chunk: job.turn.seq,
+                        reason,
+                    })?
+            }
+            None => {
+                chunk.xxh3 = xxh3_64(&chunk.buffer[..len]);
+                len
+            }
+        };
+        Ok(())
+    }
+}
+
+impl Zstd {
+    fn pack(&mut self, len: usize, out: &mut [u8]) -> Result<usize, &'static str> {
+        let packer = match &mut self.packer {
+            Some(packer) => packer,
+            none => none.insert(Packer::new(self.level).map_err(frame::reason)?),
+        };
+        packer.pack(&self.pages[..len], out).map_err(frame::reason)
+    }
+}
+
+/// Reads all pieces that have data to the start of `pages`.
+fn read(job: &Job, ranges: &mut Vec<Range<u64>>, pages: &mut [u8]) -> Result<(), StoreError> {
+    ranges.clear();
+    let with_data = job
+        .pieces
+        .iter()
+        .filter(|piece| piece.flags.contains(RunFlags::PRESENT));
+    ranges.extend(with_data.map(|piece| piece.range.clone()));
+    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else {
+        return Ok(());
+    };
+    let bytes = ranges.iter().map(byte_len).sum();
+    job.source
+        .read(ranges, &mut pages[..bytes])
+        .map_err(|error| StoreError::Read {
+            key: job.turn.object.key,
+            start: first.start,
+            end: last.end,
+            source: Arc::new(error),
+        })
+}
+
+struct Kept {
+    pages: usize,
+    zero_pages: u64,
+}
+
+/// Moves the pages to be kept together at the start of `pages` and records their runs.
+fn keep(pieces: &[Extent], pages: &mut [u8], runs: &mut Vec<Run>) -> Kept {
+    let (mut from, mut to) = (0, 0);
+    let mut zero_pages = 0;
+    for piece in pieces {
+        let nr_pages = (byte_len(&piece.range) / PAGE_SIZE) as u64;
+        let vaddr = piece.range.start;
+        if !piece.flags.contains(RunFlags::PRESENT) {
+            run::append(
+                runs,
+                Run {
+                    vaddr,
+                    nr_pages,
+                    flags: piece.flags,
+                },
+            );
+            continue;
+        }
+        for index in 0..nr_pages {
+            let here = from..from + PAGE_SIZE;
+            from = here.end;
+            if piece.zeros == Zeros::Drop && is_zero(&pages[here.clone()]) {
+                zero_pages += 1;
+                continue;
+            }
+            if here.start != to {
+                pages.copy_within(here, to);
+            }
+            to += PAGE_SIZE;
+            let vaddr = vaddr + index * PAGE_SIZE as u64;
+            run::append(
+                runs,
+                Run {
+                    vaddr,
+                    nr_pages: 1,
+                    flags: piece.flags,
+                },
+            );
+        }
+    }
+    Kept {
+        pages: to / PAGE_SIZE,
+        zero_pages,
+    }
+}

@@ -1,0 +1,430 @@
+//! The reading pipeline: pages of many objects into the memory of many processes.
+
+use crate::PAGE_SIZE;
+use crate::huge::Areas;
+use crate::key::ObjectKey;
+use crate::pool::{Fault, Pool, Promise, default_workers, lock};
+use crate::read::{ObjectReader, ReadError, Scratch};
+use crate::run::Run;
+use crate::target::PageTarget;
+use crossbeam_channel::Sender;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Chunks that one worker takes in a row: the two halves of a huge page should meet the same worker.
+const CHUNKS_PER_JOB: u64 = 4;
+
+/// Why memory could not be filled. The first error ends the whole restore.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FillError {
+    /// Worker threads could not be started.
+    #[error("starting the page workers: {source}")]
+    Start {
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The store is damaged or unreadable.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A run has no place in the address space, or pages that the store does not have.
+    #[error("{key}: run of {nr_pages} pages at {vaddr:#x} does not fit")]
+    Run {
+        /// The object.
+        key: ObjectKey,
+        /// First address.
+        vaddr: u64,
+        /// Number of pages.
+        nr_pages: u64,
+    },
+    /// The target failed: the process is gone, the address is not mapped.
+    #[error("{key}: writing between {start:#x} and {end:#x}: {source}")]
+    Write {
+        /// The object.
+        key: ObjectKey,
+        /// First address of the batch.
+        start: u64,
+        /// Address behind the last of the batch.
+        end: u64,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// A worker panicked, which is a bug.
+    #[error("a page worker panicked")]
+    Panicked,
+    /// The filler was dropped before all was done.
+    #[error("the page filler was closed before all pages were written")]
+    Stopped,
+}
+
+impl Fault for FillError {
+    fn panicked() -> Self {
+        Self::Panicked
+    }
+
+    fn stopped() -> Self {
+        Self::Stopped
+    }
+}
+
+/// Consecutive pages of the store and where they go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// First address in the target; a multiple of the page size.
+    pub vaddr: u64,
+    /// First page in the store.
+    pub first_page: u64,
+    /// Number of pages.
+    pub nr_pages: u64,
+}
+
+impl Placement {
+    /// Where the pages of a whole pagemap go: those of its present runs lie one behind the other.
+    #[must_use]
+    pub fn of_pagemap(runs: &[Run]) -> Vec<Self> {
+        let mut first_page = 0_u64;
+        let place = |run: &Run| {
+            let placement = Self {
+                vaddr: run.vaddr,
+                first_page,
+                nr_pages: run.nr_pages,
+            };
+            first_page = first_page.saturating_add(run.nr_pages);
+            placement
+        };
+        runs.iter()
+            .filter(|run| run.is_present())
+            .map(place)
+            .collect()
+    }
+
+    fn pages(&self) -> Range<u64> {
+        self.first_page..self.first_page + self.nr_pages
+    }
+
+    /// The addresses of the store's pages `pages`, which must belong to this placement.
+    fn addresses(&self, pages: Range<u64>) -> Range<u64> {
+        let at = |page: u64| self.vaddr + (page - self.first_page) * PAGE_SIZE as u64;
+        at(pages.start)..at(pages.end)
+    }
+}
+
+/// One target to be filled from one object.
+pub struct FillRequest {
+    /// Where the pages are.
+    pub reader: Arc<ObjectReader>,
+    /// Where they go.
+    pub target: Arc<dyn PageTarget>,
+    /// Which go where; ascending by page, without overlap.
+    pub placements: Vec<Placement>,
+    /// Addresses that may be backed by huge pages: private anonymous mappings. Ascending.
+    pub huge: Vec<Range<u64>>,
+}
+
+/// What filling a target took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FillStats {
+    /// Pages written.
+    pub pages: u64,
+    /// Huge pages that the kernel gave.
+    pub huge_pages: u64,
+}
+
+/// The reading end of the page store: a crew of workers, shared by all targets of a restore.
+///
+/// Dropping it gives up what is not yet done and joins the workers.
+pub struct Filler {
+    pool: Pool<Job, FillError>,
+}
+
+/// A few chunks of one request.
+struct Job {
+    request: Arc<Request>,
+    chunks: Range<u64>,
+}
+
+/// A request shared by its jobs.
+struct Request {
+    reader: Arc<ObjectReader>,
+    target: Arc<dyn PageTarget>,
+    placements: Vec<Placement>,
+    areas: Areas,
+    stats: Mutex<FillStats>,
+    jobs_left: AtomicU64,
+    done: Sender<FillStats>,
+}
+
+impl Filler {
+    /// Starts `workers` threads, or one for each core.
+    ///
+    /// # Errors
+    ///
+    /// [`FillError::Start`] if the system gives no threads.
+    pub fn start(workers: Option<NonZeroUsize>) -> Result<Self, FillError> {
+        let workers = workers.unwrap_or_else(default_workers);
+        let pool = Pool::start("fill", workers, || {
+            let mut worker = FillWorker::default();
+            move |job: &mut Job| worker.run(job)
+        });
+        let pool = pool.map_err(|error| FillError::Start {
+            source: Arc::new(error),
+        })?;
+        Ok(Self { pool })
+    }
+}
+
+impl Filler {
+    /// Queues a request; waits while the queue is full.
+    ///
+    /// # Errors
+    ///
+    /// [`FillError::Run`] for this request; else the first error of any request.
+    pub fn fill(&self, request: FillRequest) -> Result<Filling, FillError> {
+        let FillRequest {
+            reader,
+            target,
+            placements,
+            huge,
+        } = request;
+        check(&reader, &placements)?;
+        let areas = Areas::new(&placements, &huge);
+        let submitter = self.pool.submitter();
+        let (done, promise) = Promise::new(Arc::clone(submitter.failure()));
+        let request = Arc::new(Request {
+            reader,
+            target,
+            placements,
+            areas,
+            stats: Mutex::default(),
+            // One for this function, so that the count cannot reach 0 early.
+            jobs_left: AtomicU64::new(1),
+            done,
+        });
+        let mut jobs = Jobs::new(&request);
+        while let Some(chunks) = jobs.next()? {
+            request.jobs_left.fetch_add(1, Ordering::Relaxed);
+            submitter.submit(Job {
+                request: Arc::clone(&request),
+                chunks,
+            })?;
+        }
+        request.job_done();
+        Ok(Filling { promise })
+    }
+}
+
+/// Placements come from an image: nothing about them is taken for granted.
+fn check(reader: &ObjectReader, placements: &[Placement]) -> Result<(), FillError> {
+    let mut behind_last = 0;
+    for placement in placements {
+        let Placement {
+            vaddr,
+            first_page,
+            nr_pages,
+        } = *placement;
+        let end_page = first_page
+            .checked_add(nr_pages)
+            .filter(|end| *end <= reader.pages());
+        let end = nr_pages
+            .checked_mul(PAGE_SIZE as u64)
+            .and_then(|bytes| vaddr.checked_add(bytes));
+        let (Some(end_page), Some(_)) = (end_page, end) else {
+            return Err(FillError::Run {
+                key: reader.key(),
+                vaddr,
+                nr_pages,
+            });
+        };
+        if nr_pages == 0 || first_page < behind_last || vaddr % PAGE_SIZE as u64 != 0 {
+            return Err(FillError::Run {
+                key: reader.key(),
+                vaddr,
+                nr_pages,
+            });
+        }
+        behind_last = end_page;
+    }
+    Ok(())
+}
+
+/// Cuts a request into jobs: the chunks it needs, a few in a row.
+struct Jobs<'a> {
+    request: &'a Request,
+    /// The placement and the chunk to come next.
+    placement: usize,
+    chunk: u64,
+}
+
+impl<'a> Jobs<'a> {
+    fn new(request: &'a Request) -> Self {
+        Self {
+            request,
+            placement: 0,
+            chunk: 0,
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Range<u64>>, ReadError> {
+        let mut job: Option<Range<u64>> = None;
+        while let Some(placement) = self.request.placements.get(self.placement) {
+            let pages = placement.pages();
+            let first = self.request.reader.chunk_of(pages.start)?.max(self.chunk);
+            let last = self.request.reader.chunk_of(pages.end - 1)?;
+            if first > last {
+                self.placement += 1;
+                continue;
+            }
+            let job = job.get_or_insert(first..first);
+            if job.end != first || job.end - job.start == CHUNKS_PER_JOB {
+                break;
+            }
+            job.end = (last + 1).min(job.start + CHUNKS_PER_JOB);
+            self.chunk = job.end;
+        }
+        Ok(job)
+    }
+}
+
+impl Request {
+    fn job_done(&self) {
+        if self.jobs_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Nobody may want to know.
+            let _ = self.done.send(*lock(&self.stats));
+        }
+    }
+
+    /// The placements that have some of `pages`, each with the addresses of those pages.
+    fn placed(&self, pages: &Range<u64>) -> impl Iterator<Item = (Range<u64>, Range<u64>)> {
+        let pages = pages.clone();
+        let first = self
+            .placements
+            .partition_point(|place| place.pages().end <= pages.start);
+        let placed = self.placements[first..].iter();
+        placed
+            .take_while({
+                let end = pages.end;
+                move |place| place.first_page < end
+            })
+            .map(move |place| {
+                let both = place.pages().start.max(pages.start)..place.pages().end.min(pages.end);
+                (both.clone(), place.addresses(both))
+            })
+    }
+}
+
+/// The buffers of one worker.
+#[derive(Default)]
+struct FillWorker {
+    scratch: Scratch,
+    ranges: Vec<Range<u64>>,
+    claimed: Vec<Range<u64>>,
+}
+
+impl FillWorker {
+    fn run(&mut self, job: &Job) -> Result<(), FillError> {
+        let mut stats = FillStats::default();
+        for chunk in job.chunks.clone() {
+            self.fill_chunk(&job.request, chunk, &mut stats)?;
+        }
+        let mut total = lock(&job.request.stats);
+        total.pages += stats.pages;
+        total.huge_pages += stats.huge_pages;
+        drop(total);
+        job.request.job_done();
+        Ok(())
+    }
+
+    fn fill_chunk(
+        &mut self,
+        request: &Request,
+        chunk: u64,
+        stats: &mut FillStats,
+    ) -> Result<(), FillError> {
+        let Self {
+            scratch,
+            ranges,
+            claimed,
+        } = self;
+        let (pages, bytes) = request.reader.chunk(scratch, chunk)?;
+        let bytes_of = |part: &Range<u64>| {
+            let at = |page: u64| (page - pages.start) as usize * PAGE_SIZE;
+            &bytes[at(part.start)..at(part.end)]
+        };
+        ranges.clear();
+        // Pages gathered so far for one write: consecutive in the store.
+        let mut batch = pages.start..pages.start;
+        for (part, addresses) in request.placed(&pages) {
+            claimed.clear();
+            request.areas.claim(&addresses, claimed);
+            if !claimed.is_empty() {
+                stats.huge_pages += collapse(request, claimed, &addresses, bytes_of(&part))?;
+            }
+            if part.start != batch.end {
+                write(request, bytes_of(&batch), ranges)?;
+                ranges.clear();
+                batch.start = part.start;
+            }
+            batch.end = part.end;
+            ranges.push(addresses);
+            stats.pages += part.end - part.start;
+        }
+        write(request, bytes_of(&batch), ranges)
+    }
+}
+
+/// Asks for huge pages for `areas`, of which `bytes` will fill the part at `addresses`.
+fn collapse(
+    request: &Request,
+    areas: &[Range<u64>],
+    addresses: &Range<u64>,
+    bytes: &[u8],
+) -> Result<u64, FillError> {
+    // The kernel collapses only where there is a page already. It must be one of ours with its final
+    // content, for another worker may be at the rest of the area.
+    for area in areas {
+        let start = area.start.max(addresses.start);
+        let at = (start - addresses.start) as usize;
+        let page = start..start + PAGE_SIZE as u64;
+        write(request, &bytes[at..at + PAGE_SIZE], slice::from_ref(&page))?;
+    }
+    let collapsed = request.target.collapse(areas).unwrap_or(0);
+    if collapsed < areas.len() {
+        request.areas.refuse();
+    }
+    Ok(collapsed as u64)
+}
+
+fn write(request: &Request, bytes: &[u8], ranges: &[Range<u64>]) -> Result<(), FillError> {
+    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else {
+        return Ok(());
+    };
+    request
+        .target
+        .write(bytes, ranges)
+        .map_err(|error| FillError::Write {
+            key: request.reader.key(),
+            start: first.start,
+            end: last.end,
+            source: Arc::new(error),
+        })
+}
+
+/// The promise that a request will be done.
+#[must_use = "memory is filled only once this has been waited for"]
+pub struct Filling {
+    promise: Promise<FillStats, FillError>,
+}
+
+impl Filling {
+    /// Waits until the last page is in place.
+    ///
+    /// # Errors
+    ///
+    /// The first error of any request of the filler.
+    pub fn wait(self) -> Result<FillStats, FillError> {
+        self.promise.wait()
+    }
+}

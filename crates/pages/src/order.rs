@@ -1,0 +1,237 @@
+//! Puts the chunks of an object back in order, whoever finishes them first.
+//!
+//! A worker that comes too early parks its chunk and takes a spare buffer; when there is no spare, it
+//! waits. That cannot lock up: jobs are taken in order, so the chunk everybody waits for is in the
+//! hands of a worker that need not wait. Memory is bounded by workers and spares together.
+
+use crate::encode::Encoded;
+use crate::key::ObjectKey;
+use crate::pool::lock;
+use crate::run;
+use crate::seek::{self, Entry};
+use crate::sink::{Chunk, PageSink};
+use crate::store::StoreError;
+use crate::summary::{ChunkSum, Summary};
+use crossbeam_channel::Sender;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// Buffers for chunks that wait for their turn, shared by all objects.
+pub(crate) struct Spares(Mutex<Vec<Encoded>>);
+
+impl Spares {
+    pub(crate) fn new(count: usize, make: impl Fn() -> Encoded) -> Self {
+        Self(Mutex::new((0..count).map(|_| make()).collect()))
+    }
+
+    fn take(&self) -> Option<Encoded> {
+        lock(&self.0).pop()
+    }
+
+    fn give_back(&self, spare: Encoded) {
+        lock(&self.0).push(spare);
+    }
+}
+
+/// An object whose chunks are under way.
+pub(crate) struct Object {
+    pub(crate) key: ObjectKey,
+    order: Mutex<Order>,
+    turned: Condvar,
+}
+
+struct Order {
+    /// The chunk to be written next.
+    next: u64,
+    /// Number of chunks, once known.
+    total: Option<u64>,
+    /// Taken by whoever writes; gone for good after the last chunk.
+    out: Option<Box<Out>>,
+    parked: BTreeMap<u64, Encoded>,
+    aborted: bool,
+}
+
+impl Object {
+    pub(crate) fn new(key: ObjectKey, out: Out) -> Self {
+        let out = Some(Box::new(out));
+        let order = Order {
+            next: 0,
+            total: None,
+            out,
+            parked: BTreeMap::new(),
+            aborted: false,
+        };
+        Self {
+            key,
+            order: Mutex::new(order),
+            turned: Condvar::new(),
+        }
+    }
+
+    /// Writes chunk `seq`, or leaves it to whoever writes its predecessor and replaces it by a spare.
+    pub(crate) fn deliver(
+        &self,
+        seq: u64,
+        chunk: &mut Encoded,
+        spares: &Spares,
+    ) -> Result<(), StoreError> {
+        let Some(mut out) = self.wait_for_turn(seq, chunk, spares) else {
+            return Ok(());
+        };
+        out.write(chunk)
+            .map_err(|error| self.write_error(seq, error))?;
+        self.write_parked(out, spares)
+    }
+
+    /// The sink, if the turn came; nothing if the chunk was parked or the object given up.
+    fn wait_for_turn(&self, seq: u64, chunk: &mut Encoded, spares: &Spares) -> Option<Box<Out>> {
+        let mut order = lock(&self.order);
+        loop {
+            if order.aborted {
+                return None;
+            }
+            if order.next == seq && order.out.is_some() {
+                return order.out.take();
+            }
+            if let Some(spare) = spares.take() {
+                order.parked.insert(seq, std::mem::replace(chunk, spare));
+                return None;
+            }
+            order = self
+                .turned
+                .wait(order)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// After a chunk was written: writes those parked behind it, then passes the turn on.
+    fn write_parked(&self, mut out: Box<Out>, spares: &Spares) -> Result<(), StoreError> {
+        loop {
+            let mut order = lock(&self.order);
+            order.next += 1;
+            let seq = order.next;
+            let Some(chunk) = order.parked.remove(&seq) else {
+                order.out = Some(out);
+                self.turned.notify_all();
+                drop(order);
+                return self.finish_if_complete();
+            };
+            drop(order);
+            let written = out.write(&chunk);
+            spares.give_back(chunk);
+            written.map_err(|error| self.write_error(seq, error))?;
+        }
+    }
+
+    /// Says how many chunks there are.
+    pub(crate) fn close(&self, total: u64) -> Result<(), StoreError> {
+        lock(&self.order).total = Some(total);
+        self.finish_if_complete()
+    }
+
+    fn finish_if_complete(&self) -> Result<(), StoreError> {
+        let mut order = lock(&self.order);
+        if order.total != Some(order.next) || order.aborted {
+            return Ok(());
+        }
+        let Some(out) = order.out.take() else {
+            return Ok(());
+        };
+        let seq = order.next;
+        drop(order);
+        out.finish().map_err(|error| self.write_error(seq, error))
+    }
+
+    /// Gives the object up: breaks its promise and wakes who waits for a turn.
+    fn abort(&self) {
+        let mut order = lock(&self.order);
+        order.aborted = true;
+        order.out = None;
+        order.parked.clear();
+        drop(order);
+        self.turned.notify_all();
+    }
+
+    fn write_error(&self, chunk: u64, error: io::Error) -> StoreError {
+        StoreError::Write {
+            key: self.key,
+            chunk,
+            source: Arc::new(error),
+        }
+    }
+}
+
+/// The place of one chunk in its object; dropped without having been delivered, it aborts the object.
+pub(crate) struct Turn {
+    pub(crate) object: Arc<Object>,
+    pub(crate) seq: u64,
+    pub(crate) delivered: bool,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.delivered {
+            self.object.abort();
+        }
+    }
+}
+
+/// The sink of an object and what has gone into it.
+pub(crate) struct Out {
+    sink: Box<dyn PageSink>,
+    summary: Summary,
+    /// Lengths of the frames, for a zstd store.
+    frames: Option<Vec<Entry>>,
+    done: Sender<Summary>,
+}
+
+impl Out {
+    pub(crate) fn new(sink: Box<dyn PageSink>, is_zstd: bool, done: Sender<Summary>) -> Self {
+        let frames = is_zstd.then(Vec::new);
+        Self {
+            sink,
+            summary: Summary::default(),
+            frames,
+            done,
+        }
+    }
+
+    fn write(&mut self, chunk: &Encoded) -> io::Result<()> {
+        let bytes = chunk.bytes();
+        self.sink.chunk(Chunk {
+            runs: &chunk.runs,
+            bytes,
+        })?;
+        for run in &chunk.runs {
+            run::append(&mut self.summary.pagemap, *run);
+        }
+        self.summary.count(chunk.pages, bytes.len());
+        self.summary.zero_pages += chunk.zero_pages;
+        if chunk.pages == 0 {
+            return Ok(());
+        }
+        match &mut self.frames {
+            Some(frames) if seek::is_full(frames) => return Err(io::ErrorKind::FileTooLarge.into()),
+            // Both lengths are those of one chunk.
+            Some(frames) => frames.push(Entry {
+                packed: bytes.len() as u32,
+                unpacked: (chunk.pages * crate::PAGE_SIZE) as u32,
+            }),
+            None => self.summary.checksums.push(ChunkSum {
+                pages: chunk.pages as u32,
+                xxh3: chunk.xxh3,
+            }),
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        let trailer = self.frames.as_deref().map(seek::encode).unwrap_or_default();
+        self.sink.finish(&trailer)?;
+        self.summary.stored_bytes += trailer.len() as u64;
+        // Nobody may want to know.
+        let _ = self.done.send(self.summary);
+        Ok(())
+    }
+}

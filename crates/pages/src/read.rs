@@ -1,0 +1,397 @@
+//! Reading an object back: whole chunks, verified, from files that may lie.
+
+use crate::frame::Unpacker;
+use crate::input::ReadAt;
+use crate::key::ObjectKey;
+use crate::seek::{Checker, Footer};
+use crate::summary::ChunkSum;
+use crate::{CHUNK_BYTES, CHUNK_PAGES, PAGE_SIZE};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Why pages could not be read back.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error("{key}: reading the page store: {source}")]
+    Io {
+        /// The object.
+        key: ObjectKey,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The file as a whole is damaged or does not match its index.
+    #[error("{key}: damaged page store: {reason}")]
+    Damaged {
+        /// The object.
+        key: ObjectKey,
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// A chunk cannot be read.
+    #[error("{key}: reading chunk {chunk}: {source}")]
+    ChunkIo {
+        /// The object.
+        key: ObjectKey,
+        /// Number of the chunk.
+        chunk: u64,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// A chunk is damaged.
+    #[error("{key}: chunk {chunk} is damaged: {reason}")]
+    DamagedChunk {
+        /// The object.
+        key: ObjectKey,
+        /// Number of the chunk.
+        chunk: u64,
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// Pages were asked for that the object does not have.
+    #[error("{key}: has {pages} pages, page {page} was asked for")]
+    NoSuchPage {
+        /// The object.
+        key: ObjectKey,
+        /// The first page that is not there.
+        page: u64,
+        /// Pages in the object.
+        pages: u64,
+    },
+}
+
+/// Where one chunk lies.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    first_page: u64,
+    offset: u64,
+    /// Bytes in the file.
+    stored: u32,
+    pages: u32,
+    xxh3: Option<u64>,
+}
+
+/// Where the chunks of an object lie.
+enum Index {
+    /// Raw pages without checksums, as CRIU leaves them: cut at every mebibyte.
+    Even,
+    /// Raw pages with checksums.
+    Summed(Vec<Place>),
+    /// zstd frames.
+    Frames(Vec<Place>),
+}
+
+/// One object of a store.
+///
+/// The file is not trusted: lengths are checked against the file before anything is allocated, and what
+/// carries a checksum is verified each time it is read.
+pub struct ObjectReader {
+    key: ObjectKey,
+    input: Box<dyn ReadAt>,
+    pages: u64,
+    index: Index,
+}
+
+impl ObjectReader {
+    /// Opens `pages-N.img`. `checksums`, if known, are those of its [`Summary`](crate::Summary).
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`] if the length does not fit.
+    pub fn open_raw(
+        key: ObjectKey,
+        input: Box<dyn ReadAt>,
+        checksums: Option<&[ChunkSum]>,
+    ) -> Result<Self, ReadError> {
+        let bytes = input.len().map_err(|error| io_error(key, error))?;
+        let page = PAGE_SIZE as u64;
+        if bytes % page != 0 {
+            return Err(ReadError::Damaged {
+                key,
+                reason: "not a whole number of pages (truncated?)",
+            });
+        }
+        let pages = bytes / page;
+        let index = match checksums {
+            None => Index::Even,
+            Some(sums) => Index::Summed(raw_places(sums)),
+        };
+        if let Index::Summed(places) = &index
+            && places
+                .last()
+                .map_or(0, |last| last.first_page + u64::from(last.pages))
+                != pages
+        {
+            return Err(ReadError::Damaged {
+                key,
+                reason: "length differs from the checksum index",
+            });
+        }
+        Ok(Self {
+            key,
+            input,
+            pages,
+            index,
+        })
+    }
+
+    /// Opens `pages-N.img.zst`: independent frames with a seek table behind them.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`] if the seek table is missing or does not fit the file.
+    pub fn open_zstd(key: ObjectKey, input: Box<dyn ReadAt>) -> Result<Self, ReadError> {
+        let places = read_seek_table(key, &*input)?;
+        let pages = places
+            .last()
+            .map_or(0, |last| last.first_page + u64::from(last.pages));
+        Ok(Self {
+            key,
+            input,
+            pages,
+            index: Index::Frames(places),
+        })
+    }
+
+    /// The object, as errors name it.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        self.key
+    }
+
+    /// Number of pages in the object.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Fills `buf`, whole pages, with the pages from `first_page` on.
+    ///
+    /// Reads and verifies whole chunks, so ask for many pages at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], naming the chunk.
+    pub fn read_at(
+        &self,
+        scratch: &mut Scratch,
+        first_page: u64,
+        buf: &mut [u8],
+    ) -> Result<(), ReadError> {
+        let mut page = first_page;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let chunk = self.chunk_of(page)?;
+            let (pages, bytes) = self.chunk(scratch, chunk)?;
+            // The chunk contains the page, and has at most 512.
+            let skip = (page - pages.start) as usize * PAGE_SIZE;
+            let len = rest.len().min(bytes.len() - skip);
+            let (here, behind) = rest.split_at_mut(len);
+            here.copy_from_slice(&bytes[skip..skip + len]);
+            page = pages.end;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// The number of the chunk that has `page`.
+    pub(crate) fn chunk_of(&self, page: u64) -> Result<u64, ReadError> {
+        if page >= self.pages {
+            return Err(ReadError::NoSuchPage {
+                key: self.key,
+                page,
+                pages: self.pages,
+            });
+        }
+        Ok(match &self.index {
+            Index::Even => page / CHUNK_PAGES as u64,
+            Index::Summed(places) | Index::Frames(places) => {
+                places.partition_point(|place| place.first_page <= page) as u64 - 1
+            }
+        })
+    }
+
+    /// The pages of chunk number `chunk`, which must exist.
+    pub(crate) fn chunk_pages(&self, chunk: u64) -> Range<u64> {
+        let place = self.place(chunk);
+        place.first_page..place.first_page + u64::from(place.pages)
+    }
+
+    /// The pages and the verified bytes of chunk number `chunk`, which must exist.
+    pub(crate) fn chunk<'a>(
+        &'a self,
+        scratch: &'a mut Scratch,
+        chunk: u64,
+    ) -> Result<(Range<u64>, &'a [u8]), ReadError> {
+        let place = self.place(chunk);
+        let len = place.pages as usize * PAGE_SIZE;
+        let io_error = |error| ReadError::ChunkIo {
+            key: self.key,
+            chunk,
+            source: Arc::new(error),
+        };
+        let damaged = |reason| ReadError::DamagedChunk {
+            key: self.key,
+            chunk,
+            reason,
+        };
+        let Scratch {
+            packed,
+            pages,
+            unpacker,
+        } = scratch;
+        let bytes = if let Index::Frames(_) = self.index {
+            let frame = fetch(&*self.input, packed, place.offset, place.stored as usize)
+                .map_err(io_error)?;
+            let pages = room(pages, len);
+            unpacker
+                .get_or_insert_with(Unpacker::new)
+                .unpack(frame, pages)
+                .map_err(damaged)?;
+            &*pages
+        } else {
+            fetch(&*self.input, pages, place.offset, len).map_err(io_error)?
+        };
+        if place.xxh3.is_some_and(|sum| sum != xxh3_64(bytes)) {
+            return Err(damaged("checksum differs"));
+        }
+        Ok((self.chunk_pages(chunk), bytes))
+    }
+
+    fn place(&self, chunk: u64) -> Place {
+        match &self.index {
+            Index::Even => {
+                let first_page = chunk * CHUNK_PAGES as u64;
+                let pages = (self.pages - first_page).min(CHUNK_PAGES as u64) as u32;
+                let offset = first_page * PAGE_SIZE as u64;
+                Place {
+                    first_page,
+                    offset,
+                    stored: pages * PAGE_SIZE as u32,
+                    pages,
+                    xxh3: None,
+                }
+            }
+            Index::Summed(places) | Index::Frames(places) => places[chunk as usize],
+        }
+    }
+}
+
+/// Buffers for reading chunks, to be reused by one thread.
+#[derive(Default)]
+pub struct Scratch {
+    packed: Vec<u8>,
+    pages: Vec<u8>,
+    unpacker: Option<Unpacker>,
+}
+
+impl Scratch {
+    /// Empty buffers; they grow to at most four mebibytes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// The first `len` bytes of `buffer`, which grows to at least a chunk.
+fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    if buffer.len() < len {
+        buffer.resize(len.max(CHUNK_BYTES), 0);
+    }
+    &mut buffer[..len]
+}
+
+/// `len` bytes from `offset` on: in place if they are in memory, else read into `buffer`.
+fn fetch<'a>(
+    input: &'a dyn ReadAt,
+    buffer: &'a mut Vec<u8>,
+    offset: u64,
+    len: usize,
+) -> io::Result<&'a [u8]> {
+    if let Some(all) = input.as_slice() {
+        let from = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| all.get(offset..)?.get(..len));
+        return from.ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
+    }
+    let buffer = room(buffer, len);
+    input.read_at(buffer, offset)?;
+    Ok(buffer)
+}
+
+fn io_error(key: ObjectKey, error: io::Error) -> ReadError {
+    ReadError::Io {
+        key,
+        source: Arc::new(error),
+    }
+}
+
+fn raw_places(sums: &[ChunkSum]) -> Vec<Place> {
+    let mut first_page = 0;
+    let place = |sum: &ChunkSum| {
+        let pages = sum.pages.clamp(1, CHUNK_PAGES as u32);
+        let offset = first_page * PAGE_SIZE as u64;
+        let stored = pages * PAGE_SIZE as u32;
+        let place = Place {
+            first_page,
+            offset,
+            stored,
+            pages,
+            xxh3: Some(sum.xxh3),
+        };
+        first_page += u64::from(pages);
+        place
+    };
+    sums.iter().map(place).collect()
+}
+
+fn read_seek_table(key: ObjectKey, input: &dyn ReadAt) -> Result<Vec<Place>, ReadError> {
+    /// Entries read at a time.
+    const BATCH: usize = 4096;
+    let damaged = |reason| ReadError::Damaged { key, reason };
+    let file_bytes = input.len().map_err(|error| io_error(key, error))?;
+    let read = |buf: &mut [u8], offset| {
+        input
+            .read_at(buf, offset)
+            .map_err(|error| io_error(key, error))
+    };
+
+    let mut footer = [0; Footer::BYTES];
+    let at = file_bytes
+        .checked_sub(footer.len() as u64)
+        .ok_or_else(|| damaged("too short"))?;
+    read(&mut footer, at)?;
+    let footer = Footer::parse(&footer).map_err(damaged)?;
+    let mut at = footer.table_offset(file_bytes).map_err(damaged)?;
+    let mut header = [0; Checker::HEADER_BYTES];
+    read(&mut header, at)?;
+    let mut checker = Checker::new(footer, at, &header).map_err(damaged)?;
+    at += header.len() as u64;
+
+    let mut places = Vec::new();
+    let (mut first_page, mut offset) = (0, 0);
+    let mut batch = vec![0; BATCH * checker.entry_bytes()];
+    while checker.remaining() > 0 {
+        let count = BATCH.min(checker.remaining() as usize);
+        let bytes = &mut batch[..count * checker.entry_bytes()];
+        read(bytes, at)?;
+        at += bytes.len() as u64;
+        for entry in bytes.chunks_exact(checker.entry_bytes()) {
+            let entry = checker.entry(entry).map_err(damaged)?;
+            let pages = entry.unpacked / PAGE_SIZE as u32;
+            places.push(Place {
+                first_page,
+                offset,
+                stored: entry.packed,
+                pages,
+                xxh3: None,
+            });
+            first_page += u64::from(pages);
+            offset += u64::from(entry.packed);
+        }
+    }
+    checker.finish().map_err(damaged)?;
+    Ok(places)
+}

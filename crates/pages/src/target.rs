@@ -1,0 +1,107 @@
+//! Where restored pages go: the memory of a process, or a file that backs shared memory.
+
+use crate::HUGE_BYTES;
+use crate::source::{Remaining, byte_len, opened};
+use gelid_sys::madvise::{self, Advice};
+use gelid_sys::vm;
+use rustix::io::Errno;
+use rustix::process::Pid;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+
+/// Memory that workers fill by address, several threads at once.
+pub trait PageTarget: Send + Sync {
+    /// Writes `bytes` into `ranges`, one behind the other; their total is `bytes.len()`.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the whole restore; it is reported with the object and the addresses.
+    fn write(&self, bytes: &[u8], ranges: &[Range<u64>]) -> io::Result<()>;
+
+    /// Backs each of `areas`, aligned 2 MiB each, by a huge page; returns how many of them it got. One
+    /// page of each has been written already, the rest follows.
+    ///
+    /// Only a hint: the default does nothing, and an error changes nothing but speed.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel gives none; seen nowhere but in [`FillStats::huge_pages`](crate::FillStats).
+    fn collapse(&self, areas: &[Range<u64>]) -> io::Result<usize> {
+        let _ = areas;
+        Ok(0)
+    }
+}
+
+/// The memory of a process that does not run yet.
+///
+/// `process_vm_writev(2)` for a whole batch of ranges; what it refuses (a mapping without write
+/// permission) is forced through `/proc/PID/mem`.
+#[derive(Debug)]
+pub struct ProcessTarget {
+    pid: Pid,
+    mem: OnceLock<vm::Mem>,
+}
+
+impl ProcessTarget {
+    /// A target for the process `pid`, which the caller may trace.
+    #[must_use]
+    pub fn new(pid: Pid) -> Self {
+        Self {
+            pid,
+            mem: OnceLock::new(),
+        }
+    }
+}
+
+impl PageTarget for ProcessTarget {
+    fn write(&self, bytes: &[u8], ranges: &[Range<u64>]) -> io::Result<()> {
+        let mut left = Remaining::new(ranges);
+        while !left.is_empty() {
+            let done = match vm::write_ranges(self.pid, &bytes[left.done..], left.ranges()) {
+                Ok(done) => done,
+                Err(Errno::FAULT) => 0,
+                Err(errno) => return Err(errno.into()),
+            };
+            left.advance(done);
+            if let Some(refused) = left.ranges().first().cloned() {
+                let forced = &bytes[left.done..left.done + byte_len(&refused)];
+                opened(&self.mem, self.pid)?.write(refused.start, forced)?;
+                left.advance(forced.len());
+            }
+        }
+        Ok(())
+    }
+
+    fn collapse(&self, areas: &[Range<u64>]) -> io::Result<usize> {
+        let pidfd = gelid_sys::pidfd::open(self.pid)?;
+        let outcome = madvise::best_effort(pidfd, areas, Advice::Collapse);
+        // Fewer than the areas asked for.
+        Ok((outcome.advised / HUGE_BYTES) as usize)
+    }
+}
+
+/// A file addressed by byte offset: a memfd or the like, already of its full size.
+#[derive(Debug)]
+pub struct FileTarget(File);
+
+impl FileTarget {
+    /// A target for `file`, which must be writable.
+    #[must_use]
+    pub fn new(file: File) -> Self {
+        Self(file)
+    }
+}
+
+impl PageTarget for FileTarget {
+    fn write(&self, mut bytes: &[u8], ranges: &[Range<u64>]) -> io::Result<()> {
+        for range in ranges {
+            let (here, rest) = bytes.split_at(byte_len(range));
+            self.0.write_all_at(here, range.start)?;
+            bytes = rest;
+        }
+        Ok(())
+    }
+}
