@@ -1,0 +1,390 @@
+//! Writing a whole image set that becomes visible only when it is complete.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::dir::plain;
+use crate::manifest::{self, Checksum, Manifest};
+use crate::{Dir, ImageKind, ImageWriter, Key, WriteError};
+
+/// The hidden directory inside the image directory that holds the files until the commit.
+const HIDDEN: &str = ".gelid-staging";
+const INVENTORY: &str = "inventory.img";
+
+/// How a set is written.
+#[derive(Clone, Copy, Debug)]
+pub struct StagingOptions {
+    /// Permissions of the files, before the umask; 0644 as the format has it.
+    pub mode: u32,
+    /// Whether `commit` returns only when the set would survive a crash of the machine.
+    pub sync: bool,
+    /// Whether to write [`gelid-manifest.json`](crate::manifest).
+    pub manifest: bool,
+}
+
+impl Default for StagingOptions {
+    fn default() -> Self {
+        Self {
+            mode: 0o644,
+            sync: false,
+            manifest: true,
+        }
+    }
+}
+
+/// An image set under construction. Files live in a hidden sub-directory; [`commit`](Self::commit)
+/// moves them into place, the inventory last, so a directory with an inventory is whole. Dropped
+/// without commit, nothing is left. What a killed predecessor left behind is removed first.
+///
+/// All methods take `&self` and may be called from several threads.
+#[derive(Debug)]
+pub struct Staging {
+    dir: Dir,
+    options: StagingOptions,
+    shared: Arc<Shared>,
+    done: bool,
+}
+
+/// What the writers of a set share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    hidden: OwnedFd,
+    mode: Mode,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<String, Staged>,
+    links: Vec<String>,
+    failure: Option<WriteError>,
+}
+
+#[derive(Debug)]
+enum Staged {
+    /// A writer is at work.
+    Open,
+    /// A writer has finished.
+    Finished(Finished),
+    /// Written by somebody else; checksum at commit unless given.
+    Raw(Option<String>),
+}
+
+/// What a finished writer knows about its file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finished {
+    pub(crate) len: u64,
+    pub(crate) blake3: blake3::Hash,
+}
+
+impl Staging {
+    /// Starts a set in an existing directory with the default options.
+    pub fn new(dir: &Dir) -> Result<Self, WriteError> {
+        Self::with_options(dir, StagingOptions::default())
+    }
+
+    /// Starts a set in an existing directory.
+    pub fn with_options(dir: &Dir, options: StagingOptions) -> Result<Self, WriteError> {
+        let hidden = claim(dir)?;
+        let shared = Shared {
+            hidden,
+            mode: Mode::from_raw_mode(options.mode & 0o777),
+            state: Mutex::default(),
+        };
+        Ok(Self {
+            dir: dir.clone(),
+            options,
+            shared: Arc::new(shared),
+            done: false,
+        })
+    }
+
+    /// A writer for an image file.
+    pub fn writer(&self, kind: ImageKind, key: impl Into<Key>) -> Result<ImageWriter, WriteError> {
+        let key = key.into();
+        let name = kind
+            .file_name(key)
+            .ok_or(WriteError::BadKey { kind, key })?;
+        if self.shared.state().files.contains_key(&name) {
+            return Err(WriteError::Duplicate { file: name });
+        }
+        Ok(ImageWriter::new(self.shared.clone(), kind, name))
+    }
+
+    /// Creates a file of any name for the caller to fill. It exists from now on, even if empty.
+    /// Must be closed before the commit.
+    pub fn raw(&self, name: &str) -> Result<File, WriteError> {
+        if !plain(name) || name.starts_with('.') || name == manifest::FILE_NAME {
+            return Err(WriteError::BadName { name: name.into() });
+        }
+        let file = self.shared.create(name)?;
+        self.shared.set(name, Staged::Raw(None));
+        Ok(file)
+    }
+
+    /// Sets the checksum of a raw file for the manifest, in whatever form its owner likes; spares
+    /// the commit from reading the file back.
+    pub fn set_checksum(&self, name: &str, checksum: impl Into<String>) -> Result<(), WriteError> {
+        match self.shared.state().files.get_mut(name) {
+            Some(Staged::Raw(slot)) => {
+                *slot = Some(checksum.into());
+                Ok(())
+            }
+            _ => Err(WriteError::BadName { name: name.into() }),
+        }
+    }
+
+    /// Makes `parent` of the new set lead to `target` (section 10.1).
+    pub fn link_parent(&self, target: &Path) -> Result<(), WriteError> {
+        let made =
+            rustix::fs::symlinkat(target.as_os_str().as_bytes(), &self.shared.hidden, "parent");
+        made.map_err(|source| WriteError::io("parent", "create", source))?;
+        self.shared.state().links.push("parent".into());
+        Ok(())
+    }
+
+    /// The directory the set will appear in.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Makes the set visible. Of a set that was in the directory before, the files with the same
+    /// names and those its manifest lists are replaced and removed.
+    pub fn commit(mut self) -> Result<(), WriteError> {
+        let (files, links) = self.take_files()?;
+        let mut names: Vec<String> = files.keys().cloned().chain(links).collect();
+        let manifest = self.manifest(&files)?;
+        if self.options.manifest {
+            self.write_manifest(&manifest)?;
+            names.push(manifest::FILE_NAME.into());
+        }
+        if self.options.sync {
+            self.sync_files(files.keys())?;
+        }
+        self.retire_old_set(&names)?;
+        self.publish(names)?;
+        self.done = true;
+        self.remove_hidden();
+        Ok(())
+    }
+
+    fn take_files(&self) -> Result<(BTreeMap<String, Staged>, Vec<String>), WriteError> {
+        let mut state = self.shared.state();
+        if let Some(failure) = state.failure.take() {
+            return Err(failure);
+        }
+        for (name, staged) in &state.files {
+            if matches!(staged, Staged::Open) {
+                return Err(WriteError::Unfinished { file: name.clone() });
+            }
+        }
+        // The map stays as it is for clean-up, should a later step fail.
+        let files = state.files.iter().map(|(name, staged)| {
+            let staged = match staged {
+                Staged::Finished(finished) => Staged::Finished(*finished),
+                Staged::Raw(checksum) => Staged::Raw(checksum.clone()),
+                Staged::Open => Staged::Open,
+            };
+            (name.clone(), staged)
+        });
+        Ok((files.collect(), state.links.clone()))
+    }
+
+    fn manifest(&self, files: &BTreeMap<String, Staged>) -> Result<Manifest, WriteError> {
+        let mut manifest = Manifest::new();
+        if !self.options.manifest {
+            return Ok(manifest);
+        }
+        for (name, staged) in files {
+            let (len, checksum) = match staged {
+                Staged::Finished(f) => (f.len, Checksum::Blake3(f.blake3)),
+                Staged::Raw(Some(text)) => (self.shared.len(name)?, Checksum::Other(text.clone())),
+                Staged::Raw(None) | Staged::Open => self.shared.hash(name)?,
+            };
+            manifest.insert(name.clone(), len, checksum);
+        }
+        Ok(manifest)
+    }
+
+    fn write_manifest(&self, manifest: &Manifest) -> Result<(), WriteError> {
+        let mut file = self.shared.create(manifest::FILE_NAME)?;
+        let written = io::Write::write_all(&mut file, manifest.to_json().as_bytes());
+        let synced = written.and_then(|()| match self.options.sync {
+            true => file.sync_all(),
+            false => Ok(()),
+        });
+        self.shared.set(manifest::FILE_NAME, Staged::Raw(None));
+        synced.map_err(|source| WriteError::io(manifest::FILE_NAME, "write", source))
+    }
+
+    fn sync_files<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<(), WriteError> {
+        for name in names {
+            let synced = self.shared.open(name)?.sync_all();
+            synced.map_err(|source| WriteError::io(name, "sync", source))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the inventory away first: whatever happens from here on, no mixture of two sets looks
+    /// complete.
+    fn retire_old_set(&self, new: &[String]) -> Result<(), WriteError> {
+        let old = manifest::read(&self.dir).ok().flatten();
+        self.unlink(INVENTORY)?;
+        self.unlink(manifest::FILE_NAME)?;
+        for name in old.iter().flat_map(Manifest::names) {
+            if plain(name) && !new.iter().any(|n| n == name) {
+                self.unlink(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self, mut names: Vec<String>) -> Result<(), WriteError> {
+        // The manifest last but one, the inventory last.
+        names.sort_by_key(|name| match name.as_str() {
+            INVENTORY => 2,
+            manifest::FILE_NAME => 1,
+            _ => 0,
+        });
+        for (at, name) in names.iter().enumerate() {
+            if name == INVENTORY {
+                self.sync_dir()?;
+            }
+            let moved = rustix::fs::renameat(&self.shared.hidden, name, &self.dir, name);
+            if let Err(source) = moved {
+                for name in &names[..at] {
+                    let _ = self.unlink(name);
+                }
+                return Err(WriteError::io(name, "put in place", source));
+            }
+        }
+        self.sync_dir()
+    }
+
+    fn sync_dir(&self) -> Result<(), WriteError> {
+        if !self.options.sync {
+            return Ok(());
+        }
+        rustix::fs::fsync(&self.dir)
+            .map_err(|source| WriteError::io(self.dir.label(), "sync", source))
+    }
+
+    fn unlink(&self, name: &str) -> Result<(), WriteError> {
+        match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(source) => Err(WriteError::io(name, "remove", source)),
+        }
+    }
+
+    fn remove_hidden(&self) {
+        // What cannot be removed now is removed by the next dump into the directory.
+        let _ = empty(&self.shared.hidden);
+        let _ = rustix::fs::unlinkat(&self.dir, HIDDEN, AtFlags::REMOVEDIR);
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.done {
+            self.remove_hidden();
+        }
+    }
+}
+
+impl Shared {
+    /// Creates a file of the set and notes it as being written.
+    pub(crate) fn create(&self, name: &str) -> Result<File, WriteError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.hidden, name, flags, self.mode) {
+            Ok(fd) => {
+                self.set(name, Staged::Open);
+                Ok(File::from(fd))
+            }
+            Err(Errno::EXIST) => Err(WriteError::Duplicate { file: name.into() }),
+            Err(source) => Err(WriteError::io(name, "create", source)),
+        }
+    }
+
+    pub(crate) fn finish(&self, name: &str, finished: Finished) {
+        self.set(name, Staged::Finished(finished));
+    }
+
+    /// Notes the first failure that nobody else could be told of.
+    pub(crate) fn fail(&self, error: WriteError) {
+        self.state().failure.get_or_insert(error);
+    }
+
+    fn set(&self, name: &str, staged: Staged) {
+        self.state().files.insert(name.into(), staged);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state consistent, so a panic elsewhere does no harm.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self, name: &str) -> Result<File, WriteError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.hidden, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(File::from(fd)),
+            Err(source) => Err(WriteError::io(name, "open", source)),
+        }
+    }
+
+    fn len(&self, name: &str) -> Result<u64, WriteError> {
+        match rustix::fs::statat(&self.hidden, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(stat.st_size.unsigned_abs()),
+            Err(source) => Err(WriteError::io(name, "stat", source)),
+        }
+    }
+
+    fn hash(&self, name: &str) -> Result<(u64, Checksum), WriteError> {
+        let hashed = manifest::hash(self.open(name)?);
+        let (len, hash) = hashed.map_err(|source| WriteError::io(name, "read", source))?;
+        Ok((len, Checksum::Blake3(hash)))
+    }
+}
+
+/// Makes the hidden directory, or takes it over from a dump that was killed. The lock on it tells
+/// a living owner from a dead one.
+fn claim(dir: &Dir) -> Result<OwnedFd, WriteError> {
+    let failed = |operation, source: Errno| WriteError::io(HIDDEN, operation, source);
+    match rustix::fs::mkdirat(dir, HIDDEN, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(source) => return Err(failed("create", source)),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let hidden = rustix::fs::openat(dir, HIDDEN, flags, Mode::empty())
+        .map_err(|source| failed("open", source))?;
+    match rustix::fs::flock(&hidden, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            return Err(WriteError::Busy {
+                directory: dir.label().into(),
+            });
+        }
+        Err(source) => return Err(failed("lock", source)),
+    }
+    empty(&hidden).map_err(|source| failed("empty", source))?;
+    Ok(hidden)
+}
+
+/// Removes the files of a directory.
+fn empty(dir: impl AsFd) -> rustix::io::Result<()> {
+    let dir = dir.as_fd();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            rustix::fs::unlinkat(dir, entry.file_name(), AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}

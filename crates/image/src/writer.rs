@@ -1,0 +1,174 @@
+//! Writing an image.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use crate::kind::{COMMON_MAGIC, Header, SERVICE_MAGIC};
+use crate::schema::Record;
+use crate::staging::{Finished, Shared};
+use crate::{ImageKind, WriteError};
+
+/// Bytes gathered before they are written.
+const BUFFER: usize = 64 << 10;
+
+/// The bytes before the first record of an image, layout 1.1.
+pub fn header(kind: ImageKind) -> Vec<u8> {
+    let spec = kind.spec();
+    let words = match spec.header {
+        Header::Common => vec![COMMON_MAGIC, spec.magic],
+        Header::Service => vec![SERVICE_MAGIC, spec.magic],
+        Header::Inventory => vec![spec.magic],
+        Header::Raw => vec![],
+    };
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+/// Appends a record to `out`: its size, then the message.
+///
+/// The size of a message is a `u32`; the caller checks it against the kind's limit.
+pub fn append<M: Record>(out: &mut Vec<u8>, message: &M) {
+    let size = message.encoded_len();
+    out.extend_from_slice(&(size as u32).to_le_bytes());
+    message.encode_raw(out);
+}
+
+/// Writes one image file of a [`Staging`](crate::Staging). The file is created by the first
+/// record: nothing written, no file (section 2.4).
+///
+/// Dropping the writer finishes the file. An error met then is reported by
+/// [`Staging::commit`](crate::Staging::commit), so it cannot be lost.
+#[derive(Debug)]
+pub struct ImageWriter {
+    name: String,
+    kind: ImageKind,
+    shared: Arc<Shared>,
+    file: Option<File>,
+    hasher: blake3::Hasher,
+    buffer: Vec<u8>,
+    len: u64,
+    finished: bool,
+}
+
+impl ImageWriter {
+    pub(crate) fn new(shared: Arc<Shared>, kind: ImageKind, name: String) -> Self {
+        Self {
+            name,
+            kind,
+            shared,
+            file: None,
+            hasher: blake3::Hasher::new(),
+            buffer: Vec::new(),
+            len: 0,
+            finished: false,
+        }
+    }
+
+    /// Appends a record.
+    pub fn push<M: Record>(&mut self, message: &M) -> Result<&mut Self, WriteError> {
+        let schema = M::schema();
+        if !self.kind.holds(schema) {
+            return Err(WriteError::WrongMessage {
+                file: self.name.clone(),
+                kind: self.kind,
+                message: schema.name,
+            });
+        }
+        let size = message.encoded_len();
+        let limit = self.kind.spec().max_record;
+        if size > limit as usize {
+            return Err(WriteError::TooLarge {
+                file: self.name.clone(),
+                message: schema.name,
+                size,
+                limit,
+            });
+        }
+        self.touch()?;
+        append(&mut self.buffer, message);
+        self.flush_full()?;
+        Ok(self)
+    }
+
+    /// Appends bytes that belong to the last record but not to its message.
+    pub fn push_payload(&mut self, bytes: &[u8]) -> Result<&mut Self, WriteError> {
+        self.touch()?;
+        self.buffer.extend_from_slice(bytes);
+        self.flush_full()?;
+        Ok(self)
+    }
+
+    /// Appends a payload and the zeros that make its length a multiple of `align`.
+    pub fn push_padded(&mut self, bytes: &[u8], align: usize) -> Result<&mut Self, WriteError> {
+        let padding = bytes.len().next_multiple_of(align) - bytes.len();
+        self.push_payload(bytes)?.push_payload(&vec![0; padding])
+    }
+
+    /// Makes the file exist even if no record follows.
+    pub fn touch(&mut self) -> Result<&mut Self, WriteError> {
+        if self.file.is_none() {
+            self.file = Some(self.shared.create(&self.name)?);
+            self.buffer = header(self.kind);
+        }
+        Ok(self)
+    }
+
+    /// Writes out everything and reports what dropping would leave to the commit.
+    pub fn finish(mut self) -> Result<(), WriteError> {
+        self.close()
+    }
+
+    fn flush_full(&mut self) -> Result<(), WriteError> {
+        if self.buffer.len() < BUFFER {
+            return Ok(());
+        }
+        self.flush_all()
+    }
+
+    fn flush_all(&mut self) -> Result<(), WriteError> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        file.write_all(&self.buffer)
+            .map_err(|source| WriteError::io(&self.name, "write", source))?;
+        self.hasher.update(&self.buffer);
+        self.len += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), WriteError> {
+        self.finished = true;
+        self.flush_all()?;
+        if self.file.take().is_some() {
+            let finished = Finished {
+                len: self.len,
+                blake3: self.hasher.finalize(),
+            };
+            self.shared.finish(&self.name, finished);
+        }
+        Ok(())
+    }
+}
+
+/// Payload bytes by way of [`io::copy`] and the like.
+impl Write for ImageWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push_payload(bytes).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.flush_all().map_err(io::Error::other)
+    }
+}
+
+impl Drop for ImageWriter {
+    fn drop(&mut self) {
+        if !self.finished
+            && let Err(error) = self.close()
+        {
+            self.shared.fail(error);
+        }
+    }
+}

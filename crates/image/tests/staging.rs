@@ -1,0 +1,254 @@
+//! Writing, committing and reading whole sets.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::io::{Read, Write};
+
+use gelid_image::messages::*;
+use gelid_image::{Dir, ImageKind, ReadError, Staging, WriteError, manifest};
+
+fn scratch() -> (tempfile::TempDir, Dir) {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = Dir::open(scratch.path()).unwrap();
+    (scratch, dir)
+}
+
+fn inventory() -> InventoryEntry {
+    InventoryEntry {
+        img_version: 2,
+        fdinfo_per_id: Some(true),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn nothing_is_visible_before_commit_and_nothing_left_without() {
+    let (_scratch, dir) = scratch();
+    let staging = Staging::new(&dir).unwrap();
+    staging
+        .writer(ImageKind::Inventory, ())
+        .unwrap()
+        .push(&inventory())
+        .unwrap();
+    staging.raw("pages-1.img").unwrap().write_all(b"x").unwrap();
+    assert_eq!(dir.names().unwrap(), [".gelid-staging"]);
+    drop(staging);
+    assert!(dir.names().unwrap().is_empty());
+}
+
+#[test]
+fn a_committed_set_reads_back() {
+    let (_scratch, dir) = scratch();
+    let staging = Staging::new(&dir).unwrap();
+    staging
+        .writer(ImageKind::Inventory, ())
+        .unwrap()
+        .push(&inventory())
+        .unwrap();
+    let mut pipes = staging.writer(ImageKind::PipesData, ()).unwrap();
+    for (id, data) in [(7, "abc"), (8, ""), (9, "z")] {
+        let entry = PipeDataEntry {
+            pipe_id: id,
+            bytes: data.len() as u32,
+            size: Some(65536),
+        };
+        pipes
+            .push(&entry)
+            .unwrap()
+            .push_payload(data.as_bytes())
+            .unwrap();
+    }
+    pipes.finish().unwrap();
+    // A writer without records leaves no file.
+    drop(staging.writer(ImageKind::Memfd, ()).unwrap());
+    staging
+        .raw("pages-1.img")
+        .unwrap()
+        .write_all(&[1; 4096])
+        .unwrap();
+    staging.raw("pages-2.img").unwrap();
+    staging.set_checksum("pages-2.img", "xxh3:0").unwrap();
+    staging.commit().unwrap();
+
+    assert_eq!(
+        dir.names().unwrap(),
+        [
+            "gelid-manifest.json",
+            "inventory.img",
+            "pages-1.img",
+            "pages-2.img",
+            "pipes-data.img"
+        ]
+    );
+    assert_eq!(dir.version().unwrap(), 2);
+    assert!(manifest::verify(&dir).unwrap().is_empty());
+    assert!(
+        dir.read_all::<MemfdInodeEntry>(ImageKind::Memfd, ())
+            .unwrap()
+            .is_empty()
+    );
+
+    let mut pipes = dir.reader(ImageKind::PipesData, ()).unwrap();
+    let first: PipeDataEntry = pipes.read_one().unwrap();
+    let data = pipes.payload(first.bytes.into()).unwrap().bytes(10);
+    assert_eq!(data.unwrap(), b"abc");
+    let second: PipeDataEntry = pipes.read_one().unwrap();
+    assert_eq!(second.bytes, 0);
+    let third: PipeDataEntry = pipes.next().unwrap().unwrap();
+    // An unread payload is skipped.
+    pipes.payload(third.bytes.into()).unwrap();
+    assert!(pipes.next::<PipeDataEntry>().unwrap().is_none());
+}
+
+#[test]
+fn a_new_set_replaces_the_old_one() {
+    let (_scratch, dir) = scratch();
+    for pid in [1, 2] {
+        let staging = Staging::new(&dir).unwrap();
+        for kind in [ImageKind::Fs, ImageKind::Inventory] {
+            match kind {
+                ImageKind::Fs => staging
+                    .writer(kind, pid)
+                    .unwrap()
+                    .push(&FsEntry::default())
+                    .map(drop),
+                _ => staging
+                    .writer(kind, ())
+                    .unwrap()
+                    .push(&inventory())
+                    .map(drop),
+            }
+            .unwrap();
+        }
+        staging.commit().unwrap();
+    }
+    assert_eq!(
+        dir.names().unwrap(),
+        ["fs-2.img", "gelid-manifest.json", "inventory.img"]
+    );
+}
+
+#[test]
+fn the_directory_of_a_killed_dump_is_taken_over_and_a_living_one_is_not() {
+    let (scratch, dir) = scratch();
+    std::fs::create_dir(scratch.path().join(".gelid-staging")).unwrap();
+    std::fs::write(scratch.path().join(".gelid-staging/core-1.img"), b"x").unwrap();
+    let staging = Staging::new(&dir).unwrap();
+    assert!(matches!(Staging::new(&dir), Err(WriteError::Busy { .. })));
+    staging.commit().unwrap();
+    assert_eq!(dir.names().unwrap(), ["gelid-manifest.json"]);
+}
+
+#[test]
+fn damage_is_reported_by_name() {
+    let (scratch, dir) = scratch();
+    let staging = Staging::new(&dir).unwrap();
+    for pid in 1..=4 {
+        staging
+            .writer(ImageKind::Fs, pid)
+            .unwrap()
+            .push(&FsEntry::default())
+            .unwrap();
+    }
+    staging.commit().unwrap();
+    let file = |pid| scratch.path().join(format!("fs-{pid}.img"));
+    std::fs::remove_file(file(1)).unwrap();
+    std::fs::write(file(2), b"short").unwrap();
+    let mut bytes = std::fs::read(file(3)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(file(3), bytes).unwrap();
+    let damage = manifest::verify(&dir).unwrap();
+    let files: Vec<String> = damage.iter().map(ToString::to_string).collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert!(files[0].starts_with("fs-1.img: missing"));
+    assert!(files[1].starts_with("fs-2.img: 5 bytes, 16 expected"));
+    assert_eq!(files[2], "fs-3.img: contents changed");
+}
+
+#[test]
+fn misuse_is_refused() {
+    let (_scratch, dir) = scratch();
+    let staging = Staging::new(&dir).unwrap();
+    assert!(matches!(
+        staging.writer(ImageKind::Core, ()),
+        Err(WriteError::BadKey { .. })
+    ));
+    assert!(matches!(
+        staging.writer(ImageKind::Core, -1),
+        Err(WriteError::BadKey { .. })
+    ));
+    for name in ["../x", ".hidden", "", "gelid-manifest.json"] {
+        assert!(matches!(staging.raw(name), Err(WriteError::BadName { .. })));
+    }
+    let mut core = staging.writer(ImageKind::Core, 5).unwrap();
+    assert!(matches!(
+        core.push(&FsEntry::default()),
+        Err(WriteError::WrongMessage { .. })
+    ));
+    core.push(&CoreEntry::default()).unwrap();
+    assert!(matches!(
+        staging.writer(ImageKind::Core, 5),
+        Err(WriteError::Duplicate { .. })
+    ));
+    // Still open.
+    assert!(matches!(
+        staging.commit(),
+        Err(WriteError::Unfinished { .. })
+    ));
+    drop(core);
+    assert!(dir.names().unwrap().is_empty());
+}
+
+#[test]
+fn layout_1_0_is_read() {
+    let (scratch, dir) = scratch();
+    let mut inventory = gelid_image::header(ImageKind::Inventory);
+    let entry = InventoryEntry {
+        img_version: 1,
+        ..Default::default()
+    };
+    gelid_image::append(&mut inventory, &entry);
+    std::fs::write(scratch.path().join("inventory.img"), inventory).unwrap();
+    let mut fs = gelid_image::header(ImageKind::Fs).split_off(4);
+    gelid_image::append(&mut fs, &FsEntry::default());
+    std::fs::write(scratch.path().join("fs-3.img"), fs).unwrap();
+    assert_eq!(dir.version().unwrap(), 1);
+    let read: FsEntry = dir.read_one(ImageKind::Fs, 3).unwrap();
+    assert_eq!(read, FsEntry::default());
+}
+
+#[test]
+fn payload_reads_are_bounded() {
+    let (_scratch, dir) = scratch();
+    let staging = Staging::new(&dir).unwrap();
+    let mut msgs = staging.writer(ImageKind::IpcnsMsg, 11).unwrap();
+    let queue = IpcMsgEntry {
+        qnum: 1,
+        ..Default::default()
+    };
+    let msg = IpcMsg { mtype: 1, msize: 5 };
+    msgs.push(&queue)
+        .unwrap()
+        .push(&msg)
+        .unwrap()
+        .push_padded(b"hello", 8)
+        .unwrap()
+        .push(&queue)
+        .unwrap();
+    drop(msgs);
+    staging.commit().unwrap();
+    let mut reader = dir.reader(ImageKind::IpcnsMsg, 11).unwrap();
+    reader.read_one::<IpcMsgEntry>().unwrap();
+    let msg: IpcMsg = reader.read_one().unwrap();
+    let mut text = String::new();
+    reader
+        .payload_padded(msg.msize.into(), 8)
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(text, "hello");
+    reader.read_one::<IpcMsgEntry>().unwrap();
+    assert!(matches!(
+        reader.payload(1),
+        Err(ReadError::Truncated { .. })
+    ));
+}
