@@ -1,0 +1,131 @@
+//! Shared memory files, and huge pages over chunk boundaries.
+
+use super::*;
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+#[test]
+fn a_sparse_file_comes_back_with_its_holes() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = dir.path().join("shm");
+    let mut file = File::create_new(&path).unwrap();
+    file.set_len(100 * PAGE + 10).unwrap();
+    file.write_all_at(&pages(&[1, 2]), 5 * PAGE).unwrap();
+    file.write_all_at(b"the tail", 100 * PAGE + 2).unwrap();
+    file.seek(SeekFrom::Start(77)).unwrap();
+
+    let open_again = || File::options().read(true).write(true).open(&path).unwrap();
+    let source = FileSource::new(file.try_clone().unwrap());
+    let ranges = source.data_ranges().unwrap();
+    assert_eq!(ranges, [5 * PAGE..7 * PAGE, 100 * PAGE..101 * PAGE]);
+    assert_eq!(
+        file.stream_position().unwrap(),
+        77,
+        "the offset is the target's"
+    );
+
+    let source: Arc<dyn PageSource> = Arc::new(source);
+    let extents: Vec<_> = ranges.into_iter().map(Extent::present).collect();
+    let (summary, stored) = store(options(Format::Raw, 1), &source, &extents).unwrap();
+    assert_eq!(summary.pages, 3);
+    let mut tail = vec![0; PAGE_SIZE];
+    tail[2..10].copy_from_slice(b"the tail");
+    assert!(stored[2 * PAGE_SIZE..] == tail);
+
+    let back = open_again();
+    back.set_len(0).unwrap();
+    back.set_len(101 * PAGE).unwrap();
+    let request = FillRequest {
+        reader: Arc::new(open(Format::Raw, &summary, stored).unwrap()),
+        target: Arc::new(FileTarget::new(back)),
+        placements: Placement::of_pagemap(&summary.pagemap),
+        huge: vec![],
+    };
+    Filler::start(None)
+        .unwrap()
+        .fill(request)
+        .unwrap()
+        .wait()
+        .unwrap();
+    let back = FileSource::new(open_again());
+    assert_eq!(
+        back.data_ranges().unwrap(),
+        [5 * PAGE..7 * PAGE, 100 * PAGE..101 * PAGE]
+    );
+    let mut two = vec![0; 2 * PAGE_SIZE];
+    back.read(&[5 * PAGE..7 * PAGE], &mut two).unwrap();
+    assert!(two == pages(&[1, 2]));
+}
+
+/// Memory that insists on the rules of [`PageTarget::collapse`].
+struct Strict {
+    memory: Memory,
+    collapsed: Mutex<Vec<Range<u64>>>,
+    written: Mutex<Vec<Range<u64>>>,
+    gives: usize,
+}
+
+impl PageTarget for Strict {
+    fn write(&self, bytes: &[u8], ranges: &[Range<u64>]) -> io::Result<()> {
+        self.written.lock().unwrap().extend_from_slice(ranges);
+        self.memory.write(bytes, ranges)
+    }
+
+    fn collapse(&self, areas: &[Range<u64>]) -> io::Result<usize> {
+        let written = self.written.lock().unwrap();
+        let mut collapsed = self.collapsed.lock().unwrap();
+        for area in areas {
+            assert!(area.start.is_multiple_of(HUGE_BYTES) && area.end - area.start == HUGE_BYTES);
+            assert!(
+                written
+                    .iter()
+                    .any(|page| area.start <= page.start && page.end <= area.end)
+            );
+            assert!(!collapsed.contains(area), "asked twice");
+            collapsed.push(area.clone());
+        }
+        Ok(areas.len().min(self.gives))
+    }
+}
+
+#[test]
+fn each_whole_area_is_collapsed_once() {
+    let bytes = 9 * HUGE_BYTES as usize + 3 * PAGE_SIZE;
+    let base = 16 * HUGE_BYTES - PAGE;
+    let kinds = vec![1; bytes / PAGE_SIZE];
+    let memory = pages(&kinds);
+    let source: Arc<dyn PageSource> = Arc::new(Memory::new(base, memory.clone()));
+    let extent = Extent::present(base..base + bytes as u64);
+    let (summary, file) = store(options(Format::Raw, 2), &source, &[extent]).unwrap();
+    let reader = Arc::new(open(Format::Raw, &summary, file).unwrap());
+    for (gives, want) in [(usize::MAX, 9), (0, 2)] {
+        let target = Arc::new(Strict {
+            memory: Memory::new(base, vec![0; bytes]),
+            collapsed: Mutex::default(),
+            written: Mutex::default(),
+            gives,
+        });
+        let request = FillRequest {
+            reader: reader.clone(),
+            target: target.clone(),
+            placements: Placement::of_pagemap(&summary.pagemap),
+            huge: vec![0..base + 3 * HUGE_BYTES, base + 3 * HUGE_BYTES..u64::MAX],
+        };
+        let stats = Filler::start(NonZeroUsize::new(2))
+            .unwrap()
+            .fill(request)
+            .unwrap()
+            .wait()
+            .unwrap();
+        assert!(target.memory.bytes() == memory);
+        let collapsed = target.collapsed.lock().unwrap().len();
+        if gives == 0 {
+            assert!(collapsed <= want, "after a refusal no more is asked for");
+        } else {
+            // One area lies in two mappings.
+            assert_eq!((collapsed, stats.huge_pages), (want - 1, want as u64 - 1));
+        }
+    }
+}
