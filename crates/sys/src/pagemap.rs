@@ -7,7 +7,7 @@
 
 use std::mem::offset_of;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use bitflags::bitflags;
 use rustix::io::{Errno, Result};
@@ -281,8 +281,8 @@ impl Entry {
 /// # Errors
 ///
 /// `EINVAL` if `address` is not a multiple of the page size.
-pub fn read_entries(pagemap: BorrowedFd<'_>, address: u64, entries: &mut [Entry]) -> Result<usize> {
-    if address % PAGE_SIZE as u64 != 0 {
+pub fn read_entries(pagemap: impl AsFd, address: u64, entries: &mut [Entry]) -> Result<usize> {
+    if !address.is_multiple_of(PAGE_SIZE as u64) {
         return Err(Errno::INVAL);
     }
     let mut offset = address / PAGE_SIZE as u64 * 8;
@@ -290,7 +290,7 @@ pub fn read_entries(pagemap: BorrowedFd<'_>, address: u64, entries: &mut [Entry]
     let mut bytes = [0u8; 32 * 1024];
     while done < entries.len() {
         let want = bytes.len().min((entries.len() - done) * 8);
-        let got = rustix::io::pread(pagemap, &mut bytes[..want], offset)?;
+        let got = rustix::io::pread(&pagemap, &mut bytes[..want], offset)?;
         if got == 0 {
             break;
         }
@@ -322,7 +322,7 @@ pub fn scan_entries(pagemap: impl AsFd, range: Range<u64>, query: &Query) -> Res
         return Err(Errno::OPNOTSUPP);
     }
     let page = PAGE_SIZE as u64;
-    if range.start % page != 0 || range.end % page != 0 {
+    if !range.start.is_multiple_of(page) || !range.end.is_multiple_of(page) {
         return Err(Errno::INVAL);
     }
     let mut all = Vec::new();
@@ -332,7 +332,7 @@ pub fn scan_entries(pagemap: impl AsFd, range: Range<u64>, query: &Query) -> Res
         let want = usize::try_from((range.end - at) / page)
             .unwrap_or(usize::MAX)
             .min(entries.len());
-        let got = read_entries(pagemap.as_fd(), at, &mut entries[..want])?;
+        let got = read_entries(&pagemap, at, &mut entries[..want])?;
         if got == 0 {
             break;
         }

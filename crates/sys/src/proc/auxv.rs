@@ -11,7 +11,7 @@ pub fn read(task: &TaskDir) -> std::result::Result<Vec<u64>, Error> {
 
 /// Cuts the bytes of `auxv` into words.
 pub fn parse(bytes: &[u8]) -> Result<Vec<u64>> {
-    if bytes.len() % 16 != 0 {
+    if !bytes.len().is_multiple_of(16) {
         return Err(Malformed("auxiliary vector"));
     }
     let words = bytes.chunks_exact(8).map(|word| {
