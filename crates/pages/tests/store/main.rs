@@ -1,4 +1,5 @@
 //! The page store seen from outside: what goes in comes out, and what is damaged does not.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(
     clippy::single_range_in_vec_init,
     reason = "slices of ranges are what is wanted"

@@ -147,7 +147,6 @@ fn extents_must_ascend() {
         4 * PAGE..4 * PAGE,
         5 * PAGE + 1..6 * PAGE,
         5 * PAGE..6 * PAGE - 1,
-        9 * PAGE..8 * PAGE,
     ] {
         let mut object = store.object(KEY, Box::new(io::sink()));
         object

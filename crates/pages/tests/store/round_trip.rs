@@ -41,8 +41,9 @@ fn case() -> impl Strategy<Value = Case> {
         }
         let nr_pages = ((at - first) / PAGE) as usize;
         // Runs of pages of one kind, and single ones in between.
-        let kind =
-            |page: usize| (seed.rotate_left(page as u32 / 5) % 5) as u8 + u8::from(page % 11 == 0);
+        let kind = |page: usize| {
+            (seed.rotate_left(page as u32 / 5) % 5) as u8 + u8::from(page.is_multiple_of(11))
+        };
         let kinds = (0..nr_pages).map(kind).collect();
         Case {
             kinds,
@@ -152,7 +153,8 @@ fn any_part_can_be_read() {
     let source: Arc<dyn PageSource> = Arc::new(Memory::new(BASE, memory.clone()));
     let extent = Extent::present(BASE..BASE + memory.len() as u64);
     for format in [Format::Raw, Format::Zstd { level: 1 }] {
-        let (summary, file) = store(options(format, 2), &source, &[extent.clone()]).unwrap();
+        let (summary, file) =
+            store(options(format, 2), &source, std::slice::from_ref(&extent)).unwrap();
         let reader = open(format, &summary, file).unwrap();
         let mut scratch = Scratch::new();
         for (page, count) in [(0, 1), (255, 2), (300, 600), (899, 1), (0, 900), (5, 0)] {
