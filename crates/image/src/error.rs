@@ -23,6 +23,12 @@ pub enum ReadError {
         /// The name.
         name: String,
     },
+    /// The name is not that of an image.
+    #[error("{file}: no kind of image has such a name")]
+    UnknownKind {
+        /// The file.
+        file: String,
+    },
     /// The directory or a file in it could not be opened.
     #[error("{file}: cannot open: {source}")]
     Open {

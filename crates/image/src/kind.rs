@@ -184,6 +184,9 @@ images! {
     PagemapShmem "pagemap-shmem-{}.img" PAGEMAP 0x5608_4025 Common Headed None [PagemapHead, PagemapEntry] 64 * KIB;
     Pages "pages-{}.img" PAGES 0 Raw Raw None [] 0;
 
+    // Not CRIU's: pages compressed as independent zstd frames with a seek table.
+    PagesZst "pages-{}.img.zst" PAGES_ZST 0 Raw Raw None [] 0;
+
     // 3.3 Per-namespace images.
     Utsns "utsns-{}.img" UTSNS 0x5447_3203 Common One None [UtsnsEntry] 64 * KIB;
     Timens "timens-{}.img" TIMENS 0x4311_4433 Common One None [TimensEntry] 64 * KIB;

@@ -51,8 +51,10 @@ pub mod manifest;
 pub mod messages;
 mod reader;
 mod schema;
+pub mod show;
 mod staging;
 pub mod symbols;
+mod walk;
 mod writer;
 
 pub use dir::{Dir, Layout};
@@ -61,4 +63,5 @@ pub use kind::{Header, ImageKind, Key, Payload as PayloadKind, Radix, Spec, Stru
 pub use reader::{ImageReader, Payload, Records};
 pub use schema::{Field, Kind, Label, Record, Schema, Show, WireError};
 pub use staging::{Staging, StagingOptions};
+pub use walk::{Entry, Part, Walk};
 pub use writer::{ImageWriter, append, header};

@@ -6,8 +6,9 @@ use std::marker::PhantomData;
 
 use crate::dir::Layout;
 use crate::kind::{COMMON_MAGIC, Header, SERVICE_MAGIC, Spec};
+use crate::messages::InventoryEntry;
 use crate::schema::Record;
-use crate::{ImageKind, ReadError};
+use crate::{ImageKind, ReadError, Schema};
 
 /// No file has more records than this; a machine with 16 TiB of alternating pages stays below.
 const MAX_RECORDS: u64 = 1 << 31;
@@ -128,34 +129,18 @@ impl<R: Read> ImageReader<R> {
                 message: M::schema().name,
             });
         }
-        let Some(offset) = self.load()? else {
+        let Some((offset, record)) = self.next_checked(M::schema())? else {
             return Ok(None);
         };
-        if let Err(source) = M::schema().check(&self.record) {
-            return Err(ReadError::Record {
-                file: self.name.clone(),
-                offset,
-                source,
-            });
-        }
-        match M::decode(self.record.as_slice()) {
-            Ok(record) => Ok(Some(record)),
-            Err(source) => Err(ReadError::Decode {
-                file: self.name.clone(),
-                offset,
-                source,
-            }),
-        }
+        let decoded = M::decode(record);
+        decoded
+            .map(Some)
+            .map_err(|source| self.decode(offset, source))
     }
 
     /// The next record, which must be there.
     pub fn read_one<M: Record>(&mut self) -> Result<M, ReadError> {
-        let offset = self.offset;
-        self.next()?.ok_or_else(|| ReadError::NoRecord {
-            file: self.name.clone(),
-            offset,
-            message: M::schema().name,
-        })
+        self.next()?.ok_or_else(|| self.no_record(M::schema()))
     }
 
     /// All further records. The iteration ends after the first error.
@@ -167,10 +152,22 @@ impl<R: Read> ImageReader<R> {
         }
     }
 
-    /// The next record as stored, with its offset, undecoded.
-    pub fn next_raw(&mut self) -> Result<Option<(u64, &[u8])>, ReadError> {
-        let offset = self.load()?;
-        Ok(offset.map(|offset| (offset, self.record.as_slice())))
+    /// The next record as stored, checked against a schema, with its offset.
+    pub fn next_checked(
+        &mut self,
+        schema: &'static Schema,
+    ) -> Result<Option<(u64, &[u8])>, ReadError> {
+        let Some(offset) = self.load()? else {
+            return Ok(None);
+        };
+        match schema.check(&self.record) {
+            Ok(()) => Ok(Some((offset, &self.record))),
+            Err(source) => Err(ReadError::Record {
+                file: self.name.clone(),
+                offset,
+                source,
+            }),
+        }
     }
 
     /// The `len` bytes behind the last record. They need not be read to the end.
@@ -215,11 +212,7 @@ impl<R: Read> ImageReader<R> {
     /// Field 1 of the first record; see [`Dir::version`](crate::Dir::version).
     pub(crate) fn version(&mut self) -> Result<u64, ReadError> {
         let Some(offset) = self.load()? else {
-            return Err(ReadError::NoRecord {
-                file: self.name.clone(),
-                offset: self.offset,
-                message: "inventory_entry",
-            });
+            return Err(self.no_record(InventoryEntry::schema()));
         };
         let version = crate::schema::first_varint(&self.record, 1, "inventory_entry");
         version.map_err(|source| ReadError::Record {
@@ -317,6 +310,22 @@ impl<R: Read> ImageReader<R> {
             what,
             needed,
             available,
+        }
+    }
+
+    pub(crate) fn no_record(&self, schema: &Schema) -> ReadError {
+        ReadError::NoRecord {
+            file: self.name.clone(),
+            offset: self.offset,
+            message: schema.name,
+        }
+    }
+
+    pub(crate) fn decode(&self, offset: u64, source: prost::DecodeError) -> ReadError {
+        ReadError::Decode {
+            file: self.name.clone(),
+            offset,
+            source,
         }
     }
 

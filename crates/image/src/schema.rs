@@ -26,6 +26,8 @@ pub struct Schema {
     pub name: &'static str,
     /// Fields in the order of their definition.
     pub fields: &'static [Field],
+    /// Decodes the message and encodes it again.
+    pub(crate) reencode: fn(&[u8]) -> Result<Vec<u8>, prost::DecodeError>,
 }
 
 /// One field of a message.
@@ -106,6 +108,13 @@ impl Schema {
     /// every required field present, at all levels, nesting bounded. Unknown fields are skipped.
     pub fn check(&self, bytes: &[u8]) -> Result<(), WireError> {
         wire::check(self, bytes, 0)
+    }
+
+    /// Decodes and encodes again, which gives the same bytes for what a canonical encoder wrote
+    /// and leaves unknown fields out. Call [`check`](Self::check) first: decoding alone takes an
+    /// absent required field for a zero one.
+    pub fn canonical(&self, bytes: &[u8]) -> Result<Vec<u8>, prost::DecodeError> {
+        (self.reencode)(bytes)
     }
 
     /// Renders the wire form of a record, fields in wire order, unknown ones as `unknown_N`.

@@ -107,6 +107,10 @@ macro_rules! messages {
                 static SCHEMA: $crate::schema::Schema = $crate::schema::Schema {
                     name: $wire,
                     fields: &[$($schema)*],
+                    reencode: |bytes| {
+                        let message = <$name as ::prost::Message>::decode(bytes)?;
+                        Ok(::prost::Message::encode_to_vec(&message))
+                    },
                 };
                 &SCHEMA
             }

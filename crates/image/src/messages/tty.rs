@@ -87,7 +87,7 @@ messages! {
         /// Foreground process group; 0 none.
         required uint32 pgrp = 7;
         /// Device number, user encoding: 1282 (5:2) for a master, 34816+n (136:n) for slaves.
-        required uint32 rdev = 8;
+        required uint32 rdev = 8 as odev;
         /// Settings; absent for a hung-up terminal.
         optional message TermiosEntry termios = 9;
         /// Locked settings.

@@ -1,5 +1,4 @@
 //! Writing, committing and reading whole sets.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{Read, Write};
 
