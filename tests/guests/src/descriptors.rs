@@ -1,0 +1,328 @@
+//! Descriptor tables: who points to which open file description, and with which flags.
+//!
+//! `dup`: several descriptors of one task share a position. `dup-forked`: so do parent and children, until one closes.
+//! `cloexec`: the flag, by descriptor. `high-descriptors`: large numbers, and a table with holes. `owner-signal`: `F_SETOWN`
+//! and `F_SETSIG`. `devices`: null, zero, full, random, urandom. `many-files`: a thousand of them.
+
+use crate::Entry;
+use crate::os::{errno, os};
+use crate::protocol::{Check, Gate, Guest, ensure, same};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+
+pub(crate) const GUESTS: &[Entry] = &[
+    Entry("dup", dup),
+    Entry("dup-forked", dup_forked),
+    Entry("cloexec", cloexec),
+    Entry("high-descriptors", high_descriptors),
+    Entry("owner-signal", owner_signal),
+    Entry("devices", devices),
+    Entry("many-files", many_files),
+    Entry("no-stdio", no_stdio),
+];
+
+/// Position of a descriptor.
+fn position(fd: i32) -> Check<i64> {
+    os!(libc::lseek(fd, 0, libc::SEEK_CUR))
+}
+
+/// Opens a file of ten bytes for reading and writing.
+fn digits(guest: &Guest, name: &str) -> Check<File> {
+    fs::write(guest.path(name), b"0123456789")?;
+    Ok(OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(guest.path(name))?)
+}
+
+fn dup(guest: &Guest) -> Check {
+    let file = digits(guest, "data")?;
+    let copies = [
+        os!(libc::dup(file.as_raw_fd()))?,
+        os!(libc::dup2(file.as_raw_fd(), 77))?,
+    ];
+    let separate = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(guest.path("data"))?;
+    (&file).seek(SeekFrom::Start(3))?;
+    guest.hold()?;
+    os!(libc::lseek(copies[1], 2, libc::SEEK_CUR))?;
+    same!(
+        "positions",
+        (position(file.as_raw_fd())?, position(copies[0])?),
+        (5, 5)
+    );
+    same!(
+        "position of the file opened again",
+        position(separate.as_raw_fd())?,
+        0
+    );
+    let kind = 0; // KCMP_FILE
+    let me = std::process::id();
+    let compare = |other: i32| {
+        os!(libc::syscall(
+            libc::SYS_kcmp,
+            me,
+            me,
+            kind,
+            file.as_raw_fd(),
+            other
+        ))
+    };
+    ensure!(
+        compare(copies[0])? == 0 && compare(77)? == 0,
+        "copies are no longer one description"
+    );
+    ensure!(
+        compare(separate.as_raw_fd())? != 0,
+        "files opened twice are now one description"
+    );
+    Ok(())
+}
+
+fn dup_forked(guest: &Guest) -> Check {
+    let (shared, closed) = (digits(guest, "shared")?, digits(guest, "closed")?);
+    let gate = Gate::new()?;
+    let mut kids = Vec::new();
+    for index in 0..3_i32 {
+        kids.push(guest.fork(&format!("child-{index}"), |guest| {
+            // At another number in one of them, and the other file closed.
+            os!(libc::close(closed.as_raw_fd()))?;
+            let fd = os!(libc::dup2(shared.as_raw_fd(), 50 + index))?;
+            let own = digits(guest, &format!("own-{index}"))?;
+            os!(libc::lseek(
+                own.as_raw_fd(),
+                i64::from(index),
+                libc::SEEK_SET
+            ))?;
+            gate.arrive()?;
+            guest.wait();
+            os!(libc::lseek(fd, 1, libc::SEEK_CUR))?;
+            same!(
+                "position of the own file",
+                position(own.as_raw_fd())?,
+                i64::from(index)
+            );
+            ensure!(
+                os!(libc::fcntl(closed.as_raw_fd(), libc::F_GETFD)).is_err()
+                    || closed.as_raw_fd() == own.as_raw_fd(),
+                "closed file is back"
+            );
+            Ok(())
+        })?);
+    }
+    gate.wait(3)?;
+    guest.hold()?;
+    kids.iter().try_for_each(|kid| kid.join(guest))?;
+    same!(
+        "position moved by three children",
+        position(shared.as_raw_fd())?,
+        3
+    );
+    same!(
+        "position of the file they closed",
+        position(closed.as_raw_fd())?,
+        0
+    );
+    Ok(())
+}
+
+fn cloexec(guest: &Guest) -> Check {
+    let file = digits(guest, "data")?;
+    for number in 60..68 {
+        os!(libc::dup3(
+            file.as_raw_fd(),
+            number,
+            if number % 2 == 0 { libc::O_CLOEXEC } else { 0 }
+        ))?;
+    }
+    guest.hold()?;
+    for number in 60..68 {
+        same!(
+            format!("flags of descriptor {number}"),
+            os!(libc::fcntl(number, libc::F_GETFD))?,
+            i32::from(number % 2 == 0)
+        );
+    }
+    // An exec sees what is left.
+    let list = std::process::Command::new("/bin/ls")
+        .arg("/proc/self/fd")
+        .output()?;
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let left: Vec<&str> = list
+        .split_whitespace()
+        .filter(|word| word.len() == 2)
+        .collect();
+    same!("descriptors after exec", left, ["61", "63", "65", "67"]);
+    Ok(())
+}
+
+fn high_descriptors(guest: &Guest) -> Check {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    os!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+    limit.rlim_cur = limit.rlim_max;
+    os!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
+    let highest = i32::try_from(limit.rlim_max.min(100_000)).unwrap_or(1024) - 1;
+    let numbers = [3, 63, 64, 255, 256, 1023, 1024.min(highest - 1), highest];
+    let file = digits(guest, "data")?;
+    for number in numbers.iter().filter(|number| **number != file.as_raw_fd()) {
+        os!(libc::dup2(file.as_raw_fd(), *number))?;
+    }
+    os!(libc::lseek(file.as_raw_fd(), 6, libc::SEEK_SET))?;
+    // Lowered afterwards: the descriptor above the limit stays usable.
+    limit.rlim_cur = 512;
+    os!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
+    guest.hold()?;
+    for number in numbers {
+        same!(
+            format!("position of descriptor {number}"),
+            position(number)?,
+            6
+        );
+    }
+    same!(
+        "descriptors between",
+        (os!(libc::fcntl(100, libc::F_GETFD)).is_err(), errno()),
+        (true, libc::EBADF)
+    );
+    Ok(())
+}
+
+fn owner_signal(guest: &Guest) -> Check {
+    const GETOWN_EX: i32 = 16;
+    const SETOWN_EX: i32 = 15;
+    let mut ends = [0; 2];
+    os!(libc::pipe(ends.as_mut_ptr()))?;
+    let (me, group) = (
+        std::process::id().cast_signed(),
+        rustix::process::getpgrp().as_raw_nonzero().get(),
+    );
+    let tid = rustix::thread::gettid().as_raw_nonzero().get();
+    let (file, other, third) = (
+        digits(guest, "data")?,
+        digits(guest, "other")?,
+        digits(guest, "third")?,
+    );
+    os!(libc::fcntl(ends[0], libc::F_SETOWN, me))?;
+    os!(libc::fcntl(ends[0], 10, 40))?; // F_SETSIG
+    os!(libc::fcntl(file.as_raw_fd(), libc::F_SETOWN, -group))?;
+    os!(libc::fcntl(other.as_raw_fd(), 10, libc::SIGUSR2))?;
+    let thread = [0, tid]; // F_OWNER_TID
+    os!(libc::fcntl(third.as_raw_fd(), SETOWN_EX, thread.as_ptr()))?;
+    let look = |fd: i32| -> Check<([i32; 2], i32)> {
+        let mut owner = [-1, -1];
+        os!(libc::fcntl(fd, GETOWN_EX, owner.as_mut_ptr()))?;
+        Ok((owner, os!(libc::fcntl(fd, 11))?))
+    };
+    let all = || -> Check<Vec<_>> {
+        [
+            ends[0],
+            ends[1],
+            file.as_raw_fd(),
+            other.as_raw_fd(),
+            third.as_raw_fd(),
+        ]
+        .into_iter()
+        .map(look)
+        .collect()
+    };
+    let before = all()?;
+    guest.hold()?;
+    same!("owners and signals", all()?, before);
+    // And it works: the pipe tells its owner when there is something to read.
+    crate::signals::mask(Some(crate::signals::bit(40)))?;
+    os!(libc::fcntl(
+        ends[0],
+        libc::F_SETFL,
+        libc::O_ASYNC | libc::O_NONBLOCK
+    ))?;
+    os!(libc::write(ends[1], c"!".as_ptr().cast(), 1))?;
+    let (set, limit) = (
+        crate::signals::bit(40),
+        libc::timespec {
+            tv_sec: 5,
+            tv_nsec: 0,
+        },
+    );
+    let none = std::ptr::null_mut::<u8>();
+    same!(
+        "signal",
+        os!(libc::syscall(
+            libc::SYS_rt_sigtimedwait,
+            &raw const set,
+            none,
+            &raw const limit,
+            8
+        ))?,
+        40
+    );
+    Ok(())
+}
+
+fn devices(guest: &Guest) -> Check {
+    let open = |name: &str| {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(format!("/dev/{name}"))
+    };
+    let (mut null, mut zero, mut full) = (open("null")?, open("zero")?, open("full")?);
+    let (mut random, mut urandom) = (File::open("/dev/random")?, File::open("/dev/urandom")?);
+    guest.hold()?;
+    let mut bytes = [1; 16];
+    null.write_all(b"gone")?;
+    same!("read from null", null.read(&mut bytes)?, 0);
+    zero.read_exact(&mut bytes)?;
+    same!("read from zero", bytes, [0; 16]);
+    same!(
+        "write to full",
+        full.write(b"x").map_err(|error| error.raw_os_error()),
+        Err(Some(libc::ENOSPC))
+    );
+    for device in [&mut random, &mut urandom] {
+        bytes = [0; 16];
+        device.read_exact(&mut bytes)?;
+        ensure!(bytes != [0; 16], "no random bytes");
+    }
+    Ok(())
+}
+
+fn many_files(guest: &Guest) -> Check {
+    let count = guest.number(0, 400)?;
+    let mut files = Vec::new();
+    for index in 0..count {
+        let file = digits(guest, &format!("file-{index}"))?;
+        os!(libc::lseek(
+            file.as_raw_fd(),
+            (index % 10) as i64,
+            libc::SEEK_SET
+        ))?;
+        files.push(file);
+    }
+    guest.hold()?;
+    for (index, file) in files.iter().enumerate() {
+        same!(
+            format!("position of file {index}"),
+            position(file.as_raw_fd())?,
+            (index % 10) as i64
+        );
+        let name = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        same!("name", name, guest.path(&format!("file-{index}")));
+    }
+    Ok(())
+}
+
+fn no_stdio(guest: &Guest) -> Check {
+    for number in 0..3 {
+        os!(libc::close(number))?;
+    }
+    guest.hold()?;
+    let open: Vec<_> = fs::read_dir("/proc/self/fd")?.collect();
+    same!("open descriptors (one lists them)", open.len(), 1);
+    Ok(())
+}

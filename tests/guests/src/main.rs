@@ -1,0 +1,118 @@
+//! `gelid-guest NAME DIR [ARGS]`: programs that are dumped and restored by the integration tests.
+//!
+//! Each guest sets up one kernel object, says so in `DIR/ready`, waits for `DIR/go` while it is
+//! dumped and restored, looks at the object again with its own eyes, and writes `DIR/result`
+//! (see `protocol`). `gelid-guest --list` prints all names. `gelid-guest run DIR PROGRAM [ARGS]`
+//! is the launcher for real programs: a session of their own, no inherited descriptors.
+
+mod advice;
+mod anon;
+mod attributes;
+mod blocked;
+mod credentials;
+mod descriptors;
+mod mapped;
+mod os;
+mod pipe;
+mod place;
+mod protocol;
+mod registers;
+mod regular;
+mod robust;
+mod rseq;
+mod sharing;
+mod signals;
+mod threads;
+mod timers;
+mod tree;
+mod woken;
+mod xstate;
+
+use protocol::{Check, Failure, Guest};
+use std::path::Path;
+
+/// The name of a guest and its program.
+struct Entry(&'static str, fn(&Guest) -> Check);
+
+/// The guests of every object.
+const OBJECTS: &[&[Entry]] = &[
+    advice::GUESTS,
+    anon::GUESTS,
+    attributes::GUESTS,
+    blocked::GUESTS,
+    credentials::GUESTS,
+    descriptors::GUESTS,
+    mapped::GUESTS,
+    pipe::GUESTS,
+    place::GUESTS,
+    registers::GUESTS,
+    regular::GUESTS,
+    robust::GUESTS,
+    rseq::GUESTS,
+    sharing::GUESTS,
+    signals::GUESTS,
+    threads::GUESTS,
+    timers::GUESTS,
+    tree::GUESTS,
+    woken::GUESTS,
+    xstate::GUESTS,
+];
+
+/// All guests.
+fn guests() -> impl Iterator<Item = &'static Entry> {
+    OBJECTS.iter().copied().flatten()
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().collect();
+    let code = match words.get(1..).unwrap_or_default() {
+        [list] if list == "--list" => {
+            guests().for_each(|Entry(name, _)| println!("{name}"));
+            0
+        }
+        [name, dir, rest @ ..] => start(name, Path::new(dir), rest),
+        _ => {
+            eprintln!("usage: gelid-guest NAME DIR [ARGS], gelid-guest --list");
+            2
+        }
+    };
+    std::process::exit(code);
+}
+
+/// Runs a guest in a session of its own, with descriptors 0 to 2 alone.
+fn start(name: &str, dir: &Path, rest: &[String]) -> i32 {
+    let _ = rustix::process::setsid();
+    // SAFETY: nothing in this process owns a descriptor above 2 yet.
+    unsafe { libc::close_range(3, u32::MAX, 0) };
+    if name == "run" {
+        return launch(rest);
+    }
+    let Some(Entry(_, body)) = guests().find(|entry| entry.0 == name) else {
+        eprintln!("gelid-guest: no guest is called {name}");
+        return 2;
+    };
+    match Guest::new(dir, rest.to_vec()) {
+        Ok(guest) => {
+            let result = body(&guest);
+            guest.finish(&result)
+        }
+        Err(failure) => {
+            eprintln!("gelid-guest: {failure}");
+            2
+        }
+    }
+}
+
+/// Replaces this process by a program.
+fn launch(words: &[String]) -> i32 {
+    use std::os::unix::process::CommandExt;
+    let Some((program, args)) = words.split_first() else {
+        return 2;
+    };
+    let error = std::process::Command::new(program).args(args).exec();
+    eprintln!(
+        "gelid-guest: {}",
+        Failure::new(format!("{program}: {error}"))
+    );
+    2
+}
