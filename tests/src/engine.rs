@@ -1,0 +1,183 @@
+//! The executable under test.
+
+use crate::process::{Tree, build, descendants};
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// No single command may take longer.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// `gelid`, or what `GELID_BIN` names.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    program: PathBuf,
+    /// Called by CRIU's name, and so only with CRIU's options.
+    criu: bool,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit code; none if it was killed by a signal.
+    pub code: Option<i32>,
+    /// What it wrote to its standard output and error.
+    pub output: String,
+    /// Lines of the log that matter: errors and warnings, or the last ones.
+    pub log: String,
+    /// Wall time.
+    pub time: Duration,
+}
+
+impl Outcome {
+    /// Whether it exited with 0.
+    #[must_use]
+    pub fn ok(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// An error with all that is known, unless it succeeded.
+    ///
+    /// # Errors
+    ///
+    /// The command failed.
+    pub fn expect(&self, what: &str) -> Result<()> {
+        if self.ok() {
+            return Ok(());
+        }
+        bail!(
+            "{what} failed: code {:?}\n{}{}",
+            self.code,
+            self.output,
+            self.log
+        )
+    }
+}
+
+impl Engine {
+    /// Finds the executable, building it if needed.
+    ///
+    /// # Errors
+    ///
+    /// A build that fails, or `GELID_BIN` naming nothing.
+    pub fn find() -> Result<Self> {
+        let program = match std::env::var_os("GELID_BIN") {
+            Some(path) => PathBuf::from(path),
+            None => build()?.join("gelid"),
+        };
+        let program = fs::canonicalize(&program).with_context(|| program.display().to_string())?;
+        let criu = program.file_name().is_some_and(|name| name == "criu");
+        Ok(Self { program, criu })
+    }
+
+    /// Whether it is called as `criu`, and so cannot do what CRIU cannot.
+    #[must_use]
+    pub fn is_criu(&self) -> bool {
+        self.criu
+    }
+
+    /// Dumps a tree into a new folder.
+    ///
+    /// # Errors
+    ///
+    /// The command could not be started or did not end in time; its own failure is in the outcome.
+    pub fn dump(&self, pid: i32, images: &Path, options: &[&str]) -> Result<Outcome> {
+        fs::create_dir_all(images)?;
+        let pid = pid.to_string();
+        self.run("dump", images, &[&["-t", &pid][..], options].concat())
+    }
+
+    /// Restores a tree from a folder, detached.
+    ///
+    /// # Errors
+    ///
+    /// As for [`dump`](Self::dump).
+    pub fn restore(&self, images: &Path, options: &[&str]) -> Result<Outcome> {
+        self.run("restore", images, &[&["-d"][..], options].concat())
+    }
+
+    /// Starts a command on a folder of images, and leaves it running.
+    ///
+    /// # Errors
+    ///
+    /// The command could not be started.
+    pub fn start(&self, command: &str, images: &Path, options: &[&str]) -> Result<Child> {
+        let output = File::create(images.join(format!("{command}.out")))?;
+        let mut words = Command::new(&self.program);
+        words
+            .arg(command)
+            .arg("-D")
+            .arg(images)
+            .args(["-o", &format!("{command}.log"), "-v4"])
+            .args(options);
+        words
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        words
+            .spawn()
+            .with_context(|| format!("start {}", self.program.display()))
+    }
+
+    fn run(&self, command: &str, images: &Path, options: &[&str]) -> Result<Outcome> {
+        let start = Instant::now();
+        let mut child = self.start(command, images, options)?;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if start.elapsed() > LIMIT {
+                end(&mut child);
+                bail!(
+                    "{command} did not end within {LIMIT:?}\n{}",
+                    excerpt(&images.join(format!("{command}.log")))
+                );
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        let output = fs::read(images.join(format!("{command}.out"))).unwrap_or_default();
+        Ok(Outcome {
+            code: status.code(),
+            output: String::from_utf8_lossy(&output).into_owned(),
+            log: excerpt(&images.join(format!("{command}.log"))),
+            time: start.elapsed(),
+        })
+    }
+}
+
+/// Ends a command that hangs, and what it has started.
+fn end(child: &mut Child) {
+    let mut tree = Tree::new(child.id().cast_signed());
+    tree.look();
+    for pid in descendants(tree.root())
+        .into_iter()
+        .filter_map(Pid::from_raw)
+    {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    let _ = child.wait();
+}
+
+/// The lines of a log that tell why: errors and warnings, else the last few.
+fn excerpt(log: &Path) -> String {
+    let text = fs::read(log)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
+    let telling: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("Error") || line.contains("Warn"))
+        .collect();
+    let lines = if telling.is_empty() {
+        text.lines().collect()
+    } else {
+        telling
+    };
+    let from = lines.len().saturating_sub(12);
+    lines[from..]
+        .iter()
+        .map(|line| format!("  {line}\n"))
+        .collect()
+}

@@ -1,0 +1,202 @@
+//! One guest program on its way through a test.
+
+use crate::process::{Tree, build};
+use crate::snapshot::Snapshot;
+use anyhow::{Context, Result, bail, ensure};
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A guest may take this long to set up, or to check itself.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running guest, or the reason why it cannot run here.
+#[derive(Debug)]
+pub enum Started {
+    /// It has said that it is ready.
+    Ready(Guest),
+    /// It has said why this machine cannot run it.
+    Skip(String),
+}
+
+/// A guest that is ready to be dumped.
+#[derive(Debug)]
+pub struct Guest {
+    /// All its processes; killed when the guest is dropped.
+    pub tree: Tree,
+    dir: TempDir,
+    hash: String,
+}
+
+impl Guest {
+    /// Starts a guest in a folder of its own and waits until its state is set up.
+    ///
+    /// # Errors
+    ///
+    /// It ends before it is ready, or takes too long.
+    pub fn start(name: &str, args: &[&str]) -> Result<Started> {
+        let dir = tempfile::Builder::new().prefix("gelid-guest.").tempdir()?;
+        let work = dir.path().join("work");
+        fs::create_dir(&work)?;
+        // Guests that become other users go on writing there.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(work.join("log"))?;
+        let mut command = Command::new(build()?.join("gelid-guest"));
+        command.arg(name).arg(&work).args(args).current_dir("/");
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("start guest {name}"))?;
+        let mut guest = Self {
+            tree: Tree::new(child.id().cast_signed()),
+            dir,
+            hash: String::new(),
+        };
+        let start = Instant::now();
+        loop {
+            if let Ok(text) = fs::read_to_string(guest.path().join("ready")) {
+                if let Some(reason) = text.strip_prefix("skip ") {
+                    child.wait()?;
+                    return Ok(Started::Skip(reason.trim().to_owned()));
+                }
+                guest.hash = guest.believe(&text)?;
+                guest.tree.look();
+                return Ok(Started::Ready(guest));
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!(
+                    "ended before it was ready: {status}\n{}",
+                    guest.last_words()
+                );
+            }
+            ensure!(
+                start.elapsed() < LIMIT,
+                "not ready after {LIMIT:?}\n{}",
+                guest.last_words()
+            );
+            guest.tree.look();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The hash in what a guest says when it is ready; the process id must be the one started.
+    fn believe(&self, text: &str) -> Result<String> {
+        let (pid, hash) = text
+            .trim()
+            .split_once(' ')
+            .with_context(|| format!("ready says {text:?}"))?;
+        ensure!(
+            pid.parse() == Ok(self.tree.root()),
+            "ready says process {pid}, but {} was started",
+            self.tree.root()
+        );
+        Ok(hash.to_owned())
+    }
+
+    /// The guest's own folder.
+    #[must_use]
+    pub fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("work")
+    }
+
+    /// A folder beside it, for images.
+    #[must_use]
+    pub fn images(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What `/proc` shows of the tree now.
+    ///
+    /// # Errors
+    ///
+    /// A process that ends meanwhile.
+    pub fn snapshot(&mut self) -> Result<Snapshot> {
+        self.tree.look();
+        Snapshot::take(self.tree.root())
+    }
+
+    /// Says go, and waits for the guest's own verdict: `ok`, exit code 0, the nonce of the beginning, and
+    /// nothing of the tree left.
+    ///
+    /// # Errors
+    ///
+    /// Whatever of this does not hold.
+    pub fn check(&mut self) -> Result<()> {
+        self.tree.look();
+        fs::write(self.path().join("go"), "")?;
+        let status = self
+            .tree
+            .await_root(LIMIT)
+            .with_context(|| self.last_words())?;
+        let result = fs::read_to_string(self.path().join("result"));
+        let result = result.with_context(|| {
+            format!("no result; wait status {status:#x}\n{}", self.last_words())
+        })?;
+        let (verdict, nonce) = result.trim_end().rsplit_once('\n').unwrap_or((&result, ""));
+        ensure!(
+            verdict == "ok",
+            "guest says: {verdict}\n{}",
+            self.last_words()
+        );
+        ensure!(
+            status == 0,
+            "guest says ok, but its wait status is {status:#x}"
+        );
+        let hash = format!("{:016x}", fnv1a(nonce.as_bytes()));
+        ensure!(
+            hash == self.hash,
+            "the nonce is another one: this is not the process that was dumped"
+        );
+        self.tree.await_death(LIMIT)
+    }
+
+    /// What the guest and its children wrote.
+    fn last_words(&self) -> String {
+        let mut text = String::new();
+        let names = fs::read_dir(self.path()).into_iter().flatten().flatten();
+        for path in names.map(|entry| entry.path()).filter(|path| tells(path)) {
+            let words = fs::read(&path).unwrap_or_default();
+            let name = path.file_name().unwrap_or_default().display().to_string();
+            text.push_str(&format!(
+                "{name}: {}\n",
+                String::from_utf8_lossy(&words).trim_end()
+            ));
+        }
+        text
+    }
+}
+
+/// Whether a file of the guest's folder is meant for people.
+fn tells(path: &Path) -> bool {
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let worth = name == "log" || name == "result" || name.starts_with("fail.");
+    worth && fs::metadata(path).is_ok_and(|data| data.len() > 0)
+}
+
+/// 64-bit FNV-1a, as the guests compute it.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn hash_of_the_published_vectors() {
+        assert_eq!(super::fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(super::fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+}

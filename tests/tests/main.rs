@@ -1,0 +1,56 @@
+//! Guests and real programs, dumped and restored on the running kernel.
+//!
+//! `cargo test -p gelid-tests -- pipe` runs what has `pipe` in its name; names are `GUEST/MODE`. Two tests run
+//! at a time unless `--test-threads` says otherwise. `GELID_ROUNDS` sets the rounds of the mode `rounds`.
+
+mod guests;
+
+use gelid_tests::{Verdict, adopt_orphans, build};
+use libtest_mimic::{Arguments, Completion, Failed, Trial, run};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(2));
+    let mut trials = vec![Trial::test("every file is listed", every_file_is_listed)];
+    trials.extend(guests::trials());
+    if !arguments.list {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("the integration tests freeze and restore processes, and need root");
+            return ExitCode::FAILURE;
+        }
+        if let Err(error) = adopt_orphans().and_then(|()| build().map(|_| ())) {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let conclusion = run(&arguments, trials);
+    println!("skipped: {}", conclusion.num_ignored);
+    conclusion.exit_code()
+}
+
+/// A test that may find that this machine cannot run it.
+fn trial(name: String, body: impl FnOnce() -> anyhow::Result<Verdict> + Send + 'static) -> Trial {
+    Trial::ignorable_test(name, move || match body() {
+        Ok(Verdict::Passed) => Ok(Completion::Completed),
+        Ok(Verdict::Skipped(reason)) => Ok(Completion::ignored_with(reason)),
+        Err(error) => Err(Failed::from(format!("{error:#}"))),
+    })
+}
+
+/// A module that is forgotten above would be a test that is never run.
+fn every_file_is_listed() -> Result<(), Failed> {
+    let own = include_str!("main.rs");
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests"))? {
+        let path = entry?.path();
+        let name = path
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+            .to_owned();
+        if name != "main" && !own.contains(&format!("\nmod {name};\n")) {
+            return Err(format!("{} is not listed in main.rs", path.display()).into());
+        }
+    }
+    Ok(())
+}
