@@ -93,6 +93,7 @@ pub use memory::Memory;
 pub use pool::default_workers;
 pub use read::{ObjectReader, ReadError, Scratch};
 pub use run::{Run, RunFlags};
+pub use sample::{is_zero, looks_random};
 pub use sink::{Chunk, PageSink};
 pub use source::{FileSource, PageSource, ProcessSource};
 pub use store::{Extent, Format, ObjectWriter, Pending, Store, StoreError, StoreOptions, Zeros};

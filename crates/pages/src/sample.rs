@@ -8,7 +8,8 @@ const STRIPS: usize = 256;
 const STRIP_BYTES: usize = 32;
 
 /// True if every byte of a page is 0.
-pub(crate) fn is_zero(page: &[u8]) -> bool {
+#[must_use]
+pub fn is_zero(page: &[u8]) -> bool {
     const ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
     // memcmp: it leaves at the first difference and runs at the speed of the cache otherwise.
     page == &ZEROS[..page.len().min(PAGE_SIZE)]
@@ -18,7 +19,8 @@ pub(crate) fn is_zero(page: &[u8]) -> bool {
 /// pass through, an order of magnitude slower than a copy.
 ///
 /// Looks at strips all over the chunk for a flat histogram, and for pages that repeat.
-pub(crate) fn looks_random(data: &[u8]) -> bool {
+#[must_use]
+pub fn looks_random(data: &[u8]) -> bool {
     is_flat(data) && !pages_repeat(data)
 }
 
