@@ -206,7 +206,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(pieces, [4096, MAX_BYTES - 4096, MAX_BYTES, 4096]);
-        assert_eq!(for_each_batch(&[2..1], |_, _| Ok(true)), Err(Errno::INVAL));
+        let backwards = Range { start: 2, end: 1 };
+        assert_eq!(
+            for_each_batch(&[0..1, backwards], |_, _| Ok(true)),
+            Err(Errno::INVAL)
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ bitflags! {
 
 /// Device numbers as `maps` prints them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Dev {
     pub major: u32,
     pub minor: u32,

@@ -11,7 +11,7 @@ use super::{Error, TaskDir};
 /// A link in `/proc/PID/ns`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "the names are those of the links")]
+#[expect(missing_docs, reason = "the names are those of the links")]
 pub enum Kind {
     Cgroup,
     Ipc,
@@ -143,7 +143,7 @@ pub fn parse_id_map(text: &[u8]) -> Result<Vec<IdRange>> {
 
 /// What a time namespace adds to a clock, `time_namespaces(7)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[allow(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct ClockOffset {
     pub secs: i64,
     pub nanos: u32,

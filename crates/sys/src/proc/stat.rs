@@ -52,7 +52,7 @@ impl State {
 /// The 52 fields of `/proc/PID/stat`, named as in `proc_pid_stat(5)`. Addresses, `wchan` and
 /// `exit_code` are 0 for a reader without ptrace access. Times are in clock ticks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
+#[expect(
     missing_docs,
     reason = "fields without a remark mean what proc_pid_stat(5) says"
 )]
@@ -262,8 +262,8 @@ mod tests {
             (94880793632768, 94880794422173)
         );
         assert_eq!(
-            (stat.start_stack, stat.sigignore, stat.sigcatch),
-            (140726951926448, 65536 * 0 + 0, 81922)
+            (stat.start_stack, stat.blocked, stat.sigcatch),
+            (140726951926448, 65536, 81922)
         );
         assert_eq!(
             (

@@ -76,7 +76,7 @@ pub struct Status {
 
 /// The five capability sets of a thread, `capabilities(7)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[allow(missing_docs, reason = "the names are those of capabilities(7)")]
+#[expect(missing_docs, reason = "the names are those of capabilities(7)")]
 pub struct Caps {
     pub inheritable: u64,
     pub permitted: u64,
