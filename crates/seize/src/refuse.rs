@@ -1,0 +1,98 @@
+//! Trees and tasks that are not frozen, and the reasons.
+
+use gelid_sys::{Errno, Pid, proc};
+
+use crate::{Error, scan};
+
+/// `PF_KTHREAD` of `linux/sched.h`.
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+/// What can be told of the root before anything is touched.
+pub(crate) fn before_anything(root: Pid) -> Result<(), Error> {
+    let stat = scan::stat(root)?.ok_or(Error::Gone { pid: root })?;
+    if stat.flags & PF_KTHREAD != 0 {
+        return Err(Error::KernelThread {
+            pid: root,
+            comm: scan::comm(root),
+        });
+    }
+    if stat.state.is_dead() && stat.num_threads <= 1 {
+        return Err(Error::RootIsZombie {
+            pid: root,
+            comm: scan::comm(root),
+        });
+    }
+    let status = scan::status(root)?.ok_or(Error::Gone { pid: root })?;
+    if status.tgid != root.as_raw_pid() {
+        return Err(Error::NotAProcess {
+            tid: root,
+            pid: status.tgid,
+        });
+    }
+    not_our_ancestor(root)
+}
+
+/// The caller is in the tree of `root` if `root` is itself or one of its ancestors.
+fn not_our_ancestor(root: Pid) -> Result<(), Error> {
+    let own = rustix::process::getpid();
+    let mut next = Some(own);
+    while let Some(pid) = next {
+        if pid == root {
+            return Err(Error::ContainsSelf {
+                root,
+                comm: scan::comm(root),
+                own,
+            });
+        }
+        next = scan::stat(pid)?.and_then(|stat| Pid::from_raw(stat.ppid));
+    }
+    Ok(())
+}
+
+/// What a task is that the kernel refused to seize.
+pub(crate) enum Refused {
+    /// It has gone, or is about to be.
+    Gone,
+    /// It has ended; this is how many threads its process still lists, itself among them.
+    Zombie(i64),
+    /// The caller traces it already: it has taken over the id of a thread that was seized.
+    Ours,
+}
+
+/// Finds out why `PTRACE_SEIZE` of `tid` failed with `errno`.
+pub(crate) fn why(tid: Pid, errno: Errno) -> Result<Refused, Error> {
+    if errno == Errno::SRCH {
+        return Ok(Refused::Gone);
+    }
+    let (Some(stat), Some(status)) = (scan::stat(tid)?, scan::status(tid)?) else {
+        return Ok(Refused::Gone);
+    };
+    if status.tracer_pid == rustix::thread::gettid().as_raw_pid() {
+        return Ok(Refused::Ours);
+    }
+    if status.tracer_pid != 0 {
+        let tracer_comm = scan::word(status.tracer_pid, "comm");
+        return Err(Error::Traced {
+            tid,
+            comm: scan::comm(tid),
+            tracer: status.tracer_pid,
+            tracer_comm,
+        });
+    }
+    match stat.state {
+        proc::stat::State::Zombie => return Ok(Refused::Zombie(stat.num_threads)),
+        proc::stat::State::Dead => return Ok(Refused::Gone),
+        _ => {}
+    }
+    if stat.flags & PF_KTHREAD != 0 {
+        return Err(Error::KernelThread {
+            pid: tid,
+            comm: scan::comm(tid),
+        });
+    }
+    Err(Error::Seize {
+        tid,
+        comm: scan::comm(tid),
+        errno,
+    })
+}
