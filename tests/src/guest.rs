@@ -114,14 +114,14 @@ impl Guest {
         self.dir.path().join(name)
     }
 
-    /// What `/proc` shows of the tree now.
+    /// What `/proc` shows of the tree now; see [`Snapshot::take`].
     ///
     /// # Errors
     ///
     /// A process that ends meanwhile.
-    pub fn snapshot(&mut self) -> Result<Snapshot> {
+    pub fn snapshot(&mut self, past: &[&str]) -> Result<Snapshot> {
         self.tree.look();
-        Snapshot::take(self.tree.root())
+        Snapshot::take(self.tree.root(), past)
     }
 
     /// Says go, and waits for the guest's own verdict: `ok`, exit code 0, the nonce of the beginning, and

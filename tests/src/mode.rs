@@ -168,19 +168,30 @@ impl Case {
     /// One dump, death and restore; `/proc` must show the same afterwards.
     fn round(&self, engine: &Engine, guest: &mut Guest, mode: Mode, round: usize) -> Result<()> {
         let images = guest.images(&format!("images-{round}"));
-        let before = guest.snapshot()?.without(self.ignore);
+        let before = self.look(engine, guest)?;
         engine
             .dump(guest.tree.root(), &images, &self.dump_words(engine, mode))?
             .expect("dump")?;
         guest.tree.await_death(Duration::from_secs(20))?;
         std::thread::sleep(self.pause);
         engine.restore(&images, self.options)?.expect("restore")?;
-        self.same(&before, guest, "after the restore")
+        self.same(engine, &before, guest, "after the restore")
+    }
+
+    /// The tree as `/proc` shows it, without what changes anyway.
+    fn look(&self, engine: &Engine, guest: &mut Guest) -> Result<Snapshot> {
+        Ok(guest.snapshot(engine.passing_flags())?.without(self.ignore))
     }
 
     /// Nothing may differ from before.
-    fn same(&self, before: &Snapshot, guest: &mut Guest, when: &str) -> Result<()> {
-        let differences = compare(before, &guest.snapshot()?.without(self.ignore));
+    fn same(
+        &self,
+        engine: &Engine,
+        before: &Snapshot,
+        guest: &mut Guest,
+        when: &str,
+    ) -> Result<()> {
+        let differences = compare(before, &self.look(engine, guest)?);
         ensure!(
             differences.is_empty(),
             "{} differences {when}:\n  {}",
@@ -192,7 +203,7 @@ impl Case {
 
     fn leave_running(&self, engine: &Engine, guest: &mut Guest) -> Result<()> {
         let images = guest.images("images");
-        let before = guest.snapshot()?.without(self.ignore);
+        let before = self.look(engine, guest)?;
         engine
             .dump(
                 guest.tree.root(),
@@ -200,14 +211,14 @@ impl Case {
                 &self.dump_words(engine, Mode::Running),
             )?
             .expect("dump")?;
-        self.same(&before, guest, "after a dump that left it running")?;
+        self.same(engine, &before, guest, "after a dump that left it running")?;
         let files = DirectoryState::save(&guest.path())?;
         guest
             .check()
             .map_err(|error| error.context("the original"))?;
         files.put_back()?;
         engine.restore(&images, self.options)?.expect("restore")?;
-        self.same(&before, guest, "after the restore")?;
+        self.same(engine, &before, guest, "after the restore")?;
         guest
             .check()
             .map_err(|error| error.context("the restored one"))
@@ -216,7 +227,7 @@ impl Case {
     /// The dump must fail with its reason, and leave no trace.
     fn refusal(&self, engine: &Engine, guest: &mut Guest, mode: Mode, reason: &str) -> Result<()> {
         let images = guest.images("images");
-        let before = guest.snapshot()?.without(self.ignore);
+        let before = self.look(engine, guest)?;
         let outcome = engine.dump(guest.tree.root(), &images, &self.dump_words(engine, mode))?;
         if outcome.ok() {
             bail!("the dump was to be refused because of {reason:?}, and succeeded");
@@ -230,7 +241,7 @@ impl Case {
             !images.join("inventory.img").exists(),
             "a refused dump left images behind"
         );
-        self.same(&before, guest, "after a refused dump")?;
+        self.same(engine, &before, guest, "after a refused dump")?;
         guest.check()
     }
 }

@@ -86,8 +86,19 @@ const STAT: [(usize, &str); 21] = [
     (49, "exit code"),
 ];
 
+/// Facts of a process that has ended.
+const OF_ZOMBIES: [&str; 7] = [
+    "parent",
+    "group",
+    "session",
+    "exit signal",
+    "exit code",
+    "state",
+    "Tgid",
+];
+
 /// Files of a process that are compared as they are.
-const FILES: [&str; 9] = [
+const FILES: [&str; 8] = [
     "limits",
     "oom_score_adj",
     "coredump_filter",
@@ -96,7 +107,6 @@ const FILES: [&str; 9] = [
     "environ",
     "timers",
     "uid_map",
-    "cgroup",
 ];
 
 /// Links of a process.
@@ -114,15 +124,16 @@ const LINKS: [&str; 10] = [
 ];
 
 impl Snapshot {
-    /// Looks at a process and all its descendants.
+    /// Looks at a process and all its descendants, and past these flags of mappings (`VmFlags`).
     ///
     /// # Errors
     ///
     /// A process that is not there, or ends while it is looked at.
-    pub fn take(root: i32) -> Result<Self> {
+    pub fn take(root: i32, past: &[&str]) -> Result<Self> {
         let mut inodes = Inodes::default();
         let tasks = descendants(root).into_iter().map(|pid| {
-            let facts = task(pid, &mut inodes).with_context(|| format!("look at process {pid}"))?;
+            let facts =
+                task(pid, &mut inodes, past).with_context(|| format!("look at process {pid}"))?;
             Ok((pid, facts))
         });
         Ok(Self {
@@ -162,7 +173,7 @@ impl Inodes {
     }
 }
 
-fn task(pid: i32, inodes: &mut Inodes) -> Result<TaskFacts> {
+fn task(pid: i32, inodes: &mut Inodes, past: &[&str]) -> Result<TaskFacts> {
     let base = format!("/proc/{pid}");
     let mut process = Facts::new();
     fields(&mut process, &format!("{base}/status"), &PROCESS_STATUS)?;
@@ -177,6 +188,11 @@ fn task(pid: i32, inodes: &mut Inodes) -> Result<TaskFacts> {
                     .to_owned(),
             );
         }
+    }
+    if let Ok(groups) = fs::read_to_string(format!("{base}/cgroup")) {
+        // Hierarchies without a controller may come and go on the machine meanwhile.
+        let lines = groups.lines().filter(|line| !line.contains(":name="));
+        process.insert("cgroup".into(), lines.collect::<Vec<_>>().join("\n"));
     }
     if let Ok(auxv) = fs::read(format!("{base}/auxv")) {
         let words = auxv.chunks(8).map(|word| {
@@ -194,7 +210,15 @@ fn task(pid: i32, inodes: &mut Inodes) -> Result<TaskFacts> {
     }
     descriptors(&mut process, &base, inodes);
     if let Ok(smaps) = fs::read_to_string(format!("{base}/smaps")) {
-        process.insert("maps".into(), mappings(&smaps));
+        process.insert("maps".into(), mappings(&smaps, past));
+    }
+    if process.get("state").is_some_and(|state| state == "zombie") {
+        // What it was does not matter any more: only what its parent will learn.
+        process.retain(|name, _| OF_ZOMBIES.contains(&name.as_str()));
+        return Ok(TaskFacts {
+            process,
+            threads: BTreeMap::new(),
+        });
     }
     let mut below = children(pid);
     below.sort_unstable();
@@ -306,16 +330,15 @@ struct Mapping {
 }
 
 /// Mappings one a line; neighbours that differ in nothing are one, as the kernel may merge them or not.
-fn mappings(smaps: &str) -> String {
+fn mappings(smaps: &str, past: &[&str]) -> String {
     let mut all: Vec<Mapping> = Vec::new();
     for line in smaps.lines() {
         if let Some(mapping) = header(line) {
             all.push(mapping);
         } else if let (Some(flags), Some(last)) = (line.strip_prefix("VmFlags:"), all.last_mut()) {
-            // Soft-dirty tells when a page was written, not what the mapping is.
             let flags: Vec<&str> = flags
                 .split_whitespace()
-                .filter(|flag| *flag != "sd")
+                .filter(|flag| !past.contains(flag))
                 .collect();
             let _ = write!(last.kind, " [{}]", flags.join(" "));
         }
@@ -374,7 +397,7 @@ mod tests {
                      3000-4000 r--p 00001000 08:01 5 /bin/x\nVmFlags: rd\n4000-5000 r--p 00002000 08:01 5 /bin/x\nVmFlags: rd\n\
                      5000-6000 r--p 00009000 08:01 5 /bin/x\nVmFlags: rd\n";
         assert_eq!(
-            mappings(smaps),
+            mappings(smaps, &["sd"]),
             "1000-3000 0 rw-p  [rd wr]\n3000-5000 1000 r--p /bin/x [rd]\n5000-6000 9000 r--p /bin/x [rd]\n"
         );
     }
@@ -382,7 +405,7 @@ mod tests {
     #[test]
     fn this_process_can_be_looked_at() {
         let pid = std::process::id().cast_signed();
-        let snapshot = Snapshot::take(pid).unwrap();
+        let snapshot = Snapshot::take(pid, &[]).unwrap();
         let facts = &snapshot.tasks[&pid];
         assert_eq!(facts.process["Tgid"], pid.to_string());
         assert!(facts.threads.contains_key(&pid));

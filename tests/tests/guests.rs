@@ -62,7 +62,10 @@ const CASES: &[Case] = &[
     guest("personality"),
     guest("thp-disable"),
     guest("identity"),
-    guest("exe-deleted"),
+    Case {
+        dump_options: &["--ghost-limit=128M"],
+        ..guest("exe-deleted")
+    },
     guest("blocked-nanosleep"),
     guest("blocked-clock-nanosleep"),
     guest("blocked-clock-nanosleep-abs"),
@@ -121,8 +124,14 @@ const CASES: &[Case] = &[
     guest("path-only"),
     guest("directory"),
     guest("deleted"),
-    guest("deleted-hard-linked"),
-    guest("deleted-big"),
+    Case {
+        dump_options: &["--link-remap"],
+        ..guest("deleted-hard-linked")
+    },
+    Case {
+        dump_options: &["--ghost-limit=128M"],
+        ..guest("deleted-big")
+    },
     guest("deleted-directory"),
     guest("renamed"),
     guest("tmpfile"),

@@ -20,6 +20,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Result of a guest, or of a part of one.
@@ -309,15 +310,19 @@ impl Gate {
     }
 }
 
+/// Milliseconds between two looks for a file. Guests of very many processes make it longer, since
+/// they would otherwise keep the machine busy with waiting.
+pub(crate) static NAP: AtomicU64 = AtomicU64::new(5);
+
 /// Blocks until a file exists; for how long this task did not run while it should have, as far as
 /// that can be seen from inside. Allocates nothing, and has no use for thread-local storage.
 pub(crate) fn wait_for(path: &std::ffi::CStr) -> Duration {
-    const NAP: Duration = Duration::from_millis(5);
+    let interval = Duration::from_millis(NAP.load(Ordering::Relaxed));
     let (mut lost, mut before) = (Duration::ZERO, Instant::now());
     while rustix::fs::access(path, rustix::fs::Access::EXISTS).is_err() {
-        nap(NAP);
+        nap(interval);
         let now = Instant::now();
-        lost += now.duration_since(before).saturating_sub(NAP);
+        lost += now.duration_since(before).saturating_sub(interval);
         before = now;
     }
     lost

@@ -8,7 +8,8 @@
 
 use crate::Entry;
 use crate::os::{Map, PAGE, os};
-use crate::protocol::{Check, Gate, Guest, Kid, ensure, reap, same, until};
+use crate::protocol::{Check, Gate, Guest, Kid, NAP, ensure, reap, same, until};
+use std::sync::atomic::Ordering;
 
 pub(crate) const GUESTS: &[Entry] = &[
     Entry("tree-deep", deep),
@@ -77,6 +78,7 @@ fn deep(guest: &Guest) -> Check {
 
 fn wide(guest: &Guest) -> Check {
     let count = guest.number(0, 500)?;
+    NAP.store(count as u64 / 5 + 5, Ordering::Relaxed);
     let gate = Gate::new()?;
     let mut kids = Vec::new();
     let map = Map::anon(4 * PAGE)?;
