@@ -136,31 +136,6 @@ impl MmMap {
         bytes[100..104].copy_from_slice(&self.exe_fd.to_ne_bytes());
         bytes
     }
-
-    /// Installs the boundaries in the calling process, keeping its auxiliary vector. Needs
-    /// `CAP_SYS_RESOURCE` only where `exe_fd` is set.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if a boundary lies outside the mappings or out of order, or if [`auxv`](Self::auxv) is set
-    /// (which only a tape may do, for it names raw memory); `EPERM`.
-    pub fn install(&self) -> rustix::io::Result<()> {
-        if self.auxv != 0 || self.auxv_size != 0 {
-            return Err(rustix::io::Errno::INVAL);
-        }
-        let address = std::ptr::from_ref(self) as usize;
-        let args = [
-            PR_SET_MM as usize,
-            PR_SET_MM_MAP as usize,
-            address,
-            Self::SIZE,
-            0,
-            0,
-        ];
-        // SAFETY: the kernel reads one `prctl_mm_map` at that address and, as `auxv` is 0, nothing else.
-        // It changes only boundaries that it reports; no mapping of ours moves.
-        unsafe { crate::syscall::call(libc::SYS_prctl as usize, args) }.map(drop)
-    }
 }
 
 /// The size of `struct prctl_mm_map` in this kernel.
@@ -196,6 +171,24 @@ mod tests {
         MmMap::from_stat(&stat, brk as u64)
     }
 
+    /// Installs the boundaries in this process. Not for use elsewhere: with a wrong `brk` the C library
+    /// unmaps memory that is not its heap.
+    fn install(map: &MmMap) -> rustix::io::Result<()> {
+        let bytes = map.as_bytes();
+        let address = bytes.as_ptr() as usize;
+        let args = [
+            PR_SET_MM as usize,
+            PR_SET_MM_MAP as usize,
+            address,
+            bytes.len(),
+            0,
+            0,
+        ];
+        // SAFETY: the kernel reads one `prctl_mm_map` at that address and, as `auxv` is 0, nothing else;
+        // the callers leave `brk` as it is.
+        unsafe { crate::syscall::call(libc::SYS_prctl as usize, args) }.map(drop)
+    }
+
     #[test]
     fn bytes_are_the_memory() {
         let map = MmMap {
@@ -216,13 +209,11 @@ mod tests {
     #[test]
     fn own_boundaries_can_be_set_again() {
         let map = mine();
-        assert_eq!(map.install(), Ok(()));
+        assert_eq!(install(&map), Ok(()));
         let bad = MmMap {
             start_code: 1,
             ..map
         };
-        assert_eq!(bad.install(), Err(rustix::io::Errno::INVAL));
-        let raw = MmMap { auxv: 8, ..map };
-        assert_eq!(raw.install(), Err(rustix::io::Errno::INVAL));
+        assert_eq!(install(&bad), Err(rustix::io::Errno::INVAL));
     }
 }
