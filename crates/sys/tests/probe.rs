@@ -25,10 +25,8 @@ fn every_probe_answers_quickly_and_leaves_nothing_behind() {
         let support = probe(*feature);
         let took = start.elapsed();
         println!("{:26} {took:>10.1?} {support:?}", feature.name());
-        assert!(
-            took < Duration::from_millis(50),
-            "{feature:?} took {took:?}"
-        );
+        // Generous, for the machine may be busy: this finds probes that wait for something.
+        assert!(took < Duration::from_secs(1), "{feature:?} took {took:?}");
         assert_eq!(descriptors(), fds, "{feature:?} leaks a descriptor");
         assert!(maps() <= areas + 1, "{feature:?} leaks memory");
     }
