@@ -4,4 +4,5 @@
 
 mod memory;
 mod no_panic;
+mod probe;
 mod proc;
