@@ -1,0 +1,287 @@
+//! From the words of the command line to checked options.
+//!
+//! Words are taken apart as by `getopt_long(3)` ([`getopt`]), preceded by those of the configuration files
+//! ([`config`]), typed by clap ([`Options`]), and then checked against each other ([`checks`]). What CRIU can do
+//! and gelid cannot yet is refused by name ([`missing`]).
+
+mod checks;
+mod config;
+mod getopt;
+mod missing;
+mod options;
+mod values;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
+
+use self::getopt::{Known, Takes};
+pub(crate) use self::options::Options;
+pub(crate) use self::values::{Compression, InheritFd};
+
+/// The level of the log where nothing is said: errors and warnings.
+const DEFAULT_VERBOSITY: i64 = 2;
+
+/// Under which name the executable was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    Gelid,
+    /// Scripts must not be able to tell the difference.
+    Criu,
+}
+
+impl Identity {
+    /// By the file name of the first word.
+    fn of(program: &OsStr) -> Self {
+        match Path::new(program).file_name() {
+            Some(name) if name == "criu" => Self::Criu,
+            _ => Self::Gelid,
+        }
+    }
+
+    /// The name that complaints begin with.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gelid => "gelid",
+            Self::Criu => "criu",
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    Dump,
+    Restore,
+    Check,
+    Show,
+    /// A command of CRIU that is not there yet.
+    Missing(&'static str),
+    /// A command that CRIU has removed, and what replaces it.
+    Removed(&'static str, &'static str),
+}
+
+impl Command {
+    fn of(word: &OsStr, identity: Identity) -> Option<Self> {
+        Some(match word.to_str()? {
+            "dump" => Self::Dump,
+            "restore" => Self::Restore,
+            "check" => Self::Check,
+            "show" if identity == Identity::Criu => {
+                Self::Removed("show", "crit decode -i FILE --pretty")
+            }
+            "show" => Self::Show,
+            "exec" => Self::Removed("exec", "compel"),
+            "pre-dump" => Self::Missing("pre-dump"),
+            "page-server" => Self::Missing("page-server"),
+            "lazy-pages" => Self::Missing("lazy-pages"),
+            "dedup" => Self::Missing("dedup"),
+            "service" => Self::Missing("service"),
+            "swrk" => Self::Missing("swrk"),
+            "cpuinfo" => Self::Missing("cpuinfo"),
+            _ => return None,
+        })
+    }
+
+    /// How many words may follow the command.
+    fn max_words(self, options: &Options) -> usize {
+        match self {
+            Self::Show => 2,
+            Self::Missing(_) | Self::Removed(..) => usize::MAX,
+            Self::Restore if options.tasks.exec_cmd => usize::MAX,
+            Self::Dump | Self::Restore | Self::Check => 0,
+        }
+    }
+}
+
+/// A command line that makes sense.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    pub(crate) identity: Identity,
+    pub(crate) command: Command,
+    pub(crate) options: Options,
+    /// What follows the command.
+    pub(crate) words: Vec<OsString>,
+}
+
+impl Invocation {
+    /// The level of the log: 0 nothing to 4 everything.
+    pub(crate) fn verbosity(&self) -> i64 {
+        level(&self.options)
+    }
+
+    /// How pages are stored: as asked for, else packed, but as CRIU does under its name.
+    pub(crate) fn compression(&self) -> Compression {
+        let default = match self.identity {
+            Identity::Gelid => Compression::DEFAULT,
+            Identity::Criu => Compression::None,
+        };
+        self.options.memory.compress.unwrap_or(default)
+    }
+}
+
+/// Why there is nothing to do, or nothing that can be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Help,
+    Version,
+    /// The command line is not understood; the complaint, if any, is followed by the usage.
+    Usage(Option<String>),
+    /// The command line is understood and refused.
+    Refused {
+        what: String,
+        verbosity: i64,
+    },
+}
+
+/// Reads the command line, `arguments` being all of its words.
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> (Identity, Result<Invocation, Stop>) {
+    let mut arguments = arguments.into_iter();
+    let identity = Identity::of(&arguments.next().unwrap_or_default());
+    (identity, parse_words(identity, arguments.collect()))
+}
+
+/// The help, as it is printed.
+pub(crate) fn help() -> String {
+    definition().render_help().to_string()
+}
+
+fn parse_words(identity: Identity, arguments: Vec<OsString>) -> Result<Invocation, Stop> {
+    if arguments.is_empty() {
+        return Err(Stop::Usage(None));
+    }
+    if arguments
+        .iter()
+        .take_while(|word| *word != "--")
+        .any(|word| word == "-h" || word == "--help")
+    {
+        return Err(Stop::Help);
+    }
+    let usage = |complaint: String| Stop::Usage(Some(complaint));
+    let definition = definition();
+    let table = table(&definition);
+    let configured = config::options(&arguments).map_err(|error| usage(error.to_string()))?;
+    let options_first = std::env::var_os("POSIXLY_CORRECT").is_some();
+    let configured =
+        getopt::parse(&table, configured, false).map_err(|error| usage(error.to_string()))?;
+    let given = getopt::parse(&table, arguments, options_first)
+        .map_err(|error| usage(error.to_string()))?;
+
+    let options: Vec<_> = configured
+        .options
+        .into_iter()
+        .chain(given.options)
+        .collect();
+    if options
+        .last()
+        .is_some_and(|option| option.name == "version")
+    {
+        return Err(Stop::Version);
+    }
+    let words = options.into_iter().map(getopt::Given::into_word);
+    let mut options = definition
+        .try_get_matches_from(std::iter::once("gelid".into()).chain(words))
+        .and_then(|matches| Options::from_arg_matches(&matches))
+        .map_err(|error| usage(first_line(&error)))?;
+    options.words = given.words;
+    finish(identity, options)
+}
+
+/// Finds the command, and checks the options against it and each other.
+fn finish(identity: Identity, options: Options) -> Result<Invocation, Stop> {
+    if options.check.help {
+        return Err(Stop::Help);
+    }
+    let Some((word, words)) = options.words.split_first() else {
+        return Err(Stop::Usage(Some("command is required".to_owned())));
+    };
+    let unknown = || Stop::Usage(Some(format!("unknown command: {}", word.display())));
+    let command = Command::of(word, identity).ok_or_else(unknown)?;
+    if words.len() > command.max_words(&options) {
+        let excess = words
+            .last()
+            .map(|word| word.display().to_string())
+            .unwrap_or_default();
+        return Err(Stop::Usage(Some(format!(
+            "excessive parameter for command {}: {excess}",
+            word.display()
+        ))));
+    }
+    let words = words.to_vec();
+    let verbosity = level(&options);
+    let invocation = Invocation {
+        identity,
+        command,
+        options,
+        words,
+    };
+    checks::check(&invocation)
+        .and_then(|()| missing::check(&invocation))
+        .map_err(|what| Stop::Refused { what, verbosity })?;
+    Ok(invocation)
+}
+
+fn level(options: &Options) -> i64 {
+    options
+        .general
+        .verbosity
+        .iter()
+        .fold(DEFAULT_VERBOSITY, values::verbosity)
+}
+
+/// The clap definition with the spellings `--no-NAME`.
+fn definition() -> clap::Command {
+    let mut definition = Options::command();
+    for (id, no) in options::NEGATABLE {
+        definition = definition.mut_arg(id, |arg| arg.overrides_with(no)).arg(
+            Arg::new(no)
+                .long(no)
+                .hide(true)
+                .action(ArgAction::SetTrue)
+                .overrides_with(id),
+        );
+    }
+    definition.build();
+    definition
+}
+
+/// What [`getopt`] has to know about each option.
+fn table(definition: &clap::Command) -> Vec<Known> {
+    let mut table = Vec::new();
+    for arg in definition.get_arguments() {
+        let optional = arg
+            .get_num_args()
+            .is_some_and(|range| range.min_values() == 0);
+        let takes = match (arg.get_action().takes_values(), optional) {
+            (false, _) => Takes::Nothing,
+            (true, false) => Takes::Required,
+            (true, true) => Takes::Optional,
+        };
+        let names = arg
+            .get_long()
+            .into_iter()
+            .chain(arg.get_all_aliases().unwrap_or_default());
+        for name in names {
+            table.push(Known {
+                name: name.to_owned(),
+                letter: arg.get_short(),
+                takes,
+                meaning: arg.get_id().to_string(),
+            });
+        }
+    }
+    table
+}
+
+/// What clap says about a value, without its advice.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+#[cfg(test)]
+mod tests;

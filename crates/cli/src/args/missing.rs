@@ -1,0 +1,97 @@
+//! What CRIU can do and gelid cannot yet: refused by name, never silently left out.
+//!
+//! Options that only permit something, such as `--tcp-established`, are accepted: what they permit is refused
+//! when it is met.
+
+use super::{Command, Invocation};
+
+/// The first option that asks for something that is not there.
+pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
+    let options = &invocation.options;
+    if !matches!(invocation.command, Command::Dump | Command::Restore) {
+        return Ok(());
+    }
+    let restores = invocation.command == Command::Restore;
+    let incremental = "incremental dumps are not there yet";
+    let travelling = "memory does not travel yet";
+    let namespaces = "namespaces are not restored yet";
+    let asked: [(bool, &str, &str); 18] = [
+        (
+            options.general.prev_images_dir.is_some(),
+            "--prev-images-dir",
+            incremental,
+        ),
+        (options.memory.track_mem, "--track-mem", incremental),
+        (options.memory.auto_dedup, "--auto-dedup", incremental),
+        (options.memory.page_server, "--page-server", travelling),
+        (options.memory.lazy_pages, "--lazy-pages", travelling),
+        (options.memory.tls, "--tls", travelling),
+        (options.general.stream, "--stream", travelling),
+        (
+            restores && options.namespaces.root.is_some(),
+            "--root",
+            namespaces,
+        ),
+        (
+            restores && !options.namespaces.join_ns.is_empty(),
+            "--join-ns",
+            namespaces,
+        ),
+        (
+            options.namespaces.empty_ns.is_some(),
+            "--empty-ns",
+            namespaces,
+        ),
+        (
+            restores && !options.namespaces.veth_pair.is_empty(),
+            "--veth-pair",
+            namespaces,
+        ),
+        (
+            restores && options.namespaces.lsm_profile.is_some(),
+            "--lsm-profile",
+            "labels are not restored yet",
+        ),
+        (
+            restores && options.namespaces.lsm_mount_context.is_some(),
+            "--lsm-mount-context",
+            namespaces,
+        ),
+        (
+            !options.cgroups.cgroup_root.is_empty(),
+            "--cgroup-root",
+            "cgroups are left as they are",
+        ),
+        (
+            !options.cgroups.cgroup_props.is_empty(),
+            "--cgroup-props",
+            "cgroups are left as they are",
+        ),
+        (
+            options.cgroups.cgroup_props_file.is_some(),
+            "--cgroup-props-file",
+            "cgroups are left as they are",
+        ),
+        (
+            options
+                .cgroups
+                .cpu_cap
+                .is_some_and(|bits| bits.uses_image()),
+            "--cpu-cap",
+            "CPU features are not recorded yet; --cpu-cap=none leaves them out",
+        ),
+        (
+            options
+                .general
+                .libdir
+                .as_ref()
+                .is_some_and(|dir| !dir.is_dir()),
+            "--libdir",
+            "there is no such folder",
+        ),
+    ];
+    match asked.iter().find(|(given, _, _)| *given) {
+        Some((_, option, why)) => Err(format!("{option}: {why}")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,150 @@
+//! Whole command lines.
+
+use super::*;
+
+fn invocation(line: &str) -> Result<Invocation, Stop> {
+    parse(line.split_whitespace().map(OsString::from)).1
+}
+
+fn refused(line: &str) -> String {
+    match invocation(line) {
+        Err(Stop::Refused { what, .. }) => what,
+        Err(Stop::Usage(Some(complaint))) => complaint,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_definition_is_sound() {
+    definition().debug_assert();
+}
+
+#[test]
+fn a_dump_as_runtimes_call_it() {
+    let dump = invocation(
+        "criu dump --tree 12 --images-dir /i --work-dir /w -o dump.log -v4 --shell-job \
+         --leave-running --tcp-established --file-locks --manage-cgroups=ignore --ghost-limit 8M \
+         --external mnt[/etc/hosts]:hosts --external dev[8/1]:sda --freeze-cgroup /f --timeout 30",
+    )
+    .unwrap();
+    assert_eq!(dump.command, Command::Dump);
+    assert_eq!(dump.options.general.tree, Some(12));
+    assert_eq!(dump.options.general.timeout, 30);
+    assert_eq!(dump.options.files.ghost_limit, 8 << 20);
+    assert_eq!(dump.options.files.external.len(), 2);
+    assert_eq!(dump.verbosity(), 4);
+    assert!(dump.options.tasks.shell_job && dump.options.tasks.leave_running);
+    assert_eq!(dump.compression(), Compression::None);
+}
+
+#[test]
+fn defaults_depend_on_the_name() {
+    let gelid = invocation("/usr/bin/gelid dump -t 1").unwrap();
+    assert_eq!(gelid.compression(), Compression::DEFAULT);
+    assert_eq!(gelid.verbosity(), 2);
+    assert_eq!(gelid.options.general.images_dir, Path::new("."));
+    let criu = invocation("/usr/bin/criu dump -t 1 --compress=zstd:3").unwrap();
+    assert_eq!(criu.compression(), Compression::Zstd { level: 3 });
+    assert_eq!(
+        invocation("criu show x").unwrap().command,
+        Command::Removed("show", "crit decode -i FILE --pretty")
+    );
+    assert_eq!(invocation("gelid show x").unwrap().command, Command::Show);
+}
+
+#[test]
+fn flags_are_negated_by_the_last_word() {
+    let shell_job = |line: &str| invocation(line).unwrap().options.tasks.shell_job;
+    assert!(!shell_job("gelid restore -j --no-shell-job"));
+    assert!(shell_job("gelid restore --no-shell-job -j"));
+    let detached = |line: &str| invocation(line).unwrap().options.tasks.restore_detached;
+    assert!(!detached("gelid restore -d --no-daemon"));
+    assert!(!detached("gelid restore --daemon --no-restore-detached"));
+    assert!(detached("gelid restore --no-daemon --restore-detached"));
+    assert!(
+        !invocation("gelid dump -t 1 --ghost-fiemap --no-ghost-fiemap")
+            .unwrap()
+            .options
+            .files
+            .ghost_fiemap
+    );
+}
+
+#[test]
+fn the_last_value_counts() {
+    let restore = invocation("gelid restore -D a --images-dir=b -D c").unwrap();
+    assert_eq!(restore.options.general.images_dir, Path::new("c"));
+}
+
+#[test]
+fn help_and_version_come_first() {
+    for line in ["gelid -h", "gelid dump --nonsense --help", "gelid --h"] {
+        assert_eq!(invocation(line).unwrap_err(), Stop::Help, "{line}");
+    }
+    for line in ["gelid -V", "gelid --version --nonsense", "criu dump --vers"] {
+        assert_eq!(invocation(line).unwrap_err(), Stop::Version, "{line}");
+    }
+    assert_eq!(invocation("gelid").unwrap_err(), Stop::Usage(None));
+}
+
+#[test]
+fn the_test_driver_calls_it_so() {
+    let check = invocation("criu check --no-default-config -verbosity=0 --feature mnt_id").unwrap();
+    assert_eq!(check.verbosity(), 0);
+    assert_eq!(check.options.check.feature.as_deref(), Some("mnt_id"));
+}
+
+#[test]
+fn nonsense_is_refused() {
+    for (line, words) in [
+        ("gelid frobnicate", "unknown command"),
+        ("gelid -R", "command is required"),
+        ("gelid dump", "pid not specified"),
+        ("gelid dump -t 0", "invalid argument"),
+        ("gelid dump -t 1 extra", "excessive parameter"),
+        ("gelid dump -t 1 --network-lock=ipchains", "ipchains"),
+        (
+            "gelid dump -t 1 --inherit-fd fd[0]:x",
+            "--inherit-fd is only for restore",
+        ),
+        ("gelid dump -t 1 --dry-run", "--dry-run is only for restore"),
+        ("gelid dump -t 1 --external mnt[]:x", "unknown letter"),
+        ("gelid restore -S", "--restore-sibling"),
+        ("gelid restore --exec-cmd", "--exec-cmd requires"),
+        ("gelid restore --inherit-fd fd[987]:x", "is not open"),
+        (
+            "gelid restore --inherit-fd 987",
+            "Invalid inherit fd argument",
+        ),
+        ("gelid dump -t 1 --compress=lz4", "zstd"),
+        (
+            "gelid dump -t 1 --lazy-pages",
+            "--lazy-pages: memory does not travel yet",
+        ),
+        ("gelid dump -t 1 --cpu-cap", "--cpu-cap"),
+    ] {
+        let said = refused(line);
+        assert!(said.contains(words), "{line}: {said}");
+    }
+}
+
+#[test]
+fn words_behind_two_dashes_are_the_program() {
+    let restore = invocation("gelid restore --exec-cmd -- prog -v --tree").unwrap();
+    assert_eq!(restore.words, ["prog", "-v", "--tree"].map(OsString::from));
+}
+
+#[test]
+fn every_option_of_the_help_is_known() {
+    let help = help();
+    for name in [
+        "--tree",
+        "--compress",
+        "--dry-run",
+        "--manage-cgroups",
+        "--external",
+    ] {
+        assert!(help.contains(name), "{name}");
+    }
+    assert!(!help.contains("--no-shell-job"));
+}

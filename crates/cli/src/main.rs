@@ -1,0 +1,90 @@
+//! `gelid`: freeze a process tree, write it to files, and bring it back. Answers to the name `criu` too.
+//!
+//! This crate holds what is about the command line: options, log, exit codes, what is printed. What is done is
+//! in the libraries, which know nothing of it.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod check;
+mod dump;
+mod log;
+mod privilege;
+mod restore;
+mod show;
+mod statistics;
+mod surroundings;
+
+use std::process::ExitCode;
+
+use self::args::{Command, Identity, Invocation, Stop};
+
+/// The release of CRIU whose options, images and answers are spoken.
+const CRIU_VERSION: &str = "4.2";
+
+/// What CRIU returns for commands that were removed.
+const REMOVED: u8 = 255;
+
+fn main() -> ExitCode {
+    let (identity, parsed) = args::parse(std::env::args_os());
+    match parsed {
+        Ok(invocation) => run(&invocation).unwrap_or_else(|error| {
+            log::ensure_open(invocation.verbosity());
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }),
+        Err(stop) => stopped(identity, stop),
+    }
+}
+
+/// Does what was asked for; how it went is the exit code.
+fn run(invocation: &Invocation) -> anyhow::Result<ExitCode> {
+    match invocation.command {
+        Command::Show => show::run(invocation),
+        Command::Removed(command, instead) => {
+            log::ensure_open(invocation.verbosity());
+            tracing::error!("{command} was removed: use {instead}");
+            Ok(ExitCode::from(REMOVED))
+        }
+        Command::Missing(command) => {
+            anyhow::bail!("{command} is not there yet; see SHORTCOMINGS.md")
+        }
+        Command::Check => {
+            let _surroundings = surroundings::enter(invocation)?;
+            check::run(invocation)
+        }
+        Command::Dump => dump::run(invocation, &surroundings::enter(invocation)?),
+        Command::Restore => restore::run(invocation, &surroundings::enter(invocation)?),
+    }
+}
+
+/// Answers a command line that asks for nothing to be done, or for what is refused.
+fn stopped(identity: Identity, stop: Stop) -> ExitCode {
+    match stop {
+        Stop::Help => print!("{}", args::help()),
+        Stop::Version => println!("{}", version(identity)),
+        Stop::Usage(complaint) => {
+            if let Some(complaint) = complaint {
+                eprintln!("{}: {complaint}", identity.name());
+            }
+            println!(
+                "Usage: {0} COMMAND [OPTIONS]\nTry '{0} --help' for commands and options.",
+                identity.name()
+            );
+            return ExitCode::FAILURE;
+        }
+        Stop::Refused { what, verbosity } => {
+            log::ensure_open(verbosity);
+            tracing::error!("{what}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn version(identity: Identity) -> String {
+    match identity {
+        Identity::Criu => format!("Version: {CRIU_VERSION}"),
+        Identity::Gelid => format!("gelid {} (CRIU {CRIU_VERSION})", env!("CARGO_PKG_VERSION")),
+    }
+}
