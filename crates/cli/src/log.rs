@@ -52,6 +52,19 @@ pub(crate) fn ensure_open(verbosity: i64) {
     }
 }
 
+/// An error and its causes; what an error already says of its cause is not said twice.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
 fn start(verbosity: i64, writer: impl for<'writer> MakeWriter<'writer> + Send + Sync + 'static) {
     let level = match verbosity {
         ..=0 => LevelFilter::OFF,
@@ -174,6 +187,17 @@ mod tests {
         assert!(lines[1].starts_with("Warn  (cli/log.rs:"), "{text}");
         assert!(lines[1].ends_with("): odd pid=7"), "{text}");
         assert_eq!(lines[2], "plain");
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = anyhow::anyhow!("no such file");
+        assert_eq!(
+            one_line(&cause.context("a: no such file").context("opening")),
+            "opening: a: no such file"
+        );
+        let cause = anyhow::anyhow!("no such file");
+        assert_eq!(one_line(&cause.context("opening")), "opening: no such file");
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     match parsed {
         Ok(invocation) => run(&invocation).unwrap_or_else(|error| {
             log::ensure_open(invocation.verbosity());
-            tracing::error!("{error:#}");
+            tracing::error!("{}", log::one_line(&error));
             ExitCode::FAILURE
         }),
         Err(stop) => stopped(identity, stop),
