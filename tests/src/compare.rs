@@ -1,7 +1,7 @@
 //! What differs between two looks at a tree, one readable line for each difference.
 
 use crate::snapshot::{Facts, Snapshot};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that is not as it was; empty if all is.
 #[must_use]
@@ -21,29 +21,25 @@ pub fn compare(before: &Snapshot, after: &Snapshot) -> Vec<String> {
                     &before.process,
                     &after.process,
                 ));
-                let tids: BTreeSet<i32> = before
-                    .threads
-                    .keys()
-                    .chain(after.threads.keys())
-                    .copied()
-                    .collect();
-                for tid in tids {
-                    let none = Facts::new();
-                    let facts = |threads: &std::collections::BTreeMap<i32, Facts>| {
-                        threads.get(&tid).unwrap_or(&none).clone()
-                    };
-                    lines.extend(diff(
-                        &format!("thread {tid}"),
-                        &facts(&before.threads),
-                        &facts(&after.threads),
-                    ));
-                }
+                lines.extend(threads(&before.threads, &after.threads));
             }
             (Some(_), None) => lines.push(format!("process {pid} is gone")),
             _ => lines.push(format!("process {pid} was not there before")),
         }
     }
     lines
+}
+
+/// Differences between the threads of a process.
+fn threads(before: &BTreeMap<i32, Facts>, after: &BTreeMap<i32, Facts>) -> Vec<String> {
+    let tids: BTreeSet<i32> = before.keys().chain(after.keys()).copied().collect();
+    tids.into_iter()
+        .flat_map(|tid| match (before.get(&tid), after.get(&tid)) {
+            (Some(before), Some(after)) => diff(&format!("thread {tid}"), before, after),
+            (Some(_), None) => vec![format!("thread {tid} is gone")],
+            _ => vec![format!("thread {tid} was not there before")],
+        })
+        .collect()
 }
 
 /// Differences between facts about one object.

@@ -1,11 +1,11 @@
 //! The executable under test.
 
-use crate::process::{Tree, build, descendants};
+use crate::process::{build, claims, descendants};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// No single command may take longer.
@@ -17,6 +17,45 @@ pub struct Engine {
     program: PathBuf,
     /// Called by CRIU's name, and so only with CRIU's options.
     criu: bool,
+}
+
+/// A command under way; killed with all it has started if it is dropped before it has ended.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// How it ended, once it has.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be waited for.
+    pub fn poll(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.0.try_wait()?)
+    }
+
+    /// Ends it by SIGKILL, and it alone, at once.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be killed or waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let pid = self.0.id().cast_signed();
+        if matches!(self.0.try_wait(), Ok(None)) {
+            for pid in descendants(pid).into_iter().filter_map(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            let _ = self.0.wait();
+        }
+        claims().remove(&pid);
+    }
 }
 
 /// How a command ended.
@@ -110,7 +149,7 @@ impl Engine {
     /// # Errors
     ///
     /// The command could not be started.
-    pub fn start(&self, command: &str, images: &Path, options: &[&str]) -> Result<Child> {
+    pub fn start(&self, command: &str, images: &Path, options: &[&str]) -> Result<Running> {
         let output = File::create(images.join(format!("{command}.out")))?;
         let mut words = Command::new(&self.program);
         words
@@ -123,20 +162,22 @@ impl Engine {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
-        words
+        let mut claimed = claims();
+        let child = words
             .spawn()
-            .with_context(|| format!("start {}", self.program.display()))
+            .with_context(|| format!("start {}", self.program.display()))?;
+        claimed.insert(child.id().cast_signed());
+        Ok(Running(child))
     }
 
     fn run(&self, command: &str, images: &Path, options: &[&str]) -> Result<Outcome> {
         let start = Instant::now();
         let mut child = self.start(command, images, options)?;
         let status = loop {
-            if let Some(status) = child.try_wait()? {
+            if let Some(status) = child.poll()? {
                 break status;
             }
             if start.elapsed() > LIMIT {
-                end(&mut child);
                 bail!(
                     "{command} did not end within {LIMIT:?}\n{}",
                     excerpt(&images.join(format!("{command}.log")))
@@ -152,19 +193,6 @@ impl Engine {
             time: start.elapsed(),
         })
     }
-}
-
-/// Ends a command that hangs, and what it has started.
-fn end(child: &mut Child) {
-    let mut tree = Tree::new(child.id().cast_signed());
-    tree.look();
-    for pid in descendants(tree.root())
-        .into_iter()
-        .filter_map(Pid::from_raw)
-    {
-        let _ = kill_process(pid, Signal::KILL);
-    }
-    let _ = child.wait();
 }
 
 /// The lines of a log that tell why: errors and warnings, else the last few.

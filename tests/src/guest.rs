@@ -1,6 +1,6 @@
 //! One guest program on its way through a test.
 
-use crate::process::{Tree, build};
+use crate::process::{Tree, build, claims};
 use crate::snapshot::Snapshot;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
@@ -32,15 +32,22 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Starts a guest in a folder of its own and waits until its state is set up.
+    /// Starts a guest in a folder of its own, which holds these files (name and text), and waits until its
+    /// state is set up. In arguments `{dir}` stands for the folder.
     ///
     /// # Errors
     ///
     /// It ends before it is ready, or takes too long.
-    pub fn start(name: &str, args: &[&str]) -> Result<Started> {
+    pub fn start(name: &str, args: &[&str], files: &[(&str, &str)]) -> Result<Started> {
         let dir = tempfile::Builder::new().prefix("gelid-guest.").tempdir()?;
         let work = dir.path().join("work");
         fs::create_dir(&work)?;
+        for (file, text) in files {
+            fs::write(work.join(file), text)?;
+        }
+        let args = args
+            .iter()
+            .map(|word| word.replace("{dir}", &work.display().to_string()));
         // Guests that become other users go on writing there.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let log = File::options()
@@ -53,9 +60,7 @@ impl Guest {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("start guest {name}"))?;
+        let mut child = spawn(&mut command).with_context(|| format!("start guest {name}"))?;
         let mut guest = Self {
             tree: Tree::new(child.id().cast_signed()),
             dir,
@@ -173,6 +178,14 @@ impl Guest {
         }
         text
     }
+}
+
+/// Starts a process and claims it at once.
+fn spawn(command: &mut Command) -> std::io::Result<std::process::Child> {
+    let mut claimed = claims();
+    let child = command.spawn()?;
+    claimed.insert(child.id().cast_signed());
+    Ok(child)
 }
 
 /// Whether a file of the guest's folder is meant for people.

@@ -37,8 +37,8 @@ mod snapshot;
 
 pub use compare::{compare, diff};
 pub use directory::DirectoryState;
-pub use engine::{Engine, Outcome};
+pub use engine::{Engine, Outcome, Running};
 pub use guest::{Guest, Started};
 pub use mode::{Case, Mode, Verdict, rounds};
-pub use process::{Tree, adopt_orphans, build};
+pub use process::{Tree, adopt_orphans, build, output, succeeds};
 pub use snapshot::{Facts, Snapshot, TaskFacts};

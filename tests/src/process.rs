@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Makes this process the parent of every orphan below it (`PR_SET_CHILD_SUBREAPER`, `prctl(2)`).
@@ -60,6 +60,49 @@ fn build_now() -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
+/// Ids of processes that a test will collect itself. All other children that end are strays: forked by a
+/// tree between the last look at it and its death.
+static CLAIMED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// The claims; held while processes are started that have none, so that nobody takes them for strays.
+pub(crate) fn claims() -> MutexGuard<'static, BTreeSet<i32>> {
+    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Collects the children of this process that have ended and that nobody has claimed.
+fn collect_strays() {
+    let claimed = claims();
+    let strays = children(std::process::id().cast_signed())
+        .into_iter()
+        .filter(|pid| !claimed.contains(pid));
+    for pid in strays.filter_map(Pid::from_raw) {
+        let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+    }
+}
+
+/// Runs a command to its end and tells whether it succeeded; it writes nothing.
+#[must_use]
+pub fn succeeds(command: &mut Command) -> bool {
+    use std::process::Stdio;
+    let _claimed = claims();
+    let quiet = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    quiet.is_ok_and(|status| status.success())
+}
+
+/// Runs a command to its end; what it wrote to its standard output.
+///
+/// # Errors
+///
+/// It cannot be started, or writes what is not UTF-8.
+pub fn output(command: &mut Command) -> Result<String> {
+    let _claimed = claims();
+    Ok(String::from_utf8(command.output()?.stdout)?)
+}
+
 /// Ids of the children of every thread of a process; none if it is gone.
 pub(crate) fn children(pid: i32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
@@ -106,6 +149,7 @@ impl Tree {
     /// The tree below a process just started.
     #[must_use]
     pub fn new(root: i32) -> Self {
+        claims().insert(root);
         Self {
             root,
             seen: [root].into(),
@@ -122,6 +166,7 @@ impl Tree {
     pub fn look(&mut self) -> Vec<i32> {
         let now = descendants(self.root);
         self.seen.extend(&now);
+        claims().extend(&now);
         now
     }
 
@@ -180,6 +225,7 @@ impl Tree {
         for pid in self.seen.iter().filter_map(|pid| Pid::from_raw(*pid)) {
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
         }
+        collect_strays();
     }
 
     /// Kills what is left of the tree: processes seen in it that still descend from this one, and
@@ -209,6 +255,8 @@ impl Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         self.kill();
+        let mut claimed = claims();
+        claimed.retain(|pid| !self.seen.contains(pid));
     }
 }
 

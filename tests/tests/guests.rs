@@ -2,7 +2,7 @@
 
 use crate::trial;
 use anyhow::{Result, ensure};
-use gelid_tests::{Case, Verdict, build};
+use gelid_tests::{Case, Verdict, build, output};
 use libtest_mimic::Trial;
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -158,10 +158,18 @@ const CASES: &[Case] = &[
     guest("handlers"),
     guest("pending-shared"),
     guest("pending-thread"),
+    changing("steady", &["maps", "fd "]),
+    Case {
+        refused: Some("is traced by"),
+        ..guest("traced")
+    },
     guest("threads"),
     with("threads", &["1000"]),
-    guest("thread-leader-gone"),
-    guest("mutexes"),
+    Case {
+        refused: Some("main thread"),
+        ..guest("thread-leader-gone")
+    },
+    changing("mutexes", &["maps"]),
     guest("itimers"),
     changing("itimer-fires", &["ShdPnd"]),
     guest("posix-timers"),
@@ -207,10 +215,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// The table and the guest program agree.
 fn every_guest_is_listed() -> Result<Verdict> {
-    let output = Command::new(build()?.join("gelid-guest"))
-        .arg("--list")
-        .output()?;
-    let text = String::from_utf8(output.stdout)?;
+    let text = output(Command::new(build()?.join("gelid-guest")).arg("--list"))?;
     let (there, listed): (BTreeSet<&str>, BTreeSet<&str>) = (
         text.lines().collect(),
         CASES.iter().map(|case| case.guest).collect(),

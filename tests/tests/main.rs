@@ -3,7 +3,9 @@
 //! `cargo test -p gelid-tests -- pipe` runs what has `pipe` in its name; names are `GUEST/MODE`. Two tests run
 //! at a time unless `--test-threads` says otherwise. `GELID_ROUNDS` sets the rounds of the mode `rounds`.
 
+mod failures;
 mod guests;
+mod programs;
 
 use gelid_tests::{Verdict, adopt_orphans, build};
 use libtest_mimic::{Arguments, Completion, Failed, Trial, run};
@@ -14,6 +16,8 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments.test_threads.or(Some(2));
     let mut trials = vec![Trial::test("every file is listed", every_file_is_listed)];
     trials.extend(guests::trials());
+    trials.extend(programs::trials());
+    trials.extend(failures::trials());
     if !arguments.list {
         if !rustix::process::geteuid().is_root() {
             eprintln!("the integration tests freeze and restore processes, and need root");
@@ -24,9 +28,35 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    let _pool = HugePages::reserve();
     let conclusion = run(&arguments, trials);
     println!("skipped: {}", conclusion.num_ignored);
     conclusion.exit_code()
+}
+
+/// Room for the guests that use huge pages, given back in the end. Where the machine has none to give, they skip.
+struct HugePages(Option<String>);
+
+impl HugePages {
+    const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+    fn reserve() -> Self {
+        let before = std::fs::read_to_string(Self::POOL)
+            .ok()
+            .filter(|text| text.trim() == "0");
+        if before.is_some() {
+            let _ = std::fs::write(Self::POOL, "16");
+        }
+        Self(before)
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = std::fs::write(Self::POOL, before.trim());
+        }
+    }
 }
 
 /// A test that may find that this machine cannot run it.

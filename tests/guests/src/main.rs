@@ -22,6 +22,7 @@ mod robust;
 mod rseq;
 mod sharing;
 mod signals;
+mod steady;
 mod threads;
 mod timers;
 mod tree;
@@ -51,6 +52,7 @@ const OBJECTS: &[&[Entry]] = &[
     rseq::GUESTS,
     sharing::GUESTS,
     signals::GUESTS,
+    steady::GUESTS,
     threads::GUESTS,
     timers::GUESTS,
     tree::GUESTS,

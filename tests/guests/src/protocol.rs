@@ -163,6 +163,11 @@ impl Guest {
         )
     }
 
+    /// Whether the harness has not said go yet.
+    pub(crate) fn waiting(&self) -> bool {
+        rustix::fs::access(self.go.as_c_str(), rustix::fs::Access::EXISTS).is_err()
+    }
+
     /// Blocks until the harness says go; see [`wait_for`].
     pub(crate) fn wait(&self) -> Duration {
         wait_for(&self.go)

@@ -1,0 +1,125 @@
+//! Real programs: interpreters, a compiler, a virtual machine, a pipeline, each busy while it is dumped.
+//!
+//! They speak the guests' protocol (`ready`, `go`, `result`) in their own languages. What a
+//! machine does not have is skipped with the reason. `GELID_HEAP_MIB` sets the heap of the Python program.
+
+use crate::trial;
+use gelid_tests::{Case, Mode, Verdict, succeeds};
+use libtest_mimic::Trial;
+use std::process::Command;
+
+/// A program, and the command that succeeds where it can be run.
+struct Program {
+    probe: &'static [&'static str],
+    case: Case,
+}
+
+/// Facts that a busy program changes itself.
+const BUSY: &[&str] = &["maps", "SigPnd", "ShdPnd"];
+
+const PROTOCOL: (&str, &str) = ("protocol.sh", include_str!("programs/protocol.sh"));
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        probe: &["bash", "-c", "awk 1 < /dev/null"],
+        case: Case {
+            name: "bash-pipeline",
+            args: &["bash", "{dir}/pipeline.sh", "{dir}"],
+            files: &[
+                PROTOCOL,
+                ("pipeline.sh", include_str!("programs/pipeline.sh")),
+            ],
+            moving: true,
+            ..Case::new("run")
+        },
+    },
+    Program {
+        probe: &["python3", "-c", "import sqlite3, threading"],
+        case: Case {
+            name: "python-sqlite-threads",
+            args: &["python3", "{dir}/heap.py", "{dir}"],
+            files: &[("heap.py", include_str!("programs/heap.py"))],
+            ignore: BUSY,
+            ..Case::new("run")
+        },
+    },
+    Program {
+        probe: &["python3", "-c", "import numpy"],
+        case: Case {
+            name: "numpy",
+            args: &["python3", "{dir}/arrays.py", "{dir}"],
+            files: &[("arrays.py", include_str!("programs/arrays.py"))],
+            ignore: BUSY,
+            ..Case::new("run")
+        },
+    },
+    Program {
+        probe: &["perl", "-e", "use strict"],
+        case: Case {
+            name: "perl",
+            args: &["perl", "{dir}/closures.pl", "{dir}"],
+            files: &[("closures.pl", include_str!("programs/closures.pl"))],
+            ignore: BUSY,
+            ..Case::new("run")
+        },
+    },
+    Program {
+        probe: &["gcc", "--version"],
+        case: Case {
+            name: "gcc",
+            args: &["bash", "{dir}/compile.sh", "{dir}"],
+            files: &[
+                PROTOCOL,
+                ("compile.sh", include_str!("programs/compile.sh")),
+            ],
+            // Its temporary files are not in the guest's directory.
+            without: &[Mode::Running],
+            moving: true,
+            ..Case::new("run")
+        },
+    },
+    Program {
+        probe: &["javac", "-version"],
+        case: Case {
+            name: "jvm",
+            args: &["java", "-Xmx256m", "{dir}/Work.java", "{dir}"],
+            files: &[("Work.java", include_str!("programs/Work.java"))],
+            // It removes the file of its counters when it ends.
+            without: &[Mode::Running],
+            moving: true,
+            ..Case::new("run")
+        },
+    },
+];
+
+/// One test for each program in each of its modes.
+pub(crate) fn trials() -> Vec<Trial> {
+    let all = PROGRAMS
+        .iter()
+        .flat_map(|program| program.case.modes().map(move |mode| (program, mode)));
+    all.map(|(program, mode)| {
+        let name = format!("{}/{}", program.case.name, mode.name());
+        trial(name, move || {
+            if there(program.probe) {
+                program.case.run(mode)
+            } else {
+                absent(program.probe)
+            }
+        })
+    })
+    .collect()
+}
+
+/// Whether a command succeeds.
+fn there(words: &[&str]) -> bool {
+    words
+        .split_first()
+        .is_some_and(|(program, args)| succeeds(Command::new(program).args(args)))
+}
+
+fn absent(words: &[&str]) -> anyhow::Result<Verdict> {
+    Ok(Verdict::Skipped(format!(
+        "`{}` fails here",
+        words.join(" ")
+    )))
+}

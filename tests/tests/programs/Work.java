@@ -1,0 +1,79 @@
+// A JVM at work: threads under locks, garbage, code that is compiled while it runs.
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.security.SecureRandom;
+import java.util.ArrayList;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicLong;
+
+public class Work {
+    static volatile boolean stop;
+
+    static long fnv1a(byte[] bytes) {
+        long value = 0xcbf29ce484222325L;
+        for (byte b : bytes) {
+            value = (value ^ (b & 0xff)) * 0x100000001b3L;
+        }
+        return value;
+    }
+
+    static void say(Path dir, String name, String text) throws Exception {
+        Path draft = dir.resolve("." + name);
+        Files.writeString(draft, text);
+        Files.move(draft, dir.resolve(name), StandardCopyOption.ATOMIC_MOVE);
+    }
+
+    public static void main(String[] args) throws Exception {
+        Path dir = Path.of(args[0]);
+        byte[] bytes = new byte[16];
+        new SecureRandom().nextBytes(bytes);
+        String nonce = HexFormat.of().formatHex(bytes);
+        ConcurrentHashMap<Long, String> map = new ConcurrentHashMap<>();
+        AtomicLong next = new AtomicLong();
+        List<Thread> threads = new ArrayList<>();
+        for (int i = 0; i < 6; i++) {
+            Thread thread = new Thread(() -> {
+                while (!stop) {
+                    long key = next.getAndIncrement();
+                    map.put(key % 20000, Long.toString(key));
+                    byte[] garbage = new byte[(int) (key % 5000)];
+                    if (fnv1a(garbage) == 42) {
+                        throw new IllegalStateException("impossible hash");
+                    }
+                    if (key % 100 == 0) {
+                        Thread.onSpinWait();
+                        try {
+                            Thread.sleep(1);
+                        } catch (InterruptedException error) {
+                            return;
+                        }
+                    }
+                }
+            });
+            thread.start();
+            threads.add(thread);
+        }
+        say(dir, "ready", ProcessHandle.current().pid() + " " + String.format("%016x", fnv1a(nonce.getBytes())) + "\n");
+        while (!Files.exists(dir.resolve("go"))) {
+            Thread.sleep(10);
+        }
+        long before = next.get();
+        Thread.sleep(300);
+        stop = true;
+        for (Thread thread : threads) {
+            thread.join();
+        }
+        String wrong = next.get() > before ? "" : "threads stand still";
+        for (var entry : map.entrySet()) {
+            if (Long.parseLong(entry.getValue()) % 20000 != entry.getKey()) {
+                wrong = "value of " + entry.getKey();
+            }
+        }
+        System.gc();
+        say(dir, "result", (wrong.isEmpty() ? "ok" : wrong) + "\n" + nonce + "\n");
+        System.exit(wrong.isEmpty() ? 0 : 1);
+    }
+}
