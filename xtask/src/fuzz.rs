@@ -59,6 +59,7 @@ pub(crate) fn targets(seconds: u32, filter: &str) -> Result<()> {
             "build",
             "--quiet",
             "--release",
+            "--locked",
             "--bins",
             "--target",
             &workspace::platform(),
@@ -90,12 +91,27 @@ fn fuzz(folder: &Path, program: &Path, name: &str, seconds: u32) -> Result<()> {
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-rss_limit_mb={MEMORY_LIMIT}"))
         .arg("-timeout=5")
-        .arg("-print_final_stats=0")
-        .arg("-verbosity=0")
+        .arg("-print_final_stats=1")
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .arg(&corpus);
     if seeds.is_dir() {
         command.arg(&seeds);
     }
-    run(&mut command).with_context(|| format!("input kept in {}", artifacts.display()))
+    let output = command
+        .output()
+        .with_context(|| format!("{name} does not start"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!(
+            "{said}\n{name}: {}; input kept in {}",
+            output.status,
+            artifacts.display()
+        );
+    }
+    let inputs = said
+        .lines()
+        .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))
+        .map_or("no", str::trim);
+    println!("{name:<16} {inputs} inputs");
+    Ok(())
 }
