@@ -1,10 +1,13 @@
 //! What every command finds when it starts: the folder of the images, the work folder, an open log.
 
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::args::Invocation;
+use crate::args::{Command, Identity, Invocation};
 use crate::{CRIU_VERSION, log, privilege};
 
 /// Folders, by paths that do not depend on the current one.
@@ -19,6 +22,9 @@ pub(crate) struct Surroundings {
 pub(crate) fn enter(invocation: &Invocation) -> anyhow::Result<Surroundings> {
     privilege::check(invocation)?;
     let options = &invocation.options.general;
+    if invocation.identity == Identity::Gelid && invocation.command == Command::Dump {
+        create_images_dir(&options.images_dir)?;
+    }
     let images = folder(&options.images_dir)?;
     let work = match &options.work_dir {
         Some(work) => folder(work)?,
@@ -46,6 +52,14 @@ pub(crate) fn enter(invocation: &Invocation) -> anyhow::Result<Surroundings> {
         tracing::info!("--close {fd}: no descriptor of the caller is passed on to a restored task");
     }
     Ok(Surroundings { images, work })
+}
+
+/// A dump needs no folder that is there already, except for callers that count on CRIU's refusal.
+fn create_images_dir(path: &Path) -> anyhow::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.with_context(|| format!("cannot create {}", path.display())),
+    }
 }
 
 fn folder(path: &Path) -> anyhow::Result<PathBuf> {
