@@ -112,6 +112,14 @@ pub(crate) struct Frozen {
 }
 
 impl Frozen {
+    /// Whether a task stopped by job control must not be seized yet: the freezer of version 1 pins it where it
+    /// is, and `PTRACE_SEIZE` waits for it to become a stop of the other kind.
+    pub(crate) fn pins_stopped_tasks(&self) -> bool {
+        self.freezer
+            .as_ref()
+            .is_some_and(|freezer| freezer.version == Version::One)
+    }
+
     /// Lets the group run into the stops that have been asked for.
     pub(crate) fn thaw(mut self) -> Result<Thawed, CgroupError> {
         if let Some(freezer) = &self.freezer {

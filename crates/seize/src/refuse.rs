@@ -55,6 +55,8 @@ pub(crate) enum Refused {
     Gone,
     /// It has ended; this is how many threads its process still lists, itself among them.
     Zombie(i64),
+    /// The caller has no right to trace it; or it was in the middle of a change, which is over.
+    Denied,
     /// The caller traces it already: it has taken over the id of a thread that was seized.
     Ours,
 }
@@ -90,9 +92,5 @@ pub(crate) fn why(tid: Pid, errno: Errno) -> Result<Refused, Error> {
             comm: scan::comm(tid),
         });
     }
-    Err(Error::Seize {
-        tid,
-        comm: scan::comm(tid),
-        errno,
-    })
+    Ok(Refused::Denied)
 }

@@ -72,7 +72,8 @@ fn detach_as_they_stop(mut awaited: Vec<Running>) -> Result<(), ThawError> {
 fn is_let_go(tid: Pid) -> bool {
     let status = match wait::wait(Whom::Task(tid), false) {
         Ok(Some((_, status))) => status,
-        Ok(None) => return false,
+        // A child of the caller that is no tracee any more would be waited for in vain.
+        Ok(None) => return Running::attached(tid).interrupt() == Err(Errno::SRCH),
         Err(_) => return true,
     };
     let signal = match status {

@@ -14,6 +14,9 @@ use crate::scan::{self, Scanner};
 use crate::tree::{Stats, Tree};
 use crate::{Error, Options};
 
+/// While a thread becomes the leader by `execve` the leader cannot be traced, for a moment.
+const ATTEMPTS: u32 = 4;
+
 /// Where a thread stands.
 pub(crate) enum Slot {
     /// Seized; it runs and has not been asked to stop.
@@ -59,6 +62,22 @@ pub(crate) enum Cgroup {
     None,
     Frozen(Frozen),
     Thawed(Thawed),
+}
+
+impl Cgroup {
+    /// Whether a task is, or may be, pinned in a stop of job control. Its state tells nothing: all that is
+    /// frozen is shown as uninterruptible.
+    fn pins(&self, tid: Pid) -> bool {
+        let Self::Frozen(frozen) = self else {
+            return false;
+        };
+        let place = || scan::word(tid.as_raw_pid(), "wchan");
+        frozen.pins_stopped_tasks()
+            && matches!(
+                place().as_str(),
+                "do_signal_stop" | "get_signal" | "0" | "?"
+            )
+    }
 }
 
 /// A tree while it is being seized. Dropping it lets go of everything.
@@ -186,16 +205,16 @@ impl<'a> Roundup<'a> {
     pub(crate) fn seize_thread(&mut self, index: usize, tid: Pid) -> Result<(), Error> {
         self.restless = true;
         let is_leader = tid == self.groups[index].pid;
-        let running = match ptrace::seize(tid, ptrace::Options::TRACESYSGOOD) {
+        if self.cgroup.pins(tid) {
+            return Ok(()); // it is found again when the cgroup is thawed
+        }
+        let running = match attach(tid)? {
             Ok(running) => running,
-            Err(errno) => match why(tid, errno)? {
-                Refused::Ours => Running::attached(tid),
-                Refused::Gone if is_leader => return self.end_of(index),
-                Refused::Zombie(threads) if is_leader => {
-                    return self.leader_is_dead(index, threads);
-                }
-                Refused::Gone | Refused::Zombie(_) => return Ok(()),
-            },
+            Err(Refused::Zombie(threads)) if is_leader => {
+                return self.leader_is_dead(index, threads);
+            }
+            Err(_) if is_leader => return self.end_of(index),
+            Err(_) => return Ok(()),
         };
         self.stats.seized += 1;
         let group = &mut self.groups[index];
@@ -286,6 +305,29 @@ impl<'a> Roundup<'a> {
             }
         }
         (stopped, running)
+    }
+}
+
+/// Seizes a task; the inner error says why there is nothing to seize.
+fn attach(tid: Pid) -> Result<Result<Running, Refused>, Error> {
+    let mut attempts = 0;
+    loop {
+        let errno = match ptrace::seize(tid, ptrace::Options::TRACESYSGOOD) {
+            Ok(running) => return Ok(Ok(running)),
+            Err(errno) => errno,
+        };
+        match why(tid, errno)? {
+            Refused::Ours => return Ok(Ok(Running::attached(tid))),
+            Refused::Denied if attempts >= ATTEMPTS => {
+                return Err(Error::Seize {
+                    tid,
+                    comm: scan::comm(tid),
+                    errno,
+                });
+            }
+            Refused::Denied => attempts += 1,
+            refused => return Ok(Err(refused)),
+        }
     }
 }
 

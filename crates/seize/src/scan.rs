@@ -24,7 +24,7 @@ impl Scanner {
     /// `None` if it is gone.
     pub(crate) fn thread_count(pid: Pid) -> Result<Option<u64>, Error> {
         match rustix::fs::stat(format!("/proc/{pid}/task")) {
-            Ok(stat) => Ok(Some(u64::from(stat.st_nlink).saturating_sub(2))),
+            Ok(stat) => Ok(Some(stat.st_nlink.saturating_sub(2))),
             Err(errno) => gone_or(errno, pid, "task").map(|()| None),
         }
     }

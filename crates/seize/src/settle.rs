@@ -155,16 +155,22 @@ impl Roundup<'_> {
 
     /// Looks at the threads that do not stop.
     fn look(&mut self) -> Result<(), Error> {
+        let own = rustix::thread::gettid().as_raw_pid();
         for place in self.awaited.clone() {
             let group = &self.groups[place.0];
             let prey = &group.threads[place.1];
             if !matches!(prey.slot, Slot::Asked(_)) {
                 continue;
             }
-            let Some(stat) = scan::stat(prey.tid)? else {
+            let Some(status) = scan::status(prey.tid)? else {
                 continue;
             };
-            match stat.state {
+            if status.tracer_pid != own {
+                // Its id has been taken over by a thread not seized, which has called execve.
+                self.drop_thread(place);
+                continue;
+            }
+            match status.state {
                 proc::stat::State::Zombie if prey.tid == group.pid => {
                     self.look_at_dead_leader(place.0)?
                 }
@@ -172,6 +178,9 @@ impl Roundup<'_> {
                 _ => {}
             }
         }
+        let groups = &self.groups;
+        self.awaited
+            .retain(|place| !matches!(groups[place.0].threads[place.1].slot, Slot::Gone));
         Ok(())
     }
 

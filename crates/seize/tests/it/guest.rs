@@ -60,9 +60,14 @@ impl Guest {
         line.trim_end().to_owned()
     }
 
+    /// Sends a line.
+    pub(crate) fn say(&mut self, line: &str) {
+        writeln!(self.input, "{line}").unwrap();
+    }
+
     /// Sends a line and waits for the answer.
     pub(crate) fn ask(&mut self, line: &str) -> String {
-        writeln!(self.input, "{line}").unwrap();
+        self.say(line);
         self.line()
     }
 
