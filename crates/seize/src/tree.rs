@@ -281,8 +281,6 @@ impl Tree {
     }
 
     fn let_go(&mut self) -> Result<(), ThawError> {
-        // First, so that nothing runs in between.
-        let refrozen = self.cgroup.take().map_or(Ok(()), Thawed::restore);
         let mut stopped = Vec::new();
         let mut running = Vec::new();
         for mut thread in self.processes.drain(..).flat_map(|process| process.threads) {
@@ -291,8 +289,11 @@ impl Tree {
                 None => running.push(Running::attached(thread.tid)),
             }
         }
-        let released = release(stopped, running);
-        released.and(refrozen.map_err(ThawError::from))
+        // In a frozen cgroup these could not stop; the others are not to run before it is frozen.
+        let caught = release([], running);
+        let refrozen = self.cgroup.take().map_or(Ok(()), Thawed::restore);
+        let released = release(stopped, []);
+        caught.and(released).and(refrozen.map_err(ThawError::from))
     }
 }
 

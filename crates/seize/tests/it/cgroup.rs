@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use gelid_seize::{CgroupError, Error, Options, State, freeze};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use crate::guest::{Guest, eventually, state};
 
@@ -152,21 +152,29 @@ fn a_stopped_process_in_a_frozen_cgroup_stays_stopped() {
 fn a_failure_restores_the_cgroup() {
     for group in Group::all() {
         for frozen in [false, true] {
-            let mut guest = Guest::python(ECHO);
-            let other = Guest::perl("print qq(ready\\n); sleep 1000;");
+            let mut guest = Guest::perl(
+                "print qq(ready\n); <STDIN>; my $pid = fork; sleep 1000 unless $pid; print qq($pid\n); \
+                 while (<STDIN>) { print }",
+            );
             group.enter(&guest);
+            let child = Pid::from_raw(guest.ask("fork").parse().unwrap()).unwrap();
+            let tracer = std::thread::spawn(move || {
+                gelid_sys::ptrace::seize(child, gelid_sys::ptrace::Options::empty()).unwrap();
+                std::thread::park();
+            });
+            eventually(|| crate::guest::tracer(child) != 0);
             group.freeze(frozen);
             eventually(|| group.is_frozen() == frozen);
-            // The root has no access to time at all.
-            let options = Options {
-                timeout: Duration::ZERO,
-                ..group.options(&guest)
-            };
-            freeze(&options).unwrap_err();
+            let error = freeze(&group.options(&guest)).unwrap_err();
+            assert!(
+                matches!(error, Error::Traced { tid, .. } if tid == child),
+                "{error}"
+            );
             eventually(|| group.is_frozen() == frozen);
+            tracer.thread().unpark();
+            tracer.join().unwrap();
             group.freeze(false);
             assert_eq!(guest.ask("on"), "on");
-            drop(other);
         }
     }
 }

@@ -48,6 +48,48 @@ fn impossible_roots_are_refused() {
     assert!(matches!(own.join().unwrap(), Error::NotAProcess { .. }));
 }
 
+/// Names the process to freeze, to this program run again without any right to.
+const VICTIM: &str = "GELID_SEIZE_FORBIDDEN";
+
+/// Does nothing as a test; run by the next one it tells what comes of freezing another user's process.
+#[test]
+fn stranger() {
+    let Ok(victim) = std::env::var(VICTIM) else {
+        return;
+    };
+    let pid = Pid::from_raw(victim.parse().unwrap()).unwrap();
+    println!("\n{}", freeze(&Options::new(pid)).unwrap_err());
+}
+
+#[test]
+fn a_task_of_another_user_is_refused_with_the_remedy() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let guest = Guest::perl("print qq(ready\\n); sleep 1000;");
+    // A copy that another user may execute.
+    let copy = std::env::temp_dir().join(format!("gelid-seize-{}", guest.pid()));
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let mut stranger = std::process::Command::new(&copy);
+    stranger
+        .args(["--exact", "refuse::stranger", "--nocapture"])
+        .env(VICTIM, guest.pid().to_string());
+    let output = std::os::unix::process::CommandExt::uid(&mut stranger, 65534)
+        .current_dir("/")
+        .output();
+    std::fs::remove_file(&copy).unwrap();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let expected = format!(
+        "cannot trace task {} (perl): Operation not permitted",
+        guest.pid()
+    );
+    assert!(
+        text.contains(&expected) && text.contains("CAP_SYS_PTRACE"),
+        "{text}"
+    );
+    assert!(matches!(state(guest.pid()), 'S' | 'R'));
+}
+
 #[test]
 fn a_vfork_that_does_not_end_is_refused_in_time() {
     // The child of vfork sleeps on without calling execve.

@@ -130,3 +130,16 @@ fn threads_that_exec() {
     std::thread::sleep(Duration::from_millis(100));
     hunt("execs", &guest, 150);
 }
+
+#[test]
+fn spawning_two_deep() {
+    let guest = Guest::python(
+        "import os, threading\n\
+         inner = 'import os\\nfor i in range(3): os.waitpid(os.posix_spawn(\"/bin/true\", [\"true\"], {}), 0)'\n\
+         def work():\n\
+         \x20 while True: os.waitpid(os.posix_spawn('/usr/bin/env', ['env', 'python3', '-S', '-c', inner], os.environ), 0)\n\
+         for i in range(2): threading.Thread(target=work, daemon=True).start()\n\
+         print('ready')\nwork()",
+    );
+    hunt("spawns in spawns", &guest, 60);
+}

@@ -111,3 +111,27 @@ fn a_tree_can_be_left_stopped() {
     guest.signal(rustix::process::Signal::CONT);
     assert_eq!(guest.ask("on"), "on");
 }
+
+#[test]
+fn seccomp_is_suspended_only_while_frozen() {
+    // Strict mode: nothing but read, write and exit.
+    let mut guest = Guest::python(
+        "import ctypes, os\n\
+         getppid = os.getppid\nread = os.read\nwrite = os.write\n\
+         ctypes.CDLL(None).prctl(22, 1, 0, 0, 0)\n\
+         write(1, b'ready\\n')\n\
+         while True:\n\
+         \x20 line = read(0, 64)\n\
+         \x20 if line == b'break\\n': getppid()\n\
+         \x20 write(1, line)",
+    );
+    let tree = guest.freeze();
+    assert_eq!(
+        tree.seccomp_suspended(),
+        rustix::process::geteuid().is_root()
+    );
+    tree.thaw().unwrap();
+    assert_eq!(guest.ask("on"), "on");
+    guest.say("break");
+    assert_eq!(guest.child().wait().unwrap().code(), None);
+}
