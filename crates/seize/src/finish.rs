@@ -19,6 +19,7 @@ impl Roundup<'_> {
         let mut groups: HashMap<Pid, Group> = HashMap::new();
         let mut children: HashMap<i32, Vec<Pid>> = HashMap::new();
         let root = self.options.root;
+        self.groups.sort_by_key(|group| group.rank);
         for group in self
             .groups
             .drain(..)

@@ -45,6 +45,7 @@ mod cgroup;
 mod check;
 mod error;
 mod finish;
+mod haste;
 mod listing;
 mod refuse;
 mod release;
@@ -92,5 +93,6 @@ impl Options {
 /// See [`Error`]. The tree then runs on as before.
 pub fn freeze(options: &Options) -> Result<Tree, Error> {
     refuse::before_anything(options.root)?;
+    let _haste = haste::Haste::new();
     roundup::run(options)
 }

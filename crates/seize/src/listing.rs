@@ -111,9 +111,11 @@ impl Roundup<'_> {
         for tid in tids {
             self.scanner.children(pid, *tid, &mut children)?;
         }
-        children
-            .into_iter()
-            .try_for_each(|child| self.add(child, pid.as_raw_pid()))
+        // The youngest are the ones that may get away.
+        for (place, child) in children.into_iter().enumerate().rev() {
+            self.add(child, pid.as_raw_pid(), place)?;
+        }
+        Ok(())
     }
 
     fn list_by_parents(&mut self, strangers: &[Pid]) -> Result<(), Error> {
@@ -131,8 +133,8 @@ impl Roundup<'_> {
             if found.is_empty() {
                 return Ok(());
             }
-            for (pid, ppid) in found {
-                self.add(pid, ppid)?;
+            for (place, (pid, ppid)) in found.into_iter().enumerate() {
+                self.add(pid, ppid, place)?;
             }
             parents = rest;
         }

@@ -66,7 +66,15 @@ pub(crate) fn why(tid: Pid, errno: Errno) -> Result<Refused, Error> {
     if errno == Errno::SRCH {
         return Ok(Refused::Gone);
     }
-    let (Some(stat), Some(status)) = (scan::stat(tid)?, scan::status(tid)?) else {
+    let Some(stat) = scan::stat(tid)? else {
+        return Ok(Refused::Gone);
+    };
+    match stat.state {
+        proc::stat::State::Zombie => return Ok(Refused::Zombie(stat.num_threads)),
+        proc::stat::State::Dead => return Ok(Refused::Gone),
+        _ => {}
+    }
+    let Some(status) = scan::status(tid)? else {
         return Ok(Refused::Gone);
     };
     if status.tracer_pid == rustix::thread::gettid().as_raw_pid() {
@@ -80,11 +88,6 @@ pub(crate) fn why(tid: Pid, errno: Errno) -> Result<Refused, Error> {
             tracer: status.tracer_pid,
             tracer_comm,
         });
-    }
-    match stat.state {
-        proc::stat::State::Zombie => return Ok(Refused::Zombie(stat.num_threads)),
-        proc::stat::State::Dead => return Ok(Refused::Gone),
-        _ => {}
     }
     if stat.flags & PF_KTHREAD != 0 {
         return Err(Error::KernelThread {

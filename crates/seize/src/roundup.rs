@@ -39,6 +39,8 @@ pub(crate) struct Prey {
 pub(crate) struct Group {
     pub(crate) pid: Pid,
     pub(crate) ppid: i32,
+    /// Orders siblings by birth: round in which it was found, and place in the list.
+    pub(crate) rank: (u32, usize),
     pub(crate) threads: Vec<Prey>,
     pub(crate) kind: Kind,
     /// One of its threads has vanished without a word, as one does that calls `execve`: it goes on under the
@@ -111,7 +113,7 @@ pub(crate) fn run(options: &Options) -> Result<Tree, Error> {
         let frozen = Freezer::open(path)?.freeze(roundup.deadline, options.timeout)?;
         roundup.cgroup = Cgroup::Frozen(frozen);
     }
-    roundup.add(options.root, 0)?;
+    roundup.add(options.root, 0, 0)?;
     roundup.encircle()?;
     roundup.thaw_cgroup()?;
     roundup.close_in()?;
@@ -182,8 +184,8 @@ impl<'a> Roundup<'a> {
         }
     }
 
-    /// Takes up a process with its main thread, unless it is known.
-    pub(crate) fn add(&mut self, pid: Pid, ppid: i32) -> Result<(), Error> {
+    /// Takes up a process with its main thread, unless it is known. `place` orders those found in one round.
+    pub(crate) fn add(&mut self, pid: Pid, ppid: i32, place: usize) -> Result<(), Error> {
         if self.by_pid.contains_key(&pid) {
             return Ok(());
         }
@@ -192,6 +194,7 @@ impl<'a> Roundup<'a> {
         self.groups.push(Group {
             pid,
             ppid,
+            rank: (self.stats.rounds, place),
             threads,
             kind: Kind::Alive,
             exec_suspected: false,

@@ -41,7 +41,7 @@ impl Scanner {
             .or_else(|errno| gone_or(errno, Pid::INIT, ".."))
     }
 
-    /// Appends the children born to, or passed to, the thread `tid` of `pid`.
+    /// Appends the children born to, or passed to, the thread `tid` of `pid`, the oldest first.
     pub(crate) fn children(&mut self, pid: Pid, tid: Pid, to: &mut Vec<Pid>) -> Result<(), Error> {
         self.read(&format!("/proc/{pid}/task/{tid}/children"))
             .or_else(|errno| gone_or(errno, tid, "children"))?;
