@@ -1,6 +1,5 @@
 //! The page store: reading, zero test, compression, decompression, filling, huge pages; each beside the
 //! limit that the machine sets.
-#![expect(missing_docs, reason = "criterion_group makes a public function")]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
 
 use criterion::measurement::WallTime;

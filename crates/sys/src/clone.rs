@@ -94,7 +94,11 @@ pub fn fork_sleeper(pid: Option<Pid>, parent: bool) -> Result<Pid> {
         flags: if parent { flags::PARENT } else { 0 },
         // With CLONE_PARENT the signal is that of the caller itself.
         exit_signal: if parent { 0 } else { libc::SIGCHLD as u64 },
-        set_tid: if pid.is_some() { (&raw const set_tid) as u64 } else { 0 },
+        set_tid: if pid.is_some() {
+            (&raw const set_tid) as u64
+        } else {
+            0
+        },
         set_tid_size: u64::from(pid.is_some()),
         ..CloneArgs::default()
     };
@@ -103,7 +107,14 @@ pub fn fork_sleeper(pid: Option<Pid>, parent: bool) -> Result<Pid> {
     let got = unsafe {
         syscall::call(
             libc::SYS_clone3 as usize,
-            [(&raw const args) as usize, size_of::<CloneArgs>(), 0, 0, 0, 0],
+            [
+                (&raw const args) as usize,
+                size_of::<CloneArgs>(),
+                0,
+                0,
+                0,
+                0,
+            ],
         )
     }?;
     if got == 0 {

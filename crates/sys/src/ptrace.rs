@@ -90,7 +90,12 @@ const PEEKSIGINFO_SHARED: u32 = 1;
 unsafe fn ptrace(request: u32, pid: Pid, addr: usize, data: usize) -> Result<usize> {
     let pid = pid.as_raw_nonzero().get() as usize;
     // SAFETY: the caller vouches for the arguments.
-    unsafe { syscall::call(libc::SYS_ptrace as usize, [request as usize, pid, addr, data, 0, 0]) }
+    unsafe {
+        syscall::call(
+            libc::SYS_ptrace as usize,
+            [request as usize, pid, addr, data, 0, 0],
+        )
+    }
 }
 
 /// A seized task that is not known to stand still.
@@ -164,10 +169,24 @@ impl Stopped {
     pub fn regs(&self) -> Result<UserRegs> {
         let mut regs = UserRegs::default();
         let want = size_of::<UserRegs>();
-        let mut iov = libc::iovec { iov_base: (&raw mut regs).cast(), iov_len: want };
+        let mut iov = libc::iovec {
+            iov_base: (&raw mut regs).cast(),
+            iov_len: want,
+        };
         // SAFETY: the vector describes `regs`, which outlives the call and takes any bytes.
-        unsafe { ptrace(GETREGSET, self.pid, NT_PRSTATUS as usize, (&raw mut iov) as usize) }?;
-        if iov.iov_len == want { Ok(regs) } else { Err(Errno::IO) }
+        unsafe {
+            ptrace(
+                GETREGSET,
+                self.pid,
+                NT_PRSTATUS as usize,
+                (&raw mut iov) as usize,
+            )
+        }?;
+        if iov.iov_len == want {
+            Ok(regs)
+        } else {
+            Err(Errno::IO)
+        }
     }
 
     /// Sets the general registers.
@@ -181,7 +200,15 @@ impl Stopped {
             iov_len: size_of::<UserRegs>(),
         };
         // SAFETY: the vector describes `regs`, which is only read.
-        unsafe { ptrace(SETREGSET, self.pid, NT_PRSTATUS as usize, (&raw const iov) as usize) }.map(drop)
+        unsafe {
+            ptrace(
+                SETREGSET,
+                self.pid,
+                NT_PRSTATUS as usize,
+                (&raw const iov) as usize,
+            )
+        }
+        .map(drop)
     }
 
     /// Reads the register set `note` (an `NT_*` number) into `buf`, which is resized to what the kernel
@@ -191,9 +218,16 @@ impl Stopped {
     ///
     /// `ENODEV` or `EINVAL` if the machine has no such set; `ESRCH` if the task has been killed.
     pub fn regset(&self, note: u32, buf: &mut Vec<u8>) -> Result<()> {
-        let room = if buf.capacity() == 0 { 65536 } else { buf.capacity() };
+        let room = if buf.capacity() == 0 {
+            65536
+        } else {
+            buf.capacity()
+        };
         buf.resize(room, 0);
-        let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+        let mut iov = libc::iovec {
+            iov_base: buf.as_mut_ptr().cast(),
+            iov_len: buf.len(),
+        };
         // SAFETY: the vector describes `buf`, which outlives the call.
         unsafe { ptrace(GETREGSET, self.pid, note as usize, (&raw mut iov) as usize) }?;
         buf.truncate(iov.iov_len);
@@ -206,9 +240,20 @@ impl Stopped {
     ///
     /// `EINVAL` or `EFAULT` if the kernel refuses the contents; `ESRCH` if the task has been killed.
     pub fn set_regset(&self, note: u32, data: &[u8]) -> Result<()> {
-        let iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+        let iov = libc::iovec {
+            iov_base: data.as_ptr().cast_mut().cast(),
+            iov_len: data.len(),
+        };
         // SAFETY: the vector describes `data`, which is only read.
-        unsafe { ptrace(SETREGSET, self.pid, note as usize, (&raw const iov) as usize) }.map(drop)
+        unsafe {
+            ptrace(
+                SETREGSET,
+                self.pid,
+                note as usize,
+                (&raw const iov) as usize,
+            )
+        }
+        .map(drop)
     }
 
     /// The mask of blocked signals (`PTRACE_GETSIGMASK`).
@@ -269,7 +314,12 @@ impl Stopped {
             };
             // SAFETY: the kernel reads `args` and writes at most `nr` entries to `batch`.
             let got = unsafe {
-                ptrace(PEEKSIGINFO, self.pid, (&raw const args) as usize, (&raw mut batch) as usize)
+                ptrace(
+                    PEEKSIGINFO,
+                    self.pid,
+                    (&raw const args) as usize,
+                    (&raw mut batch) as usize,
+                )
             }?;
             all.extend_from_slice(&batch[..got.min(BATCH)]);
             if got < BATCH {
@@ -287,7 +337,14 @@ impl Stopped {
         let mut conf = RseqConfiguration::default();
         let size = size_of::<RseqConfiguration>();
         // SAFETY: the kernel writes at most `size` bytes to `conf`.
-        unsafe { ptrace(GET_RSEQ_CONFIGURATION, self.pid, size, (&raw mut conf) as usize) }?;
+        unsafe {
+            ptrace(
+                GET_RSEQ_CONFIGURATION,
+                self.pid,
+                size,
+                (&raw mut conf) as usize,
+            )
+        }?;
         Ok(conf)
     }
 
@@ -307,7 +364,14 @@ impl Stopped {
         let mut program = vec![SockFilter::default(); len];
         // SAFETY: the kernel writes the `len` instructions it has just announced; the task is stopped, so
         // the filter cannot change.
-        unsafe { ptrace(SECCOMP_GET_FILTER, self.pid, index, program.as_mut_ptr() as usize) }?;
+        unsafe {
+            ptrace(
+                SECCOMP_GET_FILTER,
+                self.pid,
+                index,
+                program.as_mut_ptr() as usize,
+            )
+        }?;
         Ok(Some(program))
     }
 

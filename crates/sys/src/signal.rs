@@ -93,7 +93,12 @@ impl Default for SigInfo {
 
 impl fmt::Debug for SigInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigInfo {{ signo: {}, code: {} }}", self.signo(), self.code())
+        write!(
+            f,
+            "SigInfo {{ signo: {}, code: {} }}",
+            self.signo(),
+            self.code()
+        )
     }
 }
 
@@ -118,7 +123,11 @@ impl KernelSigAction {
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 32] {
         let mut bytes = [0; 32];
-        for (slot, word) in bytes.chunks_exact_mut(8).zip([self.handler, self.flags, self.restorer, self.mask]) {
+        for (slot, word) in
+            bytes
+                .chunks_exact_mut(8)
+                .zip([self.handler, self.flags, self.restorer, self.mask])
+        {
             slot.copy_from_slice(&word.to_ne_bytes());
         }
         bytes
@@ -132,6 +141,11 @@ impl KernelSigAction {
             raw.copy_from_slice(&bytes[at..at + 8]);
             u64::from_ne_bytes(raw)
         };
-        Self { handler: word(0), flags: word(8), restorer: word(16), mask: word(24) }
+        Self {
+            handler: word(0),
+            flags: word(8),
+            restorer: word(16),
+            mask: word(24),
+        }
     }
 }

@@ -11,17 +11,28 @@ pub(crate) unsafe fn call(nr: usize, args: [usize; 6]) -> Result<usize> {
     let [a, b, c, d, e, f] = args;
     // SAFETY: the caller vouches for the arguments.
     let result = unsafe { libc::syscall(nr as libc::c_long, a, b, c, d, e, f) };
-    if result == -1 { Err(last()) } else { Ok(result as usize) }
+    if result == -1 {
+        Err(last())
+    } else {
+        Ok(result as usize)
+    }
 }
 
 /// The calling thread's `errno`.
 pub(crate) fn last() -> Errno {
-    let raw = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    let raw = std::io::Error::last_os_error()
+        .raw_os_error()
+        .unwrap_or(libc::EIO);
     Errno::from_raw_os_error(raw)
 }
 
 /// Numbers of the system calls that gelid writes on tapes, from the kernel's table for this machine.
 pub mod nr {
+    #![expect(
+        non_upper_case_globals,
+        reason = "the names are those of the kernel's table"
+    )]
+
     macro_rules! numbers {
         ($($name:ident = $libc:ident;)*) => {
             $(#[doc = concat!("`", stringify!($name), "(2)`")]

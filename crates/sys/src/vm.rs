@@ -56,9 +56,19 @@ fn total(ranges: &[Range<u64>]) -> Option<usize> {
 /// # Safety
 ///
 /// `local` must be valid, for the direction of the call `nr`, for the total length of `ranges`.
-unsafe fn transfer(nr: libc::c_long, pid: Pid, local: *mut libc::c_void, ranges: &[Range<u64>]) -> Result<usize> {
+unsafe fn transfer(
+    nr: libc::c_long,
+    pid: Pid,
+    local: *mut libc::c_void,
+    ranges: &[Range<u64>],
+) -> Result<usize> {
     let mut done = 0;
-    let mut remote = [const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; IOV_MAX];
+    let mut remote = [const {
+        libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        }
+    }; IOV_MAX];
     for batch in ranges.chunks(IOV_MAX) {
         let mut want = 0;
         for (slot, range) in remote.iter_mut().zip(batch) {
@@ -67,7 +77,10 @@ unsafe fn transfer(nr: libc::c_long, pid: Pid, local: *mut libc::c_void, ranges:
             want += slot.iov_len;
         }
         // SAFETY: `done + want` stays within the total that the caller vouches for.
-        let here = libc::iovec { iov_base: unsafe { local.byte_add(done) }, iov_len: want };
+        let here = libc::iovec {
+            iov_base: unsafe { local.byte_add(done) },
+            iov_len: want,
+        };
         // SAFETY: both vectors live during the call; the local one as vouched for by the caller.
         let got = unsafe {
             syscall::call(
@@ -166,8 +179,17 @@ mod tests {
     #[test]
     fn a_hole_ends_the_transfer() {
         let pid = rustix::process::getpid();
-        assert_eq!(read_ranges(pid, &[0..4096], &mut [0; 4096]), Err(Errno::FAULT));
-        assert_eq!(read_ranges(pid, &[4096..0], &mut [0; 4096]), Err(Errno::INVAL));
-        assert_eq!(read_ranges(pid, &[0..4096], &mut [0; 16]), Err(Errno::INVAL));
+        assert_eq!(
+            read_ranges(pid, &[0..4096], &mut [0; 4096]),
+            Err(Errno::FAULT)
+        );
+        assert_eq!(
+            read_ranges(pid, &[4096..0], &mut [0; 4096]),
+            Err(Errno::INVAL)
+        );
+        assert_eq!(
+            read_ranges(pid, &[0..4096], &mut [0; 16]),
+            Err(Errno::INVAL)
+        );
     }
 }

@@ -79,7 +79,14 @@ pub fn wait(whom: Whom, block: bool) -> Result<Option<(Pid, Status)>> {
         let got = unsafe {
             syscall::call(
                 libc::SYS_wait4 as usize,
-                [pid as usize, (&raw mut raw) as usize, options as usize, 0, 0, 0],
+                [
+                    pid as usize,
+                    (&raw mut raw) as usize,
+                    options as usize,
+                    0,
+                    0,
+                    0,
+                ],
             )
         };
         match got {

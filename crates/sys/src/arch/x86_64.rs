@@ -11,7 +11,10 @@ pub const SYSCALL_INSN: [u8; 2] = [0x0f, 0x05];
 /// General registers of a thread: `struct user_regs_struct` of `sys/user.h`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the registers of the same names")]
+#[expect(
+    missing_docs,
+    reason = "the fields are the registers of the same names"
+)]
 pub struct UserRegs {
     pub r15: u64,
     pub r14: u64,
@@ -43,7 +46,9 @@ pub struct UserRegs {
 }
 
 const _: () = assert!(size_of::<UserRegs>() == size_of::<libc::user_regs_struct>());
-const _: () = assert!(std::mem::offset_of!(UserRegs, rip) == std::mem::offset_of!(libc::user_regs_struct, rip));
+const _: () = assert!(
+    std::mem::offset_of!(UserRegs, rip) == std::mem::offset_of!(libc::user_regs_struct, rip)
+);
 
 /// Code segment selector of 64-bit user code; another value means a 32-bit task.
 pub const USER64_CS: u64 = 0x33;
@@ -72,6 +77,17 @@ impl UserRegs {
     #[must_use]
     pub fn for_syscall(&self, at: u64, nr: usize, args: [u64; 6]) -> Self {
         let [rdi, rsi, rdx, r10, r8, r9] = args;
-        Self { rip: at, rax: nr as u64, orig_rax: u64::MAX, rdi, rsi, rdx, r10, r8, r9, ..*self }
+        Self {
+            rip: at,
+            rax: nr as u64,
+            orig_rax: u64::MAX,
+            rdi,
+            rsi,
+            rdx,
+            r10,
+            r8,
+            r9,
+            ..*self
+        }
     }
 }
