@@ -169,7 +169,9 @@ impl Manifest {
         format!("{manifest:#}\n")
     }
 
-    fn from_json(json: &Value) -> Result<Self, ManifestError> {
+    /// Reads a stored manifest, trusting nothing in it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let json: Value = serde_json::from_slice(bytes)?;
         let malformed = |what: &str| ManifestError::Malformed { what: what.into() };
         if json["format"].as_u64() != Some(FORMAT) {
             return Err(malformed("format"));
@@ -199,7 +201,7 @@ pub fn read(dir: &Dir) -> Result<Option<Manifest>, ManifestError> {
         Err(error) if error.is_missing() => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    Manifest::from_json(&serde_json::from_slice(&bytes)?).map(Some)
+    Manifest::parse(&bytes).map(Some)
 }
 
 /// Verifies a directory against its manifest; one without manifest is accepted.

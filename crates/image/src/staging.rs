@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::dir::plain;
 use crate::manifest::{self, Checksum, Manifest};
-use crate::{Dir, ImageKind, ImageWriter, Key, WriteError};
+use crate::{Dir, ImageKind, ImageWriter, Key, Record, WriteError};
 
 /// The hidden directory inside the image directory that holds the files until the commit.
 const HIDDEN: &str = ".gelid-staging";
@@ -140,6 +140,18 @@ impl Staging {
             }
             _ => Err(WriteError::BadName { name: name.into() }),
         }
+    }
+
+    /// Writes an image of a single record.
+    pub fn put<M: Record>(
+        &self,
+        kind: ImageKind,
+        key: impl Into<Key>,
+        message: &M,
+    ) -> Result<(), WriteError> {
+        let mut writer = self.writer(kind, key)?;
+        writer.push(message)?;
+        writer.finish()
     }
 
     /// Makes `parent` of the new set lead to `target` (section 10.1).
@@ -357,24 +369,34 @@ impl Shared {
 /// a living owner from a dead one.
 fn claim(dir: &Dir) -> Result<OwnedFd, WriteError> {
     let failed = |operation, source: Errno| WriteError::io(HIDDEN, operation, source);
-    match rustix::fs::mkdirat(dir, HIDDEN, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(source) => return Err(failed("create", source)),
-    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let hidden = rustix::fs::openat(dir, HIDDEN, flags, Mode::empty())
-        .map_err(|source| failed("open", source))?;
-    match rustix::fs::flock(&hidden, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            return Err(WriteError::Busy {
-                directory: dir.label().into(),
-            });
+    loop {
+        match rustix::fs::mkdirat(dir, HIDDEN, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(source) => return Err(failed("create", source)),
         }
-        Err(source) => return Err(failed("lock", source)),
+        let hidden = match rustix::fs::openat(dir, HIDDEN, flags, Mode::empty()) {
+            Ok(hidden) => hidden,
+            // Its owner removed it just now.
+            Err(Errno::NOENT) => continue,
+            Err(source) => return Err(failed("open", source)),
+        };
+        match rustix::fs::flock(&hidden, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(WriteError::Busy {
+                    directory: dir.label().into(),
+                });
+            }
+            Err(source) => return Err(failed("lock", source)),
+        }
+        // The owner may have removed it between opening and locking.
+        let stat = rustix::fs::fstat(&hidden).map_err(|source| failed("stat", source))?;
+        if stat.st_nlink > 0 {
+            empty(&hidden).map_err(|source| failed("empty", source))?;
+            return Ok(hidden);
+        }
     }
-    empty(&hidden).map_err(|source| failed("empty", source))?;
-    Ok(hidden)
 }
 
 /// Removes the files of a directory.

@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use rustix::fs::{AtFlags, Mode, OFlags};
+
 use crate::kind::{COMMON_MAGIC, Header, SERVICE_MAGIC};
 use crate::schema::Record;
 use crate::staging::{Finished, Shared};
-use crate::{ImageKind, WriteError};
+use crate::{Dir, ImageKind, Key, WriteError};
 
 /// Bytes gathered before they are written.
 const BUFFER: usize = 64 << 10;
@@ -31,6 +33,59 @@ pub fn append<M: Record>(out: &mut Vec<u8>, message: &M) {
     let size = message.encoded_len();
     out.extend_from_slice(&(size as u32).to_le_bytes());
     message.encode_raw(out);
+}
+
+impl Dir {
+    /// Writes an image of a single record beside whatever the directory holds, replacing an older
+    /// one at once: for statistics, which belong to no set.
+    pub fn store<M: Record>(
+        &self,
+        kind: ImageKind,
+        key: impl Into<Key>,
+        message: &M,
+    ) -> Result<(), WriteError> {
+        let key = key.into();
+        let name = kind
+            .file_name(key)
+            .ok_or(WriteError::BadKey { kind, key })?;
+        check(kind, &name, message)?;
+        let mut bytes = header(kind);
+        append(&mut bytes, message);
+        let hidden = format!(".{name}.{}", std::process::id());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o644);
+        let stored = rustix::fs::openat(self, &hidden, flags | OFlags::NOFOLLOW, mode)
+            .map_err(io::Error::from)
+            .and_then(|fd| File::from(fd).write_all(&bytes))
+            .and_then(|()| Ok(rustix::fs::renameat(self, &hidden, self, &name)?));
+        stored.map_err(|source| {
+            // Whatever is left of it is of no use.
+            let _ = rustix::fs::unlinkat(self, &hidden, AtFlags::empty());
+            WriteError::io(&name, "write", source)
+        })
+    }
+}
+
+/// Refuses messages that readers of the kind would refuse.
+fn check<M: Record>(kind: ImageKind, file: &str, message: &M) -> Result<(), WriteError> {
+    let schema = M::schema();
+    if !kind.holds(schema) {
+        return Err(WriteError::WrongMessage {
+            file: file.into(),
+            kind,
+            message: schema.name,
+        });
+    }
+    let (size, limit) = (message.encoded_len(), kind.spec().max_record);
+    if size > limit as usize {
+        return Err(WriteError::TooLarge {
+            file: file.into(),
+            message: schema.name,
+            size,
+            limit,
+        });
+    }
+    Ok(())
 }
 
 /// Writes one image file of a [`Staging`](crate::Staging). The file is created by the first
@@ -66,24 +121,7 @@ impl ImageWriter {
 
     /// Appends a record.
     pub fn push<M: Record>(&mut self, message: &M) -> Result<&mut Self, WriteError> {
-        let schema = M::schema();
-        if !self.kind.holds(schema) {
-            return Err(WriteError::WrongMessage {
-                file: self.name.clone(),
-                kind: self.kind,
-                message: schema.name,
-            });
-        }
-        let size = message.encoded_len();
-        let limit = self.kind.spec().max_record;
-        if size > limit as usize {
-            return Err(WriteError::TooLarge {
-                file: self.name.clone(),
-                message: schema.name,
-                size,
-                limit,
-            });
-        }
+        check(self.kind, &self.name, message)?;
         self.touch()?;
         append(&mut self.buffer, message);
         self.flush_full()?;

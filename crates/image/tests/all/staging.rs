@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 
+use gelid_image::manifest::Manifest;
 use gelid_image::messages::*;
-use gelid_image::{Dir, ImageKind, ReadError, Staging, WriteError, manifest};
+use gelid_image::{Dir, ImageKind, ReadError, Staging, StagingOptions, WriteError, manifest};
 
 fn scratch() -> (tempfile::TempDir, Dir) {
     let scratch = tempfile::tempdir().unwrap();
@@ -250,4 +251,103 @@ fn payload_reads_are_bounded() {
         reader.payload(1),
         Err(ReadError::Truncated { .. })
     ));
+}
+
+#[test]
+fn incremental_sets_link_to_their_parent() {
+    let (scratch, _) = scratch();
+    for name in ["first", "second"] {
+        std::fs::create_dir(scratch.path().join(name)).unwrap();
+    }
+    let first = Dir::open(scratch.path().join("first")).unwrap();
+    let second = Dir::open(scratch.path().join("second")).unwrap();
+    let staging = Staging::new(&first).unwrap();
+    staging.put(ImageKind::Fs, 1, &FsEntry::default()).unwrap();
+    staging.commit().unwrap();
+    let options = StagingOptions {
+        sync: true,
+        manifest: false,
+        ..Default::default()
+    };
+    let staging = Staging::with_options(&second, options).unwrap();
+    staging.link_parent("../first".as_ref()).unwrap();
+    staging.put(ImageKind::Inventory, (), &inventory()).unwrap();
+    staging.commit().unwrap();
+    assert_eq!(second.names().unwrap(), ["inventory.img", "parent"]);
+    assert!(manifest::read(&second).unwrap().is_none());
+    let parent = second.parent().unwrap().unwrap();
+    parent.read_one::<FsEntry>(ImageKind::Fs, 1).unwrap();
+}
+
+#[test]
+fn statistics_stand_beside_a_set() {
+    let (_scratch, dir) = scratch();
+    for pages in [1, 2] {
+        let stats = StatsEntry {
+            dump: Some(DumpStatsEntry {
+                pages_written: pages,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        dir.store(ImageKind::StatsDump, (), &stats).unwrap();
+        assert_eq!(dir.names().unwrap(), ["stats-dump"]);
+        let read: StatsEntry = dir.read_one(ImageKind::StatsDump, ()).unwrap();
+        assert_eq!(read, stats);
+    }
+}
+
+#[test]
+fn large_payloads_flow_through_write() {
+    let (_scratch, dir) = scratch();
+    let staging = Staging::new(&dir).unwrap();
+    let mut ghost = staging.writer(ImageKind::GhostFile, 10).unwrap();
+    ghost.push(&GhostFileEntry::default()).unwrap();
+    let contents: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
+    std::io::copy(&mut contents.as_slice(), &mut ghost).unwrap();
+    ghost.finish().unwrap();
+    staging.commit().unwrap();
+    assert!(manifest::verify(&dir).unwrap().is_empty());
+    let mut reader = dir.reader(ImageKind::GhostFile, 10).unwrap();
+    reader.read_one::<GhostFileEntry>().unwrap();
+    let mut read = Vec::new();
+    reader.rest().unwrap().read_to_end(&mut read).unwrap();
+    assert!(read == contents);
+}
+
+#[test]
+fn writers_work_in_threads() {
+    let (_scratch, dir) = scratch();
+    let staging = Staging::new(&dir).unwrap();
+    std::thread::scope(|scope| {
+        for pid in 1..=8 {
+            let staging = &staging;
+            scope.spawn(move || {
+                staging
+                    .put(ImageKind::Fs, pid, &FsEntry::default())
+                    .unwrap()
+            });
+        }
+    });
+    staging.commit().unwrap();
+    assert_eq!(manifest::read(&dir).unwrap().unwrap().names().count(), 8);
+}
+
+#[test]
+fn malformed_manifests_are_refused() {
+    let good = r#"{"format":1,"files":{"a":{"length":1,"checksum":"x"}}}"#;
+    Manifest::parse(good.as_bytes()).unwrap();
+    for (from, to) in [
+        ("1,\"files", "2,\"files"),
+        ("\"a\"", "\"../a\""),
+        ("length", "size"),
+        ("checksum", "blake3"),
+        ("checksum", "sum"),
+        ("}}}", "}}"),
+        ("{\"a", "3,{\"a"),
+    ] {
+        let bad = good.replacen(from, to, 1);
+        assert_ne!(bad, good);
+        assert!(Manifest::parse(bad.as_bytes()).is_err(), "{bad}");
+    }
 }
