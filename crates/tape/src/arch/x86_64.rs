@@ -1,0 +1,261 @@
+//! The stub for x86-64: about 230 bytes, position independent, no logic beyond "next call".
+//!
+//! Registers on entry: `rbx` the first op, `rbp` behind the last one, `r15` the thread's block, `rsp` as
+//! the interrupted program had it. The stub ends by sending the thread a signal that only its tracer
+//! sees. Where the tracer is gone the signal does nothing, and the code behind it puts mask, flags and
+//! registers back from the block and jumps to where the program was: below the red zone of the
+//! program's own stack, as a signal frame would be.
+
+use gelid_sys::arch::UserRegs;
+use std::arch::global_asm;
+
+/// Bytes of an op in the task's memory: number, six arguments, result, address to copy the result
+/// to (or 0), flags.
+pub(crate) const OP_SIZE: usize = 80;
+/// Offset of the arguments.
+pub(crate) const OP_ARGS: usize = 8;
+/// Offset of the result.
+pub(crate) const OP_RESULT: usize = 56;
+/// Flag of an op: a failure ends the tape.
+pub(crate) const OP_MUST: u64 = 1;
+
+/// Bytes of a block.
+pub(crate) const BLOCK_SIZE: usize = 192;
+
+global_asm!(
+    ".pushsection .rodata",
+    ".globl gelid_stub_start, gelid_stub_single, gelid_stub_end, gelid_stub_limit",
+    "gelid_stub_start:",
+    "cmp rbx, rbp",
+    "jae 3f",
+    "mov rax, [rbx]",
+    "mov rdi, [rbx + 8]",
+    "mov rsi, [rbx + 16]",
+    "mov rdx, [rbx + 24]",
+    "mov r10, [rbx + 32]",
+    "mov r8, [rbx + 40]",
+    "mov r9, [rbx + 48]",
+    "syscall",
+    "mov [rbx + 56], rax",
+    "mov rcx, [rbx + 64]",
+    "test rcx, rcx",
+    "jz 2f",
+    "mov [rcx], rax",
+    "2:",
+    "cmp qword ptr [rbx + 72], 0",
+    "je 1f",
+    "cmp rax, -4095",
+    "jae 3f",
+    "1:",
+    "add rbx, 80",
+    "jmp gelid_stub_start",
+    "3:",
+    // tgkill(tgid, tid, signal)
+    "mov eax, 234",
+    "mov rdi, [r15]",
+    "mov rsi, [r15 + 8]",
+    "mov rdx, [r15 + 16]",
+    "syscall",
+    "gelid_stub_end:",
+    // rt_sigprocmask(SIG_SETMASK, mask, NULL, 8)
+    "mov eax, 14",
+    "mov edi, 2",
+    "lea rsi, [r15 + 24]",
+    "mov edx, 0",
+    "mov r10d, 8",
+    "syscall",
+    "mov rax, [r15 + 32]",
+    "mov [rsp - 136], rax",
+    "mov rax, [r15 + 40]",
+    "mov [rsp - 144], rax",
+    "lea rsp, [rsp - 144]",
+    "popfq",
+    "mov rax, [r15 + 48]",
+    "mov rbx, [r15 + 56]",
+    "mov rcx, [r15 + 64]",
+    "mov rdx, [r15 + 72]",
+    "mov rsi, [r15 + 80]",
+    "mov rdi, [r15 + 88]",
+    "mov rbp, [r15 + 96]",
+    "mov r8, [r15 + 104]",
+    "mov r9, [r15 + 112]",
+    "mov r10, [r15 + 120]",
+    "mov r11, [r15 + 128]",
+    "mov r12, [r15 + 136]",
+    "mov r13, [r15 + 144]",
+    "mov r14, [r15 + 152]",
+    "mov r15, [r15 + 160]",
+    "ret 128",
+    "gelid_stub_single:",
+    "syscall",
+    "jmp gelid_stub_end",
+    "gelid_stub_limit:",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    static gelid_stub_start: u8;
+    static gelid_stub_single: u8;
+    static gelid_stub_end: u8;
+    static gelid_stub_limit: u8;
+}
+
+/// The stub's machine code.
+pub(crate) fn code() -> &'static [u8] {
+    let start = &raw const gelid_stub_start;
+    let len = offset(&raw const gelid_stub_limit);
+    // SAFETY: both symbols bound the bytes assembled above, which are read-only data.
+    unsafe { std::slice::from_raw_parts(start, len) }
+}
+
+/// Offset of the instruction behind the closing signal: where a tape that has ended stands.
+pub(crate) fn end_offset() -> u64 {
+    offset(&raw const gelid_stub_end) as u64
+}
+
+/// Offset of a lone system call that falls through to the recovery.
+pub(crate) fn single_offset() -> u64 {
+    offset(&raw const gelid_stub_single) as u64
+}
+
+fn offset(symbol: *const u8) -> usize {
+    symbol as usize - &raw const gelid_stub_start as usize
+}
+
+/// What the stub needs of a thread: whom to signal and how to bring its program back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    /// Thread group id in the thread's own pid namespace.
+    pub(crate) tgid: u64,
+    /// Thread id in the thread's own pid namespace.
+    pub(crate) tid: u64,
+    /// Signal that ends a tape.
+    pub(crate) signal: u64,
+    /// Mask to put back.
+    pub(crate) mask: u64,
+    /// Registers to put back.
+    pub(crate) regs: UserRegs,
+}
+
+impl Block {
+    pub(crate) fn to_bytes(self) -> [u8; BLOCK_SIZE] {
+        let regs = orphan_regs(&self.regs);
+        let words = [
+            self.tgid,
+            self.tid,
+            self.signal,
+            self.mask,
+            regs.rip,
+            regs.eflags,
+            regs.rax,
+            regs.rbx,
+            regs.rcx,
+            regs.rdx,
+            regs.rsi,
+            regs.rdi,
+            regs.rbp,
+            regs.r8,
+            regs.r9,
+            regs.r10,
+            regs.r11,
+            regs.r12,
+            regs.r13,
+            regs.r14,
+            regs.r15,
+        ];
+        let mut bytes = [0; BLOCK_SIZE];
+        for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
+            slot.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+/// Registers with which a program whose tracer has died goes on. An interrupted system call is issued
+/// again, since the kernel's own restart is out of reach then: a relative timeout starts anew.
+fn orphan_regs(regs: &UserRegs) -> UserRegs {
+    const ERESTARTSYS: i64 = -512;
+    const ERESTARTNOINTR: i64 = -513;
+    const ERESTARTNOHAND: i64 = -514;
+    const ERESTART_RESTARTBLOCK: i64 = -516;
+    match (regs.syscall_nr(), regs.syscall_result()) {
+        (Some(nr), ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK) => {
+            UserRegs {
+                rip: regs.rip - 2,
+                rax: nr,
+                ..*regs
+            }
+        }
+        _ => *regs,
+    }
+}
+
+/// Registers that play the ops in `ops..end`.
+pub(crate) fn play_regs(saved: &UserRegs, stub: u64, block: u64, ops: u64, end: u64) -> UserRegs {
+    UserRegs {
+        rip: stub,
+        rbx: ops,
+        rbp: end,
+        r15: block,
+        orig_rax: u64::MAX,
+        rax: 0,
+        ..*saved
+    }
+}
+
+/// Registers that issue one system call at `at` and recover from `block` if nobody is left to stop the
+/// thread behind it.
+pub(crate) fn single_regs(
+    saved: &UserRegs,
+    at: u64,
+    block: u64,
+    nr: usize,
+    args: [u64; 6],
+) -> UserRegs {
+    UserRegs {
+        r15: block,
+        ..saved.for_syscall(at, nr, args)
+    }
+}
+
+/// Address of the op at which a played tape has ended.
+pub(crate) fn ended_at(regs: &UserRegs) -> u64 {
+    regs.rbx
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stub_is_small_and_its_marks_lie_inside() {
+        let code = code();
+        assert!(code.len() < 320, "{} bytes", code.len());
+        assert!(end_offset() < single_offset());
+        let single = single_offset() as usize;
+        assert_eq!(&code[single..single + 2], &gelid_sys::arch::SYSCALL_INSN);
+        assert_eq!(
+            &code[end_offset() as usize - 2..end_offset() as usize],
+            &gelid_sys::arch::SYSCALL_INSN
+        );
+    }
+
+    #[test]
+    fn an_interrupted_call_is_issued_again() {
+        let regs = UserRegs {
+            rip: 100,
+            rax: (-516_i64) as u64,
+            orig_rax: 35,
+            ..UserRegs::default()
+        };
+        let back = orphan_regs(&regs);
+        assert_eq!((back.rip, back.rax), (98, 35));
+        let done = UserRegs {
+            rip: 100,
+            rax: 7,
+            orig_rax: 35,
+            ..UserRegs::default()
+        };
+        assert_eq!(orphan_regs(&done), done);
+    }
+}

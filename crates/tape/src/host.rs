@@ -1,0 +1,403 @@
+//! An address space that holds the stub and the room for tapes.
+
+use crate::arch::{self, BLOCK_SIZE};
+use crate::carrier::{Carrier, Identity, of};
+use crate::error::Error;
+use crate::tape::Tape;
+use gelid_sys::ptrace::Stopped;
+use gelid_sys::syscall::nr;
+use gelid_sys::vm::Mem;
+use gelid_sys::{Errno, PAGE_SIZE, Pid};
+use std::ops::Range;
+
+const PROT_READ: u64 = 1;
+const PROT_WRITE: u64 = 2;
+const PROT_EXEC: u64 = 4;
+const MAP_PRIVATE: u64 = 2;
+const MAP_FIXED: u64 = 0x10;
+const MAP_ANONYMOUS: u64 = 0x20;
+const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+
+/// What a host is made from, as seen from outside before anything is touched.
+#[derive(Clone, Debug, Default)]
+pub struct Ground {
+    /// Private executable mappings whose last page may have unused bytes, the vDSO first.
+    pub code: Vec<Range<u64>>,
+    /// Memory of the task that nobody will miss, used if no mapping can be made: a part of the stack's
+    /// mapping far below the stack pointer.
+    pub spare: Option<Range<u64>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Room {
+    Mapped,
+    Borrowed,
+}
+
+/// Where the stub and the tapes of one address space lie.
+///
+/// In a task that was seized the stub sits in the unused bytes behind the vDSO, which the task cannot
+/// lose: even its last act, giving the room for tapes back, can be recovered from if the tracer dies.
+/// In a task being restored it lies in a zone of its own, which is unmapped at the end.
+#[derive(Debug)]
+pub struct Host {
+    stub: u64,
+    single: u64,
+    /// Block used by lone calls: beside the stub, so that it outlives the room.
+    block: u64,
+    data: Range<u64>,
+    next: u64,
+    room: Room,
+    cave: Option<Range<u64>>,
+}
+
+/// A failed step of setting up, with the task as it was, unless it is gone.
+pub type Failed = (Error, Option<Stopped>);
+
+impl Host {
+    /// Puts a stub into the seized process of `task`, with room for tapes of `room` bytes in all, and
+    /// makes `task` its first carrier, with `first` bytes of that room.
+    ///
+    /// # Errors
+    ///
+    /// `NoCave`, `NoRoom`, or what the task refused; it is as it was then.
+    pub fn seized(
+        task: Stopped,
+        identity: Identity,
+        ground: &Ground,
+        room: usize,
+        first: usize,
+    ) -> Result<(Self, Carrier), Failed> {
+        let tid = task.pid();
+        let mem = match Mem::open(tid) {
+            Ok(mem) => mem,
+            Err(errno) => return Err((of(tid, "opening the memory", errno), Some(task))),
+        };
+        let Some(cave) = find_cave(&mem, &ground.code) else {
+            return Err((
+                Error::NoCave {
+                    tid,
+                    need: cave_len(),
+                },
+                Some(task),
+            ));
+        };
+        let stub = cave.start;
+        let block = stub + arch::code().len().next_multiple_of(16) as u64;
+        let carrier = Carrier::board(task, identity, stub, block, 0)
+            .map_err(|(error, task)| (error, Some(task)))?;
+        let mut host = Self {
+            stub,
+            single: stub + arch::single_offset(),
+            block,
+            data: 0..0,
+            next: 0,
+            room: Room::Mapped,
+            cave: Some(cave),
+        };
+        let mut carrier = carrier;
+        match host.move_in(&mem, &mut carrier, ground, room) {
+            Ok(()) => {
+                let region = host.take(first);
+                carrier.settle(region, first);
+                Ok((host, carrier))
+            }
+            Err(error) => {
+                // The stub's bytes were unused; that they are zero again is all there is to undo.
+                let _ = host.clear_cave(tid);
+                let task = match carrier.release() {
+                    Ok(task) => Some(task),
+                    Err((_, task)) => task,
+                };
+                Err((error, task))
+            }
+        }
+    }
+
+    fn move_in(
+        &mut self,
+        mem: &Mem,
+        carrier: &mut Carrier,
+        ground: &Ground,
+        room: usize,
+    ) -> Result<(), Error> {
+        let tid = carrier.tid();
+        let mut bytes = arch::code().to_vec();
+        bytes.resize((self.block - self.stub) as usize, 0);
+        bytes.extend_from_slice(&carrier.block().to_bytes());
+        mem.write(self.stub, &bytes)
+            .map_err(|errno| of(tid, "writing the stub", errno))?;
+        let room = room.next_multiple_of(PAGE_SIZE);
+        let args = [
+            0,
+            room as u64,
+            PROT_READ | PROT_WRITE,
+            MAP_PRIVATE | MAP_ANONYMOUS,
+            u64::MAX,
+            0,
+        ];
+        match carrier.lone_call(self.single, self.block, nr::mmap, args) {
+            Ok(at) => self.data = at..at + room as u64,
+            Err(Error::Call { errno, .. }) => match &ground.spare {
+                Some(spare) if spare.end - spare.start >= PAGE_SIZE as u64 => {
+                    self.data = spare.clone();
+                    self.room = Room::Borrowed;
+                }
+                _ => {
+                    return Err(Error::NoRoom {
+                        tid,
+                        need: room,
+                        errno,
+                    });
+                }
+            },
+            Err(error) => return Err(error),
+        }
+        self.next = self.data.start;
+        Ok(())
+    }
+
+    /// Maps a zone at `zone` in a task being restored, where nothing may be mapped yet, and puts stub
+    /// and room there. `syscall_at` is the address of a system call instruction outside the zone.
+    ///
+    /// # Errors
+    ///
+    /// What the task refused.
+    pub fn fresh(
+        task: Stopped,
+        identity: Identity,
+        zone: Range<u64>,
+        syscall_at: u64,
+        first: usize,
+    ) -> Result<(Self, Carrier), Failed> {
+        let tid = task.pid();
+        let stub = zone.start;
+        let data = zone.start + PAGE_SIZE as u64..zone.end;
+        let carrier = Carrier::board(task, identity, stub, data.start, 0)
+            .map_err(|(error, task)| (error, Some(task)))?;
+        let block = stub + arch::code().len().next_multiple_of(16) as u64;
+        let next = data.start;
+        let mut host = Self {
+            stub,
+            single: syscall_at,
+            block,
+            data,
+            next,
+            room: Room::Mapped,
+            cave: None,
+        };
+        let mut carrier = carrier;
+        match host.map_zone(&mut carrier, &zone) {
+            Ok(()) => {
+                let region = host.take(first);
+                carrier.settle(region, first);
+                Ok((host, carrier))
+            }
+            Err(error) => match carrier.release() {
+                Ok(task) => Err((error, Some(task))),
+                Err((_, task)) => Err((error, task)),
+            },
+        }
+        .inspect(|_| tracing::trace!(?tid, "zone mapped"))
+    }
+
+    fn map_zone(&mut self, carrier: &mut Carrier, zone: &Range<u64>) -> Result<(), Error> {
+        let tid = carrier.tid();
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+        let whole = [
+            zone.start,
+            zone.end - zone.start,
+            PROT_READ | PROT_WRITE,
+            flags,
+            u64::MAX,
+            0,
+        ];
+        carrier.lone_call(self.single, 0, nr::mmap, whole)?;
+        let page = PAGE_SIZE as u64;
+        let code = [
+            zone.start,
+            page,
+            PROT_READ | PROT_EXEC,
+            flags & !MAP_FIXED_NOREPLACE | MAP_FIXED,
+            u64::MAX,
+            0,
+        ];
+        carrier.lone_call(self.single, 0, nr::mmap, code)?;
+        let mem = Mem::open(tid).map_err(|errno| of(tid, "opening the memory", errno))?;
+        mem.write(self.stub, arch::code())
+            .map_err(|errno| of(tid, "writing the stub", errno))
+    }
+
+    /// The same places in a copy of the address space, as a forked child has it; nothing in it is taken.
+    #[must_use]
+    pub fn forked(&self) -> Self {
+        Self {
+            data: self.data.clone(),
+            next: self.data.start,
+            room: self.room.clone(),
+            cave: self.cave.clone(),
+            ..*self
+        }
+    }
+
+    /// Makes another thread of this address space a carrier with `room` bytes for tapes.
+    ///
+    /// # Errors
+    ///
+    /// `TooLong` if the host has no such room left, or what the task refused.
+    pub fn board(
+        &mut self,
+        task: Stopped,
+        identity: Identity,
+        room: usize,
+    ) -> Result<Carrier, Failed> {
+        let tid = task.pid();
+        if self.left() < room {
+            return Err((
+                Error::TooLong {
+                    tid,
+                    size: room,
+                    room: self.left(),
+                },
+                Some(task),
+            ));
+        }
+        let region = self.take(room);
+        Carrier::board(task, identity, self.stub, region, room)
+            .map_err(|(error, task)| (error, Some(task)))
+    }
+
+    /// Forgets which regions were given out after `keep` bytes: for batches of threads, one after another
+    /// in the same room. No carrier with a later region may play a tape again.
+    pub fn rewind(&mut self, keep: usize) {
+        self.next = self.data.start + (keep + BLOCK_SIZE).next_multiple_of(16) as u64;
+    }
+
+    /// Bytes of tape that another carrier can have.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        ((self.data.end - self.next) as usize).saturating_sub(BLOCK_SIZE + 16)
+    }
+
+    /// The range that tapes lie in.
+    #[must_use]
+    pub fn data(&self) -> &Range<u64> {
+        &self.data
+    }
+
+    /// Where lone system calls are issued.
+    #[must_use]
+    pub fn syscall_at(&self) -> u64 {
+        self.single
+    }
+
+    /// Tells that the instruction for lone calls has moved, with the vDSO that holds it.
+    pub fn set_syscall_at(&mut self, at: u64) {
+        self.single = at;
+    }
+
+    /// Bytes a region for tapes of `size` bytes takes in the room.
+    #[must_use]
+    pub fn region_size(size: usize) -> usize {
+        (BLOCK_SIZE + size).next_multiple_of(16)
+    }
+
+    fn take(&mut self, room: usize) -> u64 {
+        let region = self.next;
+        self.next += Self::region_size(room) as u64;
+        region
+    }
+
+    /// One system call by the carrier, without a tape. The block beside the stub must be the carrier's.
+    ///
+    /// # Errors
+    ///
+    /// `Call` with the errno, or what the task refused.
+    pub fn call(&self, carrier: &mut Carrier, nr: usize, args: [u64; 6]) -> Result<u64, Error> {
+        carrier.lone_call(self.single, self.block, nr, args)
+    }
+
+    /// Takes room and stub out of a seized process again, by its last carrier, which must be the one the
+    /// host was made with. Returns the task as it was.
+    ///
+    /// # Errors
+    ///
+    /// The error and the task; what could be undone is.
+    pub fn leave(self, mut carrier: Carrier) -> Result<Stopped, Failed> {
+        let unmapped = match self.room {
+            Room::Mapped => {
+                let args = [self.data.start, self.data.end - self.data.start, 0, 0, 0, 0];
+                self.call(&mut carrier, nr::munmap, args).map(drop)
+            }
+            Room::Borrowed => Ok(()),
+        };
+        let tid = carrier.tid();
+        let task = carrier.release()?;
+        match unmapped.and_then(|()| self.clear_cave(tid)) {
+            Ok(()) => Ok(task),
+            Err(error) => Err((error, Some(task))),
+        }
+    }
+
+    fn clear_cave(&self, tid: Pid) -> Result<(), Error> {
+        let Some(cave) = &self.cave else {
+            return Ok(());
+        };
+        let mem = Mem::open(tid).map_err(|errno| of(tid, "opening the memory", errno))?;
+        let zeros = vec![0; (cave.end - cave.start) as usize];
+        mem.write(cave.start, &zeros)
+            .map_err(|errno| of(tid, "clearing the stub", errno))
+    }
+}
+
+/// Plays one tape per carrier, all at the same time. Results come in the order of the carriers.
+///
+/// # Errors
+///
+/// The first error; the other tapes are waited for all the same.
+pub fn play_all<'a>(
+    work: impl IntoIterator<Item = (&'a mut Carrier, &'a Tape)>,
+) -> Result<Vec<crate::tape::Outcome>, Error> {
+    let mut started = Vec::new();
+    let mut first_error = None;
+    for (carrier, tape) in work {
+        match carrier.start(tape) {
+            Ok(()) => started.push(carrier),
+            Err(error) => {
+                first_error = Some(error);
+                break;
+            }
+        }
+    }
+    let mut outcomes = Vec::with_capacity(started.len());
+    for carrier in started {
+        match carrier.finish() {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    first_error.map_or(Ok(outcomes), Err)
+}
+
+fn cave_len() -> usize {
+    arch::code().len().next_multiple_of(16) + BLOCK_SIZE
+}
+
+/// Finds unused bytes at the end of a private executable mapping: the tail of its last page, all zero.
+fn find_cave(mem: &Mem, code: &[Range<u64>]) -> Option<Range<u64>> {
+    let need = cave_len();
+    let mut page = vec![0; PAGE_SIZE];
+    code.iter().find_map(|range| {
+        let last = range.end.checked_sub(PAGE_SIZE as u64)?;
+        if last < range.start || mem.read(last, &mut page) == Err(Errno::IO) {
+            return None;
+        }
+        let used = page
+            .iter()
+            .rposition(|&byte| byte != 0)
+            .map_or(0, |at| at + 1);
+        // A gap keeps a zero that belongs to the mapping's own contents, such as the end of a string.
+        let start = (used + 64).next_multiple_of(16);
+        (start + need <= PAGE_SIZE).then(|| last + start as u64..last + (start + need) as u64)
+    })
+}

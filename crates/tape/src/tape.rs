@@ -1,0 +1,246 @@
+//! The tape itself: ops and the data that their arguments point at, as plain values.
+
+use crate::arch::{OP_ARGS, OP_MUST, OP_RESULT, OP_SIZE};
+
+/// An argument of a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arg {
+    /// A number, or an address in the task.
+    Value(u64),
+    /// The address of a piece of the tape's own data.
+    Data(Data),
+    /// What an earlier op has returned.
+    Result(Op),
+}
+
+impl From<u64> for Arg {
+    fn from(value: u64) -> Self {
+        Self::Value(value)
+    }
+}
+
+impl From<i32> for Arg {
+    fn from(value: i32) -> Self {
+        Self::Value(value as i64 as u64)
+    }
+}
+
+impl From<Data> for Arg {
+    fn from(data: Data) -> Self {
+        Self::Data(data)
+    }
+}
+
+impl From<Op> for Arg {
+    fn from(op: Op) -> Self {
+        Self::Result(op)
+    }
+}
+
+/// A piece of a tape's data: offset and length in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Data {
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
+}
+
+/// An op of a tape, by its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Op(pub(crate) usize);
+
+#[derive(Clone, Debug)]
+struct Call {
+    nr: usize,
+    args: [Arg; 6],
+    must: bool,
+}
+
+/// A batch of system calls, in order, with the bytes that they read and write.
+#[derive(Clone, Debug, Default)]
+pub struct Tape {
+    calls: Vec<Call>,
+    data: Vec<u8>,
+}
+
+/// A tape laid out for one place in a task's memory.
+pub(crate) struct Image {
+    /// Ops, then data.
+    pub(crate) bytes: Vec<u8>,
+    /// Bytes of the ops.
+    pub(crate) ops_len: usize,
+}
+
+impl Tape {
+    /// An empty tape.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of ops.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// True without any op.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Bytes the tape takes in the task's memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.calls.len() * OP_SIZE + self.data.len()
+    }
+
+    /// Number of the system call at `op`.
+    #[must_use]
+    pub fn nr(&self, op: Op) -> usize {
+        self.calls[op.0].nr
+    }
+
+    /// Appends a system call whose failure does not end the tape.
+    pub fn call<const N: usize>(&mut self, nr: usize, args: [Arg; N]) -> Op {
+        self.push(nr, &args, false)
+    }
+
+    /// Appends a system call whose failure ends the tape.
+    pub fn must<const N: usize>(&mut self, nr: usize, args: [Arg; N]) -> Op {
+        self.push(nr, &args, true)
+    }
+
+    fn push(&mut self, nr: usize, given: &[Arg], must: bool) -> Op {
+        let mut args = [Arg::Value(0); 6];
+        for (slot, arg) in args.iter_mut().zip(given) {
+            *slot = *arg;
+        }
+        self.calls.push(Call { nr, args, must });
+        Op(self.calls.len() - 1)
+    }
+
+    /// Adds bytes for arguments to point at, aligned to 16.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Data {
+        let data = self.space(bytes.len());
+        self.data[data.offset..data.offset + data.len].copy_from_slice(bytes);
+        data
+    }
+
+    /// Adds `len` zero bytes for the kernel to write to, aligned to 16.
+    pub fn space(&mut self, len: usize) -> Data {
+        let offset = self.data.len().next_multiple_of(16);
+        self.data.resize(offset + len, 0);
+        Data { offset, len }
+    }
+
+    /// Lays the tape out for address `at`. A result that two later ops want is copied to the last of
+    /// them by the op itself; the format has one such pointer an op.
+    pub(crate) fn lay_out(&self, at: u64) -> Image {
+        let ops_len = self.calls.len() * OP_SIZE;
+        let data_at = at + ops_len as u64;
+        let mut words: Vec<[u64; OP_SIZE / 8]> = vec![[0; OP_SIZE / 8]; self.calls.len()];
+        for (index, call) in self.calls.iter().enumerate() {
+            words[index][0] = call.nr as u64;
+            words[index][9] = if call.must { OP_MUST } else { 0 };
+            for (slot, arg) in call.args.iter().enumerate() {
+                match *arg {
+                    Arg::Value(value) => words[index][1 + slot] = value,
+                    Arg::Data(data) => words[index][1 + slot] = data_at + data.offset as u64,
+                    Arg::Result(from) => {
+                        debug_assert!(
+                            from.0 < index && words[from.0][8] == 0,
+                            "one reader, later on"
+                        );
+                        words[from.0][8] = at + (index * OP_SIZE + OP_ARGS + slot * 8) as u64;
+                    }
+                }
+            }
+        }
+        let mut bytes = Vec::with_capacity(ops_len + self.data.len());
+        bytes.extend(words.iter().flatten().flat_map(|word| word.to_ne_bytes()));
+        bytes.extend_from_slice(&self.data);
+        Image { bytes, ops_len }
+    }
+}
+
+/// What a tape has left behind: results and data.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) ops_len: usize,
+    /// Ops that were played; the last of them has failed if this is less than the tape is long.
+    pub(crate) played: usize,
+    /// The op that ended the tape by failing.
+    pub(crate) failed: Option<Op>,
+}
+
+impl Outcome {
+    /// What the op returned: a negative errno on failure. An op that was not played gives 0.
+    #[must_use]
+    pub fn result(&self, op: Op) -> i64 {
+        let at = op.0 * OP_SIZE + OP_RESULT;
+        let mut word = [0; 8];
+        word.copy_from_slice(&self.bytes[at..at + 8]);
+        i64::from_ne_bytes(word)
+    }
+
+    /// What the op returned.
+    ///
+    /// # Errors
+    ///
+    /// The errno with which the call failed.
+    pub fn ok(&self, op: Op) -> rustix::io::Result<u64> {
+        match self.result(op) {
+            raw @ -4095..=-1 => Err(rustix::io::Errno::from_raw_os_error(-raw as i32)),
+            value => Ok(value as u64),
+        }
+    }
+
+    /// A piece of the tape's data as the calls have left it.
+    #[must_use]
+    pub fn data(&self, data: Data) -> &[u8] {
+        let at = self.ops_len + data.offset;
+        &self.bytes[at..at + data.len]
+    }
+
+    /// Ops that were played.
+    #[must_use]
+    pub fn played(&self) -> usize {
+        self.played
+    }
+
+    /// The op that had to succeed and did not, if any, with its errno.
+    #[must_use]
+    pub fn failure(&self) -> Option<(Op, rustix::io::Errno)> {
+        let op = self.failed?;
+        let raw = self.result(op);
+        Some((op, rustix::io::Errno::from_raw_os_error(-raw as i32)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_aligned_and_addressed_behind_the_ops() {
+        let mut tape = Tape::new();
+        let path = tape.bytes(b"/tmp\0");
+        let out = tape.space(8);
+        let open = tape.must(2, [path.into(), Arg::Value(0)]);
+        tape.call(3, [open.into(), out.into()]);
+        let image = tape.lay_out(0x1000);
+        assert_eq!(image.ops_len, 2 * OP_SIZE);
+        assert_eq!(image.bytes.len(), tape.size());
+        let word = |at: usize| u64::from_ne_bytes(image.bytes[at..at + 8].try_into().unwrap());
+        assert_eq!(word(8), 0x1000 + 160);
+        assert_eq!(
+            word(64),
+            0x1000 + 80 + 8,
+            "the result of the first goes to the second's argument"
+        );
+        assert_eq!(word(80 + 16), 0x1000 + 160 + 16);
+        assert_eq!((word(72), word(80 + 72)), (OP_MUST, 0));
+    }
+}
