@@ -1,0 +1,4 @@
+//! Manifests.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| gelid_fuzz::manifest(input));

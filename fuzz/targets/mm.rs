@@ -1,0 +1,4 @@
+//! Records of address spaces.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| gelid_fuzz::records(gelid_image::ImageKind::Mm, input));
