@@ -103,11 +103,25 @@ impl Engine {
     ///
     /// A build that fails, or `GELID_BIN` naming nothing.
     pub fn find() -> Result<Self> {
-        let program = match std::env::var_os("GELID_BIN") {
-            Some(path) => PathBuf::from(path),
-            None => build()?.join("gelid"),
-        };
-        let program = fs::canonicalize(&program).with_context(|| program.display().to_string())?;
+        match std::env::var_os("GELID_BIN") {
+            Some(path) => Self::at(Path::new(&path)),
+            None => Self::at(&build()?.join("gelid")),
+        }
+    }
+
+    /// CRIU, if `GELID_CRIU` names its executable.
+    #[must_use]
+    pub fn criu() -> Option<Self> {
+        let path = std::env::var_os("GELID_CRIU")?;
+        let engine = Self::at(Path::new(&path)).ok()?;
+        Some(Self {
+            criu: true,
+            ..engine
+        })
+    }
+
+    fn at(path: &Path) -> Result<Self> {
+        let program = fs::canonicalize(path).with_context(|| path.display().to_string())?;
         let criu = program.file_name().is_some_and(|name| name == "criu");
         Ok(Self { program, criu })
     }

@@ -194,7 +194,7 @@ fn tells(path: &Path) -> bool {
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
-    let worth = name == "log" || name == "result" || name.starts_with("fail.");
+    let worth = name == "log" || name.starts_with("fail.");
     worth && fs::metadata(path).is_ok_and(|data| data.len() > 0)
 }
 

@@ -27,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod case;
 mod compare;
 mod directory;
 mod engine;
@@ -35,10 +36,11 @@ mod mode;
 mod process;
 mod snapshot;
 
+pub use case::{Case, Verdict};
 pub use compare::{compare, diff};
 pub use directory::DirectoryState;
 pub use engine::{Engine, Outcome, Running};
 pub use guest::{Guest, Started};
-pub use mode::{Case, Mode, Verdict, rounds};
+pub use mode::{Mode, rounds};
 pub use process::{Tree, adopt_orphans, build, output, succeeds};
 pub use snapshot::{Facts, Snapshot, TaskFacts};

@@ -9,6 +9,7 @@ mod advice;
 mod anon;
 mod attributes;
 mod blocked;
+mod cramped;
 mod credentials;
 mod descriptors;
 mod mapped;
@@ -41,6 +42,7 @@ const OBJECTS: &[&[Entry]] = &[
     anon::GUESTS,
     attributes::GUESTS,
     blocked::GUESTS,
+    cramped::GUESTS,
     credentials::GUESTS,
     descriptors::GUESTS,
     mapped::GUESTS,

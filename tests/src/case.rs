@@ -1,0 +1,240 @@
+//! A guest, what to know about it, and its way through a mode.
+
+use crate::compare::compare;
+use crate::directory::DirectoryState;
+use crate::engine::Engine;
+use crate::guest::{Guest, Started};
+use crate::mode::{Mode, rounds};
+use crate::snapshot::Snapshot;
+use anyhow::{Result, bail, ensure};
+use std::time::Duration;
+
+/// A tree that was killed must be gone by then.
+const DEATH: Duration = Duration::from_secs(20);
+
+/// A guest and what to know about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// The name of the test.
+    pub name: &'static str,
+    /// What `gelid-guest` is to run.
+    pub guest: &'static str,
+    /// Its arguments; `{dir}` stands for its folder.
+    pub args: &'static [&'static str],
+    /// Files to be put in its folder first: name and text.
+    pub files: &'static [(&'static str, &'static str)],
+    /// Processes come and go in it, so that `/proc` cannot be compared.
+    pub moving: bool,
+    /// Modes that make no sense for it.
+    pub without: &'static [Mode],
+    /// Facts that it changes itself all the time; see [`Snapshot::without`].
+    pub ignore: &'static [&'static str],
+    /// Options of both commands.
+    pub options: &'static [&'static str],
+    /// Options of the dump alone.
+    pub dump_options: &'static [&'static str],
+    /// For how long it stays dead.
+    pub pause: Duration,
+    /// A part of the message by which its dump is refused; the guest must go on as if nothing had been.
+    pub refused: Option<&'static str>,
+}
+
+/// What came of a test that did not fail.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything was as it should be.
+    Passed,
+    /// This machine cannot run it, for this reason.
+    Skipped(String),
+}
+
+impl Case {
+    /// A guest without arguments or peculiarities.
+    #[must_use]
+    pub const fn new(guest: &'static str) -> Self {
+        Self {
+            name: guest,
+            guest,
+            args: &[],
+            files: &[],
+            moving: false,
+            without: &[],
+            ignore: &[],
+            options: &[],
+            dump_options: &[],
+            pause: Duration::ZERO,
+            refused: None,
+        }
+    }
+
+    /// Modes in which it is run.
+    pub fn modes(&self) -> impl Iterator<Item = Mode> {
+        // How the images would be written makes no difference to a refusal.
+        let fits = |mode: &Mode| self.refused.is_none() || [Mode::None, Mode::Raw].contains(mode);
+        Mode::all()
+            .iter()
+            .copied()
+            .filter(move |mode| !self.without.contains(mode) && fits(mode))
+    }
+
+    /// Runs the guest through a mode.
+    ///
+    /// # Errors
+    ///
+    /// A failed command, differences in `/proc`, or what the guest found wrong.
+    pub fn run(&self, mode: Mode) -> Result<Verdict> {
+        let (dumper, restorer) = match mode {
+            Mode::None => return self.started(Guest::check),
+            mode => mode.engines()?,
+        };
+        if dumper.is_criu() && mode == Mode::Zstd {
+            return Ok(Verdict::Skipped("CRIU has no zstd".into()));
+        }
+        self.started(|guest| {
+            let journey = Journey {
+                case: self,
+                mode,
+                dumper,
+                restorer,
+                guest,
+                findings: Vec::new(),
+            };
+            match (self.refused, mode) {
+                (Some(reason), _) => journey.refusal(reason),
+                (None, Mode::Running) => journey.leave_running(),
+                (None, Mode::Rounds) => journey.go_round(rounds()),
+                (None, _) => journey.go_round(1),
+            }
+        })
+    }
+
+    /// Starts the guest and does something with it, unless it cannot run here.
+    fn started(&self, test: impl FnOnce(&mut Guest) -> Result<()>) -> Result<Verdict> {
+        match Guest::start(self.guest, self.args, self.files)? {
+            Started::Skip(reason) => Ok(Verdict::Skipped(reason)),
+            Started::Ready(mut guest) => test(&mut guest).map(|()| Verdict::Passed),
+        }
+    }
+}
+
+/// A guest on its way.
+struct Journey<'a> {
+    case: &'a Case,
+    mode: Mode,
+    dumper: Engine,
+    restorer: Engine,
+    guest: &'a mut Guest,
+    /// What `/proc` showed differently; the guest is asked all the same.
+    findings: Vec<String>,
+}
+
+impl Journey<'_> {
+    /// Dumps, deaths and restores; then the guest has the word.
+    fn go_round(mut self, count: usize) -> Result<()> {
+        for round in 0..count {
+            let images = self.guest.images(&format!("images-{round}"));
+            let before = self.look()?;
+            self.dump(&images)?.expect("dump")?;
+            self.guest.tree.await_death(DEATH)?;
+            std::thread::sleep(self.case.pause);
+            self.restore(&images)?;
+            self.same(&before, "after the restore")?;
+        }
+        let verdict = self.guest.check();
+        self.close(verdict)
+    }
+
+    fn leave_running(mut self) -> Result<()> {
+        let images = self.guest.images("images");
+        let before = self.look()?;
+        self.dump(&images)?.expect("dump")?;
+        self.same(&before, "after a dump that left it running")?;
+        let files = DirectoryState::save(&self.guest.path())?;
+        let original = self.guest.check();
+        original.map_err(|error| error.context("the original"))?;
+        files.put_back()?;
+        self.restore(&images)?;
+        self.same(&before, "after the restore")?;
+        let verdict = self.guest.check();
+        self.close(verdict)
+    }
+
+    /// The dump must fail with its reason, and leave no trace.
+    fn refusal(mut self, reason: &str) -> Result<()> {
+        let images = self.guest.images("images");
+        let before = self.look()?;
+        let outcome = self.dump(&images)?;
+        if outcome.ok() {
+            bail!("the dump was to be refused because of {reason:?}, and succeeded");
+        }
+        let text = format!("{}{}", outcome.output, outcome.log);
+        ensure!(
+            self.dumper.is_criu() || text.contains(reason),
+            "the dump was to be refused because of {reason:?}, and said:\n{text}"
+        );
+        ensure!(
+            !images.join("inventory.img").exists(),
+            "a refused dump left images behind"
+        );
+        self.same(&before, "after a refused dump")?;
+        let verdict = self.guest.check();
+        self.close(verdict)
+    }
+
+    fn dump(&self, images: &std::path::Path) -> Result<crate::engine::Outcome> {
+        let mut words = self.mode.options(&self.dumper);
+        words.extend(self.case.options);
+        words.extend(self.case.dump_options);
+        self.dumper.dump(self.guest.tree.root(), images, &words)
+    }
+
+    fn restore(&self, images: &std::path::Path) -> Result<()> {
+        let outcome = self.restorer.restore(images, self.case.options)?;
+        outcome.expect("restore")
+    }
+
+    /// The tree as `/proc` shows it, without what changes anyway. Of images that CRIU wrote or restores,
+    /// only what the guest says counts.
+    fn look(&mut self) -> Result<Snapshot> {
+        if self.case.moving || [Mode::ToCriu, Mode::FromCriu].contains(&self.mode) {
+            self.guest.tree.look();
+            return Ok(Snapshot::default());
+        }
+        let snapshot = self.guest.snapshot(self.restorer.passing_flags())?;
+        Ok(snapshot.without(self.case.ignore))
+    }
+
+    /// Notes what differs from before.
+    fn same(&mut self, before: &Snapshot, when: &str) -> Result<()> {
+        let differences = compare(before, &self.look()?);
+        if !differences.is_empty() {
+            let count = differences.len();
+            self.findings.push(format!(
+                "{count} differences {when}:\n  {}",
+                shortened(&differences)
+            ));
+        }
+        Ok(())
+    }
+
+    /// The guest's verdict and the findings together.
+    fn close(self, verdict: Result<()>) -> Result<()> {
+        let mut parts = self.findings;
+        match verdict {
+            Ok(()) if parts.is_empty() => return Ok(()),
+            Ok(()) => parts.push("the guest itself is content".into()),
+            Err(error) => parts.push(format!("{error:#}")),
+        }
+        bail!("{}", parts.join("\n"))
+    }
+}
+
+/// The first differences, and how many more there are.
+fn shortened(lines: &[String]) -> String {
+    const MOST: usize = 20;
+    let mut shown = lines[..lines.len().min(MOST)].to_vec();
+    if lines.len() > MOST {
+        shown.push(format!("and {} more", lines.len() - MOST));
+    }
+    shown.join("\n  ")
+}
