@@ -36,6 +36,7 @@ impl Args {
         report.step("clippy", |_| clippy());
         if !self.quick {
             report.step("deny", |_| deny::check());
+            report.step("documentation", |_| documentation());
             report.step("tests", |tests| unit_and_integration(tests, None));
             report.step("bench smoke", |_| bench::smoke());
             report.step("fuzz smoke", |_| fuzz::targets(FUZZ_SECONDS, ""));
@@ -60,6 +61,21 @@ fn clippy() -> Result<()> {
         "--deny",
         "warnings",
     ]))
+}
+
+/// Every link of the documentation leads somewhere.
+fn documentation() -> Result<()> {
+    run(workspace::cargo()
+        .args([
+            "doc",
+            "--quiet",
+            "--workspace",
+            "--no-deps",
+            "--locked",
+            "--exclude",
+            "gelid",
+        ])
+        .env("RUSTDOCFLAGS", "--deny warnings"))
 }
 
 /// Unit tests, examples in the documentation, and the integration tests that freeze real programs.
@@ -125,7 +141,7 @@ impl Report {
         let mut seconds = 0.0;
         for (name, time, done) in &self.steps {
             let word = if done.is_ok() { "ok" } else { "FAILED" };
-            println!("{name:<12} {word:<6} {:>7.1} s", time.as_secs_f64());
+            println!("{name:<13} {word:<6} {:>7.1} s", time.as_secs_f64());
             seconds += time.as_secs_f64();
             if done.is_err() {
                 failed.push(*name);
