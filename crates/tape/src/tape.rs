@@ -60,6 +60,8 @@ struct Call {
 pub struct Tape {
     calls: Vec<Call>,
     data: Vec<u8>,
+    /// Offsets in the data where the address of another piece goes.
+    links: Vec<(usize, Data)>,
 }
 
 /// A tape laid out for one place in a task's memory.
@@ -134,6 +136,13 @@ impl Tape {
         Data { offset, len }
     }
 
+    /// Puts the address of `to` into the eight bytes at `offset` of `from`, for structures that point at
+    /// others.
+    pub fn link(&mut self, from: Data, offset: usize, to: Data) {
+        debug_assert!(offset + 8 <= from.len, "inside the piece");
+        self.links.push((from.offset + offset, to));
+    }
+
     /// Lays the tape out for address `at`. A result that two later ops want is copied to the last of
     /// them by the op itself; the format has one such pointer an op.
     pub(crate) fn lay_out(&self, at: u64) -> Image {
@@ -160,6 +169,10 @@ impl Tape {
         let mut bytes = Vec::with_capacity(ops_len + self.data.len());
         bytes.extend(words.iter().flatten().flat_map(|word| word.to_ne_bytes()));
         bytes.extend_from_slice(&self.data);
+        for (offset, to) in &self.links {
+            let address = data_at + to.offset as u64;
+            bytes[ops_len + offset..ops_len + offset + 8].copy_from_slice(&address.to_ne_bytes());
+        }
         Image { bytes, ops_len }
     }
 }
@@ -228,6 +241,7 @@ mod tests {
         let mut tape = Tape::new();
         let path = tape.bytes(b"/tmp\0");
         let out = tape.space(8);
+        tape.link(out, 0, path);
         let open = tape.must(2, [path.into(), Arg::Value(0)]);
         tape.call(3, [open.into(), out.into()]);
         let image = tape.lay_out(0x1000);
@@ -242,5 +256,6 @@ mod tests {
         );
         assert_eq!(word(80 + 16), 0x1000 + 160 + 16);
         assert_eq!((word(72), word(80 + 72)), (OP_MUST, 0));
+        assert_eq!(word(160 + 16), 0x1000 + 160, "a link");
     }
 }
