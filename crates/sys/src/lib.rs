@@ -16,6 +16,7 @@
 
 pub mod arch;
 pub mod clone;
+pub mod fown;
 pub mod kcmp;
 pub mod madvise;
 pub mod map;

@@ -6,11 +6,16 @@
 //! other programs that is no protection: lock image directories, or read what may change.
 
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr::null_mut;
 
 use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use crate::PAGE_SIZE;
+use crate::procmap::Query;
 
 fn errno(error: std::io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::INVAL)
@@ -49,6 +54,58 @@ impl Deref for Anonymous {
 impl DerefMut for Anonymous {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.0
+    }
+}
+
+/// Makes memory that tasks can share, as `mmap` with `MAP_SHARED | MAP_ANONYMOUS` does, and opens it for
+/// reading and writing. Mapped again it is called `/dev/zero (deleted)` in `maps`, like that memory, which a
+/// memfd is not. Close-on-exec.
+///
+/// `huge` is the kind of huge pages, as the bits that `MAP_HUGETLB` takes beside it (0 is the default size).
+///
+/// # Errors
+///
+/// `EINVAL` for no bytes, `ENOMEM` for too many, `EPERM` without the right to open `/proc/self/map_files`
+/// (`CAP_CHECKPOINT_RESTORE`).
+pub fn shared_anonymous(len: usize, huge: Option<u32>) -> Result<OwnedFd> {
+    let mut flags = MapFlags::SHARED;
+    if let Some(kind) = huge {
+        flags |= MapFlags::HUGETLB | MapFlags::from_bits_retain(kind);
+    }
+    let prot = ProtFlags::empty();
+    // SAFETY: a new mapping where nothing is; nothing of Rust's lies in it, and it is gone on return.
+    let map = unsafe { mmap_anonymous(null_mut(), len, prot, flags) };
+    // Memory that was reserved for nobody is not charged.
+    let map = match map {
+        // SAFETY: as above.
+        Err(Errno::NOMEM) if huge.is_none() => unsafe {
+            mmap_anonymous(null_mut(), len, prot, flags | MapFlags::NORESERVE)
+        },
+        map => map,
+    }?;
+    let start = map as usize;
+    let opened = extent(start, len, huge.is_some()).and_then(|end| {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let name = format!("/proc/self/map_files/{start:x}-{end:x}");
+        let opened = rustix::fs::open(name, flags, Mode::empty());
+        Ok((opened, end - start))
+    });
+    let (opened, mapped) = opened.unwrap_or_else(|errno| (Err(errno), len));
+    // SAFETY: this mapping was made above, and nothing refers to it.
+    unsafe { munmap(map, mapped) }?;
+    opened
+}
+
+/// Where the mapping of `len` bytes at `start` ends. Only the kernel knows how large huge pages are.
+fn extent(start: usize, len: usize, huge: bool) -> Result<usize> {
+    if !huge {
+        return Ok(start + len.next_multiple_of(PAGE_SIZE));
+    }
+    let maps = OFlags::RDONLY | OFlags::CLOEXEC;
+    let maps = rustix::fs::open("/proc/self/maps", maps, Mode::empty())?;
+    match Query::new(maps).next_from(start as u64)? {
+        Some(found) => Ok(found.map.end as usize),
+        None => Err(Errno::NOENT),
     }
 }
 
@@ -158,6 +215,31 @@ mod tests {
         map[5000] = 7;
         assert_eq!(map[5000], 7);
         assert_eq!(Anonymous::new(0).err(), Some(Errno::INVAL));
+    }
+
+    #[test]
+    fn shared_memory_is_called_as_such() {
+        let memory = shared_anonymous(3 * PAGE_SIZE + 1, None).unwrap();
+        assert_eq!(
+            rustix::fs::fstat(&memory).unwrap().st_size,
+            4 * PAGE_SIZE as i64
+        );
+        let link = format!("/proc/self/fd/{}", memory.as_raw_fd());
+        let name = std::fs::read_link(link).unwrap();
+        assert_eq!(name.to_str(), Some("/dev/zero (deleted)"));
+        rustix::io::pwrite(&memory, b"kept", 5000).unwrap();
+        let mut read = [0; 4];
+        rustix::io::pread(&memory, &mut read, 5000).unwrap();
+        assert_eq!(&read, b"kept");
+        assert_eq!(shared_anonymous(0, None).err(), Some(Errno::INVAL));
+        assert_eq!(shared_anonymous(1 << 60, None).err(), Some(Errno::NOMEM));
+        // Where there are no huge pages, nothing is left behind.
+        let before = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let huge = shared_anonymous(1, Some(0));
+        assert!(matches!(huge, Ok(_) | Err(Errno::NOMEM)));
+        let after = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let named = |maps: &str| maps.matches("/anon_hugepage").count();
+        assert_eq!(named(&before), named(&after));
     }
 
     #[test]
