@@ -34,6 +34,9 @@ pub struct CloneArgs {
 const _: () = assert!(size_of::<CloneArgs>() == 88);
 
 impl CloneArgs {
+    /// Offset of the address of the pids wanted.
+    pub const SET_TID: usize = std::mem::offset_of!(Self, set_tid);
+
     /// The bytes handed to the kernel.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 88] {

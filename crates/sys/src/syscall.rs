@@ -26,6 +26,13 @@ pub(crate) fn last() -> Errno {
     Errno::from_raw_os_error(raw)
 }
 
+/// Name of one of the system calls in [`nr`], for messages.
+#[must_use]
+pub fn name(number: usize) -> Option<&'static str> {
+    let found = nr::NAMES.iter().find(|(nr, _)| *nr == number);
+    found.map(|(_, name)| *name)
+}
+
 /// Numbers of the system calls that gelid writes on tapes, from the kernel's table for this machine.
 pub mod nr {
     #![expect(
@@ -37,6 +44,8 @@ pub mod nr {
         ($($name:ident = $libc:ident;)*) => {
             $(#[doc = concat!("`", stringify!($name), "(2)`")]
             pub const $name: usize = libc::$libc as usize;)*
+
+            pub(super) const NAMES: &[(usize, &str)] = &[$(($name, stringify!($name)),)*];
         };
     }
 
