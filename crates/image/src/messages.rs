@@ -17,6 +17,7 @@ mod cgroup;
 mod core;
 mod core_aarch64;
 mod core_arm;
+mod core_gelid;
 mod core_loongarch64;
 mod core_mips;
 mod core_ppc64;
@@ -91,6 +92,7 @@ pub use self::cgroup::*;
 pub use self::core::*;
 pub use self::core_aarch64::*;
 pub use self::core_arm::*;
+pub use self::core_gelid::*;
 pub use self::core_loongarch64::*;
 pub use self::core_mips::*;
 pub use self::core_ppc64::*;
@@ -201,6 +203,11 @@ pub fn all_schemas() -> Vec<&'static crate::Schema> {
         of::<FownEntry>(),
         of::<FsEntry>(),
         of::<GhostChunkEntry>(),
+        of::<GelidRestartEntry>(),
+        of::<GelidSchedEntry>(),
+        of::<GelidTaskEntry>(),
+        of::<GelidThreadEntry>(),
+        of::<GelidXsaveEntry>(),
         of::<GhostFileEntry>(),
         of::<InetSkEntry>(),
         of::<InotifyFileEntry>(),

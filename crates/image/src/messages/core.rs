@@ -1,9 +1,9 @@
 //! Tasks and threads (section 7).
 
 use super::{
-    CredsEntry, RlimitEntry, RseqEntry, SaEntry, SignalQueueEntry, TaskTimersEntry,
-    ThreadInfoAarch64, ThreadInfoArm, ThreadInfoLoongarch64, ThreadInfoMips, ThreadInfoPpc64,
-    ThreadInfoRiscv64, ThreadInfoS390, ThreadInfoX86,
+    CredsEntry, GelidTaskEntry, GelidThreadEntry, RlimitEntry, RseqEntry, SaEntry,
+    SignalQueueEntry, TaskTimersEntry, ThreadInfoAarch64, ThreadInfoArm, ThreadInfoLoongarch64,
+    ThreadInfoMips, ThreadInfoPpc64, ThreadInfoRiscv64, ThreadInfoS390, ThreadInfoX86,
 };
 
 enumerations! {
@@ -163,6 +163,8 @@ messages! {
         optional message RseqEntry rseq_entry = 15;
         /// Cgroup set of the thread; absent for unprivileged dumps.
         optional uint32 cg_set = 16;
+        /// gelid's own; CRIU skips it.
+        optional message GelidThreadEntry gelid = 1000;
     }
 
     /// Resource limits, `getrlimit(2)`. Section 7.2.

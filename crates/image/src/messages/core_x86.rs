@@ -1,5 +1,7 @@
 //! Machine state on x86 (section 7.4).
 
+use super::GelidXsaveEntry;
+
 enumerations! {
     /// Width of the registers.
     enumeration UserX86RegsMode = "user_x86_regs_mode" {
@@ -100,6 +102,8 @@ messages! {
         /// 11 | `cet`, `ssp`: user shadow stack control and pointer; present if the CPU has shadow
         /// stacks, zeros if unused.
         optional message UserX86CetEntry cet = 9;
+        /// gelid's own; CRIU skips it. Components in use beyond those above.
+        repeated message GelidXsaveEntry gelid = 1000;
     }
 
     /// FPU state: the 512-byte FXSAVE image in pieces, and what XSAVE adds. Section 7.4.

@@ -91,3 +91,69 @@ impl UserRegs {
         }
     }
 }
+
+/// Number of the system call by which the kernel goes on with an interrupted one (`restart_syscall(2)`).
+pub const NR_RESTART_SYSCALL: u64 = libc::SYS_restart_syscall as u64;
+
+/// Where a component of the extended state lies in an XSAVE area of the standard format, which is what
+/// [`NT_X86_XSTATE`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XComponent {
+    /// Bytes from the start of the area.
+    pub offset: usize,
+    /// Bytes.
+    pub size: usize,
+}
+
+/// The user components (2 and up) of the extended state that this processor has, as a mask.
+#[must_use]
+pub fn xstate_supported() -> u64 {
+    let leaf = cpuid(0, 0);
+    if leaf.0 < XSTATE_LEAF || cpuid(1, 0).2 & 1 << 27 == 0 {
+        return 0;
+    }
+    let (low, _, _, high) = cpuid(XSTATE_LEAF, 0);
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// The place of user component `number` (2 to 62), `None` if this processor does not have it.
+#[must_use]
+pub fn xcomponent(number: u32) -> Option<XComponent> {
+    if !(2..63).contains(&number) || xstate_supported() & 1 << number == 0 {
+        return None;
+    }
+    let (size, offset, _, _) = cpuid(XSTATE_LEAF, number);
+    (size > 0 && offset > 0).then_some(XComponent {
+        offset: offset as usize,
+        size: size as usize,
+    })
+}
+
+const XSTATE_LEAF: u32 = 0xd;
+
+/// `eax`, `ebx`, `ecx`, `edx` of a leaf of `cpuid`.
+fn cpuid(leaf: u32, sub: u32) -> (u32, u32, u32, u32) {
+    #[expect(unused_unsafe, reason = "the function was unsafe before Rust 1.94")]
+    // SAFETY: every 64-bit processor has the instruction, which changes nothing.
+    let found = unsafe { std::arch::x86_64::__cpuid_count(leaf, sub) };
+    (found.eax, found.ebx, found.ecx, found.edx)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_lie_behind_the_header() {
+        let supported = xstate_supported();
+        for number in 0..64 {
+            match xcomponent(number) {
+                Some(found) => {
+                    assert!(supported & 1 << number != 0);
+                    assert!(found.offset >= 576 && found.size <= 1 << 16, "{found:?}");
+                }
+                None => assert!(number < 2 || number > 62 || supported & 1 << number == 0),
+            }
+        }
+    }
+}

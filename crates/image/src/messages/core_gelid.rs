@@ -1,0 +1,72 @@
+//! What gelid records of tasks and threads beyond the published format.
+//!
+//! All of it hangs on field 1000 of a published message. Readers that do not know the number skip it, as
+//! protobuf demands, and restore the rest.
+
+messages! {
+    /// Process part. Field 1000 of `task_core_entry`.
+    message GelidTaskEntry = "gelid_task_entry" {
+        /// `/proc/PID/coredump_filter`, unless it is the default.
+        optional uint64 coredump_filter = 1 as hex;
+        /// `PR_SET_MDWE`, if any bit is set.
+        optional uint32 mdwe = 2 as hex;
+        /// `PR_SET_MEMORY_MERGE`, if on.
+        optional bool memory_merge = 3;
+    }
+
+    /// Thread part. Field 1000 of `thread_core_entry`.
+    message GelidThreadEntry = "gelid_thread_entry" {
+        /// Execution domain and flags, `personality(2)`, if not 0.
+        optional uint32 personality = 1 as hex;
+        /// Processors the thread may run on, bit n of word m is processor 64m+n; absent if those are all.
+        repeated uint64 affinity = 2 as hex;
+        /// `ioprio_set(2)`: class << 13 | level; absent if it follows from the nice value.
+        optional uint32 ioprio = 3 as hex;
+        /// `PR_SET_TIMERSLACK`, nanoseconds; absent for the kernel's default of 50000.
+        optional uint64 timer_slack = 4;
+        /// What `sched_setattr(2)` knows beyond policy, nice value and priority.
+        optional message GelidSchedEntry sched = 5;
+        /// `PR_SET_TSC`, if reading the time stamp counter is forbidden.
+        optional uint32 tsc = 6;
+        /// `PR_SET_IO_FLUSHER`, if on.
+        optional bool io_flusher = 7;
+        /// `PR_MCE_KILL` policy, if not the default: 0 late, 1 early.
+        optional uint32 mce_kill = 8;
+        /// The system call the thread was in, with what was left of its time.
+        optional message GelidRestartEntry restart = 9;
+    }
+
+    /// Scheduling parameters, `sched_setattr(2)`.
+    message GelidSchedEntry = "gelid_sched_entry" {
+        /// `SCHED_FLAG_*` without reset-on-fork.
+        required uint64 flags = 1 as hex;
+        /// Nanoseconds.
+        required uint64 runtime = 2;
+        /// Nanoseconds.
+        required uint64 deadline = 3;
+        /// Nanoseconds.
+        required uint64 period = 4;
+        /// Lowest utilisation.
+        optional uint32 util_min = 5;
+        /// Highest utilisation.
+        optional uint32 util_max = 6;
+    }
+
+    /// An interrupted system call with a timeout, to be taken up again. Its registers and arguments are
+    /// those of the program; readers without this entry let the call return `EINTR` or issue it anew.
+    message GelidRestartEntry = "gelid_restart_entry" {
+        /// Number of the call.
+        required uint32 nr = 1;
+        /// Nanoseconds left.
+        required uint64 remaining = 2;
+    }
+
+    /// A component of the extended processor state that has no field of its own. Field 1000 of
+    /// `user_x86_xsave_entry`.
+    message GelidXsaveEntry = "gelid_xsave_entry" {
+        /// Number of the component.
+        required uint32 component = 1;
+        /// Its bytes.
+        required bytes state = 2;
+    }
+}
