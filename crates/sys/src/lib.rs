@@ -32,6 +32,7 @@ pub mod ptrace;
 pub mod sched;
 pub mod signal;
 pub mod syscall;
+pub mod tty;
 pub mod vm;
 pub mod wait;
 
