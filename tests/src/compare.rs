@@ -1,6 +1,6 @@
 //! What differs between two looks at a tree, one readable line for each difference.
 
-use crate::snapshot::{Facts, Snapshot};
+use crate::snapshot::{Facts, Snapshot, TaskFacts};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that is not as it was; empty if all is.
@@ -15,6 +15,9 @@ pub fn compare(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     let mut lines = Vec::new();
     for pid in pids {
         match (before.tasks.get(&pid), after.tasks.get(&pid)) {
+            (Some(before), Some(after)) if ended(after) && !ended(before) => {
+                lines.push(format!("process {pid} has ended"));
+            }
             (Some(before), Some(after)) => {
                 lines.extend(diff(
                     &format!("process {pid}"),
@@ -28,6 +31,13 @@ pub fn compare(before: &Snapshot, after: &Snapshot) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Whether it is a zombie.
+fn ended(task: &TaskFacts) -> bool {
+    task.process
+        .get("state")
+        .is_some_and(|state| state == "zombie")
 }
 
 /// Differences between the threads of a process.
@@ -77,7 +87,6 @@ fn one(object: &str, name: &str, before: Option<&String>, after: Option<&String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::TaskFacts;
 
     fn facts(pairs: &[(&str, &str)]) -> Facts {
         pairs

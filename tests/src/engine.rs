@@ -132,12 +132,6 @@ impl Engine {
         self.criu
     }
 
-    /// Flags of mappings that need not come back: soft-dirty tells when a page was written; CRIU turns
-    /// clean private mappings of files into accounted ones.
-    pub(crate) fn passing_flags(&self) -> &'static [&'static str] {
-        if self.criu { &["sd", "ac"] } else { &["sd"] }
-    }
-
     /// Dumps a tree into a new folder.
     ///
     /// # Errors

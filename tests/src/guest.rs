@@ -13,6 +13,16 @@ use tempfile::TempDir;
 /// A guest may take this long to set up, or to check itself.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Variables of the environment that guests are given.
+const PASSED_ON: [&str; 6] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "TMPDIR",
+    "JAVA_HOME",
+    "RUST_BACKTRACE",
+];
+
 /// A running guest, or the reason why it cannot run here.
 #[derive(Debug)]
 pub enum Started {
@@ -56,6 +66,10 @@ impl Guest {
             .open(work.join("log"))?;
         let mut command = Command::new(build()?.join("gelid-guest"));
         command.arg(name).arg(&work).args(args).current_dir("/");
+        // Differences between environments are printed: nothing of the caller's belongs there.
+        command.env_clear().envs(
+            std::env::vars_os().filter(|(name, _)| PASSED_ON.iter().any(|passed| name == passed)),
+        );
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

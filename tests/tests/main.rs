@@ -1,7 +1,7 @@
 //! Guests and real programs, dumped and restored on the running kernel.
 //!
-//! `cargo test -p gelid-tests -- pipe` runs what has `pipe` in its name; names are `GUEST/MODE`. Two tests run
-//! at a time unless `--test-threads` says otherwise. `GELID_ROUNDS` sets the rounds of the mode `rounds`.
+//! `cargo test -p gelid-tests -- pipe` runs what has `pipe` in its name; names are `GUEST/MODE`. Four tests run
+//! at a time (many of them only wait) unless `--test-threads` says otherwise. `GELID_ROUNDS` sets the rounds of the mode `rounds`.
 
 mod failures;
 mod guests;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = arguments.test_threads.or(Some(2));
+    arguments.test_threads = arguments.test_threads.or(Some(4));
     let mut trials = vec![Trial::test("every file is listed", every_file_is_listed)];
     trials.extend(guests::trials());
     trials.extend(programs::trials());
