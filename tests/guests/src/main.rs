@@ -12,6 +12,7 @@ mod blocked;
 mod cramped;
 mod credentials;
 mod descriptors;
+mod idle;
 mod mapped;
 mod os;
 mod pipe;
@@ -45,6 +46,7 @@ const OBJECTS: &[&[Entry]] = &[
     cramped::GUESTS,
     credentials::GUESTS,
     descriptors::GUESTS,
+    idle::GUESTS,
     mapped::GUESTS,
     pipe::GUESTS,
     place::GUESTS,

@@ -1,0 +1,137 @@
+//! Programs at rest, of one size each: what dumps and restores are measured with.
+//!
+//! `idle-threads [COUNT]`: threads that are all alike and wait on a futex. `idle-tree [COUNT]`: children that have
+//! written to some pages of their own and wait on a pipe. `idle-heap [MIB] [objects|noise]`: a heap like that
+//! of an object-oriented program, or one that cannot be compressed. No task but the first wakes up by itself.
+
+use crate::Entry;
+use crate::os::{Map, PAGE, os, word};
+use crate::protocol::{Check, Failure, Guest, NAP, ensure, fnv1a, same};
+use std::sync::Barrier;
+use std::sync::atomic::Ordering;
+
+pub(crate) const GUESTS: &[Entry] = &[
+    Entry("idle-threads", threads),
+    Entry("idle-tree", tree),
+    Entry("idle-heap", heap),
+];
+
+const MIB: usize = 1 << 20;
+
+fn threads(guest: &Guest) -> Check {
+    let count = guest.number(0, 8)?;
+    let barrier = Barrier::new(count + 1);
+    let one = |index: usize| {
+        let own = std::hint::black_box(word(31, index));
+        barrier.wait();
+        barrier.wait();
+        std::hint::black_box(own) == word(31, index)
+    };
+    let one = &one;
+    std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for index in 0..count {
+            let builder = std::thread::Builder::new().stack_size(64 * 1024);
+            threads.push(builder.spawn_scoped(scope, move || one(index))?);
+        }
+        barrier.wait();
+        let held = guest.hold();
+        barrier.wait();
+        held?;
+        for (index, thread) in threads.into_iter().enumerate() {
+            let kept = thread
+                .join()
+                .map_err(|_| Failure::new("a thread panicked"))?;
+            ensure!(kept, "the word of thread {index} changed");
+        }
+        Ok(())
+    })
+}
+
+fn tree(guest: &Guest) -> Check {
+    const PAGES: usize = 8;
+    let count = guest.number(0, 20)?;
+    NAP.store(20, Ordering::Relaxed);
+    let map = Map::anon(PAGES * PAGE)?;
+    map.fill(0, PAGES, 32);
+    let mut ends = [0; 2];
+    os!(libc::pipe(ends.as_mut_ptr()))?;
+    let [read, write] = ends;
+    // One byte from each child, once it has come to where it waits.
+    let mut reports = [0; 2];
+    os!(libc::pipe(reports.as_mut_ptr()))?;
+    let mut kids = Vec::new();
+    for index in 0..count {
+        kids.push(guest.fork(&format!("idle-{index}"), |_| {
+            os!(libc::close(write))?;
+            os!(libc::close(reports[0]))?;
+            map.fill(0, PAGES / 2, index as u64);
+            os!(libc::write(reports[1], c"!".as_ptr().cast(), 1))?;
+            os!(libc::close(reports[1]))?;
+            let mut byte = 0_u8;
+            same!(
+                "end of the pipe",
+                os!(libc::read(read, (&raw mut byte).cast(), 1))?,
+                0
+            );
+            map.check("own pages", 0, PAGES / 2, index as u64)?;
+            map.check("the parent's pages", PAGES / 2, PAGES, 32)
+        })?);
+    }
+    os!(libc::close(reports[1]))?;
+    let mut byte = 0_u8;
+    while os!(libc::read(reports[0], (&raw mut byte).cast(), 1))? == 1 {}
+    os!(libc::close(reports[0]))?;
+    guest.hold()?;
+    os!(libc::close(write))?;
+    kids.iter().try_for_each(|kid| kid.join(guest))
+}
+
+fn heap(guest: &Guest) -> Check {
+    let len = guest.number(0, 16)? * MIB;
+    let map = Map::anon(len)?;
+    match guest.args.get(1).map_or("objects", String::as_str) {
+        "objects" => objects(&map, len),
+        "noise" => map.fill(0, len / PAGE, 33),
+        kind => return Err(Failure::new(format!("no heap of {kind}"))),
+    }
+    let before = sum(&map, len);
+    guest.hold()?;
+    same!("sum of the heap", sum(&map, len), before);
+    Ok(())
+}
+
+/// Fills a mapping with objects of eight words: type pointers, pointers into the heap, small numbers, short
+/// strings, unused words. zstd packs them about five to one.
+fn objects(map: &Map, len: usize) {
+    for (index, at) in (0..len).step_by(64).enumerate() {
+        let dice = word(34, index);
+        let class = 0x7f52_1040_0000 + (dice % 24) * 0x1c0;
+        let near = map.addr() as u64 + at as u64 + (dice >> 8) % 4096 * 16;
+        let words = match dice >> 32 & 7 {
+            0 => [class, near, near + 64, dice >> 40 & 63, 0, 0, 0, 0],
+            1..=3 => [class, 1, near, 0, 0, 0, dice >> 56, 0],
+            4 | 5 => [
+                class,
+                dice >> 52 & 15,
+                u64::from_le_bytes(*b"property"),
+                0,
+                0,
+                near,
+                0,
+                0,
+            ],
+            _ => [class, 0, 0, 0, 0, 0, 0, 0],
+        };
+        for (index, word) in words.into_iter().enumerate() {
+            map.set(at + index * 8, word);
+        }
+    }
+}
+
+/// A sum over every word of a mapping, in which places matter.
+fn sum(map: &Map, len: usize) -> u64 {
+    (0..len).step_by(8).fold(fnv1a(b"heap"), |sum, at| {
+        (sum.rotate_left(5) ^ map.get(at)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    })
+}
