@@ -1,0 +1,89 @@
+//! A plan in words, for `--dry-run`.
+
+use crate::plan::births::{Step, Who};
+use crate::plan::space::Backing;
+use crate::plan::{Life, Plan};
+
+impl Plan {
+    /// What a restore would do, a line for each task, area, thread, birth and file.
+    pub fn describe(&self) -> impl Iterator<Item = String> {
+        let tasks = (0..self.nodes.len()).flat_map(|index| self.describe_task(index));
+        let helpers = self.births.helpers.iter().map(|helper| {
+            let pid = helper.pid.map_or("any".to_owned(), |pid| pid.to_string());
+            let parent = self.nodes[helper.parent].pid;
+            format!("helper {pid}: child of {parent}, ends before the tasks run")
+        });
+        tasks.chain(helpers).chain(self.files.describe())
+    }
+
+    fn describe_task(&self, index: usize) -> Vec<String> {
+        let node = &self.nodes[index];
+        let parent = match node.parent {
+            Some(parent) => format!("child of {}", self.nodes[parent].pid),
+            None => "root".to_owned(),
+        };
+        let place = format!("{parent}, group {}, session {}", node.pgid, node.sid);
+        let mut lines = Vec::new();
+        match &self.lives[index] {
+            Life::Zombie { status, .. } => {
+                lines.push(format!(
+                    "task {}: zombie, {place}, status {status:#x}",
+                    node.pid
+                ));
+            }
+            Life::Alive(alive) => {
+                let state = match alive.stopped {
+                    Some(signal) => format!("stopped by signal {signal}"),
+                    None => "running".to_owned(),
+                };
+                lines.push(format!(
+                    "task {}: {state}, {place}, {} threads",
+                    node.pid,
+                    alive.threads.len()
+                ));
+                if alive.builds {
+                    lines.extend(self.describe_space(alive.space));
+                }
+            }
+        }
+        for step in &self.births.steps[index] {
+            lines.push(format!("  {}", self.describe_step(*step)));
+        }
+        lines
+    }
+
+    fn describe_step(&self, step: Step) -> String {
+        match step {
+            Step::SetSid => "setsid".to_owned(),
+            Step::Fork { child, flags } => {
+                let pid = match child {
+                    Who::Task(index) => Some(self.nodes[index].pid),
+                    Who::Helper(index) => self.births.helpers[index].pid,
+                };
+                let pid = pid.map_or("a go-between".to_owned(), |pid| pid.to_string());
+                format!("clone3 {pid}, flags {flags:#x}")
+            }
+        }
+    }
+
+    fn describe_space(&self, index: usize) -> Vec<String> {
+        let space = &self.spaces[index];
+        let pages: u64 = space.pagemap.iter().map(|run| run.nr_pages).sum();
+        let mut lines = vec![format!(
+            "  address space: {} areas, {pages} pages from pages-{}",
+            space.areas.len(),
+            space.pages_id
+        )];
+        lines.extend(space.areas.iter().map(|area| {
+            let backing = match area.backing {
+                Backing::Anonymous => String::new(),
+                Backing::File { id, offset, .. } => format!(", file {id} from {offset:#x}"),
+            };
+            format!(
+                "  mmap {:#x}-{:#x} prot {} flags {:#x}{backing}",
+                area.range.start, area.range.end, area.prot, area.flags
+            )
+        }));
+        lines
+    }
+}

@@ -1,0 +1,126 @@
+//! Why a restore failed. Whatever had been made by then is gone again.
+
+use std::path::PathBuf;
+
+use gelid_image::manifest::{Damage, ManifestError};
+use gelid_pages::{FillError, ReadError as PagesError};
+use gelid_sys::{Errno, Pid, proc};
+
+use crate::phase::Phase;
+use crate::plan::PlanError;
+use crate::play::script::Object;
+use crate::{files, state};
+
+/// A restore that did not come about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The manifest cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// An image is not what the dump wrote.
+    #[error("{directory}: {damage}; take another copy of the images")]
+    Damaged {
+        /// The image directory.
+        directory: String,
+        /// What is wrong.
+        damage: Damage,
+    },
+    /// Files could not be opened.
+    #[error(transparent)]
+    Files(#[from] files::Error),
+    /// The state of a task could not be set.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// Pages could not be opened.
+    #[error(transparent)]
+    Pages(#[from] PagesError),
+    /// The file of pages is missing or cannot be opened.
+    #[error(transparent)]
+    PagesFile(#[from] gelid_image::ReadError),
+    /// Pages could not be put in place.
+    #[error(transparent)]
+    Fill(#[from] FillError),
+    /// A pid of the image is in use.
+    #[error("pid {pid} is taken by {comm:?}; end that, or restore in a pid namespace")]
+    PidTaken {
+        /// The pid.
+        pid: i32,
+        /// Who has it.
+        comm: String,
+    },
+    /// A task could not be created or taken under control.
+    #[error("{operation} for task {pid} failed: {errno}")]
+    Task {
+        /// What was tried.
+        operation: &'static str,
+        /// The task.
+        pid: i32,
+        /// Why.
+        errno: Errno,
+    },
+    /// A system call in a task failed.
+    #[error("task {pid}: {call} for {object} failed: {errno}")]
+    Call {
+        /// The task.
+        pid: i32,
+        /// Name of the system call.
+        call: String,
+        /// What it was for.
+        object: Object,
+        /// Why.
+        errno: Errno,
+    },
+    /// A task could not play its tape.
+    #[error("task {pid}: {source}")]
+    Tape {
+        /// The task.
+        pid: i32,
+        /// Why.
+        source: gelid_tape::Error,
+    },
+    /// A file of procfs could not be read.
+    #[error(transparent)]
+    Proc(#[from] proc::Error),
+    /// A task ended while it was being built.
+    #[error("task {pid} ended while it was being restored ({status:?})")]
+    Ended {
+        /// The task.
+        pid: Pid,
+        /// How.
+        status: gelid_sys::wait::Status,
+    },
+    /// This machine's vDSO cannot stand in for the one of the image.
+    #[error("task {pid}: {what}; restore on a machine with the kernel of the dump")]
+    Vdso {
+        /// The task.
+        pid: i32,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// The images name a file that was not opened.
+    #[error("task {pid} refers to file {id}, which files.img does not have")]
+    NoSuchFile {
+        /// The task.
+        pid: i32,
+        /// Its id.
+        id: u32,
+    },
+    /// The directory that is the root for paths cannot be opened.
+    #[error("cannot open the root directory {path}: {errno}")]
+    Root {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        errno: Errno,
+    },
+    /// A fault that was asked for.
+    #[error("stopped on purpose in the phase {phase}")]
+    Fault {
+        /// The phase.
+        phase: Phase,
+    },
+}

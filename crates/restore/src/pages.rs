@@ -1,0 +1,90 @@
+//! Where the pages of an image are, and how they come to their places.
+
+use std::fs::File;
+use std::ops::Range;
+
+use gelid_image::manifest::{Checksum, Manifest};
+use gelid_image::{Dir, ReadError};
+use gelid_pages::{ObjectKey, ObjectReader, Placement, Run, parse_checksums};
+
+use crate::Error;
+
+/// Opens the pages of one pagemap: packed or raw, whatever is there.
+pub(crate) fn open(
+    dir: &Dir,
+    manifest: Option<&Manifest>,
+    key: ObjectKey,
+) -> Result<ObjectReader, Error> {
+    let raw = format!("pages-{}.img", key.pages_id);
+    match dir.raw(&format!("{raw}.zst")) {
+        Ok(file) => Ok(ObjectReader::open_zstd(key, Box::new(file))?),
+        Err(error) if error.is_missing() => open_raw(dir, manifest, key, &raw),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_raw(
+    dir: &Dir,
+    manifest: Option<&Manifest>,
+    key: ObjectKey,
+    name: &str,
+) -> Result<ObjectReader, Error> {
+    let file: File = dir.raw(name).map_err(|error: ReadError| error)?;
+    let sums = match manifest.and_then(|manifest| manifest.get(name)) {
+        Some((_, Checksum::Other(text))) => parse_checksums(text).ok(),
+        _ => None,
+    };
+    Ok(ObjectReader::open_raw(
+        key,
+        Box::new(file),
+        sums.as_deref(),
+    )?)
+}
+
+/// Where the pages of a pagemap go, leaving out those in `skip`.
+pub(crate) fn placements(pagemap: &[Run], skip: &Range<u64>) -> Vec<Placement> {
+    let mut places = Vec::new();
+    for place in Placement::of_pagemap(pagemap) {
+        let page = gelid_pages::PAGE_SIZE as u64;
+        let end = place.vaddr + place.nr_pages * page;
+        let before = place.vaddr..end.min(skip.start);
+        let behind = place.vaddr.max(skip.end)..end;
+        if skip.is_empty() || before == (place.vaddr..end) || behind == (place.vaddr..end) {
+            places.push(place);
+            continue;
+        }
+        for part in [before, behind] {
+            if !part.is_empty() {
+                places.push(Placement {
+                    vaddr: part.start,
+                    first_page: place.first_page + (part.start - place.vaddr) / page,
+                    nr_pages: (part.end - part.start) / page,
+                });
+            }
+        }
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gelid_pages::RunFlags;
+
+    #[test]
+    fn pages_of_the_vdso_are_left_out() {
+        let run = Run {
+            vaddr: 0x10000,
+            nr_pages: 8,
+            flags: RunFlags::PRESENT,
+        };
+        let places = placements(&[run], &(0x12000..0x14000));
+        let parts: Vec<_> = places
+            .iter()
+            .map(|place| (place.vaddr, place.first_page, place.nr_pages))
+            .collect();
+        assert_eq!(parts, [(0x10000, 0, 2), (0x14000, 4, 4)]);
+        assert_eq!(placements(&[run], &(0..0)).len(), 1);
+        assert_eq!(placements(&[run], &(0x20000..0x22000)).len(), 1);
+    }
+}

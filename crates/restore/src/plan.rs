@@ -1,0 +1,378 @@
+//! The plan of a restore: everything that the images say, checked, as plain data.
+
+pub(crate) mod births;
+pub(crate) mod space;
+pub(crate) mod tree;
+pub(crate) mod zone;
+
+use std::collections::{HashMap, HashSet};
+
+use gelid_image::messages::{CoreEntry, FsEntry, InventoryEntry, TaskKobjIdsEntry};
+use gelid_image::{Dir, ImageKind, ReadError};
+use gelid_pages::Run;
+use gelid_sys::signal::SigSet;
+
+use crate::files::{self, FileOptions, FilesPlan};
+use crate::state::{self, ProcessState, ThreadState};
+use births::{Births, Tables};
+use space::Space;
+use tree::Node;
+
+/// Why there is no plan. Nothing has been changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// An image cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Files cannot be restored.
+    #[error(transparent)]
+    Files(#[from] files::Error),
+    /// The state of a task cannot be restored.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// The set has no task.
+    #[error("pstree.img holds no task; the images are not those of a dump")]
+    NoTasks,
+    /// The tree does not make sense.
+    #[error("pstree.img: task {pid} {what}")]
+    Tree {
+        /// The task.
+        pid: i32,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// An image of a task does not make sense.
+    #[error("core-{pid}.img: {what}")]
+    Core {
+        /// The task or thread.
+        pid: i32,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// An address space does not make sense.
+    #[error("mm-{pid}.img: {what}, at {start:#x}")]
+    Space {
+        /// The task.
+        pid: i32,
+        /// What is wrong.
+        what: &'static str,
+        /// Where.
+        start: u64,
+    },
+    /// A mapping cannot be restored yet.
+    #[error("task {pid}: {what} at {start:#x} cannot be restored yet; dump the program without it")]
+    UnsupportedArea {
+        /// The task.
+        pid: i32,
+        /// What it is.
+        what: &'static str,
+        /// Where.
+        start: u64,
+    },
+    /// A pagemap does not make sense.
+    #[error("pagemap of pages-{pages_id}: {what}, at {vaddr:#x}")]
+    Pagemap {
+        /// Number of the pages.
+        pages_id: u32,
+        /// What is wrong.
+        what: &'static str,
+        /// Where.
+        vaddr: u64,
+    },
+    /// A namespace of its own cannot be restored yet.
+    #[error("task {pid} has a {kind} namespace of its own, which cannot be restored yet")]
+    Namespace {
+        /// The task.
+        pid: i32,
+        /// Its kind.
+        kind: &'static str,
+    },
+    /// No place is left in the address spaces.
+    #[error("no {need} bytes are free in all of the address spaces at the same place")]
+    NoRoom {
+        /// Bytes wanted.
+        need: u64,
+    },
+}
+
+/// A thread to be restored.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) tid: i32,
+    pub(crate) state: ThreadState,
+}
+
+/// A task that lives.
+#[derive(Debug)]
+pub(crate) struct Alive {
+    pub(crate) process: ProcessState,
+    /// The leader first.
+    pub(crate) threads: Vec<Thread>,
+    /// Index of its address space.
+    pub(crate) space: usize,
+    /// It builds the address space; others share it.
+    pub(crate) builds: bool,
+    /// It sets the signal handlers, which others share.
+    pub(crate) handles: bool,
+    /// The descriptor table, if it is the one to fill it.
+    pub(crate) files: Option<u32>,
+    /// Directories and umask, if it is the one to set them.
+    pub(crate) fs: Option<FsEntry>,
+    /// The signal that has stopped it.
+    pub(crate) stopped: Option<i32>,
+}
+
+impl Alive {
+    /// Signals that will be pending for the process or any of its threads.
+    pub(crate) fn pending(&self) -> SigSet {
+        let threads = self.threads.iter().map(|thread| thread.state.pending());
+        let all = threads.fold(self.process.pending().0, |all, set| all | set.0);
+        SigSet(all)
+    }
+}
+
+/// What becomes of a task.
+#[derive(Debug)]
+pub(crate) enum Life {
+    /// It has ended with this status, as `wait(2)` tells it.
+    Zombie { status: i32, comm: Vec<u8> },
+    /// It lives.
+    Alive(Box<Alive>),
+}
+
+/// Memory that does not belong to one address space.
+#[derive(Debug)]
+pub(crate) struct SharedPages {
+    pub(crate) pages_id: u32,
+    pub(crate) pagemap: Vec<Run>,
+}
+
+/// A restore, planned. See [`read`](Self::read).
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) lives: Vec<Life>,
+    pub(crate) births: Births,
+    pub(crate) spaces: Vec<Space>,
+    pub(crate) files: FilesPlan,
+    /// By shared memory id.
+    pub(crate) shared: HashMap<u32, SharedPages>,
+    /// Tasks whose descriptor table others have too.
+    shared_files: HashSet<usize>,
+    /// Tasks whose address space others have too.
+    shared_spaces: HashSet<usize>,
+}
+
+impl Plan {
+    /// Makes the plan from an image directory; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`]: what is missing, damaged, contradictory or not supported.
+    pub fn read(dir: &Dir, options: &FileOptions) -> Result<Self, PlanError> {
+        let inventory: InventoryEntry = dir.read_one(ImageKind::Inventory, ())?;
+        let nodes = tree::read(dir)?;
+        let mut reader = Reader::new(dir, &inventory);
+        for node in &nodes {
+            reader.task(node)?;
+        }
+        let births = births::plan(&nodes, &reader.tables)?;
+        let tables: Vec<u32> = reader.files.keys().copied().collect();
+        let files = FilesPlan::read(dir, &tables, options)?;
+        let mut shared = HashMap::new();
+        for id in files.shared_memory() {
+            let (pages_id, pagemap) = space::pagemap(dir, ImageKind::PagemapShmem, id.into())?;
+            shared.insert(id, SharedPages { pages_id, pagemap });
+        }
+        Ok(Self {
+            lives: reader.lives,
+            spaces: reader.spaces,
+            nodes,
+            births,
+            files,
+            shared,
+            shared_files: reader.shared_files,
+            shared_spaces: reader.shared_spaces,
+        })
+    }
+
+    /// Pid of the root task.
+    #[must_use]
+    pub fn root(&self) -> i32 {
+        self.nodes[0].pid
+    }
+
+    /// True if another task has the same descriptor table.
+    pub(crate) fn shares_files(&self, index: usize) -> bool {
+        self.shared_files.contains(&index)
+    }
+
+    /// True if the task shares an address space, whoever builds it.
+    pub(crate) fn shares_space_with_any(&self, index: usize) -> bool {
+        let guest = |life: &Life| matches!(life, Life::Alive(alive) if !alive.builds);
+        self.shares_space(index) || guest(&self.lives[index])
+    }
+
+    /// True if another task lives in the address space that this one builds.
+    pub(crate) fn shares_space(&self, index: usize) -> bool {
+        self.shared_spaces.contains(&index)
+    }
+
+    /// The first number that no descriptor of any task has.
+    pub(crate) fn first_free_descriptor(&self) -> i32 {
+        self.files.first_free()
+    }
+
+    /// Tasks that live, with their nodes.
+    pub(crate) fn alive(&self) -> impl Iterator<Item = (&Node, &Alive)> {
+        let both = self.nodes.iter().zip(&self.lives);
+        both.filter_map(|(node, life)| match life {
+            Life::Alive(alive) => Some((node, &**alive)),
+            Life::Zombie { .. } => None,
+        })
+    }
+}
+
+/// Reads the images of one task after the other, and notes who shares what.
+struct Reader<'a> {
+    dir: &'a Dir,
+    host: Option<&'a TaskKobjIdsEntry>,
+    lives: Vec<Life>,
+    tables: Vec<Option<Tables>>,
+    spaces: Vec<Space>,
+    /// By id of an address space, its index and the task that builds it.
+    by_vm: HashMap<u32, (usize, usize)>,
+    /// By id of a table, the first task that has it.
+    files: HashMap<u32, usize>,
+    fs: HashMap<u32, usize>,
+    sighand: HashMap<u32, usize>,
+    shared_files: HashSet<usize>,
+    shared_spaces: HashSet<usize>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(dir: &'a Dir, inventory: &'a InventoryEntry) -> Self {
+        Self {
+            dir,
+            host: inventory.root_ids.as_ref(),
+            lives: Vec::new(),
+            tables: Vec::new(),
+            spaces: Vec::new(),
+            by_vm: HashMap::new(),
+            files: HashMap::new(),
+            fs: HashMap::new(),
+            sighand: HashMap::new(),
+            shared_files: HashSet::new(),
+            shared_spaces: HashSet::new(),
+        }
+    }
+
+    fn task(&mut self, node: &Node) -> Result<(), PlanError> {
+        const DEAD: u32 = 2;
+        const STOPPED: u32 = 3;
+        const ZOMBIE: u32 = 6;
+        const SIGSTOP: i32 = 19;
+        let pid = node.pid;
+        let core: CoreEntry = self.dir.read_one(ImageKind::Core, pid)?;
+        let Some(process) = &core.tc else {
+            return Err(PlanError::Core {
+                pid,
+                what: "the part of the process is missing",
+            });
+        };
+        if matches!(process.task_state, DEAD | ZOMBIE) {
+            self.tables.push(None);
+            self.lives.push(Life::Zombie {
+                status: process.exit_code.cast_signed(),
+                comm: process.comm.clone().into(),
+            });
+            return Ok(());
+        }
+        let stopped = (process.task_state == STOPPED).then(|| {
+            let signal = process.stop_signo.unwrap_or_default().cast_signed();
+            if gelid_sys::signal::stops(signal) {
+                signal
+            } else {
+                SIGSTOP
+            }
+        });
+        let ids: TaskKobjIdsEntry = self.dir.read_one(ImageKind::Ids, pid)?;
+        self.check_namespaces(pid, &ids)?;
+        let mut threads = Vec::with_capacity(node.threads.len());
+        let state = ProcessState::read(pid, &core)?;
+        for tid in &node.threads {
+            let thread = match *tid == pid {
+                true => ThreadState::read(pid, *tid, &core)?,
+                false => {
+                    let core = self.dir.read_one(ImageKind::Core, *tid)?;
+                    ThreadState::read(pid, *tid, &core)?
+                }
+            };
+            threads.push(Thread {
+                tid: *tid,
+                state: thread,
+            });
+        }
+        let index = self.lives.len();
+        let (space, builder) = match self.by_vm.get(&ids.vm_id) {
+            Some(found) => *found,
+            None => {
+                self.spaces.push(Space::read(self.dir, pid)?);
+                let found = (self.spaces.len() - 1, index);
+                self.by_vm.insert(ids.vm_id, found);
+                found
+            }
+        };
+        if builder != index {
+            self.shared_spaces.insert(builder);
+        }
+        let fills = first(&mut self.files, ids.files_id, index);
+        if !fills {
+            self.shared_files.insert(self.files[&ids.files_id]);
+        }
+        let alive = Alive {
+            process: state,
+            threads,
+            space,
+            builds: builder == index,
+            handles: first(&mut self.sighand, ids.sighand_id, index),
+            files: fills.then_some(ids.files_id),
+            fs: match first(&mut self.fs, ids.fs_id, index) {
+                true => Some(self.dir.read_one(ImageKind::Fs, pid)?),
+                false => None,
+            },
+            stopped,
+        };
+        self.tables.push(Some(Tables {
+            vm: ids.vm_id,
+            files: ids.files_id,
+            fs: ids.fs_id,
+            sighand: ids.sighand_id,
+        }));
+        self.lives.push(Life::Alive(Box::new(alive)));
+        Ok(())
+    }
+
+    fn check_namespaces(&self, pid: i32, ids: &TaskKobjIdsEntry) -> Result<(), PlanError> {
+        let Some(host) = self.host else { return Ok(()) };
+        let kinds = [
+            ("pid", ids.pid_ns_id, host.pid_ns_id),
+            ("net", ids.net_ns_id, host.net_ns_id),
+            ("ipc", ids.ipc_ns_id, host.ipc_ns_id),
+            ("uts", ids.uts_ns_id, host.uts_ns_id),
+            ("mnt", ids.mnt_ns_id, host.mnt_ns_id),
+            ("user", ids.user_ns_id, host.user_ns_id),
+            ("cgroup", ids.cgroup_ns_id, host.cgroup_ns_id),
+            ("time", ids.time_ns_id, host.time_ns_id),
+        ];
+        match kinds.iter().find(|(_, own, host)| own != host) {
+            Some((kind, ..)) => Err(PlanError::Namespace { pid, kind }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// True for the first task that is met with a table.
+fn first(seen: &mut HashMap<u32, usize>, id: u32, task: usize) -> bool {
+    *seen.entry(id).or_insert(task) == task
+}

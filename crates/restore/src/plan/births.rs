@@ -1,0 +1,412 @@
+//! In which order tasks are born, and by whom, so that each comes to its parent and its session.
+//!
+//! A child is born into the session that its creator has at that moment, so a session leader has its
+//! children of the old session before it calls `setsid(2)` and the others afterwards. What cannot be
+//! reached that way belongs to a leader that has ended or that is no ancestor: then the leader, or a
+//! helper under its pid, creates the task as a sibling (`CLONE_PARENT`), or by a go-between that dies,
+//! so that the task comes to its reaper. Helpers end when the groups are in order.
+
+use std::collections::HashMap;
+
+use gelid_sys::clone::flags;
+
+use super::PlanError;
+use super::tree::Node;
+
+/// A process to be born.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Who {
+    /// A task of the image, by its index.
+    Task(usize),
+    /// A helper, by its index.
+    Helper(usize),
+}
+
+/// What a process does once it is born.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Starts a session.
+    SetSid,
+    /// Creates another one, with these `CLONE_*` flags.
+    Fork {
+        /// The new one.
+        child: Who,
+        /// What is shared, and `CLONE_PARENT`.
+        flags: u64,
+    },
+}
+
+/// A process that is there only for others to get their place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Helper {
+    /// The pid of a dead leader; none for a go-between.
+    pub(crate) pid: Option<i32>,
+    /// Whose child it is, and who reaps it.
+    pub(crate) parent: usize,
+    /// It leads a group.
+    pub(crate) leads_group: bool,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// The order of births.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Births {
+    /// By task.
+    pub(crate) steps: Vec<Vec<Step>>,
+    pub(crate) helpers: Vec<Helper>,
+    /// Tasks that must take in orphans for a while.
+    pub(crate) reapers: Vec<usize>,
+    /// By task: the group to join, where it is not the one it is born into.
+    pub(crate) groups: Vec<Option<i32>>,
+}
+
+/// Tables that a task may share with another, as ids that are equal if they are shared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tables {
+    pub(crate) vm: u32,
+    pub(crate) files: u32,
+    pub(crate) fs: u32,
+    pub(crate) sighand: u32,
+}
+
+/// Plans the births; `tables` has none for zombies.
+pub(crate) fn plan(nodes: &[Node], tables: &[Option<Tables>]) -> Result<Births, PlanError> {
+    let mut planner = Planner::new(nodes, tables);
+    for index in 1..nodes.len() {
+        planner.place(index)?;
+    }
+    planner.join_groups();
+    Ok(planner.finish())
+}
+
+struct Planner<'a> {
+    nodes: &'a [Node],
+    tables: &'a [Option<Tables>],
+    /// The session a leader has to be born into for the sake of its children.
+    needs: Vec<Option<i32>>,
+    by_pid: HashMap<i32, usize>,
+    before: Vec<Vec<Step>>,
+    after: Vec<Vec<Step>>,
+    helpers: Vec<Helper>,
+    leaders: HashMap<i32, usize>,
+    reapers: Vec<usize>,
+    groups: Vec<Option<i32>>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(nodes: &'a [Node], tables: &'a [Option<Tables>]) -> Self {
+        let by_pid = nodes
+            .iter()
+            .enumerate()
+            .map(|(index, node)| (node.pid, index))
+            .collect();
+        Self {
+            nodes,
+            tables,
+            needs: needs(nodes),
+            by_pid,
+            before: vec![Vec::new(); nodes.len()],
+            after: vec![Vec::new(); nodes.len()],
+            helpers: Vec::new(),
+            leaders: HashMap::new(),
+            reapers: Vec::new(),
+            groups: vec![None; nodes.len()],
+        }
+    }
+
+    /// Decides who creates a task.
+    fn place(&mut self, index: usize) -> Result<(), PlanError> {
+        let parent = self.nodes[index].parent.unwrap_or_default();
+        let child = Who::Task(index);
+        if let Some(sibling) = self.sharing_sibling(index, parent) {
+            let flags = self.shared(sibling, index)? | flags::PARENT;
+            self.after[sibling].push(Step::Fork { child, flags });
+            return Ok(());
+        }
+        let fork = Step::Fork {
+            child,
+            flags: self.shared(parent, index)?,
+        };
+        let above = &self.nodes[parent];
+        match self.needs[index] {
+            None => self.after[parent].push(fork),
+            Some(sid) if sid == above.sid => self.after[parent].push(fork),
+            Some(sid) if above.leads_session() && self.needs[parent] == Some(sid) => {
+                self.before[parent].push(fork);
+            }
+            Some(sid) => self.by_leader(index, parent, sid),
+        }
+        Ok(())
+    }
+
+    /// Has a task created by the leader of its session, or by a helper in its place.
+    fn by_leader(&mut self, index: usize, parent: usize, sid: i32) {
+        let child = Who::Task(index);
+        let sibling = Step::Fork {
+            child,
+            flags: flags::PARENT,
+        };
+        let Some(leader) = self.by_pid.get(&sid).copied() else {
+            let helper = self.leader_helper(sid, parent);
+            if self.helpers[helper].parent == parent {
+                self.helpers[helper].steps.push(sibling);
+            } else {
+                self.by_go_between(Who::Helper(helper), index, parent);
+            }
+            return;
+        };
+        if self.nodes[leader].parent == Some(parent) {
+            self.after[leader].push(sibling);
+        } else {
+            self.by_go_between(Who::Task(leader), index, parent);
+        }
+    }
+
+    /// The helper that stands for a dead leader of a session.
+    fn leader_helper(&mut self, sid: i32, parent: usize) -> usize {
+        if let Some(helper) = self.leaders.get(&sid) {
+            return *helper;
+        }
+        let helper = self.helper(Some(sid), parent, vec![Step::SetSid]);
+        self.leaders.insert(sid, helper);
+        let fork = Step::Fork {
+            child: Who::Helper(helper),
+            flags: 0,
+        };
+        // It leaves the session at once, so it may be born into any.
+        self.after[parent].push(fork);
+        helper
+    }
+
+    fn by_go_between(&mut self, creator: Who, index: usize, parent: usize) {
+        let fork = Step::Fork {
+            child: Who::Task(index),
+            flags: 0,
+        };
+        let of_creator = match creator {
+            Who::Task(task) => task,
+            Who::Helper(helper) => self.helpers[helper].parent,
+        };
+        let helper = self.helper(None, of_creator, vec![fork]);
+        let step = Step::Fork {
+            child: Who::Helper(helper),
+            // A helper's child would be an orphan when the helper ends; its sibling is not.
+            flags: match creator {
+                Who::Task(_) => 0,
+                Who::Helper(_) => flags::PARENT,
+            },
+        };
+        match creator {
+            Who::Task(task) => self.after[task].push(step),
+            Who::Helper(helper) => self.helpers[helper].steps.push(step),
+        }
+        if !self.reapers.contains(&parent) {
+            self.reapers.push(parent);
+        }
+    }
+
+    fn helper(&mut self, pid: Option<i32>, parent: usize, steps: Vec<Step>) -> usize {
+        self.helpers.push(Helper {
+            pid,
+            parent,
+            leads_group: false,
+            steps,
+        });
+        self.helpers.len() - 1
+    }
+
+    /// An earlier child of the same parent whose tables the task shares, unless they are the parent's too.
+    fn sharing_sibling(&self, index: usize, parent: usize) -> Option<usize> {
+        let own = self.tables[index]?;
+        let with_parent = self.tables[parent].map_or(0, |tables| common(own, tables));
+        (1..index).find(|other| {
+            self.nodes[*other].parent == Some(parent)
+                && self.tables[*other].is_some_and(|tables| common(own, tables) & !with_parent != 0)
+        })
+    }
+
+    /// Flags for what a task shares with its creator; whatever else it shares must be shared with that too.
+    fn shared(&self, creator: usize, index: usize) -> Result<u64, PlanError> {
+        let Some(own) = self.tables[index] else {
+            return Ok(0);
+        };
+        let with_creator = self.tables[creator].map_or(0, |tables| common(own, tables));
+        let with_others = self.tables[..index]
+            .iter()
+            .flatten()
+            .fold(0, |flags, tables| flags | common(own, *tables));
+        if with_others & !with_creator != 0 {
+            return Err(PlanError::Tree {
+                pid: self.nodes[index].pid,
+                what: "shares tables with a task that could not have created it",
+            });
+        }
+        if with_creator & flags::SIGHAND != 0 && with_creator & flags::VM == 0 {
+            return Err(PlanError::Tree {
+                pid: self.nodes[index].pid,
+                what: "shares signal handlers without sharing memory",
+            });
+        }
+        Ok(with_creator)
+    }
+
+    /// Finds the group of each task, with helpers for dead leaders.
+    fn join_groups(&mut self) {
+        let root = &self.nodes[0];
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            // A task is born into the group of its session's leader, or into that of the caller.
+            let foreign = node.sid == 0 || (node.sid == root.sid && !root.leads_session());
+            let inherited = if foreign { root.pgid } else { node.sid };
+            let foreign_group = foreign && !self.by_pid.contains_key(&root.pgid);
+            if node.pgid == 0 || node.leads_session() {
+                continue;
+            }
+            if node.pgid == inherited && (!foreign || foreign_group) {
+                continue;
+            }
+            self.groups[index] = Some(node.pgid);
+            if self.by_pid.contains_key(&node.pgid) || self.leaders.contains_key(&node.pgid) {
+                continue;
+            }
+            let pgid = node.pgid;
+            let helper = self.helper(Some(pgid), index, Vec::new());
+            self.helpers[helper].leads_group = true;
+            self.leaders.insert(pgid, helper);
+            let fork = Step::Fork {
+                child: Who::Helper(helper),
+                flags: 0,
+            };
+            self.after[index].push(fork);
+        }
+    }
+
+    fn finish(self) -> Births {
+        let steps = self
+            .nodes
+            .iter()
+            .zip(self.before.into_iter().zip(self.after))
+            .map(|(node, (mut steps, after))| {
+                if node.leads_session() {
+                    steps.push(Step::SetSid);
+                }
+                steps.extend(after);
+                steps
+            })
+            .collect();
+        Births {
+            steps,
+            helpers: self.helpers,
+            reapers: self.reapers,
+            groups: self.groups,
+        }
+    }
+}
+
+/// The session each task has to be born into; any will do where there is none.
+fn needs(nodes: &[Node]) -> Vec<Option<i32>> {
+    let mut needs: Vec<Option<i32>> = nodes
+        .iter()
+        .map(|node| (!node.leads_session() && node.sid != 0).then_some(node.sid))
+        .collect();
+    // Children come behind their parents.
+    for index in (1..nodes.len()).rev() {
+        let parent = nodes[index].parent.unwrap_or_default();
+        let above = &nodes[parent];
+        if above.leads_session() && parent != 0 && needs[parent].is_none() {
+            needs[parent] = needs[index].filter(|sid| *sid != above.pid);
+        }
+    }
+    needs
+}
+
+/// What two tasks share.
+fn common(one: Tables, other: Tables) -> u64 {
+    let pairs = [
+        (one.vm == other.vm, flags::VM),
+        (one.files == other.files, flags::FILES),
+        (one.fs == other.fs, flags::FS),
+        (one.sighand == other.sighand, flags::SIGHAND),
+    ];
+    let shared = pairs.iter().filter(|(same, _)| *same);
+    shared.fold(0, |all, (_, flag)| all | flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(pid: i32, parent: Option<usize>, pgid: i32, sid: i32) -> Node {
+        Node {
+            pid,
+            parent,
+            pgid,
+            sid,
+            threads: vec![pid],
+        }
+    }
+
+    fn fork(child: usize) -> Step {
+        Step::Fork {
+            child: Who::Task(child),
+            flags: 0,
+        }
+    }
+
+    #[test]
+    fn children_of_the_old_session_come_before_setsid() {
+        let nodes = [
+            node(10, None, 10, 10),
+            node(11, Some(0), 11, 11),
+            node(12, Some(1), 10, 10),
+            node(13, Some(1), 11, 11),
+        ];
+        let births = plan(&nodes, &[None; 4]).unwrap();
+        assert_eq!(births.steps[0], [Step::SetSid, fork(1)]);
+        assert_eq!(births.steps[1], [fork(2), Step::SetSid, fork(3)]);
+        assert_eq!(births.groups, [None; 4]);
+    }
+
+    #[test]
+    fn a_dead_leader_is_replaced_for_a_while() {
+        let nodes = [
+            node(10, None, 10, 10),
+            node(12, Some(0), 11, 11),
+            node(13, Some(0), 13, 11),
+        ];
+        let births = plan(&nodes, &[None; 3]).unwrap();
+        let helper = &births.helpers[0];
+        assert_eq!((helper.pid, helper.parent), (Some(11), 0));
+        assert_eq!(helper.steps[0], Step::SetSid);
+        assert_eq!(helper.steps.len(), 3);
+        assert_eq!(births.groups, [None, None, Some(13)]);
+    }
+
+    #[test]
+    fn a_dead_group_leader_is_made_in_the_session() {
+        let nodes = [node(10, None, 10, 10), node(12, Some(0), 11, 10)];
+        let births = plan(&nodes, &[None; 2]).unwrap();
+        assert!(births.helpers[0].leads_group);
+        assert_eq!(births.helpers[0].parent, 1);
+        assert_eq!(births.groups, [None, Some(11)]);
+    }
+
+    #[test]
+    fn shared_tables_become_flags() {
+        let tables = |vm, files| {
+            Some(Tables {
+                vm,
+                files,
+                fs: vm + 100,
+                sighand: vm + 200,
+            })
+        };
+        let nodes = [node(10, None, 10, 10), node(12, Some(0), 10, 10)];
+        let births = plan(&nodes, &[tables(1, 7), tables(2, 7)]).unwrap();
+        let shared = Step::Fork {
+            child: Who::Task(1),
+            flags: flags::FILES,
+        };
+        assert_eq!(births.steps[0][1], shared);
+    }
+}

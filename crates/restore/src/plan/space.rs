@@ -1,0 +1,362 @@
+//! An address space, as `mm-*.img` and `pagemap-*.img` tell it.
+
+use std::ops::Range;
+
+use gelid_image::messages::{MmEntry, PagemapEntry, PagemapHead, VmaEntry};
+use gelid_image::{Dir, ImageKind, Key};
+use gelid_pages::{Run, RunFlags};
+use gelid_sys::PAGE_SIZE;
+
+use super::PlanError;
+
+/// End of what a 64-bit task can map (`TASK_SIZE_MAX` with four levels of page tables).
+pub(crate) const TASK_SIZE: u64 = 0x7fff_ffff_f000;
+
+/// Bits of `vma_entry.status` (format, section 8.3).
+pub(crate) mod status {
+    pub(crate) const VSYSCALL: u32 = 1 << 2;
+    pub(crate) const VDSO: u32 = 1 << 3;
+    pub(crate) const FILE_PRIVATE: u32 = 1 << 6;
+    pub(crate) const FILE_SHARED: u32 = 1 << 7;
+    pub(crate) const SYSVIPC: u32 = 1 << 10;
+    pub(crate) const SOCKET: u32 = 1 << 11;
+    pub(crate) const VVAR: u32 = 1 << 12;
+    pub(crate) const AIORING: u32 = 1 << 13;
+    pub(crate) const MEMFD: u32 = 1 << 14;
+    pub(crate) const SHSTK: u32 = 1 << 15;
+    pub(crate) const GUARD: u32 = 1 << 16;
+    pub(crate) const UPROBES: u32 = 1 << 17;
+    pub(crate) const EXT_PLUGIN: u32 = 1 << 27;
+}
+
+/// Flags of `mmap(2)`, as `vma_entry.flags` has them.
+pub(crate) mod map {
+    pub(crate) const SHARED: u32 = 1;
+    pub(crate) const PRIVATE: u32 = 2;
+    pub(crate) const DROPPABLE: u32 = 8;
+    pub(crate) const ANONYMOUS: u32 = 0x20;
+    pub(crate) const GROWSDOWN: u32 = 0x100;
+    pub(crate) const LOCKED: u32 = 0x2000;
+    pub(crate) const NORESERVE: u32 = 0x4000;
+    pub(crate) const HUGETLB: u32 = 0x4_0000;
+    /// Size of huge pages, as the binary logarithm in the upper bits.
+    pub(crate) const HUGE_SIZE: u32 = 0x3f << 26;
+    /// What may be given to `mmap` again.
+    pub(crate) const KNOWN: u32 =
+        SHARED | PRIVATE | DROPPABLE | ANONYMOUS | GROWSDOWN | NORESERVE | HUGETLB | HUGE_SIZE;
+}
+
+/// `MADV_NOHUGEPAGE`, by its number.
+const NO_HUGE_PAGE: u64 = 1 << 15;
+
+/// What is behind a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backing {
+    /// Nothing.
+    Anonymous,
+    /// A file of the image.
+    File {
+        /// Its file id.
+        id: u32,
+        /// Access mode to open it with: 0 read, 1 write, 2 both.
+        access: u32,
+        /// Byte offset.
+        offset: u64,
+    },
+}
+
+/// A mapping to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Area {
+    pub(crate) range: Range<u64>,
+    /// `PROT_*`.
+    pub(crate) prot: u32,
+    /// `MAP_*`, without `MAP_FIXED`.
+    pub(crate) flags: u32,
+    pub(crate) backing: Backing,
+    /// `MADV_*` by number, one bit each.
+    pub(crate) advice: u64,
+    pub(crate) locked: bool,
+    /// Pages of the image go here.
+    pub(crate) filled: bool,
+}
+
+impl Area {
+    pub(crate) fn is_private(&self) -> bool {
+        self.flags & (map::PRIVATE | map::DROPPABLE) != 0
+    }
+
+    /// Pages may be put there before anything else is known of it; nothing is lost if they are not.
+    pub(crate) fn is_reservation(&self) -> bool {
+        let plain = self.flags & !(map::PRIVATE | map::ANONYMOUS | map::NORESERVE) == 0;
+        plain
+            && self.backing == Backing::Anonymous
+            && self.advice == 0
+            && !self.filled
+            && !self.locked
+    }
+}
+
+/// Where the kernel's own mappings have to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Vdso {
+    /// Code.
+    pub(crate) code: Range<u64>,
+    /// Data, one range for each area recorded.
+    pub(crate) data: Vec<Range<u64>>,
+}
+
+/// An address space to be built.
+#[derive(Debug, Clone)]
+pub(crate) struct Space {
+    /// Pid of the task whose images describe it.
+    pub(crate) pid: i32,
+    pub(crate) mm: MmEntry,
+    pub(crate) areas: Vec<Area>,
+    pub(crate) guards: Vec<Range<u64>>,
+    pub(crate) vdso: Option<Vdso>,
+    pub(crate) pages_id: u32,
+    pub(crate) pagemap: Vec<Run>,
+}
+
+impl Space {
+    /// Reads the address space of a task.
+    pub(crate) fn read(dir: &Dir, pid: i32) -> Result<Self, PlanError> {
+        let key = Key::from(pid.cast_unsigned());
+        let mm: MmEntry = dir.read_one(ImageKind::Mm, key)?;
+        let (pages_id, pagemap) = pagemap(dir, ImageKind::Pagemap, key)?;
+        let mut space = Self {
+            pid,
+            mm,
+            areas: Vec::new(),
+            guards: Vec::new(),
+            vdso: None,
+            pages_id,
+            pagemap,
+        };
+        space.sort_areas()?;
+        space.mark_filled()?;
+        if space.mm.mm_saved_auxv.len() > gelid_sys::mm::AUXV_MAX / 8 {
+            return Err(space.wrong("the auxiliary vector is too long", &(0..0)));
+        }
+        Ok(space)
+    }
+
+    /// From the records to what is to be made.
+    fn sort_areas(&mut self) -> Result<(), PlanError> {
+        let vmas = std::mem::take(&mut self.mm.vmas);
+        if !self.mm.aios.is_empty() {
+            return Err(self.unsupported("AIO context", &(self.mm.aios[0].id..0)));
+        }
+        let mut end = 0;
+        for vma in &vmas {
+            let range = vma.start..vma.end;
+            if vma.status & status::VSYSCALL != 0 {
+                continue;
+            }
+            if !aligned(&range) || range.is_empty() || range.end > TASK_SIZE {
+                return Err(self.wrong("an area has impossible bounds", &range));
+            }
+            if vma.status & status::GUARD != 0 {
+                self.guards.push(range);
+                continue;
+            }
+            if range.start < end {
+                return Err(self.wrong("areas overlap", &range));
+            }
+            end = range.end;
+            self.take_vma(vma, range)?;
+        }
+        Ok(())
+    }
+
+    fn take_vma(&mut self, vma: &VmaEntry, range: Range<u64>) -> Result<(), PlanError> {
+        if let Some(what) = unsupported(vma.status) {
+            return Err(self.unsupported(what, &range));
+        }
+        if vma.status & status::VDSO != 0 {
+            self.vdso.get_or_insert_default().code = range;
+        } else if vma.status & status::VVAR != 0 {
+            self.vdso.get_or_insert_default().data.push(range);
+        } else if vma.status & status::UPROBES == 0 {
+            let area = self.area(vma, range)?;
+            self.areas.push(area);
+        }
+        Ok(())
+    }
+
+    fn area(&self, vma: &VmaEntry, range: Range<u64>) -> Result<Area, PlanError> {
+        let file = status::FILE_PRIVATE | status::FILE_SHARED | status::MEMFD;
+        let backing = if vma.status & file != 0 {
+            let id = u32::try_from(vma.shmid)
+                .map_err(|_| self.wrong("an area has an impossible file id", &range))?;
+            Backing::File {
+                id,
+                access: vma.fdflags.unwrap_or(0) & 3,
+                offset: vma.pgoff,
+            }
+        } else {
+            Backing::Anonymous
+        };
+        let mut flags = vma.flags & map::KNOWN;
+        if backing == Backing::Anonymous {
+            flags |= map::ANONYMOUS;
+        } else {
+            flags &= !map::ANONYMOUS;
+        }
+        let kinds = [map::SHARED, map::PRIVATE, map::DROPPABLE];
+        let kind = flags & (map::SHARED | map::PRIVATE | map::DROPPABLE);
+        if !kinds.contains(&kind) || vma.prot & !7 != 0 || vma.pgoff % PAGE_SIZE as u64 != 0 {
+            return Err(self.wrong("an area has impossible flags", &range));
+        }
+        Ok(Area {
+            range,
+            prot: vma.prot,
+            flags,
+            backing,
+            advice: vma.madv.unwrap_or(0),
+            locked: vma.flags & map::LOCKED != 0,
+            filled: false,
+        })
+    }
+
+    /// Every page of the image must have an area that can take it.
+    fn mark_filled(&mut self) -> Result<(), PlanError> {
+        let code = self.vdso.clone().unwrap_or_default().code;
+        let mut index = 0;
+        for run in &self.pagemap {
+            let range = run.range();
+            let mut at = range.start;
+            while at < range.end {
+                if code.contains(&at) {
+                    at = code.end;
+                    continue;
+                }
+                while self
+                    .areas
+                    .get(index)
+                    .is_some_and(|area| area.range.end <= at)
+                {
+                    index += 1;
+                }
+                match self.areas.get_mut(index) {
+                    Some(area) if area.range.start <= at && area.is_private() => {
+                        area.filled |= run.is_present();
+                        at = area.range.end;
+                    }
+                    _ => return Err(self.wrong("there are pages outside of all areas", &range)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ranges that huge pages may back.
+    pub(crate) fn huge_ranges(&self) -> Vec<Range<u64>> {
+        if self.mm.thp_disabled == Some(true) {
+            return Vec::new();
+        }
+        let can = |area: &&Area| {
+            area.backing == Backing::Anonymous
+                && area.filled
+                && area.advice & NO_HUGE_PAGE == 0
+                && area.flags & (map::HUGETLB | map::GROWSDOWN) == 0
+        };
+        let areas = self.areas.iter().filter(can);
+        areas.map(|area| area.range.clone()).collect()
+    }
+
+    /// All ranges that something will be in.
+    pub(crate) fn occupied(&self) -> impl Iterator<Item = Range<u64>> {
+        let vdso = self.vdso.iter();
+        let kernels = vdso.flat_map(|vdso| vdso.data.iter().chain([&vdso.code]).cloned());
+        self.areas
+            .iter()
+            .map(|area| area.range.clone())
+            .chain(kernels)
+    }
+
+    fn wrong(&self, what: &'static str, range: &Range<u64>) -> PlanError {
+        PlanError::Space {
+            pid: self.pid,
+            what,
+            start: range.start,
+        }
+    }
+
+    fn unsupported(&self, what: &'static str, range: &Range<u64>) -> PlanError {
+        PlanError::UnsupportedArea {
+            pid: self.pid,
+            what,
+            start: range.start,
+        }
+    }
+}
+
+/// What cannot be restored yet.
+fn unsupported(bits: u32) -> Option<&'static str> {
+    let kinds = [
+        (status::SYSVIPC, "System V shared memory"),
+        (status::SOCKET, "packet socket ring"),
+        (status::AIORING, "AIO ring"),
+        (status::SHSTK, "shadow stack"),
+        (status::EXT_PLUGIN, "area of a plugin"),
+    ];
+    kinds
+        .iter()
+        .find(|(bit, _)| bits & bit != 0)
+        .map(|(_, what)| *what)
+}
+
+fn aligned(range: &Range<u64>) -> bool {
+    let page = PAGE_SIZE as u64;
+    range.start % page == 0 && range.end % page == 0
+}
+
+/// Reads a pagemap: the id of its pages and the runs, ascending.
+pub(crate) fn pagemap(dir: &Dir, kind: ImageKind, key: Key) -> Result<(u32, Vec<Run>), PlanError> {
+    let mut reader = dir.reader(kind, key)?;
+    let head: PagemapHead = reader.read_one()?;
+    let mut runs: Vec<Run> = Vec::new();
+    let mut end = 0;
+    for entry in reader.records::<PagemapEntry>() {
+        let run = run(&entry?);
+        let wrong = |what| PlanError::Pagemap {
+            pages_id: head.pages_id,
+            what,
+            vaddr: run.vaddr,
+        };
+        if run.nr_pages == 0 {
+            continue;
+        }
+        let range = run.range();
+        if !aligned(&range) || range.end == u64::MAX || range.start < end {
+            return Err(wrong("runs overlap or have impossible bounds"));
+        }
+        if run.flags.contains(RunFlags::PARENT) {
+            return Err(wrong(
+                "pages are in a parent image, which is not supported yet",
+            ));
+        }
+        if !run.is_present() {
+            return Err(wrong("pages are still with a lazy page server"));
+        }
+        end = range.end;
+        runs.push(run);
+    }
+    Ok((head.pages_id, runs))
+}
+
+/// A record in its present form (format, section 9.1).
+fn run(entry: &PagemapEntry) -> Run {
+    let flags = match entry.flags {
+        Some(flags) => RunFlags::from_bits_truncate(flags),
+        None if entry.in_parent == Some(true) => RunFlags::PARENT,
+        None => RunFlags::PRESENT,
+    };
+    Run {
+        vaddr: entry.vaddr,
+        nr_pages: entry.nr_pages.unwrap_or(entry.compat_nr_pages.into()),
+        flags,
+    }
+}

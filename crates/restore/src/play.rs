@@ -1,0 +1,272 @@
+//! Plays a plan: files, births, memory, threads, state, release.
+
+pub(crate) mod births;
+mod crew;
+mod descriptors;
+mod end;
+mod kernel;
+pub(crate) mod script;
+mod space;
+mod state;
+mod threads;
+
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use gelid_image::Dir;
+use gelid_image::manifest::Manifest;
+use gelid_pages::{
+    FileTarget, FillRequest, Filler, Filling, ObjectKey, ObjectReader, Owner, ProcessTarget,
+    Scratch,
+};
+use gelid_sys::Pid;
+
+use self::crew::Crew;
+use self::kernel::Kernel;
+use self::script::Reel;
+use crate::files::{Context, OpenFiles};
+use crate::pages;
+use crate::phase::Phase;
+use crate::plan::births::Who;
+use crate::plan::space::Space;
+use crate::plan::{Life, Plan, zone};
+use crate::state::Machine;
+use crate::{Error, Options, Outcome};
+
+/// Makes what the plan says, and lets it run.
+pub(crate) fn run(
+    plan: &mut Plan,
+    dir: &Dir,
+    manifest: Option<&Manifest>,
+    options: &Options,
+    root: &OwnedFd,
+) -> Result<Outcome, Error> {
+    let start = Instant::now();
+    let kernel = Kernel::look()?;
+    let zone = zone::find(&plan.spaces, &kernel.taken)?;
+    let sources = Sources::open(plan, dir, manifest)?;
+    for (space, reader) in plan.spaces.iter().zip(&sources.spaces) {
+        kernel.check(space, vdso_code(space, reader)?.as_deref())?;
+    }
+    let machine = Machine::look()?;
+    check(plan, &machine)?;
+    options.phase(Phase::Files)?;
+    let base = plan.first_free_descriptor();
+    let terminal = rustix::stdio::stdin();
+    let mut files = plan.files.open(&Context {
+        root: root.as_fd(),
+        base,
+        terminal: options.files.shell_job.then_some(terminal),
+    })?;
+    let mut crew = Crew::default();
+
+    options.phase(Phase::Births)?;
+    let before = Instant::now();
+    births::run(plan, &zone, &kernel, options.sibling, &mut crew)?;
+    let forking = before.elapsed();
+
+    options.phase(Phase::Memory)?;
+    let filler = Filler::start(options.workers)?;
+    let shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
+    spaces(plan, &zone, &kernel, base, &files, &mut crew)?;
+    let filling = fill(plan, &sources, &crew, &filler)?;
+
+    options.phase(Phase::Threads)?;
+    let newborn = threads::run(plan, &mut crew)?;
+    let mut pages = 0;
+    for filling in shared.into_iter().chain(filling) {
+        pages += filling.wait()?.pages;
+    }
+    drop(filler);
+    files.seal()?;
+
+    options.phase(Phase::State)?;
+    let threads = state::run(plan, &machine, newborn, &mut crew)?;
+    let mut release = end::Release::new(plan, threads, options.leave_stopped);
+    // Parents must not be told of children that stop, so their handlers come later.
+    let late = |plan: &Plan, index| !stops_early(plan, index);
+    for concerned in [stops_early as fn(&Plan, usize) -> bool, late] {
+        state::leaders(plan, &machine, concerned, &mut crew)?;
+        release.prepare(plan, &zone, concerned, &mut crew)?;
+    }
+    files.owners()?;
+
+    options.phase(Phase::Release)?;
+    files.keep();
+    release.let_go(&mut crew)?;
+    Ok(Outcome {
+        root: Pid::from_raw(plan.root()),
+        tasks: plan.nodes.len(),
+        threads: plan.alive().map(|(_, alive)| alive.threads.len()).sum(),
+        pages,
+        forking,
+        time: start.elapsed(),
+    })
+}
+
+/// A stopped task that does not share its memory.
+fn stops_early(plan: &Plan, index: usize) -> bool {
+    let stopped = match &plan.lives[index] {
+        Life::Alive(alive) => alive.stopped.is_some(),
+        Life::Zombie { .. } => false,
+    };
+    stopped && !plan.shares_space_with_any(index)
+}
+
+/// Refuses what this machine cannot bring back, before anything is made.
+fn check(plan: &Plan, machine: &Machine) -> Result<(), Error> {
+    for (_, alive) in plan.alive() {
+        alive.process.check(machine)?;
+        for thread in &alive.threads {
+            thread.state.check(machine)?;
+        }
+    }
+    Ok(())
+}
+
+/// Pages of all address spaces, opened.
+struct Sources {
+    spaces: Vec<Arc<ObjectReader>>,
+}
+
+impl Sources {
+    fn open(plan: &Plan, dir: &Dir, manifest: Option<&Manifest>) -> Result<Self, Error> {
+        let open = |space: &Space| {
+            let key = ObjectKey {
+                pages_id: space.pages_id,
+                owner: Owner::Task(space.pid),
+            };
+            Ok(Arc::new(pages::open(dir, manifest, key)?))
+        };
+        let spaces: Result<_, Error> = plan.spaces.iter().map(open).collect();
+        Ok(Self { spaces: spaces? })
+    }
+}
+
+/// The vDSO's code, if the image has all of it.
+fn vdso_code(space: &Space, reader: &ObjectReader) -> Result<Option<Vec<u8>>, Error> {
+    /// No kernel has a larger one.
+    const LARGEST: u64 = 64 << 10;
+    let Some(vdso) = &space.vdso else {
+        return Ok(None);
+    };
+    let code = &vdso.code;
+    let whole = |place: &&gelid_pages::Placement| {
+        let end = place.vaddr + place.nr_pages * gelid_pages::PAGE_SIZE as u64;
+        place.vaddr <= code.start && code.end <= end
+    };
+    let places = pages::placements(&space.pagemap, &(0..0));
+    let Some(place) = places.iter().find(whole) else {
+        return Ok(None);
+    };
+    let len = (code.end - code.start).min(LARGEST);
+    let mut bytes = vec![0; len as usize];
+    let page = place.first_page + (code.start - place.vaddr) / gelid_pages::PAGE_SIZE as u64;
+    reader.read_at(&mut Scratch::new(), page, &mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Starts filling memory that belongs to no single task.
+fn fill_shared(
+    plan: &Plan,
+    dir: &Dir,
+    manifest: Option<&Manifest>,
+    files: &mut OpenFiles,
+    filler: &Filler,
+) -> Result<Vec<Filling>, Error> {
+    let mut filling = Vec::new();
+    for (id, _size, file) in files.shared_memory() {
+        let Some(shared) = plan.shared.get(&id) else {
+            continue;
+        };
+        let key = ObjectKey {
+            pages_id: shared.pages_id,
+            owner: Owner::Shared(id.into()),
+        };
+        filling.push(filler.fill(FillRequest {
+            reader: Arc::new(pages::open(dir, manifest, key)?),
+            target: Arc::new(FileTarget::new(file)),
+            placements: pages::placements(&shared.pagemap, &(0..0)),
+            huge: Vec::new(),
+        })?);
+    }
+    Ok(filling)
+}
+
+/// Builds all address spaces, directories and descriptor tables.
+fn spaces(
+    plan: &Plan,
+    zone: &Range<u64>,
+    kernel: &Kernel,
+    base: i32,
+    files: &OpenFiles,
+    crew: &mut Crew,
+) -> Result<(), Error> {
+    let mut first = Vec::new();
+    let mut later = Vec::new();
+    let mut moved = Vec::new();
+    for (index, life) in plan.lives.iter().enumerate() {
+        let Life::Alive(alive) = life else { continue };
+        let (who, pid) = (Who::Task(index), plan.nodes[index].pid);
+        let body = crew.body(who)?;
+        let mut reel = Reel::new(body.carrier.room());
+        if alive.builds {
+            let space = &plan.spaces[alive.space];
+            if let Some(at) = space::build(&mut reel, space, zone, kernel, files)? {
+                moved.push((body.host, at));
+            }
+        }
+        if let Some(fs) = &alive.fs {
+            descriptors::directories(&mut reel, pid, fs, files)?;
+        }
+        // Whoever shares a table still needs all that is inherited, so those wait.
+        let shared = plan.shares_files(index);
+        let mut last = Reel::new(body.carrier.room());
+        if let Some(id) = alive.files {
+            let reel = if shared { &mut last } else { &mut reel };
+            descriptors::table(reel, pid, plan.files.table(id), base, files)?;
+        }
+        first.push((who, reel.into_scripts()));
+        later.push((who, last.into_scripts()));
+    }
+    crew.play_reels(first)?;
+    crew.play_reels(later)?;
+    for (host, at) in moved {
+        crew.hosts[host].set_syscall_at(at);
+    }
+    Ok(())
+}
+
+/// Starts filling all address spaces.
+fn fill(
+    plan: &Plan,
+    sources: &Sources,
+    crew: &Crew,
+    filler: &Filler,
+) -> Result<Vec<Filling>, Error> {
+    let mut filling = Vec::new();
+    for (index, life) in plan.lives.iter().enumerate() {
+        let Life::Alive(alive) = life else { continue };
+        let Some(body) = crew.bodies.get(&Who::Task(index)) else {
+            continue;
+        };
+        if !alive.builds {
+            continue;
+        }
+        let space = &plan.spaces[alive.space];
+        let code = space.vdso.as_ref().map_or(0..0, |vdso| vdso.code.clone());
+        let placements = pages::placements(&space.pagemap, &code);
+        if placements.is_empty() {
+            continue;
+        }
+        filling.push(filler.fill(FillRequest {
+            reader: Arc::clone(&sources.spaces[alive.space]),
+            target: Arc::new(ProcessTarget::new(body.pid)),
+            placements,
+            huge: space.huge_ranges(),
+        })?);
+    }
+    Ok(filling)
+}

@@ -1,0 +1,424 @@
+//! Tasks are born, each by whom the plan says, and come to their sessions and groups.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use gelid_sys::clone::{CloneArgs, fork_sleeper};
+use gelid_sys::ptrace::{self, Options, Stopped};
+use gelid_sys::signal::{KernelSigAction, NSIG, SIGCHLD, SIGKILL, SigSet};
+use gelid_sys::syscall::nr;
+use gelid_sys::{Errno, Pid, clone::flags, proc, wait};
+use gelid_tape::{Failed, Host, Op, closing_signal};
+use rustix::process::{Signal, kill_process};
+
+use super::crew::{Body, Crew, await_death, identity, newborn};
+use super::kernel::Kernel;
+use super::script::{Object, Script};
+use crate::Error;
+use crate::plan::births::{Helper, Step, Who};
+use crate::plan::space::TASK_SIZE;
+use crate::plan::{Life, Plan};
+
+/// Bytes of tape for the leader of a process.
+pub(crate) const LEADER_ROOM: usize = 160 << 10;
+/// Bytes of tape for a process in the address space of another.
+const GUEST_ROOM: usize = 16 << 10;
+/// Children that are born by one tape.
+const BROOD: usize = 256;
+const PR_SET_NAME: u64 = 15;
+const PR_SET_CHILD_SUBREAPER: u64 = 36;
+const RLIMIT_CORE: u64 = 4;
+const WALL: u64 = 0x4000_0000;
+
+/// Creates every task of the plan, as an empty address space with a zone for tapes.
+pub(crate) fn run(
+    plan: &Plan,
+    zone: &Range<u64>,
+    kernel: &Kernel,
+    sibling: bool,
+    crew: &mut Crew,
+) -> Result<(), Error> {
+    let mut births = Births { plan, crew };
+    births.root(zone, kernel, sibling)?;
+    let mut wave = vec![Who::Task(0)];
+    while !wave.is_empty() {
+        wave = births.next(&wave)?;
+    }
+    births.groups()?;
+    births.end_helpers()?;
+    births.zombies()
+}
+
+struct Births<'a> {
+    plan: &'a Plan,
+    crew: &'a mut Crew,
+}
+
+impl<'a> Births<'a> {
+    /// Forks the root from this process and takes everything of it away.
+    fn root(&mut self, zone: &Range<u64>, kernel: &Kernel, sibling: bool) -> Result<(), Error> {
+        let number = self.plan.root();
+        let task = self.fork(number, sibling)?;
+        let pid = task.pid();
+        let rseq = task.rseq().unwrap_or_default();
+        let signal = self.signal(Who::Task(0));
+        let made = Host::fresh(
+            task,
+            identity(number, number, signal),
+            zone.clone(),
+            kernel.syscall_at(),
+            LEADER_ROOM,
+        );
+        let (mut host, carrier) = made.map_err(|failed| tape_error(number, failed))?;
+        let mut script = Script::default();
+        if rseq.rseq_abi_pointer != 0 {
+            const UNREGISTER: u64 = 1;
+            script.must(
+                Object::Itself,
+                nr::rseq,
+                [
+                    rseq.rseq_abi_pointer.into(),
+                    u64::from(rseq.rseq_abi_size).into(),
+                    UNREGISTER.into(),
+                    u64::from(rseq.signature).into(),
+                ],
+            );
+        }
+        bare(&mut script);
+        let parked = kernel.park(&mut script, zone);
+        for range in [0..zone.start, zone.end..TASK_SIZE] {
+            let len = range.end - range.start;
+            script.must(Object::Itself, nr::munmap, [range.start.into(), len.into()]);
+        }
+        host.set_syscall_at(parked);
+        self.crew.hosts.push(host);
+        let body = Body {
+            pid,
+            carrier,
+            host: 0,
+        };
+        self.crew.bodies.insert(Who::Task(0), body);
+        self.crew.play(&[(Who::Task(0), script)])?;
+        Ok(())
+    }
+
+    fn fork(&mut self, number: i32, sibling: bool) -> Result<Stopped, Error> {
+        let failed = |operation| {
+            move |errno| Error::Task {
+                operation,
+                pid: number,
+                errno,
+            }
+        };
+        let pid = fork_sleeper(Pid::from_raw(number), sibling).map_err(|errno| match errno {
+            Errno::EXIST => taken(number),
+            errno => failed("clone3")(errno),
+        })?;
+        self.crew.note(pid);
+        let options = Options::TRACESYSGOOD | Options::EXITKILL;
+        let running = ptrace::seize(pid, options).map_err(failed("PTRACE_SEIZE"))?;
+        running.interrupt().map_err(failed("PTRACE_INTERRUPT"))?;
+        let status = wait::wait_task(pid).map_err(failed("wait4"))?;
+        if status.is_dead() {
+            return Err(Error::Ended { pid, status });
+        }
+        Ok(running.stopped())
+    }
+
+    /// Plays the steps of those just born; returns whom they have created.
+    fn next(&mut self, wave: &[Who]) -> Result<Vec<Who>, Error> {
+        let mut born = Vec::new();
+        let mut left: Vec<(Who, &[Step])> = wave
+            .iter()
+            .map(|who| (*who, self.steps(*who)))
+            .filter(|(_, steps)| !steps.is_empty())
+            .collect();
+        let mut first = true;
+        while !left.is_empty() {
+            let mut work = Vec::new();
+            let mut forks = Vec::new();
+            for (who, steps) in &mut left {
+                let (now, later) = steps.split_at(steps.len().min(BROOD));
+                *steps = later;
+                let (script, ops) = self.script(*who, now, first);
+                work.push((*who, script));
+                forks.push(ops);
+            }
+            first = false;
+            let outcomes = self.crew.play(&work).map_err(taken_or)?;
+            for ((outcome, forks), (parent, _)) in outcomes.iter().zip(forks).zip(&work) {
+                for fork in forks {
+                    let pid = outcome.ok(fork.op).unwrap_or_default();
+                    self.board(*parent, &fork, pid)?;
+                    born.push(fork.child);
+                }
+            }
+            left.retain(|(_, steps)| !steps.is_empty());
+        }
+        Ok(born)
+    }
+
+    fn steps(&self, who: Who) -> &'a [Step] {
+        match who {
+            Who::Task(index) => &self.plan.births.steps[index],
+            Who::Helper(index) => &self.plan.births.helpers[index].steps,
+        }
+    }
+
+    fn pid(&self, who: Who) -> Option<i32> {
+        match who {
+            Who::Task(index) => Some(self.plan.nodes[index].pid),
+            Who::Helper(index) => self.plan.births.helpers[index].pid,
+        }
+    }
+
+    /// A signal for the end of tapes that is not among those to be restored as pending.
+    fn signal(&self, who: Who) -> i32 {
+        let pending = match who {
+            Who::Task(index) => match &self.plan.lives[index] {
+                Life::Alive(alive) => alive.pending(),
+                Life::Zombie { .. } => SigSet::EMPTY,
+            },
+            Who::Helper(_) => SigSet::EMPTY,
+        };
+        closing_signal(SigSet::EMPTY, pending)
+    }
+
+    fn script(&self, who: Who, steps: &[Step], first: bool) -> (Script, Vec<Fork>) {
+        let mut script = Script::default();
+        let mut forks = Vec::new();
+        if let (true, Who::Task(index)) = (first, who)
+            && self.plan.births.reapers.contains(&index)
+        {
+            set_subreaper(&mut script, true);
+        }
+        for step in steps {
+            match *step {
+                Step::SetSid => {
+                    script.must::<0>(Object::Itself, nr::setsid, []);
+                }
+                Step::Fork { child, flags } => {
+                    let pid = self.pid(child);
+                    let op = clone_call(&mut script, pid, flags);
+                    forks.push(Fork { op, child, flags });
+                }
+            }
+        }
+        (script, forks)
+    }
+
+    /// Makes a newborn ready for tapes.
+    fn board(&mut self, parent: Who, fork: &Fork, number: u64) -> Result<(), Error> {
+        let signal = self.signal(fork.child);
+        let raw = i32::try_from(number).unwrap_or_default();
+        let pid = Pid::from_raw(raw).ok_or(Error::Task {
+            operation: "clone3",
+            pid: 0,
+            errno: Errno::SRCH,
+        })?;
+        self.crew.note(pid);
+        let task = newborn(pid)?;
+        let above = self.crew.body(parent)?.host;
+        let (host, room) = if fork.flags & flags::VM == 0 {
+            let host = self.crew.hosts[above].forked();
+            self.crew.hosts.push(host);
+            (self.crew.hosts.len() - 1, LEADER_ROOM)
+        } else {
+            (above, GUEST_ROOM)
+        };
+        let identity = identity(raw, raw, signal);
+        let boarded = self.crew.hosts[host].board(task, identity, room);
+        let carrier = boarded.map_err(|failed| tape_error(raw, failed))?;
+        let body = Body { pid, carrier, host };
+        self.crew.bodies.insert(fork.child, body);
+        Ok(())
+    }
+
+    /// Everyone joins the group it belongs to, leaders first.
+    fn groups(&mut self) -> Result<(), Error> {
+        let births = &self.plan.births;
+        let leads = |helper: &(usize, &Helper)| helper.1.leads_group;
+        let helpers = births.helpers.iter().enumerate().filter(leads);
+        let mut leaders: Vec<(Who, i32)> =
+            helpers.map(|(index, _)| (Who::Helper(index), 0)).collect();
+        let mut members = Vec::new();
+        for (index, group) in births.groups.iter().enumerate() {
+            match *group {
+                Some(pgid) if pgid == self.plan.nodes[index].pid => {
+                    leaders.push((Who::Task(index), 0));
+                }
+                Some(pgid) => members.push((Who::Task(index), pgid)),
+                None => {}
+            }
+        }
+        for round in [leaders, members] {
+            let joins: Vec<_> = round
+                .into_iter()
+                .map(|(who, pgid)| {
+                    let mut script = Script::default();
+                    let object = Object::Task(pgid);
+                    script.must(object, nr::setpgid, [0.into(), pgid.into()]);
+                    (who, script)
+                })
+                .collect();
+            self.crew.play(&joins)?;
+        }
+        Ok(())
+    }
+
+    /// Helpers have done their work: they end, and their parents reap them.
+    fn end_helpers(&mut self) -> Result<(), Error> {
+        let helpers = &self.plan.births.helpers;
+        if helpers.is_empty() {
+            return Ok(());
+        }
+        let mut reaping: BTreeMap<usize, Script> = BTreeMap::new();
+        // The last were born last, of those before them.
+        for (index, helper) in helpers.iter().enumerate().rev() {
+            let Some(body) = self.crew.bodies.remove(&Who::Helper(index)) else {
+                continue;
+            };
+            // ESRCH: it has ended already, which is found out next.
+            let _ = kill_process(body.pid, Signal::KILL);
+            await_death(body.pid)?;
+            self.crew.forget(body.pid);
+            let pid = body.pid.as_raw_pid();
+            let args = [pid.into(), 0.into(), WALL.into(), 0.into()];
+            let script = reaping.entry(helper.parent).or_default();
+            script.must(Object::Task(pid), nr::wait4, args);
+        }
+        for reaper in &self.plan.births.reapers {
+            set_subreaper(reaping.entry(*reaper).or_default(), false);
+        }
+        let work: Vec<_> = reaping
+            .into_iter()
+            .map(|(index, script)| (Who::Task(index), script))
+            .collect();
+        self.crew.play(&work)?;
+        Ok(())
+    }
+
+    /// What has ended in the image ends now, in the same way.
+    fn zombies(&mut self) -> Result<(), Error> {
+        for (index, life) in self.plan.lives.iter().enumerate() {
+            let Life::Zombie { status, comm } = life else {
+                continue;
+            };
+            let Some(body) = self.crew.bodies.remove(&Who::Task(index)) else {
+                continue;
+            };
+            let pid = body.pid;
+            end(body, *status, comm)?;
+            await_death(pid)?;
+            self.crew.forget(pid);
+        }
+        Ok(())
+    }
+}
+
+/// A birth on a tape.
+struct Fork {
+    op: Op,
+    child: Who,
+    flags: u64,
+}
+
+/// Clears what the root has from this process and hands on to its children.
+fn bare(script: &mut Script) {
+    const SS_DISABLE: i32 = 2;
+    let action = script.bytes(&KernelSigAction::default().to_bytes());
+    for signal in 1..=NSIG as i32 {
+        // SIGKILL and SIGSTOP have none.
+        script.call(
+            nr::rt_sigaction,
+            [signal.into(), action.into(), 0.into(), 8.into()],
+        );
+    }
+    let mut stack = [0; 24];
+    stack[8..12].copy_from_slice(&SS_DISABLE.to_ne_bytes());
+    let stack = script.bytes(&stack);
+    script.must(Object::Itself, nr::sigaltstack, [stack.into(), 0.into()]);
+}
+
+fn clone_call(script: &mut Script, pid: Option<i32>, shared: u64) -> Op {
+    let sibling = shared & flags::PARENT != 0;
+    let args = CloneArgs {
+        flags: shared | flags::PTRACE,
+        exit_signal: if sibling { 0 } else { SIGCHLD as u64 },
+        set_tid_size: u64::from(pid.is_some()),
+        ..CloneArgs::default()
+    };
+    let data = script.bytes(&args.to_bytes());
+    if let Some(pid) = pid {
+        let tid = script.bytes(&pid.to_ne_bytes());
+        script.tape.link(data, CloneArgs::SET_TID, tid);
+    }
+    let size = args.to_bytes().len() as u64;
+    let object = pid.map_or(Object::Itself, Object::Task);
+    script.must(object, nr::clone3, [data.into(), size.into()])
+}
+
+fn set_subreaper(script: &mut Script, on: bool) {
+    let args = [PR_SET_CHILD_SUBREAPER.into(), u64::from(on).into()];
+    script.must(Object::Itself, nr::prctl, args);
+}
+
+/// Ends a process with the given status of `wait(2)`.
+fn end(mut body: Body, status: i32, comm: &[u8]) -> Result<(), Error> {
+    let pid = body.pid.as_raw_pid();
+    let failed = |source| Error::Tape { pid, source };
+    let signal = status & 0x7f;
+    let mut script = Script::default();
+    let mut name = comm.to_vec();
+    name.truncate(15);
+    name.push(0);
+    let name = script.bytes(&name);
+    script.call(nr::prctl, [PR_SET_NAME.into(), name.into()]);
+    if signal == 0 {
+        let code = status >> 8 & 0xff;
+        script.call(nr::exit_group, [code.into()]);
+        return body.carrier.start(&script.tape).map_err(failed);
+    }
+    let no_core = script.bytes(&[0; 16]);
+    let args = [0.into(), RLIMIT_CORE.into(), no_core.into(), 0.into()];
+    script.must(Object::Itself, nr::prlimit64, args);
+    body.carrier.play(&script.tape).map_err(failed)?;
+    let died = |errno| Error::Task {
+        operation: "ending the task",
+        pid,
+        errno,
+    };
+    if signal == SIGKILL {
+        return kill_process(body.pid, Signal::KILL).map_err(died);
+    }
+    let mut saved = *body.carrier.saved();
+    saved.mask = SigSet::EMPTY;
+    body.carrier.set_saved(saved);
+    let task = body.carrier.release().map_err(|(error, _)| failed(error))?;
+    // The tape's end is the delivery of a signal, which this one replaces.
+    task.cont(signal).map(drop).map_err(died)
+}
+
+fn taken(pid: i32) -> Error {
+    let comm = Pid::from_raw(pid)
+        .and_then(|pid| proc::TaskDir::open(pid).ok())
+        .and_then(|dir| proc::scalar::comm(&dir).ok())
+        .unwrap_or_default();
+    let comm = String::from_utf8_lossy(&comm).into_owned();
+    Error::PidTaken { pid, comm }
+}
+
+fn taken_or(error: Error) -> Error {
+    match error {
+        Error::Call {
+            object: Object::Task(pid),
+            errno: Errno::EXIST,
+            ..
+        } => taken(pid),
+        error => error,
+    }
+}
+
+pub(crate) fn tape_error(pid: i32, (source, _task): Failed) -> Error {
+    Error::Tape { pid, source }
+}

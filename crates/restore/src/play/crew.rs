@@ -1,0 +1,168 @@
+//! The tasks that have been made so far. Until they are let go, dropping the crew ends them all.
+
+use std::collections::HashMap;
+
+use gelid_sys::ptrace::{Running, Stopped};
+use gelid_sys::wait::{self, Status, Whom};
+use gelid_sys::{Errno, Pid, syscall};
+use gelid_tape::{Carrier, Host, Identity, Outcome};
+use rustix::process::{Signal, kill_process};
+
+use super::script::Script;
+use crate::Error;
+use crate::plan::births::Who;
+
+/// A process that plays tapes.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) pid: Pid,
+    pub(crate) carrier: Carrier,
+    /// Index of the place of its tapes.
+    pub(crate) host: usize,
+}
+
+/// All processes made so far.
+#[derive(Debug, Default)]
+pub(crate) struct Crew {
+    pub(crate) bodies: HashMap<Who, Body>,
+    pub(crate) hosts: Vec<Host>,
+    /// Whoever has to be ended on failure.
+    born: Vec<Pid>,
+}
+
+impl Crew {
+    /// Remembers a process, so that it does not outlive a failure.
+    pub(crate) fn note(&mut self, pid: Pid) {
+        self.born.push(pid);
+    }
+
+    /// Forgets one that has ended.
+    pub(crate) fn forget(&mut self, pid: Pid) {
+        self.born.retain(|other| *other != pid);
+    }
+
+    /// Nothing is ended from now on.
+    pub(crate) fn let_go(&mut self) {
+        self.born.clear();
+    }
+
+    /// The body of a process; a plan names none that is not born.
+    pub(crate) fn body(&mut self, who: Who) -> Result<&mut Body, Error> {
+        self.bodies.get_mut(&who).ok_or(Error::Task {
+            operation: "finding the body",
+            pid: 0,
+            errno: Errno::SRCH,
+        })
+    }
+
+    /// Plays one script for each of several processes, all at the same time.
+    pub(crate) fn play(&mut self, work: &[(Who, Script)]) -> Result<Vec<Outcome>, Error> {
+        let mut failed = None;
+        let mut started = 0;
+        for (who, script) in work {
+            let body = self.body(*who)?;
+            let pid = body.pid.as_raw_pid();
+            if let Err(source) = body.carrier.start(&script.tape) {
+                failed = Some(Error::Tape { pid, source });
+                break;
+            }
+            started += 1;
+        }
+        let mut outcomes = Vec::with_capacity(started);
+        for (who, script) in &work[..started] {
+            let body = self.body(*who)?;
+            match finish(&mut body.carrier, body.pid, script) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(outcomes), Err)
+    }
+
+    /// Plays several scripts for each of several processes: one after the other for each, all processes at
+    /// the same time.
+    pub(crate) fn play_reels(&mut self, reels: Vec<(Who, Vec<Script>)>) -> Result<(), Error> {
+        let mut reels: Vec<_> = reels
+            .into_iter()
+            .map(|(who, scripts)| (who, scripts.into_iter()))
+            .collect();
+        loop {
+            let next: Vec<(Who, Script)> = reels
+                .iter_mut()
+                .filter_map(|(who, scripts)| Some((*who, scripts.next()?)))
+                .collect();
+            if next.is_empty() {
+                return Ok(());
+            }
+            self.play(&next)?;
+        }
+    }
+}
+
+/// Waits for the end of a tape, all of whose calls must have succeeded that had to.
+pub(crate) fn finish(carrier: &mut Carrier, pid: Pid, script: &Script) -> Result<Outcome, Error> {
+    let pid = pid.as_raw_pid();
+    let outcome = carrier
+        .finish()
+        .map_err(|source| Error::Tape { pid, source })?;
+    match script.failure(&outcome) {
+        Some((nr, object, errno)) => Err(Error::Call {
+            pid,
+            call: syscall::name(nr).map_or_else(|| format!("system call {nr}"), str::to_owned),
+            object,
+            errno,
+        }),
+        None => Ok(outcome),
+    }
+}
+
+/// The first stop of a task that was born as the caller's tracee.
+pub(crate) fn newborn(pid: Pid) -> Result<Stopped, Error> {
+    let status = wait::wait_task(pid).map_err(|errno| Error::Task {
+        operation: "waiting for the first stop",
+        pid: pid.as_raw_pid(),
+        errno,
+    })?;
+    if status.is_dead() {
+        return Err(Error::Ended { pid, status });
+    }
+    Ok(Running::attached(pid).stopped())
+}
+
+/// How a task knows itself, if nothing speaks against the first choice of a signal.
+pub(crate) fn identity(tgid: i32, tid: i32, signal: i32) -> Identity {
+    Identity { tgid, tid, signal }
+}
+
+/// Waits until a tracee has ended.
+pub(crate) fn await_death(pid: Pid) -> Result<Status, Error> {
+    loop {
+        match wait::wait_task(pid) {
+            Ok(status) if status.is_dead() => return Ok(status),
+            Ok(_) => {}
+            Err(errno) => {
+                return Err(Error::Task {
+                    operation: "waiting for the end",
+                    pid: pid.as_raw_pid(),
+                    errno,
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for pid in &self.born {
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        for pid in &self.born {
+            // Threads go with their leader, which is reported last.
+            while let Ok(Some((_, status))) = wait::wait(Whom::Task(*pid), true) {
+                if status.is_dead() {
+                    break;
+                }
+            }
+        }
+    }
+}

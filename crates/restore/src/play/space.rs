@@ -1,0 +1,168 @@
+//! An address space on tapes: mappings, the kernel's own areas, boundaries; and what follows the pages.
+
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+use gelid_sys::mm::{MmMap, PR_SET_MM, PR_SET_MM_MAP};
+use gelid_sys::syscall::nr;
+use gelid_tape::Arg;
+
+use super::kernel::Kernel;
+use super::script::{Object, Reel};
+use crate::Error;
+use crate::files::OpenFiles;
+use crate::plan::space::{Area, Backing, Space};
+use crate::plan::zone;
+
+const MAP_FIXED: u32 = 0x10;
+const PROT_WRITE: u32 = 2;
+const MADV_GUARD_INSTALL: u64 = 102;
+/// Advice that is given before the pages come: everything that madvise can set, by number.
+const ADVICE: u64 = 1 << 1 | 1 << 2 | 1 << 10 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18;
+/// `PR_SET_VMA_ANON_NAME` and the like need the size of an op and a little data.
+const OP: usize = 128;
+
+/// Appends everything that must be there before pages are; returns where the system call instruction is
+/// afterwards.
+pub(crate) fn build(
+    reel: &mut Reel,
+    space: &Space,
+    zone: &Range<u64>,
+    kernel: &Kernel,
+    files: &OpenFiles,
+) -> Result<Option<u64>, Error> {
+    for area in &space.areas {
+        let fd = match area.backing {
+            Backing::Anonymous => -1,
+            Backing::File { id, access, .. } => files.mapping(id, access)?.as_raw_fd(),
+        };
+        for range in around(&area.range, zone) {
+            map(reel, area, &range, fd);
+        }
+    }
+    let placed = kernel.place(reel, space, zone);
+    boundaries(reel, space, files)?;
+    Ok(placed)
+}
+
+/// A range without the zone.
+fn around(range: &Range<u64>, zone: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let parts = if range.start <= zone.start && zone.end <= range.end {
+        [range.start..zone.start, zone.end..range.end]
+    } else {
+        [range.clone(), 0..0]
+    };
+    parts.into_iter().filter(|part| !part.is_empty())
+}
+
+fn map(reel: &mut Reel, area: &Area, range: &Range<u64>, fd: i32) {
+    let object = Object::Area(range.start);
+    // Pages that differ from the file were written once; the kernel then counts the mapping as writable.
+    let written = area.filled && area.is_private() && area.prot & PROT_WRITE == 0;
+    let prot = area.prot | if written { PROT_WRITE } else { 0 };
+    reel.must(object, nr::mmap, map_args(area, range, prot, fd));
+    if written {
+        reel.must(object, nr::mprotect, sized(range, area.prot.into()));
+    }
+    let mut advice = area.advice & ADVICE;
+    while advice != 0 {
+        let number = u64::from(advice.trailing_zeros());
+        reel.must(object, nr::madvise, sized(range, number));
+        advice &= advice - 1;
+    }
+}
+
+fn map_args(area: &Area, range: &Range<u64>, prot: u32, fd: i32) -> [Arg; 6] {
+    let offset = match area.backing {
+        Backing::Anonymous => 0,
+        Backing::File { offset, .. } => offset,
+    };
+    [
+        range.start.into(),
+        (range.end - range.start).into(),
+        u64::from(prot).into(),
+        u64::from(area.flags | MAP_FIXED).into(),
+        fd.into(),
+        (offset + (range.start - area.range.start)).into(),
+    ]
+}
+
+fn sized(range: &Range<u64>, argument: u64) -> [Arg; 3] {
+    [
+        range.start.into(),
+        (range.end - range.start).into(),
+        argument.into(),
+    ]
+}
+
+/// Boundaries, auxiliary vector and executable, in one call (`PR_SET_MM_MAP`).
+fn boundaries(reel: &mut Reel, space: &Space, files: &OpenFiles) -> Result<(), Error> {
+    let mm = &space.mm;
+    let exe = files.fd(mm.exe_file_id).ok_or(Error::NoSuchFile {
+        pid: space.pid,
+        id: mm.exe_file_id,
+    })?;
+    let auxv: Vec<u8> = mm
+        .mm_saved_auxv
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .collect();
+    let map = MmMap {
+        start_code: mm.mm_start_code,
+        end_code: mm.mm_end_code,
+        start_data: mm.mm_start_data,
+        end_data: mm.mm_end_data,
+        start_brk: mm.mm_start_brk,
+        brk: mm.mm_brk,
+        start_stack: mm.mm_start_stack,
+        arg_start: mm.mm_arg_start,
+        arg_end: mm.mm_arg_end,
+        env_start: mm.mm_env_start,
+        env_end: mm.mm_env_end,
+        auxv: 0,
+        auxv_size: auxv.len() as u32,
+        exe_fd: exe.as_raw_fd().cast_unsigned(),
+    };
+    let script = reel.script(2 * OP + MmMap::SIZE + auxv.len());
+    let data = script.bytes(&map.as_bytes());
+    if !auxv.is_empty() {
+        let auxv = script.bytes(&auxv);
+        script
+            .tape
+            .link(data, std::mem::offset_of!(MmMap, auxv), auxv);
+    }
+    let args = [
+        PR_SET_MM.into(),
+        PR_SET_MM_MAP.into(),
+        data.into(),
+        (MmMap::SIZE as u64).into(),
+        0.into(),
+    ];
+    script.must(Object::File(mm.exe_file_id), nr::prctl, args);
+    Ok(())
+}
+
+/// What must wait until the pages are there.
+pub(crate) fn complete(reel: &mut Reel, space: &Space) {
+    for guard in &space.guards {
+        let args = sized(guard, MADV_GUARD_INSTALL);
+        reel.must(Object::Area(guard.start), nr::madvise, args);
+    }
+    for area in space.areas.iter().filter(|area| area.locked) {
+        let args = sized(&area.range, 0);
+        reel.must(Object::Area(area.range.start), nr::mlock2, args);
+    }
+}
+
+/// The last call in an address space, which takes the zone away.
+pub(crate) fn vacate(space: &Space, zone: &Range<u64>) -> (usize, [u64; 6]) {
+    let len = zone.end - zone.start;
+    match zone::covering(space, zone) {
+        Some(area) => {
+            let flags = u64::from(area.flags | MAP_FIXED);
+            let prot = u64::from(area.prot);
+            (nr::mmap, [zone.start, len, prot, flags, u64::MAX, 0])
+        }
+        None => (nr::munmap, [zone.start, len, 0, 0, 0, 0]),
+    }
+}

@@ -1,0 +1,205 @@
+//! Tasks and threads get their state: what their own tapes can set, then registers.
+
+use std::collections::HashMap;
+
+use gelid_sys::ptrace::Stopped;
+use gelid_sys::signal::SigSet;
+use gelid_sys::{Errno, PAGE_SIZE, Pid, proc};
+use gelid_tape::{Carrier, Host, Saved, closing_signal};
+
+use super::births::tape_error;
+use super::crew::{Crew, finish, identity};
+use super::script::{Reel, Script};
+use super::space;
+use super::threads::Newborn;
+use crate::Error;
+use crate::plan::births::Who;
+use crate::plan::{Alive, Life, Plan, Thread};
+use crate::state::Machine;
+
+/// A thread with its registers, ready to go.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// Index of its task.
+    pub(crate) task: usize,
+    pub(crate) stopped: Stopped,
+}
+
+/// Sets the state of the threads that are no leaders.
+pub(crate) fn run(
+    plan: &mut Plan,
+    machine: &Machine,
+    newborn: Vec<Newborn>,
+    crew: &mut Crew,
+) -> Result<Vec<Ready>, Error> {
+    complete_spaces(plan, crew)?;
+    let mut by_task: HashMap<usize, Vec<Newborn>> = HashMap::new();
+    for thread in newborn {
+        by_task.entry(thread.task).or_default().push(thread);
+    }
+    let mut ready = Vec::new();
+    for (task, threads) in by_task {
+        let pid = plan.nodes[task].pid;
+        if let Life::Alive(alive) = &mut plan.lives[task] {
+            of_threads(pid, alive, machine, threads, crew, &mut ready)?;
+        }
+    }
+    Ok(ready)
+}
+
+fn complete_spaces(plan: &Plan, crew: &mut Crew) -> Result<(), Error> {
+    let mut reels = Vec::new();
+    for (index, life) in plan.lives.iter().enumerate() {
+        if let Life::Alive(alive) = life
+            && alive.builds
+        {
+            let who = Who::Task(index);
+            let mut reel = Reel::new(crew.body(who)?.carrier.room());
+            space::complete(&mut reel, &plan.spaces[alive.space]);
+            reels.push((who, reel.into_scripts()));
+        }
+    }
+    crew.play_reels(reels)
+}
+
+/// Threads of one process, as many at a time as there is room for.
+fn of_threads(
+    pid: i32,
+    alive: &mut Alive,
+    machine: &Machine,
+    threads: Vec<Newborn>,
+    crew: &mut Crew,
+    ready: &mut Vec<Ready>,
+) -> Result<(), Error> {
+    let Some(task) = threads.first().map(|thread| thread.task) else {
+        return Ok(());
+    };
+    let signal = closing_signal(SigSet::EMPTY, alive.pending());
+    let host = crew.body(Who::Task(task))?.host;
+    let host = &mut crew.hosts[host];
+    let (mark, room) = (host.mark(), host.left());
+    let mut batch = Vec::new();
+    for newborn in threads {
+        let thread = &alive.threads[newborn.thread];
+        let tid = thread.tid;
+        let mut script = Script::default();
+        thread.state.write(&mut script.tape, machine, pid);
+        let size = script.tape.size();
+        if size > host.left() && size <= room {
+            play(&mut batch, host, alive, task, ready)?;
+            host.reset(mark);
+        }
+        let boarded = host.board(newborn.stopped, identity(pid, tid, signal), size);
+        let mut carrier = boarded.map_err(|failed| tape_error(tid, failed))?;
+        carrier
+            .start(&script.tape)
+            .map_err(|source| Error::Tape { pid: tid, source })?;
+        batch.push((carrier, script, newborn.thread));
+    }
+    play(&mut batch, host, alive, task, ready)?;
+    host.reset(mark);
+    Ok(())
+}
+
+/// Waits for a batch, and gives each its registers.
+fn play(
+    batch: &mut Vec<(Carrier, Script, usize)>,
+    host: &Host,
+    alive: &mut Alive,
+    task: usize,
+    ready: &mut Vec<Ready>,
+) -> Result<(), Error> {
+    for (mut carrier, script, thread) in batch.drain(..) {
+        let tid = carrier.tid();
+        finish(&mut carrier, tid, &script)?;
+        let thread = &mut alive.threads[thread];
+        let stopped = take_up(release(carrier, SigSet::ALL)?, host, thread)?;
+        set_registers(&stopped, thread)?;
+        ready.push(Ready { task, stopped });
+    }
+    Ok(())
+}
+
+/// Ends the carrying; where the thread stands then has no meaning yet.
+pub(crate) fn release(mut carrier: Carrier, mask: SigSet) -> Result<Stopped, Error> {
+    let pid = carrier.tid().as_raw_pid();
+    let regs = carrier.saved().regs;
+    carrier.set_saved(Saved { regs, mask });
+    carrier
+        .release()
+        .map_err(|(source, _task)| Error::Tape { pid, source })
+}
+
+/// Lets the kernel know how an interrupted system call goes on. All signals must be blocked.
+pub(crate) fn take_up(
+    stopped: Stopped,
+    host: &Host,
+    thread: &mut Thread,
+) -> Result<Stopped, Error> {
+    if !thread.state.has_restart() {
+        return Ok(stopped);
+    }
+    // Inside the leader's room, which nobody uses meanwhile.
+    let scratch = host.data().start + PAGE_SIZE as u64;
+    let at = host.syscall_at();
+    Ok(thread.state.take_up(stopped, at, scratch)?)
+}
+
+/// The thread stands where it stood in the image.
+pub(crate) fn set_registers(stopped: &Stopped, thread: &Thread) -> Result<(), Error> {
+    let failed = |operation| {
+        move |errno: Errno| Error::Task {
+            operation,
+            pid: thread.tid,
+            errno,
+        }
+    };
+    let Saved { regs, mask } = thread.state.saved();
+    stopped
+        .set_regs(&regs)
+        .map_err(failed("setting registers"))?;
+    stopped
+        .set_sigmask(mask)
+        .map_err(failed("setting the signal mask"))?;
+    Ok(thread.state.set_fpu(stopped)?)
+}
+
+/// Sets what belongs to the processes in question, and to their leaders as threads.
+pub(crate) fn leaders(
+    plan: &Plan,
+    machine: &Machine,
+    concerned: impl Fn(&Plan, usize) -> bool,
+    crew: &mut Crew,
+) -> Result<(), Error> {
+    let (mut work, mut last) = (Vec::new(), Vec::new());
+    for (index, life) in plan.lives.iter().enumerate() {
+        let Life::Alive(alive) = life else { continue };
+        if !concerned(plan, index) {
+            continue;
+        }
+        let (who, pid) = (Who::Task(index), plan.nodes[index].pid);
+        if let Some(pid) = Pid::from_raw(pid) {
+            alive.process.outside(&proc::TaskDir::open(pid)?)?;
+        }
+        let mut script = Script::default();
+        alive
+            .process
+            .write(&mut script.tape, machine, alive.handles);
+        alive.threads[0].state.write(&mut script.tape, machine, pid);
+        if alive.builds {
+            let mut shared = Script::default();
+            let alone = !plan.shares_space(index);
+            let tape = if alone { &mut script } else { &mut shared };
+            let mm = &plan.spaces[alive.space].mm;
+            let process = &alive.process;
+            process.write_last(&mut tape.tape, mm.dumpable, mm.thp_disabled);
+            if !alone {
+                last.push((who, shared));
+            }
+        }
+        work.push((who, script));
+    }
+    crew.play(&work)?;
+    crew.play(&last)?;
+    Ok(())
+}

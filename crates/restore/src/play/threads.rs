@@ -1,0 +1,99 @@
+//! Threads are born in their processes.
+
+use gelid_sys::clone::{CloneArgs, flags};
+use gelid_sys::ptrace::Stopped;
+use gelid_sys::syscall::nr;
+use gelid_sys::{Errno, Pid};
+
+use super::crew::{Crew, newborn};
+use super::script::{Object, Script};
+use crate::Error;
+use crate::plan::births::Who;
+use crate::plan::{Alive, Life, Plan};
+
+/// Everything that threads of one process share.
+const SHARED: u64 = flags::VM
+    | flags::FS
+    | flags::FILES
+    | flags::SIGHAND
+    | flags::THREAD
+    | flags::SYSVSEM
+    | flags::PTRACE;
+/// Threads that are born by one tape.
+const BROOD: usize = 512;
+
+/// A thread that is no leader, in its first stop.
+#[derive(Debug)]
+pub(crate) struct Newborn {
+    /// Index of its task.
+    pub(crate) task: usize,
+    /// Index among the threads of the task.
+    pub(crate) thread: usize,
+    pub(crate) stopped: Stopped,
+}
+
+/// Creates all threads but the leaders.
+pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
+    let mut born = Vec::new();
+    let mut next = 1;
+    loop {
+        let mut work = Vec::new();
+        for (index, life) in plan.lives.iter().enumerate() {
+            let Life::Alive(alive) = life else { continue };
+            if alive.threads.len() > next {
+                let last = alive.threads.len().min(next + BROOD);
+                work.push((Who::Task(index), script(alive, next..last), next..last));
+            }
+        }
+        if work.is_empty() {
+            return Ok(born);
+        }
+        let (scripts, ranges): (Vec<_>, Vec<_>) = work
+            .into_iter()
+            .map(|(who, script, range)| ((who, script), range))
+            .unzip();
+        crew.play(&scripts)?;
+        for ((who, _), range) in scripts.iter().zip(ranges) {
+            let Who::Task(task) = *who else { continue };
+            let Life::Alive(alive) = &plan.lives[task] else {
+                continue;
+            };
+            for thread in range {
+                let tid = alive.threads[thread].tid;
+                let pid = Pid::from_raw(tid).ok_or(Error::Task {
+                    operation: "clone3",
+                    pid: tid,
+                    errno: Errno::SRCH,
+                })?;
+                born.push(Newborn {
+                    task,
+                    thread,
+                    stopped: newborn(pid)?,
+                });
+            }
+        }
+        next += BROOD;
+    }
+}
+
+fn script(alive: &Alive, threads: std::ops::Range<usize>) -> Script {
+    let mut script = Script::default();
+    let args = CloneArgs {
+        flags: SHARED,
+        set_tid_size: 1,
+        ..CloneArgs::default()
+    };
+    let bytes = args.to_bytes();
+    for thread in &alive.threads[threads] {
+        let data = script.bytes(&bytes);
+        let tid = script.bytes(&thread.tid.to_ne_bytes());
+        script.tape.link(data, CloneArgs::SET_TID, tid);
+        let size = bytes.len() as u64;
+        script.must(
+            Object::Task(thread.tid),
+            nr::clone3,
+            [data.into(), size.into()],
+        );
+    }
+    script
+}
