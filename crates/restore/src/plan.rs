@@ -7,12 +7,12 @@ pub(crate) mod zone;
 
 use std::collections::{HashMap, HashSet};
 
-use gelid_image::messages::{CoreEntry, FsEntry, InventoryEntry, TaskKobjIdsEntry};
+use gelid_image::messages::{CoreEntry, InventoryEntry, TaskKobjIdsEntry};
 use gelid_image::{Dir, ImageKind, ReadError};
 use gelid_pages::Run;
 use gelid_sys::signal::SigSet;
 
-use crate::files::{self, FileOptions, FilesPlan};
+use crate::files::{self, Directories, FileOptions, FilesPlan};
 use crate::state::{self, ProcessState, ThreadState};
 use births::{Births, Tables};
 use space::Space;
@@ -117,7 +117,7 @@ pub(crate) struct Alive {
     /// The descriptor table, if it is the one to fill it.
     pub(crate) files: Option<u32>,
     /// Directories and umask, if it is the one to set them.
-    pub(crate) fs: Option<FsEntry>,
+    pub(crate) fs: Option<Directories>,
     /// The signal that has stopped it.
     pub(crate) stopped: Option<i32>,
 }
@@ -179,6 +179,11 @@ impl Plan {
         let births = births::plan(&nodes, &reader.tables)?;
         let tables: Vec<u32> = reader.files.keys().copied().collect();
         let files = FilesPlan::read(dir, &tables, options)?;
+        for index in reader.fs.into_values() {
+            if let Life::Alive(alive) = &mut reader.lives[index] {
+                alive.fs = Some(files.fs(nodes[index].pid)?);
+            }
+        }
         let mut shared = HashMap::new();
         for id in files.shared_memory() {
             let (pages_id, pagemap) = space::pagemap(dir, ImageKind::PagemapShmem, id.into())?;
@@ -337,12 +342,10 @@ impl<'a> Reader<'a> {
             builds: builder == index,
             handles: first(&mut self.sighand, ids.sighand_id, index),
             files: fills.then_some(ids.files_id),
-            fs: match first(&mut self.fs, ids.fs_id, index) {
-                true => Some(self.dir.read_one(ImageKind::Fs, pid)?),
-                false => None,
-            },
+            fs: None,
             stopped,
         };
+        first(&mut self.fs, ids.fs_id, index);
         self.tables.push(Some(Tables {
             vm: ids.vm_id,
             files: ids.files_id,

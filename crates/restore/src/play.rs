@@ -60,6 +60,7 @@ pub(crate) fn run(
         base,
         terminal: options.files.shell_job.then_some(terminal),
     })?;
+    files.open_mappings(plan.spaces.iter().flat_map(Space::files))?;
     let mut crew = Crew::default();
 
     options.phase(Phase::Births)?;

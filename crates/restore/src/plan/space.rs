@@ -266,6 +266,14 @@ impl Space {
         areas.map(|area| area.range.clone()).collect()
     }
 
+    /// Files that are mapped, with the access mode for it.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.areas.iter().filter_map(|area| match area.backing {
+            Backing::File { id, access, .. } => Some((id, access)),
+            Backing::Anonymous => None,
+        })
+    }
+
     /// All ranges that something will be in.
     pub(crate) fn occupied(&self) -> impl Iterator<Item = Range<u64>> {
         let vdso = self.vdso.iter();

@@ -23,8 +23,8 @@ use crate::plan::{Life, Plan};
 pub(crate) const LEADER_ROOM: usize = 160 << 10;
 /// Bytes of tape for a process in the address space of another.
 const GUEST_ROOM: usize = 16 << 10;
-/// Children that are born by one tape.
-const BROOD: usize = 256;
+/// Bytes of tape that a birth takes, with some to spare.
+const BIRTH: usize = 256;
 const PR_SET_NAME: u64 = 15;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
 const RLIMIT_CORE: u64 = 4;
@@ -138,7 +138,8 @@ impl<'a> Births<'a> {
             let mut work = Vec::new();
             let mut forks = Vec::new();
             for (who, steps) in &mut left {
-                let (now, later) = steps.split_at(steps.len().min(BROOD));
+                let brood = self.crew.body(*who)?.carrier.room() / BIRTH;
+                let (now, later) = steps.split_at(steps.len().min(brood.max(1)));
                 *steps = later;
                 let (script, ops) = self.script(*who, now, first);
                 work.push((*who, script));

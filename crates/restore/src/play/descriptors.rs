@@ -2,12 +2,11 @@
 
 use std::os::fd::AsRawFd;
 
-use gelid_image::messages::FsEntry;
 use gelid_sys::syscall::nr;
 
 use super::script::{Object, Reel};
 use crate::Error;
-use crate::files::{OpenFiles, PlannedFd};
+use crate::files::{Directories, OpenFiles, PlannedFd};
 
 const O_CLOEXEC: i32 = 0o2_000_000;
 
@@ -44,22 +43,20 @@ fn close(reel: &mut Reel, first: i32, last: i32) {
 pub(crate) fn directories(
     reel: &mut Reel,
     pid: i32,
-    fs: &FsEntry,
+    fs: &Directories,
     files: &OpenFiles,
 ) -> Result<(), Error> {
     let fd = |id| {
         let found = files.fd(id).ok_or(Error::NoSuchFile { pid, id });
         found.map(|fd| fd.as_raw_fd())
     };
-    let root = fd(fs.root_id)?;
+    let root = fd(fs.root)?;
     let script = reel.script(512);
-    script.must(Object::File(fs.root_id), nr::fchdir, [root.into()]);
+    script.must(Object::File(fs.root), nr::fchdir, [root.into()]);
     let here = script.bytes(b".\0");
-    script.must(Object::File(fs.root_id), nr::chroot, [here.into()]);
-    let cwd = fd(fs.cwd_id)?;
-    reel.must(Object::File(fs.cwd_id), nr::fchdir, [cwd.into()]);
-    if let Some(umask) = fs.umask {
-        reel.must(Object::Itself, nr::umask, [u64::from(umask & 0o777).into()]);
-    }
+    script.must(Object::File(fs.root), nr::chroot, [here.into()]);
+    let cwd = fd(fs.cwd)?;
+    reel.must(Object::File(fs.cwd), nr::fchdir, [cwd.into()]);
+    reel.must(Object::Itself, nr::umask, [u64::from(fs.umask).into()]);
     Ok(())
 }
