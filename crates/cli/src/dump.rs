@@ -1,12 +1,24 @@
 //! `gelid dump`: from options to a dump, and what is said about it.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use gelid_image::messages::DumpStatsEntry;
+use anyhow::Context;
+use gelid_dump::{End, Options, Outcome, Phase, Validation};
+use gelid_image::messages::{DumpStatsEntry, StatsEntry};
+use gelid_image::{Dir, ImageKind};
+use gelid_pages::{Format, StoreOptions};
+use rustix::process::Pid;
 
-use crate::args::Invocation;
+use crate::args::{Compression, FileValidation, Invocation};
 use crate::surroundings::Surroundings;
 use crate::{log, statistics};
+
+/// The environment's variable that names a phase that is to fail: for tests.
+const FAULT: &str = "GELID_FAULT";
+
+/// Longer than anybody waits: no limit.
+const FOREVER: Duration = Duration::from_secs(1 << 30);
 
 /// Dumps the tree and says how it went.
 pub(crate) fn run(
@@ -30,14 +42,89 @@ pub(crate) fn run(
 }
 
 fn dump(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Result<DumpStatsEntry> {
-    let options = &invocation.options;
-    tracing::debug!(
-        tree = options.general.tree,
-        images = %surroundings.images.display(),
-        work = %surroundings.work.display(),
-        compression = ?invocation.compression(),
-        validation = ?options.files.file_validation,
-        "options"
+    let options = options(invocation, surroundings)?;
+    tracing::debug!(?options, work = %surroundings.work.display(), "options");
+    let outcome = gelid_dump::dump(&options)?;
+    account(&outcome);
+    let stats = StatsEntry {
+        dump: Some(outcome.stats),
+        ..StatsEntry::default()
+    };
+    // The tree is dumped, whatever becomes of the figures.
+    let stored = Dir::open(&surroundings.work)
+        .map_err(anyhow::Error::from)
+        .and_then(|work| Ok(work.store(ImageKind::StatsDump, (), &stats)?));
+    if let Err(error) = stored {
+        tracing::warn!("statistics: {}", log::one_line(&error));
+    }
+    Ok(stats.dump.unwrap_or_default())
+}
+
+fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Result<Options> {
+    let given = &invocation.options;
+    let tree = given.general.tree.and_then(|pid| i32::try_from(pid).ok());
+    let tree = tree
+        .and_then(Pid::from_raw)
+        .context("--tree: pid not specified")?;
+    let images = Dir::open(&surroundings.images)?;
+    let end = match (given.tasks.leave_running, given.tasks.leave_stopped) {
+        (_, true) => End::Stop,
+        (true, false) => End::Run,
+        (false, false) => End::Kill,
+    };
+    let timeout = match given.general.timeout {
+        0 => FOREVER,
+        seconds => Duration::from_secs(seconds.into()),
+    };
+    Ok(Options {
+        end,
+        pages: pages(invocation.compression()),
+        timeout,
+        freeze_cgroup: given.tasks.freeze_cgroup.clone(),
+        shell_job: given.tasks.shell_job,
+        external: given.files.external.clone(),
+        validation: match given.files.file_validation {
+            FileValidation::Filesize => Validation::Size,
+            FileValidation::Buildid => Validation::BuildId,
+        },
+        ghost_limit: given.files.ghost_limit,
+        link_remap: given.files.link_remap,
+        evasive_devices: given.files.evasive_devices,
+        fault: fault()?,
+        ..Options::new(tree, images)
+    })
+}
+
+fn pages(compression: Compression) -> StoreOptions {
+    let format = match compression {
+        Compression::None => Format::Raw,
+        Compression::Zstd { level } => Format::Zstd { level },
+    };
+    StoreOptions {
+        format,
+        ..StoreOptions::default()
+    }
+}
+
+fn fault() -> anyhow::Result<Option<Phase>> {
+    let Some(name) = std::env::var_os(FAULT) else {
+        return Ok(None);
+    };
+    let phase = name.to_string_lossy().parse();
+    phase.map(Some).context(FAULT)
+}
+
+/// What a human wants to know.
+fn account(outcome: &Outcome) {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    tracing::info!(
+        "{} tasks, {} threads, {} pages: {:.1} MiB in {:.1} MiB; frozen for {:.1?} of {:.1?}",
+        outcome.tasks,
+        outcome.threads,
+        outcome.pages,
+        mib(outcome.raw_bytes),
+        mib(outcome.packed_bytes),
+        outcome.frozen,
+        outcome.elapsed
     );
-    anyhow::bail!("dump is not built yet")
 }

@@ -1,0 +1,60 @@
+//! How a dump went, in numbers.
+
+use std::time::Duration;
+
+use gelid_image::messages::DumpStatsEntry;
+use gelid_pages::{Owner, RunFlags};
+use gelid_seize::Tree;
+
+use crate::Outcome;
+use crate::session::Collected;
+use crate::survey::Task;
+
+/// What is known when everything is collected.
+pub(crate) fn outcome(tree: &Tree, tasks: &[Task], collected: &Collected) -> Outcome {
+    let mut outcome = Outcome {
+        tasks: tasks.len() as u64,
+        threads: tree.threads().count() as u64,
+        freezing: tree.stats().freezing,
+        stats: DumpStatsEntry {
+            freezing_time: micros(tree.stats().freezing),
+            memdump_time: micros(collected.queuing),
+            memwrite_time: micros(collected.writing),
+            ..DumpStatsEntry::default()
+        },
+        ..Outcome::default()
+    };
+    for stored in &collected.pages {
+        let summary = &stored.summary;
+        outcome.pages += summary.pages;
+        outcome.zero_pages += summary.zero_pages;
+        outcome.raw_bytes += summary.raw_bytes;
+        outcome.packed_bytes += summary.stored_bytes;
+        let stats = &mut outcome.stats;
+        match stored.owner {
+            Owner::Task(_) => {
+                stats.pages_scanned += stored.scanned;
+                stats.pages_written += summary.pages;
+            }
+            Owner::Shared(_) => {
+                *stats.shpages_scanned.get_or_insert_default() += stored.scanned;
+                *stats.shpages_written.get_or_insert_default() += summary.pages;
+            }
+        }
+        let lazy = summary.pagemap.iter();
+        let lazy = lazy.filter(|run| run.flags.contains(RunFlags::LAZY));
+        stats.pages_lazy += lazy.map(|run| run.nr_pages).sum::<u64>();
+    }
+    outcome
+}
+
+/// Notes that the tree has stood still until now.
+pub(crate) fn end_of_freeze(tree: &Tree, outcome: &mut Outcome) {
+    outcome.frozen = tree.frozen_for();
+    outcome.stats.frozen_time = micros(outcome.frozen);
+}
+
+/// Microseconds; an hour and more is as long as can be.
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,90 @@
+//! Why a dump failed. Whatever the reason, the tree runs on as it was.
+
+use gelid_image::WriteError;
+use gelid_pages::StoreError;
+use gelid_seize::ThawError;
+use gelid_sys::{Errno, Pid, proc};
+
+use crate::{CoreError, FilesError, Phase, Refusal};
+
+/// A dump that did not come about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The tree could not be frozen.
+    #[error(transparent)]
+    Freeze(#[from] gelid_seize::Error),
+    /// Something in the tree cannot be restored faithfully.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A file of procfs could not be read.
+    #[error(transparent)]
+    Proc(#[from] proc::Error),
+    /// A file of the system could not be read.
+    #[error("cannot read {file}: {source}")]
+    System {
+        /// The file.
+        file: &'static str,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// What two tasks share could not be found out.
+    #[error("cannot compare {object} of tasks {a} and {b}: {errno}")]
+    Compare {
+        /// What was to be compared.
+        object: &'static str,
+        /// A task.
+        a: Pid,
+        /// Another.
+        b: Pid,
+        /// What `kcmp(2)` said.
+        errno: Errno,
+    },
+    /// The pages of a task could not be listed.
+    #[error("cannot scan the pages of task {pid}: {errno}; PAGEMAP_SCAN needs Linux 6.7")]
+    Scan {
+        /// The task.
+        pid: Pid,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// Memory of a task could not be read.
+    #[error("cannot read {object} of task {pid}: {errno}")]
+    Memory {
+        /// The task.
+        pid: Pid,
+        /// What was to be read.
+        object: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// The extent of shared memory could not be found out.
+    #[error("cannot find the data of shared memory object {shmid:#x}: {errno}")]
+    Shared {
+        /// Its id in the images.
+        shmid: u64,
+        /// What `lseek(2)` said.
+        errno: Errno,
+    },
+    /// What only a task itself can tell could not be had.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// A descriptor, executable or mapped file could not be dumped.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// Pages could not be stored.
+    #[error(transparent)]
+    Pages(#[from] StoreError),
+    /// An image could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The tree could not be killed or let go.
+    #[error(transparent)]
+    Thaw(#[from] ThawError),
+    /// A phase was told to fail.
+    #[error("phase {phase} was told to fail")]
+    Fault {
+        /// The phase.
+        phase: Phase,
+    },
+}

@@ -1,0 +1,55 @@
+//! What is said about the image set as a whole: `inventory.img`, `timens-0.img`, `seccomp.img`. Sections 5,
+//! 19.2 and 22.2 of the format.
+
+use gelid_image::messages::{
+    InventoryEntry, Lsmtype, PluginsEntry, SeccompEntry, TimensEntry, Timespec,
+};
+use gelid_image::{ImageKind, Staging};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::Error;
+use crate::ids::Namespaces;
+
+/// Layout 1.1.
+const IMG_VERSION: u32 = 2;
+/// The cgroup set of the dumper, in which all tasks are said to be.
+const OWN_CGROUPS: u32 = 1;
+
+/// Writes them.
+pub(crate) fn write(staging: &Staging, namespaces: &Namespaces) -> Result<(), Error> {
+    let inventory = InventoryEntry {
+        img_version: IMG_VERSION,
+        fdinfo_per_id: Some(true),
+        root_ids: Some(namespaces.own_ids()),
+        ns_per_id: Some(true),
+        root_cg_set: Some(OWN_CGROUPS),
+        lsmtype: Some(Lsmtype::NoLsm.into()),
+        plugins_entry: Some(PluginsEntry::default()),
+        dump_criu_run_id: Some(run_id()?),
+        ..InventoryEntry::default()
+    };
+    staging.put(ImageKind::Inventory, (), &inventory)?;
+    let clocks = TimensEntry {
+        monotonic: reading(ClockId::Monotonic),
+        boottime: reading(ClockId::Boottime),
+    };
+    staging.put(ImageKind::Timens, 0, &clocks)?;
+    staging.put(ImageKind::Seccomp, (), &SeccompEntry::default())?;
+    Ok(())
+}
+
+fn reading(clock: ClockId) -> Timespec {
+    let time = clock_gettime(clock);
+    Timespec {
+        tv_sec: time.tv_sec.unsigned_abs(),
+        tv_nsec: time.tv_nsec.unsigned_abs(),
+    }
+}
+
+/// A UUID, from the kernel.
+fn run_id() -> Result<String, Error> {
+    const FILE: &str = "/proc/sys/kernel/random/uuid";
+    let text = std::fs::read_to_string(FILE);
+    let text = text.map_err(|source| Error::System { file: FILE, source })?;
+    Ok(text.trim_end().to_owned())
+}

@@ -1,0 +1,77 @@
+//! Parents, groups and sessions: `pstree.img`. Section 6.1 of the format.
+
+use std::collections::HashSet;
+
+use gelid_image::messages::PstreeEntry;
+use gelid_image::{ImageKind, Staging};
+use gelid_sys::{Pid, proc};
+
+use crate::survey::Task;
+use crate::{Error, Refusal};
+
+/// Refuses sessions and process groups that a restore could not make.
+pub(crate) fn check(tasks: &[Task], shell_job: bool) -> Result<(), Refusal> {
+    let Some(root) = tasks.first() else {
+        return Ok(());
+    };
+    if root.stat.sid != root.pid.as_raw_pid() && !shell_job {
+        return Err(Refusal::ShellJob {
+            pid: root.pid,
+            comm: root.comm(),
+            sid: root.stat.sid,
+        });
+    }
+    let inside: HashSet<i32> = tasks.iter().map(|task| task.pid.as_raw_pid()).collect();
+    // What the root has of others is replaced by what the restorer has.
+    let mut settled = HashSet::from([root.stat.sid, root.stat.pgrp]);
+    for task in tasks {
+        for (what, id) in [
+            ("session", task.stat.sid),
+            ("process group", task.stat.pgrp),
+        ] {
+            // A leader that has ended is no obstacle: its number is free when the tree has gone.
+            if !inside.contains(&id) && settled.insert(id) && is_alive(id) {
+                return Err(Refusal::Foreign {
+                    pid: task.pid,
+                    comm: task.comm(),
+                    what,
+                    id,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_alive(id: i32) -> bool {
+    Pid::from_raw(id).is_some_and(|pid| proc::task_dir(pid).is_ok())
+}
+
+/// Writes `pstree.img`.
+pub(crate) fn write(staging: &Staging, tasks: &[Task]) -> Result<(), Error> {
+    let mut writer = staging.writer(ImageKind::Pstree, ())?;
+    for task in tasks {
+        writer.push(&entry(task))?;
+    }
+    writer.finish()?;
+    Ok(())
+}
+
+fn entry(task: &Task) -> PstreeEntry {
+    PstreeEntry {
+        pid: number(task.pid.as_raw_pid()),
+        ppid: number(task.ppid),
+        pgid: number(task.stat.pgrp),
+        sid: number(task.stat.sid),
+        threads: task
+            .tids
+            .iter()
+            .map(|tid| number(tid.as_raw_pid()))
+            .collect(),
+    }
+}
+
+/// An id of the kernel is never negative.
+fn number(id: i32) -> u32 {
+    id.unsigned_abs()
+}

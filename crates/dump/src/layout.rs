@@ -1,0 +1,49 @@
+//! An address space as it looks from outside.
+
+use std::sync::Arc;
+
+use gelid_pages::Memory;
+use gelid_sys::proc::TaskDir;
+use gelid_sys::proc::smaps::{self, Area};
+use gelid_sys::{Pid, vm};
+
+use crate::vma::{self, Kind};
+use crate::{Error, refuse};
+
+/// The mappings of an address space.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// Ascending.
+    pub(crate) areas: Vec<Area>,
+    /// The code of the kernel. It is read before a tape is played, which uses the room behind it.
+    pub(crate) vdso: Option<Arc<Memory>>,
+}
+
+impl Layout {
+    /// Reads the mappings, and refuses what is not dumped.
+    pub(crate) fn read(dir: &TaskDir) -> Result<Self, Error> {
+        let areas = smaps::read(dir)?;
+        refuse::mappings(dir.pid(), &areas)?;
+        let vdso = areas.iter().find(|area| vma::kind(area) == Kind::Vdso);
+        let vdso = vdso
+            .map(|area| read_whole(dir.pid(), area).map(Arc::new))
+            .transpose()?;
+        Ok(Self { areas, vdso })
+    }
+}
+
+fn read_whole(pid: Pid, area: &Area) -> Result<Memory, Error> {
+    // A vDSO has some few pages.
+    let mut bytes = vec![0; area.map.size() as usize];
+    let range = area.map.range();
+    let failed = |errno| Error::Memory {
+        pid,
+        object: "the vDSO",
+        errno,
+    };
+    let read = vm::read_ranges(pid, &[range], &mut bytes).map_err(failed)?;
+    if read < bytes.len() {
+        return Err(failed(gelid_sys::Errno::FAULT));
+    }
+    Ok(Memory::new(area.map.start, bytes))
+}

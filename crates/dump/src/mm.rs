@@ -1,0 +1,74 @@
+//! `mm-*.img`: boundaries and mappings of an address space. Section 8 of the format.
+
+use std::ops::Range;
+
+use gelid_image::messages::{MmEntry, VmaEntry};
+use gelid_sys::proc::{TaskDir, auxv};
+
+use crate::Error;
+use crate::core::Cores;
+use crate::files::Collector;
+use crate::layout::Layout;
+use crate::survey::Task;
+use crate::vma::{self, Kind};
+
+/// Words of the auxiliary vector that the format has room for.
+const AUXV_WORDS: usize = 44;
+
+/// The record of an address space, but for the guard ranges.
+pub(crate) fn entry(
+    task: &Task,
+    layout: &Layout,
+    cores: &Cores,
+    dir: &TaskDir,
+    files: &mut Collector,
+) -> Result<MmEntry, Error> {
+    let mut auxv = auxv::read(dir)?;
+    auxv.truncate(AUXV_WORDS);
+    let stat = &task.stat;
+    Ok(MmEntry {
+        mm_start_code: stat.start_code,
+        mm_end_code: stat.end_code,
+        mm_start_data: stat.start_data,
+        mm_end_data: stat.end_data,
+        mm_start_stack: stat.start_stack,
+        mm_start_brk: stat.start_brk,
+        mm_brk: cores.brk,
+        mm_arg_start: stat.arg_start,
+        mm_arg_end: stat.arg_end,
+        mm_env_start: stat.env_start,
+        mm_env_end: stat.env_end,
+        exe_file_id: files.exe(task.pid, dir)?,
+        mm_saved_auxv: auxv,
+        vmas: vmas(task, layout, dir, files)?,
+        dumpable: Some(cores.dumpable),
+        aios: Vec::new(),
+        thp_disabled: Some(cores.thp_disabled),
+    })
+}
+
+fn vmas(
+    task: &Task,
+    layout: &Layout,
+    dir: &TaskDir,
+    files: &mut Collector,
+) -> Result<Vec<VmaEntry>, Error> {
+    let mut entries = Vec::with_capacity(layout.areas.len());
+    for area in &layout.areas {
+        let file = match vma::kind(area) {
+            Kind::File => Some(files.mapped(task.pid, dir, area)?),
+            _ => None,
+        };
+        entries.push(vma::entry(area, file));
+    }
+    vma::join_vvar(&mut entries);
+    Ok(entries)
+}
+
+/// Adds the guard ranges, which come last.
+pub(crate) fn add_guards(mm: &mut MmEntry, guards: &[Range<u64>]) {
+    let entries = guards
+        .iter()
+        .map(|range| vma::guard(range.start, range.end));
+    mm.vmas.extend(entries);
+}

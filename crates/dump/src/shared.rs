@@ -1,0 +1,41 @@
+//! Contents of shared memory: `pagemap-shmem-*.img`. Section 9.3 of the format.
+
+use std::sync::Arc;
+
+use gelid_pages::{Extent, FileSource, Owner, PageSource, RunFlags, Zeros};
+use rustix::io::Errno;
+
+use crate::Error;
+use crate::files::SharedObject;
+use crate::pages::{Queued, Sink};
+
+/// Queues the pages of each object.
+pub(crate) fn queue(sink: &mut Sink<'_>, objects: Vec<SharedObject>) -> Result<Vec<Queued>, Error> {
+    objects
+        .into_iter()
+        .map(|object| queue_object(sink, object))
+        .collect()
+}
+
+fn queue_object(sink: &mut Sink<'_>, object: SharedObject) -> Result<Queued, Error> {
+    let shmid = object.shmid;
+    let source = FileSource::new(object.file);
+    let failed = |error: std::io::Error| Error::Shared {
+        shmid: shmid.into(),
+        errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+    };
+    let ranges = source.data_ranges().map_err(failed)?;
+    let (mut stored, mut writer) = sink.begin(Owner::Shared(shmid.into()))?;
+    let source: Arc<dyn PageSource> = Arc::new(source);
+    for range in ranges {
+        stored.scanned += (range.end - range.start) / gelid_pages::PAGE_SIZE as u64;
+        let extent = Extent {
+            range,
+            flags: RunFlags::PRESENT,
+            zeros: Zeros::Drop,
+        };
+        writer.push(&source, extent)?;
+    }
+    let pending = writer.finish()?;
+    Ok(Queued { stored, pending })
+}

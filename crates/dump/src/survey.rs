@@ -1,0 +1,157 @@
+//! The first look at a frozen tree, from outside: processes, kinship, shared objects, mappings. Whatever is
+//! refused is refused here, before a task has been touched.
+
+use std::collections::HashMap;
+
+use gelid_image::messages::TaskKobjIdsEntry;
+use gelid_seize::{Process, State, Tree};
+use gelid_sys::proc::stat::{self, Stat};
+use gelid_sys::proc::{TaskDir, status};
+use gelid_sys::{Pid, proc};
+
+use crate::ids::{self, Ids, Namespaces};
+use crate::layout::Layout;
+use crate::{Error, Options, Refusal, kinship};
+
+/// A process of the tree, as it looks from outside.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) pid: Pid,
+    /// Parent; 0 for the root.
+    pub(crate) ppid: i32,
+    /// Threads, the leader first.
+    pub(crate) tids: Vec<Pid>,
+    pub(crate) stat: Stat,
+    /// What it has unless it is a zombie.
+    pub(crate) live: Option<Live>,
+}
+
+/// What only a process has that has not ended.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) ids: TaskKobjIdsEntry,
+    pub(crate) space: Space,
+}
+
+/// The address space of a process.
+#[derive(Debug)]
+pub(crate) enum Space {
+    /// Seen in this process first.
+    Own(Layout),
+    /// That of an earlier process, by its place in the list.
+    Of(usize),
+}
+
+impl Task {
+    /// Its name, for messages.
+    pub(crate) fn comm(&self) -> String {
+        String::from_utf8_lossy(&self.stat.comm).into_owned()
+    }
+}
+
+/// Refuses a root that cannot be dumped, before anything is frozen.
+pub(crate) fn root(options: &Options, namespaces: &Namespaces) -> Result<(), Error> {
+    let pid = options.tree;
+    let Ok(dir) = proc::task_dir(pid) else {
+        // The freezer knows how to say it.
+        return Ok(());
+    };
+    let stat = stat::read(&dir)?;
+    let comm = String::from_utf8_lossy(&stat.comm).into_owned();
+    if stat.state.is_dead() {
+        return Ok(());
+    }
+    if stat.sid != pid.as_raw_pid() && !options.shell_job {
+        let sid = stat.sid;
+        return Err(Refusal::ShellJob { pid, comm, sid }.into());
+    }
+    let status = status::read(&dir)?;
+    if status.seccomp != 0 {
+        let mode = status.seccomp;
+        return Err(Refusal::Seccomp { pid, comm, mode }.into());
+    }
+    own_namespaces(pid, comm, namespaces.foreign(&dir)?)
+}
+
+fn own_namespaces(pid: Pid, comm: String, foreign: Option<&'static str>) -> Result<(), Error> {
+    match foreign {
+        None => Ok(()),
+        Some(kind) => Err(Refusal::Namespace { pid, comm, kind }.into()),
+    }
+}
+
+/// Looks at every process of the tree.
+pub(crate) fn tree(
+    tree: &Tree,
+    options: &Options,
+    namespaces: &Namespaces,
+) -> Result<Vec<Task>, Error> {
+    let mut surveyor = Surveyor {
+        namespaces,
+        ids: Ids::new(namespaces.clone()),
+        spaces: HashMap::new(),
+    };
+    let root = tree.root().pid;
+    let mut tasks = Vec::with_capacity(tree.processes().len());
+    for process in tree.processes() {
+        let ppid = if process.pid == root { 0 } else { process.ppid };
+        tasks.push(surveyor.task(process, ppid, tasks.len())?);
+    }
+    kinship::check(&tasks, options.shell_job)?;
+    Ok(tasks)
+}
+
+struct Surveyor<'a> {
+    namespaces: &'a Namespaces,
+    ids: Ids,
+    /// The first process with each address space, by its id.
+    spaces: HashMap<u32, usize>,
+}
+
+impl Surveyor<'_> {
+    fn task(&mut self, process: &Process, ppid: i32, index: usize) -> Result<Task, Error> {
+        let pid = process.pid;
+        let dir = process.dir()?;
+        let mut task = Task {
+            pid,
+            ppid,
+            tids: process.threads.iter().map(|thread| thread.tid).collect(),
+            stat: stat::read(&dir)?,
+            live: None,
+        };
+        if let State::Zombie(_) = process.state {
+            task.tids = vec![pid];
+            return Ok(task);
+        }
+        own_namespaces(pid, task.comm(), self.namespaces.foreign(&dir)?)?;
+        threads(&task, &dir, self.namespaces)?;
+        let ids = self.ids.of(pid)?;
+        let first = *self.spaces.entry(ids.vm_id).or_insert(index);
+        let space = if first == index {
+            Space::Own(Layout::read(&dir)?)
+        } else {
+            Space::Of(first)
+        };
+        task.live = Some(Live { ids, space });
+        Ok(task)
+    }
+}
+
+/// Refuses threads that have left what the threads of a process share.
+fn threads(task: &Task, dir: &TaskDir, namespaces: &Namespaces) -> Result<(), Error> {
+    for &tid in task.tids.iter().skip(1) {
+        if let Some(what) = ids::unshared(task.pid, tid)? {
+            let (pid, comm) = (task.pid, task.comm());
+            return Err(Refusal::Unshared {
+                pid,
+                tid,
+                comm,
+                what,
+            }
+            .into());
+        }
+        let foreign = namespaces.foreign_of_thread(&dir.thread(tid)?)?;
+        own_namespaces(tid, task.comm(), foreign)?;
+    }
+    Ok(())
+}
