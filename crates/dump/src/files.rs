@@ -1,0 +1,416 @@
+//! Open files: descriptors, executables, mapped files, directories. Sections 4.3, 11 to 13 and 16 to 18 of
+//! the format.
+//!
+//! **Model.** A [`Collector`] is shown what the tasks of a frozen tree hold, and writes records and contents
+//! as it goes; [`finish`](Collector::finish) closes its images. Everything is looked at from outside, through
+//! duplicates that `pidfd_getfd(2)` gives, and nothing is changed: pipes are read by `tee(2)`, files through
+//! descriptions of the dumper's own.
+//!
+//! An open file description, or a file that is held by path only, has an id. Descriptors of one description
+//! have the same one, in whatever task they are.
+
+mod build_id;
+mod check;
+mod descriptions;
+mod error;
+mod fown;
+mod ghost_file;
+mod kind;
+mod memfd;
+mod options;
+mod pipe;
+mod place;
+mod regfile;
+mod remap_file_path;
+mod tty;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use gelid_image::messages::{FdTypes, FdinfoEntry, FileEntry};
+use gelid_image::{ImageKind, ImageWriter, Staging};
+use gelid_sys::proc::maps::{Dev, Mapping};
+use gelid_sys::proc::{TaskDir, fd, fdinfo};
+use gelid_sys::{Errno, Pid, pidfd};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, major, minor, statat};
+
+use self::descriptions::{Descriptions, Inode};
+use self::kind::Kind;
+use self::memfd::Memfds;
+use self::options::Choices;
+use self::pipe::{Pipes, Tee};
+use self::regfile::{Known, Opening};
+use self::remap_file_path::Remaps;
+use self::tty::{Terminals, Way};
+
+pub(crate) use self::check::check;
+pub use self::error::{Error, Unsupported};
+pub(crate) use self::memfd::Memory;
+pub use self::place::{Name, Place};
+pub(crate) use self::remap_file_path::Links;
+
+/// A task whose files are looked at. All parts stand for the same one; its thread must be alive.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Task<'t> {
+    /// Its id.
+    pub(crate) pid: Pid,
+    /// Its directory in procfs.
+    pub(crate) dir: &'t TaskDir,
+    /// Its pidfd.
+    pub(crate) pidfd: BorrowedFd<'t>,
+}
+
+/// What is behind a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mapped {
+    /// File id.
+    pub(crate) id: u32,
+    /// How the file was opened: 0 for reading, 1 for writing, 2 for both.
+    pub(crate) fdflags: Option<u32>,
+    /// It is memory with an inode, not a file.
+    pub(crate) memfd: bool,
+}
+
+/// What a collection leaves to be done.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    /// Memory whose pages are to be dumped.
+    pub(crate) memory: Vec<Memory>,
+    /// Hard links made; they vanish again unless kept.
+    pub(crate) links: Links,
+}
+
+/// Records the files of a tree, which must be frozen.
+#[derive(Debug)]
+pub(crate) struct Collector<'s> {
+    staging: &'s Staging,
+    options: Choices,
+    /// Directory that paths start from.
+    root: OwnedFd,
+    last_id: u32,
+    writer: ImageWriter,
+    descriptions: Descriptions,
+    known: Known,
+    mapped: HashMap<(Dev, u64, Vec<u8>), (u32, bool)>,
+    remaps: Remaps,
+    links: Links,
+    pipes: Pipes,
+    fifos: Pipes,
+    tee: Tee,
+    memfds: Memfds,
+    terminals: Terminals,
+}
+
+/// A file that is to be recorded.
+#[derive(Debug)]
+struct Object<'f> {
+    place: Place,
+    file: BorrowedFd<'f>,
+    stat: &'f Stat,
+    /// What the kernel calls it.
+    link: Vec<u8>,
+}
+
+impl<'s> Collector<'s> {
+    /// Starts with nothing. Images appear in `staging`.
+    pub(crate) fn new(options: &crate::Options, staging: &'s Staging) -> Result<Self, Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/", flags, Mode::empty());
+        let root = root.map_err(|errno| Error::Own {
+            operation: "open the root directory",
+            errno,
+        })?;
+        Ok(Self {
+            staging,
+            options: Choices::new(options)?,
+            root,
+            last_id: 0,
+            writer: staging.writer(ImageKind::Files, ())?,
+            descriptions: Descriptions::default(),
+            known: Known::default(),
+            mapped: HashMap::new(),
+            remaps: Remaps::new(staging)?,
+            links: Links::new()?,
+            pipes: Pipes::new(staging, ImageKind::PipesData)?,
+            fifos: Pipes::new(staging, ImageKind::FifoData)?,
+            tee: Tee::default(),
+            memfds: Memfds::new(staging)?,
+            terminals: Terminals::default(),
+        })
+    }
+
+    /// Records a table of descriptors, and gives its slots in ascending order.
+    pub(crate) fn table(&mut self, task: Task<'_>) -> Result<Vec<FdinfoEntry>, Error> {
+        let numbers = fd::list(task.dir)?;
+        let slots = numbers.into_iter().map(|fd| self.descriptor(task, fd));
+        slots.collect()
+    }
+
+    /// Records the executable of a task and gives its id.
+    pub(crate) fn executable(&mut self, task: Task<'_>) -> Result<u32, Error> {
+        self.by_link(task.dir, "exe", Place::Executable { pid: task.pid })
+    }
+
+    /// Records the file behind a mapping. Each file is looked at once.
+    pub(crate) fn mapped(&mut self, task: Task<'_>, mapping: &Mapping) -> Result<Mapped, Error> {
+        let name = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
+        let place = Place::Mapping {
+            pid: task.pid,
+            start: mapping.start,
+            end: mapping.end,
+        };
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let link = statat(task.dir, &name, flags).map_err(|errno| Error::System {
+            operation: "look at",
+            place,
+            name: Name(mapping.path.clone()),
+            errno,
+        })?;
+        let fdflags = Some(match link.st_mode & 0o600 {
+            0o600 => 2,
+            0o200 => 1,
+            _ => 0,
+        });
+        let key = (mapping.dev, mapping.inode, mapping.path.clone());
+        let (id, memfd) = match self.mapped.get(&key) {
+            Some(known) => *known,
+            None => {
+                let known = self.behind_mapping(task.dir, &name, place, fdflags)?;
+                *self.mapped.entry(key).or_insert(known)
+            }
+        };
+        Ok(Mapped { id, fdflags, memfd })
+    }
+
+    /// Closes all images but those that the caller writes.
+    pub(crate) fn finish(self) -> Result<Collected, Error> {
+        self.writer.finish()?;
+        self.remaps.finish()?;
+        self.pipes.finish()?;
+        self.fifos.finish()?;
+        self.terminals.finish(self.staging)?;
+        Ok(Collected {
+            memory: self.memfds.finish()?,
+            links: self.links,
+        })
+    }
+
+    /// Records a directory, or anything else that a link in procfs leads to.
+    pub(crate) fn by_link(
+        &mut self,
+        dir: &TaskDir,
+        name: &str,
+        place: Place,
+    ) -> Result<u32, Error> {
+        let (file, stat) = open_link(dir, name, place)?;
+        let object = Object {
+            place,
+            file: file.as_fd(),
+            stat: &stat,
+            link: dir.link(name)?.into_bytes(),
+        };
+        match kind::of(&object.link, &stat, false) {
+            Kind::Memory if self.is_memory(&object)? => {
+                Ok(self.memory(&object, Opening::reference())?.1)
+            }
+            Kind::Path | Kind::Memory => self.reference(&object),
+            Kind::Refused(why) => Err(object.unsupported(why)),
+            _ => Err(object.unsupported(Unsupported::Anonymous)),
+        }
+    }
+
+    fn behind_mapping(
+        &mut self,
+        dir: &TaskDir,
+        name: &str,
+        place: Place,
+        fdflags: Option<u32>,
+    ) -> Result<(u32, bool), Error> {
+        let (file, stat) = open_link(dir, name, place)?;
+        let object = Object {
+            place,
+            file: file.as_fd(),
+            stat: &stat,
+            link: dir.link(name)?.into_bytes(),
+        };
+        match kind::of(&object.link, &stat, false) {
+            Kind::Memory if self.is_memory(&object)? => {
+                let opening = Opening {
+                    flags: fdflags.unwrap_or(0),
+                    ..Opening::reference()
+                };
+                Ok((self.memory(&object, opening)?.1, true))
+            }
+            Kind::Path | Kind::Memory => Ok((self.reference(&object)?, false)),
+            Kind::Refused(why) => Err(object.unsupported(why)),
+            _ => Err(object.unsupported(Unsupported::Anonymous)),
+        }
+    }
+
+    fn descriptor(&mut self, task: Task<'_>, fd: RawFd) -> Result<FdinfoEntry, Error> {
+        let place = Place::Descriptor { pid: task.pid, fd };
+        let info = fdinfo::read(task.dir, fd)?;
+        let stat = statat(task.dir, format!("fd/{fd}"), AtFlags::empty());
+        let stat = stat.map_err(|errno| Error::System {
+            operation: "look at",
+            place,
+            name: Name(format!("fd/{fd}").into_bytes()),
+            errno,
+        })?;
+        refuse_locks(task.dir, place, &info)?;
+        let inode = (stat.st_dev, stat.st_ino);
+        let (kind, id) = match self.descriptions.find(inode, (task.pid, fd))? {
+            Ok(known) => (known.kind, known.id),
+            Err(vacancy) => {
+                let (kind, id) = self.description(task, place, fd, &info, &stat)?;
+                self.descriptions.insert(vacancy, id, kind);
+                (kind, id)
+            }
+        };
+        Ok(FdinfoEntry {
+            id,
+            flags: info.cloexec().into(),
+            r#type: kind.into(),
+            fd: fd.unsigned_abs(),
+            xattr_security_selinux: None,
+        })
+    }
+
+    /// Records a description that has no record yet.
+    fn description(
+        &mut self,
+        task: Task<'_>,
+        place: Place,
+        fd: RawFd,
+        info: &fdinfo::FdInfo,
+        stat: &Stat,
+    ) -> Result<(FdTypes, u32), Error> {
+        let link = fd::link(task.dir, fd)?.into_bytes();
+        let file = pidfd::getfd(task.pidfd, fd).map_err(|errno| Error::System {
+            operation: "duplicate",
+            place,
+            name: Name(link.clone()),
+            errno,
+        })?;
+        let object = Object {
+            place,
+            file: file.as_fd(),
+            stat,
+            link,
+        };
+        let flags = info.flags & !OFlags::CLOEXEC.bits();
+        let is_path = flags & OFlags::PATH.bits() != 0;
+        let opening = Opening {
+            flags,
+            pos: info.pos.cast_unsigned(),
+            fown: match is_path {
+                true => fown::nobody(),
+                false => fown::entry(&file).map_err(object.failed("ask for the owner of"))?,
+            },
+            mount: Some(info.mnt_id),
+        };
+        match kind::of(&object.link, stat, is_path) {
+            Kind::Pipe => self.pipe(&object, opening),
+            Kind::Fifo => self.fifo(&object, opening),
+            Kind::Terminal => self.terminal(&object, opening, Way::Slave, task.dir),
+            Kind::ControllingTerminal => {
+                self.terminal(&object, opening, Way::Controlling, task.dir)
+            }
+            Kind::Memory if self.is_memory(&object)? => self.memory(&object, opening),
+            Kind::Path | Kind::Memory => {
+                let id = self.regular(&object, opening)?;
+                Ok((FdTypes::Reg, id))
+            }
+            Kind::Refused(why) => Err(object.unsupported(why)),
+        }
+    }
+
+    fn new_id(&mut self) -> Result<u32, Error> {
+        self.last_id = self.last_id.checked_add(1).ok_or(Error::TooMany)?;
+        Ok(self.last_id)
+    }
+
+    fn push(&mut self, entry: FileEntry) -> Result<(), Error> {
+        self.writer.push(&entry)?;
+        Ok(())
+    }
+}
+
+impl Object<'_> {
+    fn inode(&self) -> Inode {
+        (self.stat.st_dev, self.stat.st_ino)
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::from_raw_mode(self.stat.st_mode)
+    }
+
+    fn is_regular(&self) -> bool {
+        self.file_type() == FileType::RegularFile
+    }
+
+    /// Opens the file once more, with a position of its own, leaving its times alone if that is allowed.
+    fn reopen(&self, flags: OFlags) -> Result<OwnedFd, Error> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let open = |flags| rustix::fs::open(&path, flags, Mode::empty());
+        let opened = match open(flags | OFlags::NOATIME) {
+            Err(Errno::PERM) => open(flags),
+            opened => opened,
+        };
+        opened.map_err(self.failed("open"))
+    }
+
+    /// Turns an errno into an error, for `map_err`.
+    fn failed(&self, operation: &'static str) -> impl Fn(Errno) -> Error {
+        move |errno| Error::System {
+            operation,
+            place: self.place,
+            name: Name(self.link.clone()),
+            errno,
+        }
+    }
+
+    fn unsupported(&self, why: Unsupported) -> Error {
+        Error::Unsupported {
+            place: self.place,
+            name: Name(self.link.clone()),
+            why,
+        }
+    }
+}
+
+/// Opens what a link of a task leads to, for questions only: no device notices.
+fn open_link(dir: &TaskDir, name: &str, place: Place) -> Result<(OwnedFd, Stat), Error> {
+    let file = dir.open_file(name, OFlags::PATH)?;
+    let stat = rustix::fs::fstat(&file).map_err(|errno| Error::System {
+        operation: "look at",
+        place,
+        name: Name(name.as_bytes().to_vec()),
+        errno,
+    })?;
+    Ok((file, stat))
+}
+
+fn refuse_locks(dir: &TaskDir, place: Place, info: &fdinfo::FdInfo) -> Result<(), Error> {
+    let Some(lock) = info.value("lock") else {
+        return Ok(());
+    };
+    let Place::Descriptor { fd, .. } = place else {
+        return Ok(());
+    };
+    Err(Error::Locked {
+        place,
+        name: Name(fd::link(dir, fd)?.into_bytes()),
+        lock: Name(lock.to_vec()),
+    })
+}
+
+/// A device number as `st_rdev` of the C library's small form has it.
+fn rdev(dev: u64) -> u32 {
+    let (major, minor) = (major(dev), minor(dev));
+    minor & 0xff | major << 8 | (minor & !0xff) << 12
+}

@@ -1,0 +1,80 @@
+//! Open file descriptions: which descriptors, of whichever task, stand for the same one.
+//!
+//! Descriptors of one inode are a class of their own, sorted by `kcmp(2)`. So a descriptor costs no
+//! comparison if nobody else has the inode open, and the logarithm of their number otherwise.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+
+use gelid_image::messages::FdTypes;
+use gelid_sys::{Pid, kcmp};
+
+use super::Error;
+
+/// Device and number of an inode.
+pub(super) type Inode = (u64, u64);
+
+/// A description that has a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub(super) id: u32,
+    pub(super) kind: FdTypes,
+    /// One who has it.
+    holder: (Pid, RawFd),
+}
+
+/// Where a description belongs that has none yet.
+#[derive(Debug)]
+pub(super) struct Vacancy {
+    inode: Inode,
+    holder: (Pid, RawFd),
+    at: usize,
+}
+
+/// All descriptions that have a record.
+#[derive(Debug, Default)]
+pub(super) struct Descriptions(HashMap<Inode, Vec<Known>>);
+
+impl Descriptions {
+    /// Looks for the description behind a descriptor.
+    pub(super) fn find(
+        &self,
+        inode: Inode,
+        holder: (Pid, RawFd),
+    ) -> Result<Result<Known, Vacancy>, Error> {
+        let class = self.0.get(&inode).map_or(&[][..], Vec::as_slice);
+        let (mut low, mut high) = (0, class.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let known = class[middle];
+            match compare(known.holder, holder)? {
+                Ordering::Equal => return Ok(Ok(known)),
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+            }
+        }
+        Ok(Err(Vacancy {
+            inode,
+            holder,
+            at: low,
+        }))
+    }
+
+    /// Notes the record of a description. Nothing may have been noted since the vacancy was found.
+    pub(super) fn insert(&mut self, vacancy: Vacancy, id: u32, kind: FdTypes) {
+        let holder = vacancy.holder;
+        let class = self.0.entry(vacancy.inode).or_default();
+        class.insert(vacancy.at.min(class.len()), Known { id, kind, holder });
+    }
+}
+
+fn compare(a: (Pid, RawFd), b: (Pid, RawFd)) -> Result<Ordering, Error> {
+    kcmp::file(a, b).map_err(|errno| Error::Compare {
+        pid: b.0,
+        fd: b.1,
+        other: a.0,
+        other_fd: a.1,
+        errno,
+    })
+}

@@ -1,0 +1,292 @@
+//! Why a descriptor, an executable or a mapped file cannot be dumped.
+
+use std::fmt;
+use std::os::fd::RawFd;
+
+use gelid_image::WriteError;
+use gelid_sys::{Errno, Pid, proc};
+
+use super::{Name, Place};
+
+/// What stands in the way of recording a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of procfs could not be read.
+    #[error(transparent)]
+    Proc(#[from] proc::Error),
+    /// An image could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A system call failed.
+    #[error("cannot {operation} {name}, {place}: {errno}{}", remedy(*.errno))]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// Who holds the file.
+        place: Place,
+        /// The file.
+        name: Name,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// A system call on something of the dumper's own failed.
+    #[error("cannot {operation}: {errno}{}", remedy(*.errno))]
+    Own {
+        /// What was tried.
+        operation: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// Two descriptors could not be compared.
+    #[error(
+        "cannot compare descriptor {fd} of task {pid} with {other_fd} of task {other}: {errno}"
+    )]
+    Compare {
+        /// A task.
+        pid: Pid,
+        /// Its descriptor.
+        fd: RawFd,
+        /// Another task.
+        other: Pid,
+        /// Its descriptor.
+        other_fd: RawFd,
+        /// What `kcmp(2)` said.
+        errno: Errno,
+    },
+    /// The file is of a kind that is not dumped.
+    #[error("{place} is {name}, {why}")]
+    Unsupported {
+        /// Who holds the file.
+        place: Place,
+        /// The file.
+        name: Name,
+        /// The kind, and what to do about it.
+        why: Unsupported,
+    },
+    /// A file is locked.
+    #[error(
+        "{place} is {name}, which holds a lock ({lock}); locks are not dumped yet: release it first"
+    )]
+    Locked {
+        /// Who holds the file.
+        place: Place,
+        /// The file.
+        name: Name,
+        /// The lock as `fdinfo` has it.
+        lock: Name,
+    },
+    /// A deleted file is too large to be put into the images.
+    #[error(
+        "{place} is the deleted file {name}, which takes {size} bytes: raise --ghost-limit, \
+         which is {limit}"
+    )]
+    GhostTooLarge {
+        /// Who holds the file.
+        place: Place,
+        /// Its former path.
+        name: Name,
+        /// Bytes it takes on the disk.
+        size: u64,
+        /// Bytes it may take.
+        limit: u64,
+    },
+    /// A deleted file lives on under another name.
+    #[error(
+        "{place} is {name}, which was deleted but has {links} other name(s): use --link-remap, \
+         which gives it one there again"
+    )]
+    Linked {
+        /// Who holds the file.
+        place: Place,
+        /// Its former path.
+        name: Name,
+        /// Names it has.
+        links: u64,
+    },
+    /// The path of a file leads to another file, or to nothing.
+    #[error(
+        "{place} is {name}, but that path does not lead to it: unmount what covers it, or use \
+         --external 'file[{mount:x}:{inode:x}]' and give it back with --inherit-fd"
+    )]
+    Hidden {
+        /// Who holds the file.
+        place: Place,
+        /// The path.
+        name: Name,
+        /// Mount of the file.
+        mount: i32,
+        /// Its inode.
+        inode: u64,
+    },
+    /// The contents of a pipe are divided in packets, which an image cannot tell.
+    #[error(
+        "{place} is {name}, which holds {bytes} bytes in packets (O_DIRECT); packets are not dumped yet: \
+         let the reader empty it first"
+    )]
+    Packets {
+        /// Who holds the pipe.
+        place: Place,
+        /// The pipe.
+        name: Name,
+        /// What is in it.
+        bytes: u64,
+    },
+    /// What is in a pipe could not be read whole.
+    #[error("{place} is {name}: of the {expected} bytes in it only {found} could be read")]
+    PipeTorn {
+        /// Who holds the pipe.
+        place: Place,
+        /// The pipe.
+        name: Name,
+        /// Bytes in it.
+        expected: u64,
+        /// Bytes read.
+        found: u64,
+    },
+    /// A terminal, but the dump is not that of a shell's job.
+    #[error(
+        "{place} is the terminal {name}: use --shell-job, or run the program with redirected input and output"
+    )]
+    Terminal {
+        /// Who holds the terminal.
+        place: Place,
+        /// Its path.
+        name: Name,
+    },
+    /// A second terminal.
+    #[error(
+        "{place} is the terminal {name}, but the tree also uses {other}; one terminal is dumped: close the other"
+    )]
+    SecondTerminal {
+        /// Who holds the terminal.
+        place: Place,
+        /// Its path.
+        name: Name,
+        /// Path of the first one.
+        other: Name,
+    },
+    /// An `--external` key that cannot be understood.
+    #[error("--external {key}: expected file[MOUNT:INODE], both hexadecimal")]
+    External {
+        /// The key.
+        key: String,
+    },
+    /// More files than can be numbered.
+    #[error("the tree has too many open files")]
+    TooMany,
+}
+
+/// A kind of file that is not dumped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unsupported {
+    /// A socket of any family.
+    Socket,
+    /// eventfd.
+    Eventfd,
+    /// epoll.
+    Epoll,
+    /// signalfd.
+    Signalfd,
+    /// timerfd.
+    Timerfd,
+    /// inotify.
+    Inotify,
+    /// fanotify.
+    Fanotify,
+    /// userfaultfd.
+    Userfaultfd,
+    /// io_uring.
+    IoUring,
+    /// pidfd.
+    Pidfd,
+    /// A file of `/proc/PID/ns`.
+    Namespace,
+    /// A BPF program, map or link.
+    Bpf,
+    /// perf events.
+    Perf,
+    /// A POSIX message queue.
+    MessageQueue,
+    /// `memfd_secret(2)`.
+    SecretMemory,
+    /// A System V segment.
+    SystemV,
+    /// Another end of a terminal.
+    TerminalMaster,
+    /// A console, a serial line.
+    OtherTerminal,
+    /// A terminal whose other end is gone.
+    HungUp,
+    /// A device with state of its own.
+    Device {
+        /// Its numbers.
+        major: u32,
+        /// Its numbers.
+        minor: u32,
+    },
+    /// A pipe opened with `O_PATH`.
+    PathOfPipe,
+    /// A deleted file on hugetlbfs.
+    DeletedHuge,
+    /// An anonymous inode that gelid does not know.
+    Anonymous,
+    /// A deleted file of procfs that belongs to no process.
+    Vanished,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, remedy) = match self {
+            Self::Socket => ("a socket", CLOSE),
+            Self::Eventfd => ("an eventfd", CLOSE),
+            Self::Epoll => ("an epoll set", CLOSE),
+            Self::Signalfd => ("a signalfd", CLOSE),
+            Self::Timerfd => ("a timerfd", CLOSE),
+            Self::Inotify => ("an inotify queue", CLOSE),
+            Self::Fanotify => ("a fanotify queue", CLOSE),
+            Self::Userfaultfd => ("a userfaultfd", CLOSE),
+            Self::IoUring => ("an io_uring", CLOSE),
+            Self::Pidfd => ("a pidfd", CLOSE),
+            Self::Namespace => ("a namespace", CLOSE),
+            Self::Bpf => ("a BPF object", CLOSE),
+            Self::Perf => ("a perf event", CLOSE),
+            Self::MessageQueue => ("a POSIX message queue", CLOSE),
+            Self::SecretMemory => ("secret memory", "run the program without it"),
+            Self::SystemV => ("System V shared memory", "detach it first"),
+            Self::TerminalMaster => (
+                "the master of a pseudoterminal",
+                "choose the tree below the one who holds it",
+            ),
+            Self::OtherTerminal => ("a terminal that is no pseudoterminal", REDIRECT),
+            Self::HungUp => ("a terminal that was hung up", REDIRECT),
+            Self::Device { major, minor } => {
+                return write!(
+                    f,
+                    "the device {major}:{minor}, whose state is in its driver and cannot be dumped: {CLOSE}"
+                );
+            }
+            Self::PathOfPipe => ("a pipe opened with O_PATH", CLOSE),
+            Self::DeletedHuge => ("a deleted file on hugetlbfs", "leave it its name"),
+            Self::Anonymous => ("a kind of file that gelid does not know", CLOSE),
+            Self::Vanished => ("a file of procfs that is gone", CLOSE),
+        };
+        write!(f, "{what}, which is not dumped yet: {remedy}")
+    }
+}
+
+const CLOSE: &str = "close it first";
+const REDIRECT: &str = "run the program with redirected input and output";
+
+/// What to do about an errno, as the end of a sentence.
+fn remedy(errno: Errno) -> &'static str {
+    match errno {
+        Errno::MFILE => "; raise the limit of open files of the dumper",
+        Errno::ACCESS | Errno::PERM => "; run the dump as root",
+        Errno::XDEV => "; the directory it was in is gone: create it again",
+        Errno::ROFS => "; make the file system writable",
+        Errno::NOSPC | Errno::DQUOT => "; make room on the file system",
+        _ => "",
+    }
+}

@@ -1,0 +1,165 @@
+//! What a file is, told from its link in `/proc` and its inode.
+
+use rustix::fs::{FileType, major, minor};
+
+use super::{Stat, Unsupported};
+
+/// What the kernel appends to the path of an unlinked file.
+pub(super) const DELETED: &[u8] = b" (deleted)";
+
+/// How a file is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// By its path.
+    Path,
+    /// As an end of a pipe.
+    Pipe,
+    /// As a named pipe.
+    Fifo,
+    /// As memory, if it is on a file system of the kernel's own.
+    Memory,
+    /// As the tree's terminal, by its own name.
+    Terminal,
+    /// As the tree's terminal, by the name `/dev/tty`.
+    ControllingTerminal,
+    /// Not at all.
+    Refused(Unsupported),
+}
+
+/// Classifies what the link of a file and its inode say. `is_path` is `O_PATH`.
+pub(super) fn of(link: &[u8], stat: &Stat, is_path: bool) -> Kind {
+    if link.first() != Some(&b'/') {
+        return nameless(link, is_path);
+    }
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => regular(link),
+        _ if is_path => Kind::Path,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Refused(Unsupported::Socket),
+        FileType::CharacterDevice => device(link, stat),
+        FileType::BlockDevice => other_device(stat),
+        FileType::Directory | FileType::Symlink => Kind::Path,
+        FileType::Unknown => Kind::Refused(Unsupported::Anonymous),
+    }
+}
+
+/// Files of the kernel's own that look like files with a path.
+fn regular(link: &[u8]) -> Kind {
+    let Some(name) = link.strip_suffix(DELETED) else {
+        return Kind::Path;
+    };
+    let memory = name.starts_with(b"/memfd:")
+        || name.starts_with(b"/SYSV")
+        || matches!(name, b"/dev/zero" | b"/anon_hugepage");
+    if memory { Kind::Memory } else { Kind::Path }
+}
+
+/// Links such as `pipe:[123]`.
+fn nameless(link: &[u8], is_path: bool) -> Kind {
+    let (kind, rest) = match link.iter().position(|byte| *byte == b':') {
+        Some(colon) => link.split_at(colon),
+        None => (link, &b""[..]),
+    };
+    let unsupported = match kind {
+        b"pipe" if !is_path => return Kind::Pipe,
+        b"pipe" => Unsupported::PathOfPipe,
+        b"socket" => Unsupported::Socket,
+        b"mnt" | b"net" | b"uts" | b"ipc" | b"pid" | b"user" | b"cgroup" | b"time" => {
+            Unsupported::Namespace
+        }
+        b"pidfd" => Unsupported::Pidfd,
+        b"anon_inode" => anonymous(rest.get(1..).unwrap_or_default()),
+        // A path outside of the dumper's root: looking for it tells that.
+        _ if link.starts_with(b"(unreachable)") => return Kind::Path,
+        _ => Unsupported::Anonymous,
+    };
+    Kind::Refused(unsupported)
+}
+
+fn anonymous(name: &[u8]) -> Unsupported {
+    match name.trim_ascii() {
+        b"[eventfd]" => Unsupported::Eventfd,
+        b"[eventpoll]" => Unsupported::Epoll,
+        b"[signalfd]" => Unsupported::Signalfd,
+        b"[timerfd]" => Unsupported::Timerfd,
+        b"inotify" | b"[inotify]" => Unsupported::Inotify,
+        b"[fanotify]" => Unsupported::Fanotify,
+        b"[userfaultfd]" => Unsupported::Userfaultfd,
+        b"[io_uring]" => Unsupported::IoUring,
+        b"[pidfd]" => Unsupported::Pidfd,
+        b"[perf_event]" => Unsupported::Perf,
+        name if name.starts_with(b"bpf") || name.starts_with(b"[bpf") => Unsupported::Bpf,
+        _ => Unsupported::Anonymous,
+    }
+}
+
+fn device(link: &[u8], stat: &Stat) -> Kind {
+    match (major(stat.st_rdev), minor(stat.st_rdev)) {
+        // null, zero, full, random, urandom: nothing to carry over.
+        (1, 3 | 5 | 7 | 8 | 9) => Kind::Path,
+        (136..=143, _) if link.ends_with(DELETED) => Kind::Refused(Unsupported::HungUp),
+        (136..=143, _) => Kind::Terminal,
+        (5, 0) => Kind::ControllingTerminal,
+        (5, 2) | (128..=135, _) => Kind::Refused(Unsupported::TerminalMaster),
+        (4 | 5, _) => Kind::Refused(Unsupported::OtherTerminal),
+        _ => other_device(stat),
+    }
+}
+
+fn other_device(stat: &Stat) -> Kind {
+    Kind::Refused(Unsupported::Device {
+        major: major(stat.st_rdev),
+        minor: minor(stat.st_rdev),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat_of(path: &str) -> Stat {
+        rustix::fs::lstat(path).unwrap()
+    }
+
+    #[test]
+    fn names_tell_what_has_no_path() {
+        let stat = stat_of("/");
+        let of = |link: &str| of(link.as_bytes(), &stat, false);
+        assert_eq!(of("pipe:[7]"), Kind::Pipe);
+        assert_eq!(of("(unreachable)/x"), Kind::Path);
+        for (link, why) in [
+            ("socket:[7]", Unsupported::Socket),
+            ("anon_inode:inotify", Unsupported::Inotify),
+            ("anon_inode:[eventpoll]", Unsupported::Epoll),
+            ("anon_inode:bpf-map", Unsupported::Bpf),
+            ("anon_inode:[pidfd]", Unsupported::Pidfd),
+            ("net:[4026531840]", Unsupported::Namespace),
+            ("anon_inode:[kvm-vm]", Unsupported::Anonymous),
+            ("something", Unsupported::Anonymous),
+            ("", Unsupported::Anonymous),
+        ] {
+            assert_eq!(of(link), Kind::Refused(why), "{link}");
+        }
+    }
+
+    #[test]
+    fn devices_are_told_by_their_numbers() {
+        let of = |path: &str| of(path.as_bytes(), &stat_of(path), false);
+        assert_eq!(of("/dev/null"), Kind::Path);
+        assert_eq!(of("/dev/urandom"), Kind::Path);
+        assert_eq!(of("/dev/tty"), Kind::ControllingTerminal);
+        assert_eq!(of("/dev/ptmx"), Kind::Refused(Unsupported::TerminalMaster));
+        let device = super::of(b"/dev/ptmx", &stat_of("/dev/ptmx"), true);
+        assert_eq!(device, Kind::Path);
+    }
+
+    #[test]
+    fn memory_has_the_name_of_a_deleted_file() {
+        let stat = stat_of("/proc/self/status");
+        let of = |link: &[u8]| of(link, &stat, false);
+        assert_eq!(of(b"/memfd:x y (deleted)"), Kind::Memory);
+        assert_eq!(of(b"/memfd:x y"), Kind::Path);
+        assert_eq!(of(b"/dev/zero (deleted)"), Kind::Memory);
+        assert_eq!(of(b"/dev/zero-not (deleted)"), Kind::Path);
+    }
+}

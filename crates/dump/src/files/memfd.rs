@@ -1,0 +1,146 @@
+//! Memory with an inode: memfds, and anonymous memory that tasks share. Section 16.1 of the format.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+
+use gelid_image::messages::{FdTypes, FileEntry, MemfdFileEntry, MemfdInodeEntry};
+use gelid_image::{ImageKind, ImageWriter, Staging};
+use rustix::fs::{MemfdFlags, OFlags};
+
+use super::descriptions::Inode;
+use super::kind::DELETED;
+use super::pipe::key;
+use super::regfile::{HUGETLBFS_MAGIC, Opening};
+use super::{Collector, Error, Object, Unsupported};
+
+const MFD_HUGETLB: u32 = 4;
+const MFD_HUGE_SHIFT: u32 = 26;
+
+/// Memory whose contents belong into the images.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// Key of its pagemap.
+    pub(crate) shmid: u32,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Bytes of a page; more than 4096 for huge ones.
+    pub(crate) page_size: u64,
+    /// Opened for reading.
+    pub(crate) file: File,
+}
+
+/// All memory that is held by a descriptor or a mapping.
+#[derive(Debug)]
+pub(super) struct Memfds {
+    writer: ImageWriter,
+    inodes: HashMap<Inode, u32>,
+    memory: Vec<Memory>,
+    shmids: HashSet<u32>,
+    /// Whether a device is one of the kernel's own.
+    internal: HashMap<u64, bool>,
+}
+
+impl Memfds {
+    pub(super) fn new(staging: &Staging) -> Result<Self, Error> {
+        Ok(Self {
+            writer: staging.writer(ImageKind::Memfd, ())?,
+            inodes: HashMap::new(),
+            memory: Vec::new(),
+            shmids: HashSet::new(),
+            internal: HashMap::new(),
+        })
+    }
+
+    pub(super) fn finish(self) -> Result<Vec<Memory>, Error> {
+        self.writer.finish()?;
+        Ok(self.memory)
+    }
+
+    /// The key of an inode, which is recorded when it is first met.
+    fn inode(&mut self, object: &Object<'_>, huge: bool) -> Result<u32, Error> {
+        if let Some(id) = self.inodes.get(&object.inode()) {
+            return Ok(*id);
+        }
+        let name = object.link.strip_suffix(DELETED).unwrap_or(&object.link);
+        if name.starts_with(b"/SYSV") {
+            return Err(object.unsupported(Unsupported::SystemV));
+        }
+        let file = object.reopen(OFlags::RDONLY)?;
+        let seals = rustix::fs::fcntl_get_seals(&file);
+        let seals = seals.map_err(object.failed("ask for the seals of"))?;
+        let id = u32::try_from(self.inodes.len() + 1).map_err(|_| Error::TooMany)?;
+        let memory = Memory {
+            shmid: key(object.stat.st_ino, &mut self.shmids),
+            size: object.stat.st_size.unsigned_abs(),
+            page_size: match huge {
+                true => object.stat.st_blksize.unsigned_abs(),
+                false => gelid_sys::PAGE_SIZE as u64,
+            },
+            file: File::from(file),
+        };
+        self.writer.push(&MemfdInodeEntry {
+            name: name.strip_prefix(b"/memfd:").unwrap_or(name).to_vec(),
+            uid: object.stat.st_uid,
+            gid: object.stat.st_gid,
+            size: memory.size,
+            shmid: memory.shmid,
+            seals: seals.bits(),
+            inode_id: id.into(),
+            hugetlb_flag: huge.then(|| huge_flags(memory.page_size)),
+            mode: Some(object.stat.st_mode),
+        })?;
+        self.memory.push(memory);
+        self.inodes.insert(object.inode(), id);
+        Ok(id)
+    }
+}
+
+/// Flags that make a memfd of such pages.
+fn huge_flags(page_size: u64) -> u32 {
+    MFD_HUGETLB | page_size.trailing_zeros() << MFD_HUGE_SHIFT
+}
+
+impl Collector<'_> {
+    /// Whether a file that is called like memory is on a file system of the kernel's own.
+    pub(super) fn is_memory(&mut self, object: &Object<'_>) -> Result<bool, Error> {
+        let device = object.stat.st_dev;
+        if let Some(internal) = self.memfds.internal.get(&device) {
+            return Ok(*internal);
+        }
+        let mut flags = MemfdFlags::CLOEXEC;
+        if self.magic(object)? == HUGETLBFS_MAGIC {
+            let huge = huge_flags(object.stat.st_blksize.unsigned_abs());
+            flags |= MemfdFlags::from_bits_retain(huge);
+        }
+        // Where no such memfd can be made, none was.
+        let same = rustix::fs::memfd_create("gelid", flags)
+            .and_then(|own| rustix::fs::fstat(own))
+            .is_ok_and(|own| own.st_dev == device);
+        self.memfds.internal.insert(device, same);
+        Ok(same)
+    }
+
+    /// Records an open description of memory, or a reference by a mapping.
+    pub(super) fn memory(
+        &mut self,
+        object: &Object<'_>,
+        opening: Opening,
+    ) -> Result<(FdTypes, u32), Error> {
+        let id = self.new_id()?;
+        let huge = self.magic(object)? == HUGETLBFS_MAGIC;
+        let inode_id = self.memfds.inode(object, huge)?;
+        self.push(FileEntry {
+            r#type: FdTypes::Memfd.into(),
+            id,
+            memfd: Some(MemfdFileEntry {
+                id,
+                flags: opening.flags,
+                pos: opening.pos,
+                fown: opening.fown,
+                inode_id,
+            }),
+            ..FileEntry::default()
+        })?;
+        Ok((FdTypes::Memfd, id))
+    }
+}

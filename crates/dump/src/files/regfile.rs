@@ -1,0 +1,269 @@
+//! Files recorded by their path. Section 12.1 of the format.
+
+use std::collections::HashMap;
+
+use gelid_image::messages::{FdTypes, FileEntry, FownEntry, RegFileEntry};
+use gelid_sys::Errno;
+use gelid_sys::proc::{TaskDir, fdinfo};
+use rustix::fs::{AtFlags, FileType, OFlags, statat};
+
+use super::descriptions::Inode;
+use super::kind::DELETED;
+use super::remap_file_path::Remap;
+use super::{Collector, Error, Name, Object, Unsupported, build_id, fown};
+
+const PROC_MAGIC: u64 = 0x9fa0;
+const MQUEUE_MAGIC: u64 = 0x1980_0202;
+const SECRETMEM_MAGIC: u64 = 0x5345_434d;
+/// `HUGETLBFS_MAGIC`
+pub(super) const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+
+/// How a file was opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) flags: u32,
+    pub(super) pos: u64,
+    pub(super) fown: FownEntry,
+    /// Mount it was opened through, if known.
+    pub(super) mount: Option<i32>,
+}
+
+impl Opening {
+    /// A reference that is no descriptor.
+    pub(super) fn reference() -> Self {
+        Self {
+            flags: 0,
+            pos: 0,
+            fown: fown::nobody(),
+            mount: None,
+        }
+    }
+}
+
+/// What is known of files, so that it is asked for once.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// References to regular files that have a record, by inode and path.
+    references: HashMap<(Inode, Vec<u8>), u32>,
+    build_ids: HashMap<Inode, Vec<u32>>,
+    /// Type of the file system, by its device.
+    magics: HashMap<u64, u64>,
+}
+
+impl Collector<'_> {
+    /// The id of a file that is held by path only: an executable, a mapped file, a directory. Regular files
+    /// share theirs.
+    pub(super) fn reference(&mut self, object: &Object<'_>) -> Result<u32, Error> {
+        if !object.is_regular() {
+            return self.regular(object, Opening::reference());
+        }
+        let key = (object.inode(), object.link.clone());
+        if let Some(id) = self.known.references.get(&key) {
+            return Ok(*id);
+        }
+        let id = self.regular(object, Opening::reference())?;
+        self.known.references.insert(key, id);
+        Ok(id)
+    }
+
+    /// Records a file under a new id.
+    pub(super) fn regular(&mut self, object: &Object<'_>, opening: Opening) -> Result<u32, Error> {
+        let id = self.new_id()?;
+        if let Some(name) = self.external(object, &opening)? {
+            let mut entry = entry(object, id, name, opening);
+            (entry.ext, entry.size) = (Some(true), None);
+            self.push_regular(entry)?;
+            return Ok(id);
+        }
+        self.refuse_special(object)?;
+        let (name, remap) = self.locate(object, &opening)?;
+        let mut entry = entry(object, id, name.to_vec(), opening);
+        if object.is_regular() && self.options.build_ids {
+            entry.build_id = self.build_id(object, &entry);
+        }
+        self.push_regular(entry)?;
+        if let Some(remap) = remap {
+            self.remap(id, object, name, remap)?;
+        }
+        Ok(id)
+    }
+
+    /// Writes the record.
+    pub(super) fn push_regular(&mut self, entry: RegFileEntry) -> Result<(), Error> {
+        self.push(FileEntry {
+            r#type: FdTypes::Reg.into(),
+            id: entry.id,
+            reg: Some(entry),
+            ..FileEntry::default()
+        })
+    }
+
+    /// Its name if `--external` says that the file is not the tree's.
+    fn external(&self, object: &Object<'_>, opening: &Opening) -> Result<Option<Vec<u8>>, Error> {
+        if self.options.external.is_empty() {
+            return Ok(None);
+        }
+        let mount = match opening.mount {
+            Some(mount) => mount,
+            None => own_mount(object)?,
+        };
+        let inode = object.stat.st_ino;
+        let named = self.options.external.contains(&(mount, inode));
+        Ok(named.then(|| format!("file[{mount:x}:{inode:x}]").into_bytes()))
+    }
+
+    /// Refuses what looks like a regular file and is none.
+    fn refuse_special(&mut self, object: &Object<'_>) -> Result<(), Error> {
+        if !object.is_regular() {
+            return Ok(());
+        }
+        match self.magic(object)? {
+            MQUEUE_MAGIC => Err(object.unsupported(Unsupported::MessageQueue)),
+            SECRETMEM_MAGIC => Err(object.unsupported(Unsupported::SecretMemory)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The type of the file system that a file is on.
+    pub(super) fn magic(&mut self, object: &Object<'_>) -> Result<u64, Error> {
+        if let Some(magic) = self.known.magics.get(&object.stat.st_dev) {
+            return Ok(*magic);
+        }
+        let stat = rustix::fs::fstatfs(object.file).map_err(object.failed("ask about"))?;
+        let magic = u64::from(stat.f_type.cast_unsigned());
+        self.known.magics.insert(object.stat.st_dev, magic);
+        Ok(magic)
+    }
+
+    /// The path to record, and what to do if it does not lead to the file.
+    fn locate<'o>(
+        &mut self,
+        object: &'o Object<'_>,
+        opening: &Opening,
+    ) -> Result<(&'o [u8], Option<Remap>), Error> {
+        let link = object.link.as_slice();
+        if self.leads_to(object, link)? {
+            return Ok((link, None));
+        }
+        let (Some(b'/'), Some(name)) = (link.first(), link.strip_suffix(DELETED)) else {
+            return Err(self.hidden(object, opening));
+        };
+        if self.magic(object)? == PROC_MAGIC {
+            return match process(name) {
+                Some(pid) => Ok((name, Some(Remap::Process(pid)))),
+                None => Err(object.unsupported(Unsupported::Vanished)),
+            };
+        }
+        // The number of links of a deleted directory is up to its file system.
+        if object.stat.st_nlink == 0 || object.file_type() == FileType::Directory {
+            return Ok((name, Some(Remap::Ghost)));
+        }
+        Ok((name, Some(Remap::Linked)))
+    }
+
+    /// Whether a path leads to the file.
+    fn leads_to(&self, object: &Object<'_>, path: &[u8]) -> Result<bool, Error> {
+        if path.first() != Some(&b'/') {
+            return Ok(false);
+        }
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        match statat(&self.root, relative(path), flags) {
+            Ok(stat) => {
+                let device = object.file_type() == FileType::CharacterDevice
+                    && FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+                let evasive = self.options.evasive_devices && device;
+                Ok((stat.st_dev, stat.st_ino) == object.inode()
+                    || evasive && stat.st_rdev == object.stat.st_rdev)
+            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(false),
+            Err(errno) => Err(object.failed("look for")(errno)),
+        }
+    }
+
+    fn hidden(&self, object: &Object<'_>, opening: &Opening) -> Error {
+        let mount = opening.mount.or_else(|| own_mount(object).ok());
+        Error::Hidden {
+            place: object.place,
+            name: Name(object.link.clone()),
+            mount: mount.unwrap_or(-1),
+            inode: object.stat.st_ino,
+        }
+    }
+
+    /// The build id of an ELF file. Of files behind descriptors only those that may be executed are looked
+    /// into.
+    fn build_id(&mut self, object: &Object<'_>, entry: &RegFileEntry) -> Vec<u32> {
+        let reference = entry.flags == 0;
+        if !reference && object.stat.st_mode & 0o111 == 0 {
+            return Vec::new();
+        }
+        if let Some(id) = self.known.build_ids.get(&object.inode()) {
+            return id.clone();
+        }
+        // What cannot be read is no program whose version would matter.
+        let file = object.reopen(OFlags::RDONLY);
+        let id = file.map(|file| build_id::read(&file).unwrap_or_default());
+        let id = id.unwrap_or_default();
+        self.known.build_ids.insert(object.inode(), id.clone());
+        id
+    }
+}
+
+fn entry(object: &Object<'_>, id: u32, name: Vec<u8>, opening: Opening) -> RegFileEntry {
+    let flags = OFlags::from_bits_retain(opening.flags);
+    // A log grows while the tree is away.
+    let grows = flags.contains(OFlags::APPEND) && opening.flags & 3 == OFlags::WRONLY.bits();
+    RegFileEntry {
+        id,
+        flags: opening.flags,
+        pos: opening.pos,
+        fown: opening.fown,
+        name,
+        size: (object.is_regular() && !grows).then(|| object.stat.st_size.unsigned_abs()),
+        mode: Some(object.stat.st_mode),
+        ..RegFileEntry::default()
+    }
+}
+
+/// A path without the slash that it starts with.
+pub(super) fn relative(path: &[u8]) -> &[u8] {
+    match path.get(1..) {
+        None | Some(b"") => b".",
+        Some(relative) => relative,
+    }
+}
+
+/// The mount that the dumper's own descriptor of the file is on.
+fn own_mount(object: &Object<'_>) -> Result<i32, Error> {
+    use std::os::fd::AsRawFd;
+    let own = TaskDir::open(rustix::process::getpid())?;
+    Ok(fdinfo::read(&own, object.file.as_raw_fd())?.mnt_id)
+}
+
+/// The process whose directory in procfs a path is below; not if it is that of a single thread.
+fn process(path: &[u8]) -> Option<u32> {
+    let rest = path.strip_prefix(b"/proc/")?;
+    let mut parts = rest.splitn(3, |byte| *byte == b'/');
+    let pid = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+    (parts.next() != Some(b"task")).then_some(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_process_are_known() {
+        assert_eq!(process(b"/proc/17/status"), Some(17));
+        assert_eq!(process(b"/proc/17"), Some(17));
+        assert_eq!(process(b"/proc/17/task/18/status"), None);
+        assert_eq!(process(b"/proc/x/status"), None);
+        assert_eq!(process(b"/sys/17"), None);
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_root() {
+        assert_eq!(relative(b"/"), b".");
+        assert_eq!(relative(b"/a/b"), b"a/b");
+    }
+}
