@@ -40,6 +40,20 @@ pub enum Error {
         /// What `kcmp(2)` said.
         errno: Errno,
     },
+    /// A process could not be held by a descriptor.
+    #[error("cannot open process {pid} (pidfd_open): {errno}")]
+    Pidfd {
+        /// The process.
+        pid: Pid,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// A process that was alive when the tree was frozen has no state: a bug.
+    #[error("process {pid} has been passed over")]
+    Uncounted {
+        /// The process.
+        pid: Pid,
+    },
     /// The pages of a task could not be listed.
     #[error("cannot scan the pages of task {pid}: {errno}; PAGEMAP_SCAN needs Linux 6.7")]
     Scan {

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use gelid_image::messages::{MmEntry, VmaEntry};
-use gelid_sys::proc::{TaskDir, auxv};
+use gelid_sys::proc::auxv;
 
 use crate::Error;
 use crate::core::Cores;
-use crate::files::Collector;
+use crate::files::{self, Collector};
 use crate::layout::Layout;
 use crate::survey::Task;
 use crate::vma::{self, Kind};
@@ -20,10 +20,10 @@ pub(crate) fn entry(
     task: &Task,
     layout: &Layout,
     cores: &Cores,
-    dir: &TaskDir,
-    files: &mut Collector,
+    held: files::Task<'_>,
+    files: &mut Collector<'_>,
 ) -> Result<MmEntry, Error> {
-    let mut auxv = auxv::read(dir)?;
+    let mut auxv = auxv::read(held.dir)?;
     auxv.truncate(AUXV_WORDS);
     let stat = &task.stat;
     Ok(MmEntry {
@@ -38,9 +38,9 @@ pub(crate) fn entry(
         mm_arg_end: stat.arg_end,
         mm_env_start: stat.env_start,
         mm_env_end: stat.env_end,
-        exe_file_id: files.exe(task.pid, dir)?,
+        exe_file_id: files.executable(held)?,
         mm_saved_auxv: auxv,
-        vmas: vmas(task, layout, dir, files)?,
+        vmas: vmas(layout, held, files)?,
         dumpable: Some(cores.dumpable),
         aios: Vec::new(),
         thp_disabled: Some(cores.thp_disabled),
@@ -48,15 +48,14 @@ pub(crate) fn entry(
 }
 
 fn vmas(
-    task: &Task,
     layout: &Layout,
-    dir: &TaskDir,
-    files: &mut Collector,
+    held: files::Task<'_>,
+    files: &mut Collector<'_>,
 ) -> Result<Vec<VmaEntry>, Error> {
     let mut entries = Vec::with_capacity(layout.areas.len());
     for area in &layout.areas {
         let file = match vma::kind(area) {
-            Kind::File => Some(files.mapped(task.pid, dir, area)?),
+            Kind::File => Some(files.mapped(held, &area.map)?),
             _ => None,
         };
         entries.push(vma::entry(area, file));

@@ -1,18 +1,19 @@
 //! The records of tasks, collected first and written later: `ids`, `core`, `mm`, `fs`, `fdinfo`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
 
 use gelid_image::messages::{CoreEntry, FdinfoEntry, FsEntry, March, MmEntry, TaskCoreEntry};
 use gelid_image::{ImageKind, Staging};
 use gelid_pages::Owner;
-use gelid_sys::{Pid, proc};
+use gelid_sys::{Pid, pidfd, proc};
 
 use crate::core::Cores;
-use crate::files::{Collector, SharedObject};
+use crate::files::{self, Collector};
 use crate::ids::Namespaces;
 use crate::pages::Stored;
 use crate::survey::{Live, Space, Task};
-use crate::{Error, Options, inventory, kinship, mm};
+use crate::{Error, fs, inventory, kinship, mm};
 
 /// What has been found out about descriptors and mappings.
 pub(crate) struct Records {
@@ -20,7 +21,6 @@ pub(crate) struct Records {
     tasks: Vec<Option<Record>>,
     /// Descriptor tables by their ids.
     tables: Vec<(u32, Vec<FdinfoEntry>)>,
-    files: Collector,
 }
 
 struct Record {
@@ -30,31 +30,30 @@ struct Record {
 }
 
 impl Records {
-    /// Asks about everything that is open or mapped. Also returns the shared memory met on the way.
+    /// Asks about everything that is open or mapped.
     pub(crate) fn collect(
         tasks: &[Task],
         cores: &[Cores],
-        options: &Options,
-    ) -> Result<(Self, Vec<SharedObject>), Error> {
+        files: &mut Collector<'_>,
+    ) -> Result<Self, Error> {
         let mut records = Self {
             tasks: Vec::with_capacity(tasks.len()),
             tables: Vec::new(),
-            files: Collector::new(options),
         };
-        let mut tables = std::collections::HashSet::new();
+        let mut tables = HashSet::new();
         let mut cores = cores.iter();
         for task in tasks {
-            let record = match (&task.live, &task.live.as_ref().and_then(|_| cores.next())) {
-                (Some(live), Some(cores)) => {
+            let record = match &task.live {
+                Some(live) => {
+                    let cores = cores.next().ok_or(Error::Uncounted { pid: task.pid })?;
                     let is_new = tables.insert(live.ids.files_id);
-                    Some(records.task(task, live, cores, is_new)?)
+                    Some(records.task(task, live, cores, is_new, files)?)
                 }
-                _ => None,
+                None => None,
             };
             records.tasks.push(record);
         }
-        let objects = records.files.shared_objects()?;
-        Ok((records, objects))
+        Ok(records)
     }
 
     fn task(
@@ -63,17 +62,23 @@ impl Records {
         live: &Live,
         cores: &Cores,
         has_new_table: bool,
+        files: &mut Collector<'_>,
     ) -> Result<Record, Error> {
-        let dir = proc::task_dir(task.pid)?;
+        let pid = task.pid;
+        let pidfd = pidfd::open(pid).map_err(|errno| Error::Pidfd { pid, errno })?;
+        let held = files::Task {
+            pid,
+            dir: &proc::task_dir(pid)?,
+            pidfd: pidfd.as_fd(),
+        };
         if has_new_table {
-            let table = self.files.table(task.pid, &dir)?;
-            self.tables.push((live.ids.files_id, table));
+            self.tables.push((live.ids.files_id, files.table(held)?));
         }
         let mm = match &live.space {
-            Space::Own(layout) => Some(mm::entry(task, layout, cores, &dir, &mut self.files)?),
+            Space::Own(layout) => Some(mm::entry(task, layout, cores, held, files)?),
             Space::Of(_) => None,
         };
-        let fs = self.files.fs(task.pid, &dir)?;
+        let fs = fs::entry(files, held, &live.status)?;
         Ok(Record { fs, mm })
     }
 
@@ -109,7 +114,6 @@ impl Records {
             }
             writer.finish()?;
         }
-        self.files.write(staging)?;
         inventory::write(staging, namespaces)
     }
 

@@ -8,6 +8,7 @@ use gelid_seize::Tree;
 use rustix::fs::AtFlags;
 
 use crate::core::{self, Cores};
+use crate::files::{Collected, Collector, Links};
 use crate::ids::Namespaces;
 use crate::pages::{Flow, Sink, Stored};
 use crate::phase::Phases;
@@ -28,11 +29,11 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
 
     let mut tree = phases.run(Phase::Freeze, || freeze(options))?;
     let tasks = phases.run(Phase::Tree, || survey::tree(&tree, options, &namespaces))?;
-    let collected = collect(&mut tree, &tasks, sink, options, phases)?;
-    let mut outcome = account::outcome(&tree, &tasks, &collected);
+    let observed = observe(&mut tree, &tasks, &staging, sink, options, phases)?;
+    let mut outcome = account::outcome(&tree, &tasks, &observed);
     let tree = hold(tree, options.end, &mut outcome)?;
-    phases.run(Phase::Write, || {
-        collected.write(&staging, &tasks, &namespaces)
+    let links = phases.run(Phase::Write, || {
+        observed.write(&staging, &tasks, &namespaces)
     })?;
     phases.run(Phase::Commit, || Ok(staging.commit()?))?;
     let ended = phases.run(Phase::Finish, || finish(tree, options.end, &mut outcome));
@@ -40,6 +41,10 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         withdraw(&options.images);
     }
     ended?;
+    if options.end == End::Kill {
+        // A restore needs them; of a tree that lives on nothing of ours stays.
+        links.keep();
+    }
     outcome.elapsed = started.elapsed();
     Ok(outcome)
 }
@@ -54,9 +59,11 @@ fn freeze(options: &Options) -> Result<Tree, Error> {
 }
 
 /// All that is known when nothing more is wanted of the tree.
-pub(crate) struct Collected {
+pub(crate) struct Observed {
     pub(crate) cores: Vec<Cores>,
     pub(crate) records: Records,
+    /// Names given to files that have lost theirs.
+    pub(crate) links: Links,
     /// Memory of tasks and shared objects.
     pub(crate) pages: Vec<Stored>,
     /// From the first page queued until all were.
@@ -65,44 +72,50 @@ pub(crate) struct Collected {
     pub(crate) writing: Duration,
 }
 
-impl Collected {
+impl Observed {
     fn write(
         self,
         staging: &Staging,
         tasks: &[Task],
         namespaces: &Namespaces,
-    ) -> Result<(), Error> {
+    ) -> Result<Links, Error> {
         for stored in &self.pages {
             stored.write(staging)?;
         }
         self.records
-            .write(staging, tasks, &self.cores, &self.pages, namespaces)
+            .write(staging, tasks, &self.cores, &self.pages, namespaces)?;
+        Ok(self.links)
     }
 }
 
 /// Collects tasks, files and pages, the latter beside the former.
-fn collect(
+fn observe(
     tree: &mut Tree,
     tasks: &[Task],
+    staging: &Staging,
     sink: Sink<'_>,
     options: &Options,
     phases: Phases,
-) -> Result<Collected, Error> {
+) -> Result<Observed, Error> {
     std::thread::scope(|scope| {
         let begun = Instant::now();
         let flow = phases.run(Phase::Memory, || Flow::start(scope, sink, tasks))?;
         let cores = phases.run(Phase::Tasks, || Ok(core::collect(tree)?))?;
-        let (records, objects) =
-            phases.run(Phase::Files, || Records::collect(tasks, &cores, options))?;
+        let (records, Collected { memory, links }) = phases.run(Phase::Files, || {
+            let mut files = Collector::new(options, staging)?;
+            let records = Records::collect(tasks, &cores, &mut files)?;
+            Ok((records, files.finish()?))
+        })?;
         phases.run(Phase::Pages, || {
             let (mut sink, mut queued) = flow.finish()?;
-            queued.extend(shared::queue(&mut sink, objects)?);
+            queued.extend(shared::queue(&mut sink, memory)?);
             let all_queued = Instant::now();
             let pages = queued.into_iter().map(|object| object.wait());
             let pages = pages.collect::<Result<_, _>>()?;
-            Ok(Collected {
+            Ok(Observed {
                 cores,
                 records,
+                links,
                 pages,
                 queuing: all_queued - begun,
                 writing: all_queued.elapsed(),

@@ -6,20 +6,20 @@ use gelid_pages::{Extent, FileSource, Owner, PageSource, RunFlags, Zeros};
 use rustix::io::Errno;
 
 use crate::Error;
-use crate::files::SharedObject;
+use crate::files::Memory;
 use crate::pages::{Queued, Sink};
 
 /// Queues the pages of each object.
-pub(crate) fn queue(sink: &mut Sink<'_>, objects: Vec<SharedObject>) -> Result<Vec<Queued>, Error> {
+pub(crate) fn queue(sink: &mut Sink<'_>, objects: Vec<Memory>) -> Result<Vec<Queued>, Error> {
     objects
         .into_iter()
         .map(|object| queue_object(sink, object))
         .collect()
 }
 
-fn queue_object(sink: &mut Sink<'_>, object: SharedObject) -> Result<Queued, Error> {
+fn queue_object(sink: &mut Sink<'_>, object: Memory) -> Result<Queued, Error> {
     let shmid = object.shmid;
-    let source = FileSource::new(object.file);
+    let source = FileSource::new(object.file.into());
     let failed = |error: std::io::Error| Error::Shared {
         shmid: shmid.into(),
         errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),

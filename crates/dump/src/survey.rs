@@ -5,13 +5,14 @@ use std::collections::HashMap;
 
 use gelid_image::messages::TaskKobjIdsEntry;
 use gelid_seize::{Process, State, Tree};
+use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::stat::{self, Stat};
-use gelid_sys::proc::{TaskDir, status};
+use gelid_sys::proc::status::{self, Status};
 use gelid_sys::{Pid, proc};
 
 use crate::ids::{self, Ids, Namespaces};
 use crate::layout::Layout;
-use crate::{Error, Options, Refusal, kinship};
+use crate::{Error, Options, Refusal, files, kinship};
 
 /// A process of the tree, as it looks from outside.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(crate) struct Task {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) ids: TaskKobjIdsEntry,
+    pub(crate) status: Status,
     pub(crate) space: Space,
 }
 
@@ -65,12 +67,20 @@ pub(crate) fn root(options: &Options, namespaces: &Namespaces) -> Result<(), Err
         let sid = stat.sid;
         return Err(Refusal::ShellJob { pid, comm, sid }.into());
     }
-    let status = status::read(&dir)?;
-    if status.seccomp != 0 {
-        let mode = status.seccomp;
-        return Err(Refusal::Seccomp { pid, comm, mode }.into());
+    no_seccomp(pid, &comm, status::read(&dir)?)?;
+    own_namespaces(pid, comm, namespaces.foreign(&dir)?)?;
+    Ok(files::check(options, &dir)?)
+}
+
+fn no_seccomp(pid: Pid, comm: &str, status: Status) -> Result<Status, Refusal> {
+    match status.seccomp {
+        0 => Ok(status),
+        mode => Err(Refusal::Seccomp {
+            pid,
+            comm: comm.to_owned(),
+            mode,
+        }),
     }
-    own_namespaces(pid, comm, namespaces.foreign(&dir)?)
 }
 
 fn own_namespaces(pid: Pid, comm: String, foreign: Option<&'static str>) -> Result<(), Error> {
@@ -124,6 +134,7 @@ impl Surveyor<'_> {
             return Ok(task);
         }
         own_namespaces(pid, task.comm(), self.namespaces.foreign(&dir)?)?;
+        let status = no_seccomp(pid, &task.comm(), status::read(&dir)?)?;
         threads(&task, &dir, self.namespaces)?;
         let ids = self.ids.of(pid)?;
         let first = *self.spaces.entry(ids.vm_id).or_insert(index);
@@ -132,7 +143,7 @@ impl Surveyor<'_> {
         } else {
             Space::Of(first)
         };
-        task.live = Some(Live { ids, space });
+        task.live = Some(Live { ids, status, space });
         Ok(task)
     }
 }
