@@ -1,0 +1,266 @@
+//! Open files of the tree: planned from images, opened once for all tasks.
+//!
+//! **Model.** An *open file* (an open file description, in the words of `open(2)`) has an id in the images,
+//! which descriptors, executables, directories and mappings refer to. [`FilesPlan::read`] reads and checks
+//! everything that the images say about them, without any change of the machine.
+//! [`FilesPlan::open`] opens each of them once, as a descriptor of the caller's own; tasks born by `fork`
+//! afterwards inherit them all and move them to their places. [`OpenFiles`] holds them and undoes, when it is
+//! dropped, whatever had to be changed on the machine.
+//!
+//! **Limitations.** Sockets, event files, pseudoterminals with their masters and files of `/proc/PID` are
+//! refused.
+
+mod build_id;
+mod error;
+mod fifo;
+mod flags;
+mod ghost;
+mod memfd;
+mod name;
+mod open;
+mod options;
+mod owner;
+mod pipe;
+mod place;
+mod read;
+mod regular;
+mod remap;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tty;
+
+use std::collections::BTreeMap;
+use std::os::fd::RawFd;
+
+use gelid_image::messages::FsEntry;
+use gelid_image::{Dir, ImageKind};
+
+pub use error::Error;
+pub use fifo::Fifo;
+pub use flags::Flags;
+pub use ghost::Ghost;
+pub use memfd::{Memory, MemoryFile};
+pub use name::Name;
+pub use open::OpenFiles;
+pub use options::{Context, FileOptions, Inherit, Validation};
+pub use owner::Owner;
+pub use pipe::Pipe;
+pub use regular::Regular;
+pub use remap::Remap;
+pub use table::PlannedFd;
+pub use tty::Terminal;
+
+/// All open files of a tree, and who has them.
+#[derive(Debug, Clone)]
+pub struct FilesPlan {
+    dir: Dir,
+    descriptions: BTreeMap<u32, Description>,
+    tables: BTreeMap<u32, Vec<PlannedFd>>,
+    pipes: BTreeMap<u32, Pipe>,
+    fifos: BTreeMap<u32, Pipe>,
+    ghosts: BTreeMap<u32, Ghost>,
+    memories: BTreeMap<u64, Memory>,
+    options: FileOptions,
+}
+
+/// An open file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Its id.
+    pub id: u32,
+    /// Flags it was open with.
+    pub flags: Flags,
+    /// What it is.
+    pub kind: Kind,
+    /// Who gets signals about it.
+    pub owner: Option<Owner>,
+}
+
+/// What an open file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Anything opened by its path.
+    Regular(Regular),
+    /// An end of the pipe with this key.
+    Pipe(u32),
+    /// A FIFO.
+    Fifo(Fifo),
+    /// A memfd, or shared anonymous memory.
+    Memory(MemoryFile),
+    /// A terminal.
+    Terminal(Terminal),
+    /// Given by the caller.
+    Given(Given),
+}
+
+/// A descriptor that the caller gives (`--inherit-fd`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// Its number.
+    pub fd: RawFd,
+    /// What it stands for.
+    pub key: String,
+    /// Whether it may be opened once more if its access mode is another.
+    pub reopen: bool,
+}
+
+/// Directories and mask of a task, as file ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Directories {
+    /// Current directory.
+    pub cwd: u32,
+    /// Root directory.
+    pub root: u32,
+    /// File mode creation mask.
+    pub umask: u32,
+}
+
+impl FilesPlan {
+    /// Reads what the images say about open files and about the descriptor tables with these ids. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: what is missing, damaged, contradictory or not supported.
+    pub fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<Self, Error> {
+        read::read(dir, tables, options)
+    }
+
+    /// The descriptors of a table; none if it was not asked for.
+    #[must_use]
+    pub fn table(&self, files_id: u32) -> &[PlannedFd] {
+        self.tables.get(&files_id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The lowest number above all descriptors of all tables.
+    #[must_use]
+    pub fn first_free(&self) -> RawFd {
+        let highest = self.tables.values().flatten().map(|slot| slot.fd).max();
+        highest.map_or(0, |fd| fd + 1)
+    }
+
+    /// An open file.
+    #[must_use]
+    pub fn description(&self, id: u32) -> Option<&Description> {
+        self.descriptions.get(&id)
+    }
+
+    /// Keys of the pages of shared memory that is to be filled.
+    pub fn shared_memory(&self) -> impl Iterator<Item = u32> {
+        self.memories.values().map(|memory| memory.shmid)
+    }
+
+    /// Reads directories and mask of a task.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`] for directories that are not among the files.
+    pub fn fs(&self, pid: i32) -> Result<Directories, Error> {
+        let entry: FsEntry = self.dir.read_one(ImageKind::Fs, pid)?;
+        for (what, id) in [
+            ("current directory", entry.cwd_id),
+            ("root directory", entry.root_id),
+        ] {
+            let kind = self.descriptions.get(&id).map(|file| &file.kind);
+            if !matches!(kind, Some(Kind::Regular(_) | Kind::Given(_))) {
+                return Err(Error::Missing {
+                    by: format!("the {what} of task {pid}"),
+                    what: "directory",
+                    id: id.into(),
+                    image: "files.img",
+                });
+            }
+        }
+        Ok(Directories {
+            cwd: entry.cwd_id,
+            root: entry.root_id,
+            umask: entry.umask.unwrap_or_default() & 0o777,
+        })
+    }
+
+    /// Opens everything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: what cannot be opened or has changed. Nothing is open or changed then.
+    pub fn open(&self, context: &Context<'_>) -> Result<OpenFiles, Error> {
+        open::open(self, context)
+    }
+
+    /// The plan, a line for each open file and each descriptor.
+    pub fn describe(&self) -> impl Iterator<Item = String> {
+        let files = self
+            .descriptions
+            .values()
+            .map(|file| self.describe_file(file));
+        let tables = self.tables.iter().flat_map(|(id, slots)| {
+            slots.iter().map(move |slot| {
+                let cloexec = if slot.cloexec { ", closed on exec" } else { "" };
+                format!(
+                    "table {id}: descriptor {} -> file {}{cloexec}",
+                    slot.fd, slot.id
+                )
+            })
+        });
+        files.chain(tables)
+    }
+
+    fn describe_file(&self, file: &Description) -> String {
+        let position = match &file.kind {
+            Kind::Regular(regular) => regular.position,
+            Kind::Memory(memory) => memory.position,
+            _ => None,
+        };
+        let what = match &file.kind {
+            Kind::Regular(regular) => match &regular.remap {
+                None => regular.name.to_string(),
+                Some(Remap::Link(target)) => format!("{} from {target}", regular.name),
+                Some(Remap::Ghost(id)) => format!("{} from ghost {id}", regular.name),
+            },
+            Kind::Pipe(id) => self.describe_pipe("pipe", *id, self.pipes.get(id)),
+            Kind::Fifo(fifo) => {
+                let pipe = self.fifos.get(&fifo.pipe);
+                format!(
+                    "{}, {}",
+                    fifo.file.name,
+                    self.describe_pipe("FIFO", fifo.pipe, pipe)
+                )
+            }
+            Kind::Memory(memory) => match self.memories.get(&memory.inode) {
+                Some(memory) => format!("{} of {} bytes", memory.label(), memory.size),
+                None => "memory".to_owned(),
+            },
+            Kind::Terminal(Terminal::Job(_)) => "the terminal of the restore".to_owned(),
+            Kind::Terminal(Terminal::Controlling(name)) => name.to_string(),
+            Kind::Given(given) => format!("{} given as descriptor {}", given.key, given.fd),
+        };
+        let position = position.map(|position| format!(", at {position}"));
+        let (id, flags) = (file.id, file.flags);
+        format!(
+            "file {id}: {what}, flags {flags}{}",
+            position.unwrap_or_default()
+        )
+    }
+
+    fn describe_pipe(&self, what: &str, id: u32, pipe: Option<&Pipe>) -> String {
+        let bytes = pipe.map_or(0, |pipe| pipe.bytes);
+        format!("{what} {id} with {bytes} bytes")
+    }
+}
+
+impl Description {
+    /// What to call it in messages.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let id = self.id;
+        match &self.kind {
+            Kind::Regular(regular) => format!("file {id} ({})", regular.name),
+            Kind::Pipe(pipe) => format!("file {id} (pipe {pipe})"),
+            Kind::Fifo(fifo) => format!("file {id} (FIFO {})", fifo.file.name),
+            Kind::Memory(memory) => format!("file {id} (memory object {})", memory.inode),
+            Kind::Terminal(_) => format!("file {id} (terminal)"),
+            Kind::Given(given) => format!("file {id} ({})", given.key),
+        }
+    }
+}

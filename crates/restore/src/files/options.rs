@@ -1,0 +1,58 @@
+//! What the caller says about files.
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+/// How a file is compared with the one that was dumped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Validation {
+    /// By size.
+    Size,
+    /// By size, and by the build id of an ELF file.
+    #[default]
+    BuildId,
+}
+
+/// `--inherit-fd`: a descriptor of the caller that stands for something of the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inherit {
+    /// The descriptor.
+    pub fd: RawFd,
+    /// What it stands for: `pipe:[INODE]`, `socket:[INODE]`, `tty[RDEV:DEV]`, `file[MNT:INODE]`,
+    /// `/memfd:NAME`, or a path without its leading slash.
+    pub key: String,
+}
+
+/// Options that concern files.
+#[derive(Debug, Clone, Default)]
+pub struct FileOptions {
+    /// `--file-validation`
+    pub validation: Validation,
+    /// `--skip-file-rwx-check`: permissions may have changed.
+    pub skip_rwx_check: bool,
+    /// `--shell-job`: the terminal of the restore stands in for that of the tree.
+    pub shell_job: bool,
+    /// `--inherit-fd`, in the order given; of several with one key the last counts.
+    pub inherit: Vec<Inherit>,
+}
+
+impl FileOptions {
+    /// The descriptor that stands for `key`.
+    pub(crate) fn inherited(&self, key: &[u8]) -> Option<RawFd> {
+        let mut inherit = self.inherit.iter().rev();
+        inherit
+            .find(|given| given.key.as_bytes() == key)
+            .map(|given| given.fd)
+    }
+}
+
+/// Where files are opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Directory that paths start from, the root of the tree's mount namespace. Links do not lead out of it.
+    pub root: BorrowedFd<'a>,
+    /// Everything is opened at numbers from here on; see
+    /// [`FilesPlan::first_free`](super::FilesPlan::first_free).
+    pub base: RawFd,
+    /// The terminal that stands in for the one of the tree (`--shell-job`).
+    pub terminal: Option<BorrowedFd<'a>>,
+}

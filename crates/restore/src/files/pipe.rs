@@ -1,0 +1,220 @@
+//! Pipes: both ends made once, filled with what was in them, and reopened for every further description.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use gelid_image::messages::PipeDataEntry;
+use gelid_image::{Dir, ImageKind, Payload, ReadError};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+
+use super::open::{Opener, set_status};
+use super::{Error, FilesPlan, Flags, Kind};
+
+/// Bytes a pipe holds where nothing is recorded.
+const DEFAULT_SIZE: u32 = 64 << 10;
+
+/// `O_LARGEFILE` as the kernel keeps it; on machines of 64 bits it is no flag to open with.
+const LARGEFILE: u32 = 0o100_000;
+
+/// A pipe, or the pipe behind a FIFO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pipe {
+    /// Capacity, bytes.
+    pub size: Option<u32>,
+    /// Bytes waiting to be read.
+    pub bytes: u32,
+}
+
+/// Reads what is recorded of pipes (`pipes-data.img`) or FIFOs (`fifo-data.img`), by pipe id.
+pub(super) fn read(dir: &Dir, kind: ImageKind) -> Result<BTreeMap<u32, Pipe>, Error> {
+    let mut pipes = BTreeMap::new();
+    each(dir, kind, |entry, _| {
+        let object = || format!("{}: pipe {}", image(kind), entry.pipe_id);
+        if entry.bytes > entry.size.unwrap_or(DEFAULT_SIZE) {
+            let rule = "a pipe holds no more bytes than its size";
+            return Err(Error::invalid(object(), "bytes", entry.bytes, rule));
+        }
+        if let Some(size) = entry.size
+            && (size == 0 || i32::try_from(size).is_err())
+        {
+            let rule = "no pipe has such a size";
+            return Err(Error::invalid(object(), "size", size, rule));
+        }
+        let pipe = Pipe {
+            size: entry.size,
+            bytes: entry.bytes,
+        };
+        match pipes.insert(entry.pipe_id, pipe) {
+            None => Ok(()),
+            Some(_) => Err(Error::Duplicate {
+                image: image(kind),
+                what: "pipe",
+                id: entry.pipe_id.into(),
+            }),
+        }
+    })?;
+    Ok(pipes)
+}
+
+/// Calls `visit` for each record and its data.
+fn each(
+    dir: &Dir,
+    kind: ImageKind,
+    mut visit: impl FnMut(&PipeDataEntry, &mut Payload<'_, std::fs::File>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut reader = match dir.reader(kind, ()) {
+        Err(error) if error.is_missing() => return Ok(()),
+        reader => reader?,
+    };
+    while let Some(entry) = reader.next::<PipeDataEntry>()? {
+        visit(&entry, &mut reader.payload(entry.bytes.into())?)?;
+    }
+    Ok(())
+}
+
+fn image(kind: ImageKind) -> String {
+    kind.file_name(()).unwrap_or_default()
+}
+
+impl FilesPlan {
+    /// Refuses pipes in packet mode that are not empty: where a packet ended is not recorded.
+    pub(super) fn check_packets(&self) -> Result<(), Error> {
+        for description in self.descriptions.values() {
+            let pipe = match &description.kind {
+                Kind::Pipe(id) => self.pipes.get(id),
+                Kind::Fifo(fifo) => self.fifos.get(&fifo.pipe),
+                _ => None,
+            };
+            let packets = description.flags.access() != 0 && description.flags.has(OFlags::DIRECT);
+            if packets && pipe.is_some_and(|pipe| pipe.bytes > 0) {
+                return Err(Error::Unsupported {
+                    object: description.label(),
+                    what: "a pipe with unread packets",
+                    remedy: "let the program read them before the dump",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes all pipes and opens their descriptions.
+pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
+    let mut users: BTreeMap<u32, Vec<(u32, Flags)>> = BTreeMap::new();
+    for description in opener.plan.descriptions.values() {
+        if let Kind::Pipe(id) = &description.kind {
+            let users = users.entry(*id).or_default();
+            users.push((description.id, description.flags));
+        }
+    }
+    let mut pipes = BTreeMap::new();
+    for id in users.keys() {
+        pipes.insert(*id, Ends::make(*id, opener.plan.pipes.get(id).copied())?);
+    }
+    fill(&opener.plan.dir, ImageKind::PipesData, |id| {
+        pipes.get(&id).map(|ends| ends.writer.as_fd())
+    })?;
+    for (id, ends) in pipes {
+        ends.open(opener, id, &users[&id])?;
+    }
+    Ok(())
+}
+
+/// Both ends of a new pipe.
+struct Ends {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl Ends {
+    fn make(id: u32, recorded: Option<Pipe>) -> Result<Self, Error> {
+        // Without waiting: what does not fit is an error.
+        let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+        let object = format!("pipe {id}");
+        let made = rustix::pipe::pipe_with(flags).map_err(Error::system("make", &*object))?;
+        let (reader, writer) = made;
+        if let Some(size) = recorded.and_then(|pipe| pipe.size) {
+            resize(writer.as_fd(), size, &object)?;
+        }
+        Ok(Self { reader, writer })
+    }
+
+    /// Opens the descriptions. One of each end is the end itself, the others are opened by way of `/proc`,
+    /// as they were: only that gives `O_LARGEFILE`.
+    fn open(self, opener: &mut Opener<'_>, id: u32, users: &[(u32, Flags)]) -> Result<(), Error> {
+        let itself = |access| {
+            let mut users = users.iter();
+            users.position(|(_, flags)| {
+                flags.access() == access && !flags.has(OFlags::from_bits_retain(LARGEFILE))
+            })
+        };
+        let (first_reader, first_writer) = (itself(0), itself(1));
+        let object = |user: u32| format!("file {user} (pipe {id})");
+        for (at, (user, flags)) in users.iter().enumerate() {
+            if Some(at) != first_reader && Some(at) != first_writer {
+                let opened = opener.reopen(self.reader.as_fd(), *flags, &object(*user))?;
+                opener.add(*user, opened);
+            }
+        }
+        for (at, end) in [(first_reader, self.reader), (first_writer, self.writer)] {
+            let Some((user, flags)) = at.and_then(|at| users.get(at)) else {
+                continue;
+            };
+            let opened = opener.raise(end, &object(*user))?;
+            set_status(opened.as_fd(), flags.status(), &object(*user))?;
+            opener.add(*user, opened);
+        }
+        Ok(())
+    }
+}
+
+/// Gives a pipe its capacity.
+pub(super) fn resize(pipe: BorrowedFd<'_>, size: u32, object: &str) -> Result<(), Error> {
+    rustix::pipe::fcntl_setpipe_size(pipe, size as usize)
+        .map(drop)
+        .map_err(Error::system("set the size of", object))
+}
+
+/// Writes what was in the pipes, into those that `pipe` gives a descriptor for, which must not wait.
+pub(super) fn fill<'f>(
+    dir: &Dir,
+    kind: ImageKind,
+    pipe: impl Fn(u32) -> Option<BorrowedFd<'f>>,
+) -> Result<(), Error> {
+    let mut buffer = [0; 16 << 10];
+    each(dir, kind, |entry, data| {
+        let Some(fd) = pipe(entry.pipe_id) else {
+            return Ok(());
+        };
+        let object = || format!("pipe {}", entry.pipe_id);
+        let mut left = entry.bytes as usize;
+        while left > 0 {
+            let wanted = left.min(buffer.len());
+            let read = data.read(&mut buffer[..wanted]).map_err(|source| {
+                Error::Read(ReadError::Io {
+                    file: image(kind),
+                    offset: 0,
+                    what: "data of a pipe",
+                    source,
+                })
+            })?;
+            write_all(fd, &buffer[..read]).map_err(Error::system("fill", object()))?;
+            left -= read;
+        }
+        Ok(())
+    })
+}
+
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! What is opened by a path: regular files, directories, devices, and whatever stands for a place only.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use gelid_image::messages::RegFileEntry;
+use rustix::fs::{FileType, SeekFrom, Stat};
+
+use super::open::{Opener, set_status};
+use super::options::{FileOptions, Validation};
+use super::place::Place;
+use super::remap::Remap;
+use super::{Error, Flags, Kind, Name, build_id};
+
+/// Devices without state, as major and minor: null, zero, full, random, urandom.
+const DEVICES: [(u32, u32); 5] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)];
+
+const TYPE: u32 = 0o170_000;
+const PERMISSIONS: u32 = 0o7_777;
+
+/// A file with a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Regular {
+    /// Its path at the dump.
+    pub name: Name,
+    /// Where it is read and written next; `None` leaves it at the start.
+    pub position: Option<u64>,
+    /// `st_mode`, if it is to be compared.
+    pub mode: Option<u32>,
+    /// Size in bytes, if it is to be compared.
+    pub size: Option<u64>,
+    /// Build id of an ELF file, as recorded; empty if it has none.
+    pub build_id: Vec<u32>,
+    /// What stands in for the path.
+    pub remap: Option<Remap>,
+}
+
+/// Checks a record.
+pub(super) fn plan(
+    object: String,
+    reg: &RegFileEntry,
+    name: Name,
+    remap: Option<Remap>,
+) -> Result<Regular, Error> {
+    let kind = reg.mode.map(|mode| mode & TYPE);
+    if kind.is_some_and(|kind| FileType::from_raw_mode(kind) == FileType::Unknown) {
+        let found = format!("{:#o}", reg.mode.unwrap_or_default());
+        return Err(Error::invalid(
+            object,
+            "mode",
+            found,
+            "no file is of such a type",
+        ));
+    }
+    // The contents of a ghost are those of the images.
+    let ghost = matches!(remap, Some(Remap::Ghost(_)));
+    Ok(Regular {
+        name,
+        position: Some(reg.pos).filter(|pos| !matches!(*pos, 0 | u64::MAX)),
+        mode: reg.mode,
+        size: reg.size.filter(|_| !ghost),
+        build_id: match ghost {
+            true => Vec::new(),
+            false => reg.build_id.clone(),
+        },
+        remap,
+    })
+}
+
+/// The refusal of what `/proc` shows of a task: it is there only once the task is.
+pub(super) fn of_process(object: &str) -> Error {
+    Error::Unsupported {
+        object: object.to_owned(),
+        what: "a file of a process in /proc",
+        remedy: "let the program close it before the dump",
+    }
+}
+
+/// Opens everything that has a path.
+pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
+    let plan = opener.plan;
+    let mut ghosts: BTreeMap<u32, Vec<Job<'_>>> = BTreeMap::new();
+    let mut others = Vec::new();
+    for description in plan.descriptions.values() {
+        let Kind::Regular(file) = &description.kind else {
+            continue;
+        };
+        let job = Job {
+            id: description.id,
+            flags: description.flags,
+            file,
+        };
+        match &file.remap {
+            Some(Remap::Ghost(id)) => ghosts.entry(*id).or_default().push(job),
+            _ => others.push(job),
+        }
+    }
+    for job in others {
+        let place = opener.appear(job.file)?;
+        job.open(opener, &place)?;
+        opener.vanish(place, &job.object())?;
+    }
+    open_ghosts(opener, ghosts)
+}
+
+/// Opens files without a name. Directories come first, the outer before the inner, since others may be
+/// inside them; they stay until all is open. The rest appears one after the other: several may have had
+/// the same path.
+fn open_ghosts(opener: &mut Opener<'_>, ghosts: BTreeMap<u32, Vec<Job<'_>>>) -> Result<(), Error> {
+    let plan = opener.plan;
+    let is_directory = |id: &u32| {
+        let ghost = plan.ghosts.get(id);
+        ghost.is_some_and(|ghost| ghost.file_type() == FileType::Directory)
+    };
+    let (mut directories, files): (Vec<_>, Vec<_>) =
+        ghosts.into_iter().partition(|(id, _)| is_directory(id));
+    directories.sort_by(|(_, one), (_, other)| {
+        let name = |jobs: &Vec<Job<'_>>| jobs.first().map(|job| job.file.name.clone());
+        name(one).cmp(&name(other))
+    });
+    for (id, jobs) in directories {
+        let Some(first) = jobs.first() else { continue };
+        let place = opener.appear(first.file)?;
+        for job in &jobs {
+            job.open(opener, &place)?;
+        }
+        opener.dress_later(first.id, id);
+    }
+    for (_, jobs) in files {
+        let Some(first) = jobs.first() else { continue };
+        let place = opener.appear(first.file)?;
+        for job in &jobs {
+            match job.file.name == first.file.name {
+                true => job.open(opener, &place)?,
+                false => {
+                    let also = opener.also(&place, &job.file.name, &job.object())?;
+                    job.open(opener, &also)?;
+                    opener.vanish(also, &job.object())?;
+                }
+            }
+        }
+        opener.vanish(place, &first.object())?;
+    }
+    Ok(())
+}
+
+/// One description to open.
+struct Job<'a> {
+    id: u32,
+    flags: Flags,
+    file: &'a Regular,
+}
+
+impl Job<'_> {
+    fn object(&self) -> String {
+        format!("file {} ({})", self.id, self.file.name)
+    }
+
+    fn open(&self, opener: &mut Opener<'_>, place: &Place) -> Result<(), Error> {
+        let object = self.object();
+        if !self.flags.is_path() {
+            self.check_device(opener, place, &object)?;
+        }
+        let opened = opener.names.open(place, self.flags.to_open());
+        let opened = opened.map_err(|errno| opener.failed("open", &object, errno))?;
+        let fd = opener.raise(opened, &object)?;
+        let stat = rustix::fs::fstat(&fd).map_err(Error::system("examine", &*object))?;
+        if let Place::Entry(entry) = place
+            && entry
+                .identity
+                .is_some_and(|meant| meant != (stat.st_dev, stat.st_ino))
+        {
+            return Err(Error::Changed {
+                object,
+                what: "inode",
+                recorded: entry.identity.unwrap_or_default().1.to_string(),
+                found: stat.st_ino.to_string(),
+                remedy: "somebody replaced it meanwhile; try again",
+            });
+        }
+        let options = &opener.plan.options;
+        self.file
+            .check(fd.as_fd(), &stat, self.flags, &object, options)?;
+        if !self.flags.is_path() {
+            let status = self.flags.status();
+            if !self.flags.has(rustix::fs::OFlags::NONBLOCK) {
+                set_status(fd.as_fd(), status, &object)?;
+            }
+            seek(fd.as_fd(), self.file.position, &object)?;
+        }
+        opener.add(self.id, fd);
+        Ok(())
+    }
+
+    /// Refuses devices with a state of their own, before opening them does something.
+    fn check_device(&self, opener: &Opener<'_>, place: &Place, object: &str) -> Result<(), Error> {
+        let harmless = [FileType::RegularFile, FileType::Directory];
+        let recorded = self.file.mode.map(FileType::from_raw_mode);
+        if recorded.is_some_and(|kind| harmless.contains(&kind)) {
+            return Ok(());
+        }
+        let stat = opener
+            .names
+            .stat(place)
+            .map_err(|errno| opener.failed("open", object, errno))?;
+        let number = (
+            rustix::fs::major(stat.st_rdev),
+            rustix::fs::minor(stat.st_rdev),
+        );
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::BlockDevice => {}
+            FileType::CharacterDevice if !DEVICES.contains(&number) => {}
+            _ => return Ok(()),
+        }
+        Err(Error::Unsupported {
+            object: object.to_owned(),
+            what: "a device with a state of its own",
+            remedy: "give it with --inherit-fd 'fd[N]:PATH', PATH without the first slash",
+        })
+    }
+}
+
+/// Sets the position.
+pub(super) fn seek(fd: BorrowedFd<'_>, to: Option<u64>, object: &str) -> Result<(), Error> {
+    let Some(position) = to else { return Ok(()) };
+    rustix::fs::seek(fd, SeekFrom::Start(position))
+        .map(drop)
+        .map_err(Error::system("set the position of", object))
+}
+
+impl Regular {
+    /// Compares what was opened with what was recorded.
+    pub(super) fn check(
+        &self,
+        fd: BorrowedFd<'_>,
+        stat: &Stat,
+        flags: Flags,
+        object: &str,
+        options: &FileOptions,
+    ) -> Result<(), Error> {
+        let changed = |what, recorded: String, found: String, remedy| {
+            Err(Error::Changed {
+                object: object.to_owned(),
+                what,
+                recorded,
+                found,
+                remedy,
+            })
+        };
+        if let Some(mode) = self.mode {
+            if mode & TYPE != stat.st_mode & TYPE {
+                let kind = |mode| format!("{:?}", FileType::from_raw_mode(mode));
+                let (recorded, found) = (kind(mode), kind(stat.st_mode));
+                return changed("type", recorded, found, "bring the file back as it was");
+            }
+            let same = mode & PERMISSIONS == stat.st_mode & PERMISSIONS;
+            if !same && !options.skip_rwx_check {
+                let octal = |mode| format!("{:#o}", mode & PERMISSIONS);
+                let remedy = "set it back, or use --skip-file-rwx-check";
+                return changed("mode", octal(mode), octal(stat.st_mode), remedy);
+            }
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or_default();
+        if let Some(recorded) = self.size
+            && recorded != size
+            && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        {
+            let remedy = "bring the file back as it was";
+            return changed("size", recorded.to_string(), size.to_string(), remedy);
+        }
+        let readable = !flags.is_path() && matches!(flags.access(), 0 | 2);
+        if self.build_id.is_empty() || options.validation == Validation::Size || !readable {
+            return Ok(());
+        }
+        let found = build_id::read(fd).map_err(Error::system("read the build id of", object))?;
+        let found = found.unwrap_or_default();
+        if build_id::matches(&self.build_id, &found) {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = self
+            .build_id
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        let (recorded, found) = (build_id::hex(&bytes), build_id::hex(&found));
+        let remedy = "bring the file back as it was, or use --file-validation=filesize";
+        changed("build id", recorded, found, remedy)
+    }
+}
