@@ -76,6 +76,7 @@ const SETSIGMASK: u32 = 0x420b;
 const SECCOMP_GET_FILTER: u32 = 0x420c;
 const GET_RSEQ_CONFIGURATION: u32 = 0x420f;
 const GETSIGINFO: u32 = 0x4202;
+const SETSIGINFO: u32 = 0x4203;
 const SETOPTIONS: u32 = 0x4200;
 const GETREGSET: u32 = 0x4204;
 const SETREGSET: u32 = 0x4205;
@@ -290,6 +291,18 @@ impl Stopped {
         Ok(info)
     }
 
+    /// Changes the siginfo with which the signal of a signal-delivery-stop will be delivered
+    /// (`PTRACE_SETSIGINFO`).
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` in another stop; `ESRCH` if the task has been killed.
+    pub fn set_siginfo(&self, info: &SigInfo) -> Result<()> {
+        let info = std::ptr::from_ref(info);
+        // SAFETY: the kernel reads one siginfo, 128 bytes.
+        unsafe { ptrace(SETSIGINFO, self.pid, 0, info as usize) }.map(drop)
+    }
+
     /// All pending signals, oldest first: those of the process if `shared`, else of this thread
     /// (`PTRACE_PEEKSIGINFO`).
     ///
@@ -383,6 +396,16 @@ impl Stopped {
     pub fn set_options(&self, options: Options) -> Result<()> {
         // SAFETY: no pointers.
         unsafe { ptrace(SETOPTIONS, self.pid, 0, options.bits() as usize) }.map(drop)
+    }
+
+    /// Asks for an event stop as soon as the task is let run (`PTRACE_INTERRUPT`).
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if the task has been killed.
+    pub fn interrupt(&self) -> Result<()> {
+        // SAFETY: no pointers.
+        unsafe { ptrace(INTERRUPT, self.pid, 0, 0) }.map(drop)
     }
 
     /// Lets the task run, delivering `signal` (0 for none; only meaningful in a signal-delivery-stop).

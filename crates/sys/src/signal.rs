@@ -83,6 +83,12 @@ impl SigInfo {
     pub fn code(&self) -> i32 {
         self.word(8)
     }
+
+    /// `si_pid`, of a signal that another task has sent.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.word(16)
+    }
 }
 
 impl Default for SigInfo {

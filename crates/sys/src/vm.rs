@@ -76,8 +76,8 @@ unsafe fn transfer(
             slot.iov_len = (range.end - range.start) as usize;
             want += slot.iov_len;
         }
-        // SAFETY: `done + want` stays within the total that the caller vouches for.
         let here = libc::iovec {
+            // SAFETY: `done + want` stays within the total that the caller vouches for.
             iov_base: unsafe { local.byte_add(done) },
             iov_len: want,
         };

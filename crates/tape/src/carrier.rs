@@ -3,11 +3,13 @@
 use crate::arch::{self, BLOCK_SIZE, Block, OP_SIZE};
 use crate::error::Error;
 use crate::tape::{Op, Outcome, Tape};
+use crate::{rseq, wait};
 use gelid_sys::arch::UserRegs;
 use gelid_sys::ptrace::{Running, Stopped};
-use gelid_sys::signal::{SIGCHLD, SigInfo, SigSet};
-use gelid_sys::wait::{Status, wait_task};
+use gelid_sys::signal::{SIGCHLD, SIGSTOP, SigInfo, SigSet};
+use gelid_sys::wait::Status;
 use gelid_sys::{Errno, Pid, vm};
+use rustix::process::{Signal, getpid, kill_process};
 
 const SIGURG: i32 = 23;
 const SIGWINCH: i32 = 28;
@@ -68,12 +70,14 @@ pub struct Carrier {
     /// Block, then the tape's room.
     region: u64,
     room: usize,
+    /// Whether the signals of others are kept away: from the first tape on, when the thread stands where
+    /// it brings itself back.
+    masked: bool,
     playing: Option<(usize, usize)>,
-    foreign: Vec<SigInfo>,
 }
 
 impl Carrier {
-    /// Takes over a stopped thread whose stub and region are in place already.
+    /// Takes over a stopped thread; nothing of it is changed yet.
     pub(crate) fn board(
         task: Stopped,
         identity: Identity,
@@ -82,29 +86,20 @@ impl Carrier {
         room: usize,
     ) -> Result<Self, (Error, Stopped)> {
         let tid = task.pid();
-        let fail = |operation| move |errno| of(tid, operation, errno);
-        let saved = match task.regs().map_err(fail("reading the registers")) {
-            Ok(regs) => match task.sigmask().map_err(fail("reading the signal mask")) {
-                Ok(mask) => Saved { regs, mask },
-                Err(error) => return Err((error, task)),
-            },
+        let saved = match save(&task) {
+            Ok(saved) => saved,
             Err(error) => return Err((error, task)),
         };
-        let mask = SigSet::ALL.without(identity.signal);
-        if let Err(errno) = task.set_sigmask(mask) {
-            return Err((of(tid, "setting the signal mask", errno), task));
-        }
-        let place = Place::Still(task);
         Ok(Self {
             tid,
-            place,
+            place: Place::Still(task),
             saved,
             identity,
             stub,
             region,
             room,
+            masked: false,
             playing: None,
-            foreign: Vec::new(),
         })
     }
 
@@ -118,6 +113,12 @@ impl Carrier {
     #[must_use]
     pub fn tid(&self) -> Pid {
         self.tid
+    }
+
+    /// How the thread knows itself.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// What the thread goes back to.
@@ -135,12 +136,6 @@ impl Carrier {
     #[must_use]
     pub fn room(&self) -> usize {
         self.room
-    }
-
-    /// Signals of others that have arrived while a tape was played (at most the closing one and
-    /// `SIGSTOP`); they were kept from the task and are the caller's to send again.
-    pub fn take_foreign(&mut self) -> Vec<SigInfo> {
-        std::mem::take(&mut self.foreign)
     }
 
     /// The stopped thread, for what ptrace offers.
@@ -161,6 +156,7 @@ impl Carrier {
             tid: self.identity.tid as u64,
             signal: self.identity.signal as u64,
             mask: self.saved.mask.0,
+            owner: getpid().as_raw_nonzero().get() as u64,
             regs: self.saved.regs,
         }
     }
@@ -192,11 +188,23 @@ impl Carrier {
         }
         let end = ops + image.ops_len as u64;
         let regs = arch::play_regs(&self.saved.regs, self.stub, self.region, ops, end);
-        self.task()?
-            .set_regs(&regs)
-            .map_err(|errno| of(self.tid, "setting registers", errno))?;
+        self.depart(&regs)?;
         self.playing = Some((image.ops_len, image.bytes.len()));
         self.resume(|task| task.cont(0))
+    }
+
+    /// Puts the thread on the stub, from which it finds its way back alone, and only then keeps signals
+    /// away from it.
+    fn depart(&mut self, regs: &UserRegs) -> Result<(), Error> {
+        let task = self.task()?;
+        task.set_regs(regs)
+            .map_err(|errno| of(self.tid, "setting registers", errno))?;
+        if !self.masked {
+            task.set_sigmask(SigSet::ALL.without(self.identity.signal))
+                .map_err(|errno| of(self.tid, "setting the signal mask", errno))?;
+            self.masked = true;
+        }
+        Ok(())
     }
 
     /// Waits until the tape has ended and collects what it has left.
@@ -208,22 +216,7 @@ impl Carrier {
         let Some((ops_len, len)) = self.playing.take() else {
             return Err(of(self.tid, "waiting for a tape", Errno::INVAL));
         };
-        let end = self.stub + arch::end_offset();
-        let regs = loop {
-            let status = self.wait()?;
-            let regs = self
-                .task()?
-                .regs()
-                .map_err(|errno| of(self.tid, "reading registers", errno))?;
-            if matches!(status, Status::SignalStop(signal) if signal == self.identity.signal)
-                && regs.rip == end
-            {
-                self.note_if_foreign()?;
-                break regs;
-            }
-            self.note(status)?;
-            self.resume(|task| task.cont(0))?;
-        };
+        let regs = self.arrive()?;
         let ops = self.region + BLOCK_SIZE as u64;
         let mut bytes = vec![0; len];
         match vm::read_ranges(self.tid, &[ops..ops + len as u64], &mut bytes) {
@@ -252,34 +245,105 @@ impl Carrier {
         self.finish()
     }
 
-    /// Issues one system call at the instruction `at` by two system call stops. `block` is where the
-    /// thread's block lies for a stub that has to recover.
-    pub(crate) fn lone_call(
+    /// Waits for the closing signal; the registers at the stub's end. What others have sent meanwhile is
+    /// sent again.
+    fn arrive(&mut self) -> Result<UserRegs, Error> {
+        let end = self.stub + arch::end_offset();
+        let mut foreign = None;
+        let mut stop = false;
+        let regs = loop {
+            let status = self.wait()?;
+            let regs = self.regs()?;
+            let closing =
+                matches!(status, Status::SignalStop(signal) if signal == self.identity.signal);
+            if closing && regs.rip == end {
+                foreign = foreign.or(self.foreign_info()?);
+                break regs;
+            }
+            match status {
+                Status::SignalStop(_) if closing => foreign = Some(self.siginfo()?),
+                Status::SignalStop(SIGSTOP) => stop = true,
+                // A SIGCONT undoes a SIGSTOP that came before it.
+                Status::EventStop(_) => stop = false,
+                _ => {}
+            }
+            self.resume(|task| task.cont(0))?;
+        };
+        if let Some(info) = foreign {
+            self.requeue(&info)?;
+        }
+        if stop {
+            kill_process(self.tid, Signal::STOP)
+                .map_err(|errno| of(self.tid, "sending SIGSTOP again", errno))?;
+        }
+        Ok(regs)
+    }
+
+    /// Lets the kernel put the signal that has just stopped the thread back where it came from, which it
+    /// does with one that is blocked.
+    fn requeue(&mut self, info: &SigInfo) -> Result<(), Error> {
+        let (tid, signal) = (self.tid, self.identity.signal);
+        let task = self.task()?;
+        task.set_siginfo(info)
+            .and_then(|()| task.set_sigmask(SigSet::ALL))
+            .and_then(|()| task.interrupt())
+            .map_err(|errno| of(tid, "sending a signal again", errno))?;
+        self.masked = false;
+        self.resume(|task| task.cont(signal))?;
+        while !matches!(self.wait()?, Status::EventStop(_)) {
+            self.resume(|task| task.cont(0))?;
+        }
+        Ok(())
+    }
+
+    /// The siginfo of the closing signal, if another has sent it: before the stub did, which then counts as
+    /// the same signal.
+    fn foreign_info(&self) -> Result<Option<SigInfo>, Error> {
+        const SI_USER: i32 = 0;
+        const SI_TKILL: i32 = -6;
+        let info = self.siginfo()?;
+        let own = match info.code() {
+            SI_TKILL => info.pid() == self.identity.tgid,
+            // Where the limit of queued signals is reached the kernel forgets who has sent it.
+            SI_USER => info.pid() == 0,
+            _ => false,
+        };
+        Ok((!own).then_some(info))
+    }
+
+    /// One system call by the stub, without a tape and with one stop. `block` is where the thread's block
+    /// lies.
+    pub(crate) fn single_call(
         &mut self,
-        at: u64,
         block: u64,
         nr: usize,
         args: [u64; 6],
     ) -> Result<u64, Error> {
+        let at = self.stub + arch::single_offset();
         let regs = arch::single_regs(&self.saved.regs, at, block, nr, args);
-        self.task()?
-            .set_regs(&regs)
-            .map_err(|errno| of(self.tid, "setting registers", errno))?;
+        self.depart(&regs)?;
+        self.resume(|task| task.cont(0))?;
+        let regs = self.arrive()?;
+        self.result(nr, arch::single_result(&regs))
+    }
+
+    /// Issues one system call at the instruction `at` by two system call stops, where there is no stub. If
+    /// the tracer dies now, the thread is lost.
+    pub(crate) fn lone_call(&mut self, at: u64, nr: usize, args: [u64; 6]) -> Result<u64, Error> {
+        let regs = arch::single_regs(&self.saved.regs, at, 0, nr, args);
+        self.depart(&regs)?;
         for _entry_then_exit in 0..2 {
             self.resume(|task| task.cont_to_syscall())?;
-            loop {
-                match self.wait()? {
-                    Status::SyscallStop => break,
-                    other => self.note(other)?,
-                }
+            while self.wait()? != Status::SyscallStop {
                 self.resume(|task| task.cont_to_syscall())?;
             }
         }
-        let regs = self
-            .task()?
-            .regs()
-            .map_err(|errno| of(self.tid, "reading registers", errno))?;
-        match regs.syscall_result() {
+        let regs = self.regs()?;
+        self.result(nr, regs.syscall_result())
+    }
+
+    fn result(&self, nr: usize, raw: i64) -> Result<u64, Error> {
+        match raw {
             raw @ -4095..=-1 => Err(Error::Call {
                 tid: self.tid,
                 nr,
@@ -303,10 +367,11 @@ impl Carrier {
         let tid = self.tid;
         let saved = self.saved;
         let back = self.task().and_then(|task| {
-            task.set_regs(&saved.regs)
-                .map_err(|errno| of(tid, "putting the registers back", errno))?;
+            // Up to the registers, which are last, the thread finds its way back alone.
             task.set_sigmask(saved.mask)
-                .map_err(|errno| of(tid, "putting the signal mask back", errno))
+                .map_err(|errno| of(tid, "putting the signal mask back", errno))?;
+            task.set_regs(&saved.regs)
+                .map_err(|errno| of(tid, "putting the registers back", errno))
         });
         match (back, self.into_task()) {
             (Ok(()), Some(task)) => Ok(task),
@@ -340,7 +405,9 @@ impl Carrier {
     }
 
     fn wait(&mut self) -> Result<Status, Error> {
-        let status = wait_task(self.tid).map_err(|errno| of(self.tid, "waiting", errno))?;
+        let leads = self.identity.tid == self.identity.tgid;
+        let status =
+            wait::report(self.tid, leads).map_err(|errno| of(self.tid, "waiting", errno))?;
         if status.is_dead() {
             return Err(Error::Gone { tid: self.tid });
         }
@@ -350,30 +417,23 @@ impl Carrier {
         Ok(status)
     }
 
-    /// Remembers a signal that somebody else has sent and that stopped the thread on its way.
-    fn note(&mut self, status: Status) -> Result<(), Error> {
-        if matches!(status, Status::SignalStop(_)) {
-            let info = self
-                .task()?
-                .siginfo()
-                .map_err(|errno| of(self.tid, "reading a siginfo", errno))?;
-            self.foreign.push(info);
-        }
-        Ok(())
+    fn regs(&self) -> Result<UserRegs, Error> {
+        let regs = self.task()?.regs();
+        regs.map_err(|errno| of(self.tid, "reading the registers", errno))
     }
 
-    /// The closing signal may have been sent by another at the same time; the two are then one.
-    fn note_if_foreign(&mut self) -> Result<(), Error> {
-        const SI_TKILL: i32 = -6;
-        let info = self
-            .task()?
-            .siginfo()
-            .map_err(|errno| of(self.tid, "reading a siginfo", errno))?;
-        if info.code() != SI_TKILL {
-            self.foreign.push(info);
-        }
-        Ok(())
+    fn siginfo(&self) -> Result<SigInfo, Error> {
+        let info = self.task()?.siginfo();
+        info.map_err(|errno| of(self.tid, "reading a siginfo", errno))
     }
+}
+
+fn save(task: &Stopped) -> Result<Saved, Error> {
+    let fail = |operation| move |errno| of(task.pid(), operation, errno);
+    let mut regs = task.regs().map_err(fail("reading the registers"))?;
+    let mask = task.sigmask().map_err(fail("reading the signal mask"))?;
+    rseq::abort(task, &mut regs);
+    Ok(Saved { regs, mask })
 }
 
 /// The error for a failed operation on a task; `ESRCH` means that it was killed.

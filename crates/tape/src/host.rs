@@ -2,6 +2,7 @@
 
 use crate::arch::{self, BLOCK_SIZE};
 use crate::carrier::{Carrier, Identity, of};
+use crate::cave::Cave;
 use crate::error::Error;
 use crate::tape::Tape;
 use gelid_sys::ptrace::Stopped;
@@ -31,7 +32,8 @@ pub struct Ground {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Room {
     Mapped,
-    Borrowed,
+    /// With the contents to put back.
+    Borrowed(Vec<u8>),
 }
 
 /// Where the stub and the tapes of one address space lie.
@@ -48,7 +50,7 @@ pub struct Host {
     data: Range<u64>,
     next: u64,
     room: Room,
-    cave: Option<Range<u64>>,
+    cave: Option<Cave>,
 }
 
 /// A failed step of setting up, with the task as it was, unless it is gone.
@@ -69,22 +71,12 @@ impl Host {
         first: usize,
     ) -> Result<(Self, Carrier), Failed> {
         let tid = task.pid();
-        let mem = match Mem::open(tid) {
-            Ok(mem) => mem,
-            Err(errno) => return Err((of(tid, "opening the memory", errno), Some(task))),
+        let (mem, cave) = match Cave::dig(tid, &ground.code) {
+            Ok(found) => found,
+            Err(error) => return Err((error, Some(task))),
         };
-        let Some(cave) = find_cave(&mem, &ground.code) else {
-            return Err((
-                Error::NoCave {
-                    tid,
-                    need: cave_len(),
-                },
-                Some(task),
-            ));
-        };
-        let stub = cave.start;
-        let block = stub + arch::code().len().next_multiple_of(16) as u64;
-        let carrier = Carrier::board(task, identity, stub, block, 0)
+        let (stub, block) = (cave.stub(), cave.block());
+        let mut carrier = Carrier::board(task, identity, stub, block, 0)
             .map_err(|(error, task)| (error, Some(task)))?;
         let mut host = Self {
             stub,
@@ -95,20 +87,20 @@ impl Host {
             room: Room::Mapped,
             cave: Some(cave),
         };
-        let mut carrier = carrier;
-        match host.move_in(&mem, &mut carrier, ground, room) {
+        let room = room.max(Self::region_size(first));
+        match host.move_in(&mem, &mut carrier, ground, room, first) {
             Ok(()) => {
                 let region = host.take(first);
                 carrier.settle(region, first);
                 Ok((host, carrier))
             }
             Err(error) => {
-                // The stub's bytes were unused; that they are zero again is all there is to undo.
-                let _ = host.clear_cave(tid);
                 let task = match carrier.release() {
                     Ok(task) => Some(task),
                     Err((_, task)) => task,
                 };
+                // That the stub is gone is all there is to undo.
+                let _ = host.clear(&mem, tid);
                 Err((error, task))
             }
         }
@@ -120,13 +112,13 @@ impl Host {
         carrier: &mut Carrier,
         ground: &Ground,
         room: usize,
+        first: usize,
     ) -> Result<(), Error> {
         let tid = carrier.tid();
-        let mut bytes = arch::code().to_vec();
-        bytes.resize((self.block - self.stub) as usize, 0);
-        bytes.extend_from_slice(&carrier.block().to_bytes());
-        mem.write(self.stub, &bytes)
-            .map_err(|errno| of(tid, "writing the stub", errno))?;
+        if let Some(cave) = &self.cave {
+            cave.furnish(mem, &carrier.block())
+                .map_err(|errno| of(tid, "writing the stub", errno))?;
+        }
         let room = room.next_multiple_of(PAGE_SIZE);
         let args = [
             0,
@@ -136,24 +128,35 @@ impl Host {
             u64::MAX,
             0,
         ];
-        match carrier.lone_call(self.single, self.block, nr::mmap, args) {
+        match carrier.single_call(self.block, nr::mmap, args) {
             Ok(at) => self.data = at..at + room as u64,
-            Err(Error::Call { errno, .. }) => match &ground.spare {
-                Some(spare) if spare.end - spare.start >= PAGE_SIZE as u64 => {
-                    self.data = spare.clone();
-                    self.room = Room::Borrowed;
-                }
-                _ => {
-                    return Err(Error::NoRoom {
-                        tid,
-                        need: room,
-                        errno,
-                    });
-                }
-            },
+            Err(Error::Call { errno, .. }) => self.borrow(mem, tid, ground, first, errno)?,
             Err(error) => return Err(error),
         }
         self.next = self.data.start;
+        Ok(())
+    }
+
+    /// Takes the spare range for a room, if it has place for one tape at least.
+    fn borrow(
+        &mut self,
+        mem: &Mem,
+        tid: Pid,
+        ground: &Ground,
+        first: usize,
+        errno: Errno,
+    ) -> Result<(), Error> {
+        let need = Self::region_size(first);
+        let spare = ground.spare.clone().unwrap_or(0..0);
+        let start = spare.start.next_multiple_of(16);
+        if spare.end.saturating_sub(start) < need as u64 {
+            return Err(Error::NoRoom { tid, need, errno });
+        }
+        let mut contents = vec![0; (spare.end - start) as usize];
+        mem.read(start, &mut contents)
+            .map_err(|errno| of(tid, "reading the spare memory", errno))?;
+        self.data = start..spare.end;
+        self.room = Room::Borrowed(contents);
         Ok(())
     }
 
@@ -212,7 +215,7 @@ impl Host {
             u64::MAX,
             0,
         ];
-        carrier.lone_call(self.single, 0, nr::mmap, whole)?;
+        carrier.lone_call(self.single, nr::mmap, whole)?;
         let page = PAGE_SIZE as u64;
         let code = [
             zone.start,
@@ -222,7 +225,7 @@ impl Host {
             u64::MAX,
             0,
         ];
-        carrier.lone_call(self.single, 0, nr::mmap, code)?;
+        carrier.lone_call(self.single, nr::mmap, code)?;
         let mem = Mem::open(tid).map_err(|errno| of(tid, "opening the memory", errno))?;
         mem.write(self.stub, arch::code())
             .map_err(|errno| of(tid, "writing the stub", errno))
@@ -273,6 +276,17 @@ impl Host {
         self.next = self.data.start + (keep + BLOCK_SIZE).next_multiple_of(16) as u64;
     }
 
+    /// How much has been given out so far, for [`reset`](Self::reset).
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.next
+    }
+
+    /// Takes back what has been given out since `mark`. No carrier from then on may play a tape again.
+    pub fn reset(&mut self, mark: u64) {
+        self.next = mark;
+    }
+
     /// Bytes of tape that another carrier can have.
     #[must_use]
     pub fn left(&self) -> usize {
@@ -308,45 +322,62 @@ impl Host {
         region
     }
 
-    /// One system call by the carrier, without a tape. The block beside the stub must be the carrier's.
+    /// One system call by the carrier, without a tape. In a seized process it must be the carrier that the
+    /// host was made with.
     ///
     /// # Errors
     ///
     /// `Call` with the errno, or what the task refused.
     pub fn call(&self, carrier: &mut Carrier, nr: usize, args: [u64; 6]) -> Result<u64, Error> {
-        carrier.lone_call(self.single, self.block, nr, args)
+        match self.cave {
+            Some(_) => carrier.single_call(self.block, nr, args),
+            None => carrier.lone_call(self.single, nr, args),
+        }
     }
 
-    /// Takes room and stub out of a seized process again, by its last carrier, which must be the one the
-    /// host was made with. Returns the task as it was.
+    /// Takes room and stub out of a seized process again, by its last carrier, whichever it is. Returns the
+    /// task as it was.
     ///
     /// # Errors
     ///
     /// The error and the task; what could be undone is.
     pub fn leave(self, mut carrier: Carrier) -> Result<Stopped, Failed> {
-        let unmapped = match self.room {
-            Room::Mapped => {
-                let args = [self.data.start, self.data.end - self.data.start, 0, 0, 0, 0];
-                self.call(&mut carrier, nr::munmap, args).map(drop)
-            }
-            Room::Borrowed => Ok(()),
-        };
         let tid = carrier.tid();
+        let mem = Mem::open(tid).map_err(|errno| of(tid, "opening the memory", errno));
+        let emptied = mem.as_ref().map_err(Clone::clone).and_then(|mem| {
+            // The way back must not lie in the room that is given back.
+            mem.write(self.block, &carrier.block().to_bytes())
+                .map_err(|errno| of(tid, "writing the way back", errno))?;
+            self.give_back(mem, &mut carrier)
+        });
         let task = carrier.release()?;
-        match unmapped.and_then(|()| self.clear_cave(tid)) {
+        let cleared = mem.and_then(|mem| self.clear(&mem, tid));
+        match emptied.and(cleared) {
             Ok(()) => Ok(task),
             Err(error) => Err((error, Some(task))),
         }
     }
 
-    fn clear_cave(&self, tid: Pid) -> Result<(), Error> {
-        let Some(cave) = &self.cave else {
-            return Ok(());
-        };
-        let mem = Mem::open(tid).map_err(|errno| of(tid, "opening the memory", errno))?;
-        let zeros = vec![0; (cave.end - cave.start) as usize];
-        mem.write(cave.start, &zeros)
-            .map_err(|errno| of(tid, "clearing the stub", errno))
+    fn give_back(&self, mem: &Mem, carrier: &mut Carrier) -> Result<(), Error> {
+        let args = [self.data.start, self.data.end - self.data.start, 0, 0, 0, 0];
+        match &self.room {
+            Room::Mapped => carrier.single_call(self.block, nr::munmap, args).map(drop),
+            Room::Borrowed(contents) => {
+                // Any call: it brings the thread to the block that stays.
+                carrier.single_call(self.block, nr::getpid, [0; 6])?;
+                mem.write(self.data.start, contents)
+                    .map_err(|errno| of(carrier.tid(), "clearing the spare memory", errno))
+            }
+        }
+    }
+
+    fn clear(&self, mem: &Mem, tid: Pid) -> Result<(), Error> {
+        match &self.cave {
+            Some(cave) => cave
+                .clear(mem)
+                .map_err(|errno| of(tid, "clearing the stub", errno)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -377,27 +408,4 @@ pub fn play_all<'a>(
         }
     }
     first_error.map_or(Ok(outcomes), Err)
-}
-
-fn cave_len() -> usize {
-    arch::code().len().next_multiple_of(16) + BLOCK_SIZE
-}
-
-/// Finds unused bytes at the end of a private executable mapping: the tail of its last page, all zero.
-fn find_cave(mem: &Mem, code: &[Range<u64>]) -> Option<Range<u64>> {
-    let need = cave_len();
-    let mut page = vec![0; PAGE_SIZE];
-    code.iter().find_map(|range| {
-        let last = range.end.checked_sub(PAGE_SIZE as u64)?;
-        if last < range.start || mem.read(last, &mut page) == Err(Errno::IO) {
-            return None;
-        }
-        let used = page
-            .iter()
-            .rposition(|&byte| byte != 0)
-            .map_or(0, |at| at + 1);
-        // A gap keeps a zero that belongs to the mapping's own contents, such as the end of a string.
-        let start = (used + 64).next_multiple_of(16);
-        (start + need <= PAGE_SIZE).then(|| last + start as u64..last + (start + need) as u64)
-    })
 }

@@ -7,7 +7,8 @@
 //! [`Carrier::start`] them all, then [`Carrier::finish`] them all ([`play_all`]).
 //!
 //! **If the tracer dies** at any instant the thread finishes the tape, puts its own registers and mask
-//! back and goes on with what it was doing; only the room for tapes stays mapped. No signal disposition
+//! back and goes on with what it was doing; only the room for tapes stays mapped, and the stub, which the
+//! next host finds and uses. No signal disposition
 //! is touched and no trap instruction is used: a tape ends by a signal that is ignored by default.
 //!
 //! **Limitations.** x86-64, 64-bit tasks. A tape must not contain a call that uses the kernel's restart
@@ -38,9 +39,12 @@
 
 mod arch;
 mod carrier;
+mod cave;
 mod error;
 mod host;
+mod rseq;
 mod tape;
+mod wait;
 
 pub use carrier::{Carrier, Identity, Saved, closing_signal};
 pub use error::Error;

@@ -1,12 +1,12 @@
 //! The stub for x86-64: about 230 bytes, position independent, no logic beyond "next call".
 //!
 //! Registers on entry: `rbx` the first op, `rbp` behind the last one, `r15` the thread's block, `rsp` as
-//! the interrupted program had it. The stub ends by sending the thread a signal that only its tracer
-//! sees. Where the tracer is gone the signal does nothing, and the code behind it puts mask, flags and
+//! the interrupted program had it. A single call needs no op: it is entered with all registers set, and
+//! leaves its result in `rbx`. The stub ends by sending the thread a signal that only its tracer sees. Where the tracer is gone the signal does nothing, and the code behind it puts mask, flags and
 //! registers back from the block and jumps to where the program was: below the red zone of the
 //! program's own stack, as a signal frame would be.
 
-use gelid_sys::arch::UserRegs;
+use gelid_sys::arch::{SYSCALL_INSN, UserRegs};
 use std::arch::global_asm;
 
 /// Bytes of an op in the task's memory: number, six arguments, result, address to copy the result
@@ -21,6 +21,8 @@ pub(crate) const OP_MUST: u64 = 1;
 
 /// Bytes of a block.
 pub(crate) const BLOCK_SIZE: usize = 192;
+/// Offset of the tracer's process id in it, which the stub does not read.
+pub(crate) const BLOCK_OWNER: usize = 168;
 
 global_asm!(
     ".pushsection .rodata",
@@ -88,7 +90,8 @@ global_asm!(
     "ret 128",
     "gelid_stub_single:",
     "syscall",
-    "jmp gelid_stub_end",
+    "mov rbx, rax",
+    "jmp 3b",
     "gelid_stub_limit:",
     ".popsection",
 );
@@ -113,7 +116,7 @@ pub(crate) fn end_offset() -> u64 {
     offset(&raw const gelid_stub_end) as u64
 }
 
-/// Offset of a lone system call that falls through to the recovery.
+/// Offset of the single system call.
 pub(crate) fn single_offset() -> u64 {
     offset(&raw const gelid_stub_single) as u64
 }
@@ -133,6 +136,8 @@ pub(crate) struct Block {
     pub(crate) signal: u64,
     /// Mask to put back.
     pub(crate) mask: u64,
+    /// Process id of the tracer.
+    pub(crate) owner: u64,
     /// Registers to put back.
     pub(crate) regs: UserRegs,
 }
@@ -162,6 +167,7 @@ impl Block {
             regs.r13,
             regs.r14,
             regs.r15,
+            self.owner,
         ];
         let mut bytes = [0; BLOCK_SIZE];
         for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -172,21 +178,23 @@ impl Block {
 }
 
 /// Registers with which a program whose tracer has died goes on. An interrupted system call is issued
-/// again, since the kernel's own restart is out of reach then: a relative timeout starts anew.
+/// again; one with a timeout that was running goes on where it was, by the call that the kernel itself
+/// would issue.
 fn orphan_regs(regs: &UserRegs) -> UserRegs {
     const ERESTARTSYS: i64 = -512;
     const ERESTARTNOINTR: i64 = -513;
     const ERESTARTNOHAND: i64 = -514;
     const ERESTART_RESTARTBLOCK: i64 = -516;
-    match (regs.syscall_nr(), regs.syscall_result()) {
-        (Some(nr), ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK) => {
-            UserRegs {
-                rip: regs.rip - 2,
-                rax: nr,
-                ..*regs
-            }
-        }
-        _ => *regs,
+    const RESTART_SYSCALL: u64 = 219;
+    let again = match (regs.syscall_nr(), regs.syscall_result()) {
+        (Some(nr), ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND) => nr,
+        (Some(_), ERESTART_RESTARTBLOCK) => RESTART_SYSCALL,
+        _ => return *regs,
+    };
+    UserRegs {
+        rip: regs.rip.wrapping_sub(SYSCALL_INSN.len() as u64),
+        rax: again,
+        ..*regs
     }
 }
 
@@ -218,6 +226,21 @@ pub(crate) fn single_regs(
     }
 }
 
+/// What the stub's single call has returned.
+pub(crate) fn single_result(regs: &UserRegs) -> i64 {
+    regs.rbx as i64
+}
+
+/// Where the thread stands.
+pub(crate) fn place(regs: &UserRegs) -> u64 {
+    regs.rip
+}
+
+/// Lets the thread go on elsewhere.
+pub(crate) fn go_to(regs: &mut UserRegs, at: u64) {
+    regs.rip = at;
+}
+
 /// Address of the op at which a played tape has ended.
 pub(crate) fn ended_at(regs: &UserRegs) -> u64 {
     regs.rbx
@@ -233,10 +256,10 @@ mod tests {
         assert!(code.len() < 320, "{} bytes", code.len());
         assert!(end_offset() < single_offset());
         let single = single_offset() as usize;
-        assert_eq!(&code[single..single + 2], &gelid_sys::arch::SYSCALL_INSN);
+        assert_eq!(&code[single..single + 2], &SYSCALL_INSN);
         assert_eq!(
             &code[end_offset() as usize - 2..end_offset() as usize],
-            &gelid_sys::arch::SYSCALL_INSN
+            &SYSCALL_INSN
         );
     }
 
@@ -249,7 +272,14 @@ mod tests {
             ..UserRegs::default()
         };
         let back = orphan_regs(&regs);
-        assert_eq!((back.rip, back.rax), (98, 35));
+        assert_eq!((back.rip, back.rax), (98, 219), "goes on sleeping");
+        let reading = UserRegs {
+            rip: 100,
+            rax: (-512_i64) as u64,
+            ..UserRegs::default()
+        };
+        let back = orphan_regs(&reading);
+        assert_eq!((back.rip, back.rax), (98, 0), "reads again");
         let done = UserRegs {
             rip: 100,
             rax: 7,
