@@ -44,7 +44,7 @@ fn build_now() -> Result<PathBuf> {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--quiet", "-p", "gelid-guests"]);
     if std::env::var_os("GELID_BIN").is_none() {
-        cargo.args(["-p", "gelid-cli"]);
+        cargo.args(["-p", "gelid"]);
     }
     match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") => {}

@@ -1,17 +1,19 @@
-//! `cargo xtask bench`: the criterion benches.
+//! `cargo xtask bench`: the criterion benches, and with `--peer` the comparison.
 
 use anyhow::Result;
 
 use crate::process::{as_root, is_root, run};
-use crate::workspace;
+use crate::{compare, workspace};
 
 /// Options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Run every bench once, without measuring
-    #[arg(long)]
+    #[arg(long, conflicts_with = "peer")]
     smoke: bool,
-    /// Only benches whose name contains this
+    #[command(flatten)]
+    compare: compare::Comparison,
+    /// Only benches, or rows of the comparison, whose name contains this
     filter: Option<String>,
 }
 
@@ -20,6 +22,9 @@ impl Args {
     pub(crate) fn run(self) -> Result<()> {
         if self.smoke {
             return smoke();
+        }
+        if self.compare.wanted() {
+            return self.compare.run(self.filter.as_deref().unwrap_or_default());
         }
         let mut cargo = workspace::cargo();
         cargo.args([

@@ -7,6 +7,7 @@
 
 mod bench;
 mod ci;
+mod compare;
 mod deny;
 mod dist;
 mod dump;

@@ -1,0 +1,194 @@
+//! `cargo xtask bench --peer PATH`: whole dumps and restores, gelid beside another executable that takes CRIU's options.
+//!
+//! Both work on the same programs in turn, in one run, so that what the machine does meanwhile meets both. A
+//! round is: start the program, dump it, see it dead, restore it, let it check itself, end it. The
+//! first round of each row is not counted: it warms the page cache, and the features that a peer remembers. The
+//! peer may keep those only where `/run` is a tmpfs; so the bench gives itself one, in a mount namespace of its own.
+
+mod engine;
+mod table;
+mod target;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{is_root, run};
+use crate::workspace;
+use engine::{Engine, Measured};
+use table::Table;
+use target::{Program, Running};
+
+/// Set in the environment once `/run` is a tmpfs.
+const PREPARED: &str = "GELID_BENCH_PREPARED";
+
+/// Options of the comparison.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Comparison {
+    /// Compare whole dumps and restores with this executable, which takes CRIU's options
+    #[arg(long, value_name = "PATH")]
+    peer: Option<PathBuf>,
+    /// Counted rounds of each row
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "peer")]
+    rounds: usize,
+    /// Another gelid than the one of this checkout
+    #[arg(long, value_name = "PATH", requires = "peer")]
+    gelid: Option<PathBuf>,
+    /// Where the images are written for the time of a round [default: the folder for temporary files]
+    #[arg(long, value_name = "DIR", requires = "peer")]
+    images: Option<PathBuf>,
+    /// Also write every single figure into this file
+    #[arg(long, value_name = "FILE", requires = "peer")]
+    json: Option<PathBuf>,
+}
+
+/// A program to be dumped, and whether how its pages are written matters.
+struct Row {
+    name: &'static str,
+    program: Program,
+    /// Measured with compressed pages too.
+    heap: bool,
+}
+
+const ROWS: [Row; 5] = [
+    Row {
+        name: "sleep",
+        program: Program::Command(&["sleep", "1000000"]),
+        heap: false,
+    },
+    Row {
+        name: "1,000 threads",
+        program: Program::Guest("idle-threads", &["1000"]),
+        heap: false,
+    },
+    Row {
+        name: "500 processes",
+        program: Program::Guest("idle-tree", &["500"]),
+        heap: false,
+    },
+    Row {
+        name: "1 GiB of objects",
+        program: Program::Guest("idle-heap", &["1024", "objects"]),
+        heap: true,
+    },
+    Row {
+        name: "1 GiB of noise",
+        program: Program::Guest("idle-heap", &["1024", "noise"]),
+        heap: true,
+    },
+];
+
+impl Comparison {
+    /// Whether a comparison is asked for.
+    pub(crate) fn wanted(&self) -> bool {
+        self.peer.is_some()
+    }
+
+    /// Measures the rows whose name contains `filter`, and prints a table.
+    pub(crate) fn run(&self, filter: &str) -> Result<()> {
+        ensure!(is_root(), "dumps and restores need root");
+        if std::env::var_os(PREPARED).is_none() {
+            return prepared();
+        }
+        let peer = self.peer.as_deref().context("no peer")?;
+        let (gelid, guests) = build(self.gelid.as_deref())?;
+        let raw = Engine::new("gelid", &gelid, &["--compress=none"])?;
+        let zstd = Engine::new("gelid zstd", &gelid, &["--compress=zstd"])?;
+        let peer = Engine::new("peer", peer, &[])?;
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        let mut table = Table::new(self.rounds);
+        for row in ROWS.iter().filter(|row| row.name.contains(filter)) {
+            let engines: &[&Engine] = if row.heap {
+                &[&raw, &zstd, &peer]
+            } else {
+                &[&raw, &peer]
+            };
+            table.add(row.name, self.measure(row, engines, &guests, &gelid)?);
+        }
+        print!("{table}");
+        if let Some(path) = &self.json {
+            fs::write(path, serde_json::to_string_pretty(&table.figures())?)?;
+        }
+        Ok(())
+    }
+
+    /// All counted rounds of a row, by engine.
+    fn measure<'a>(
+        &self,
+        row: &Row,
+        engines: &[&'a Engine],
+        guests: &Path,
+        gelid: &Path,
+    ) -> Result<Vec<(&'a Engine, Vec<Measured>)>> {
+        let mut all: Vec<_> = engines.iter().map(|engine| (*engine, Vec::new())).collect();
+        eprintln!("{}: {} rounds", row.name, self.rounds);
+        for round in 0..=self.rounds {
+            for turn in 0..engines.len() {
+                // Nobody always comes first.
+                let (engine, figures) = &mut all[(round + turn) % engines.len()];
+                let measured = self
+                    .round(row, engine, guests, gelid)
+                    .with_context(|| format!("{}, {}, round {round}", row.name, engine.name))?;
+                if round > 0 {
+                    figures.push(measured);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// One program, dumped, restored and asked.
+    fn round(&self, row: &Row, engine: &Engine, guests: &Path, gelid: &Path) -> Result<Measured> {
+        let folder = workspace_for_a_round(self.images.as_deref())?;
+        let images = folder.path().join("images");
+        fs::create_dir(&images)?;
+        let mut running = Running::start(&row.program, guests, &folder.path().join("work"))?;
+        let dump = engine.dump(running.pid(), &images)?;
+        running.await_death()?;
+        let restore = engine.restore(&images)?;
+        running.finish().context("the restored program")?;
+        Ok(Measured {
+            dump,
+            restore,
+            frozen: engine::frozen(gelid, &images)?,
+            bytes: engine::bytes(&images)?,
+        })
+    }
+}
+
+/// A folder that goes with the round.
+fn workspace_for_a_round(parent: Option<&Path>) -> Result<tempfile::TempDir> {
+    let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+    tempfile::Builder::new()
+        .prefix("gelid-bench.")
+        .tempdir_in(&parent)
+        .with_context(|| parent.display().to_string())
+}
+
+/// This command again, in a mount namespace where `/run` is a tmpfs.
+fn prepared() -> Result<()> {
+    let own = std::env::current_exe().context("path of this program")?;
+    run(Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c"])
+        .args(["mount -t tmpfs gelid-bench /run && exec \"$@\"", "sh"])
+        .arg(own)
+        .args(std::env::args_os().skip(1))
+        .env(PREPARED, "1"))
+}
+
+/// Builds the programs as they are released, and gelid unless another one is given; paths of both.
+fn build(gelid: Option<&Path>) -> Result<(PathBuf, PathBuf)> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--quiet", "--release", "--locked"]);
+    cargo.args(["--package", "gelid-guests"]);
+    if gelid.is_none() {
+        cargo.args(["--package", "gelid"]);
+    }
+    run(&mut cargo)?;
+    let target = workspace::members(&workspace::root().join("Cargo.toml"))?.target_directory;
+    let folder = target.join("release");
+    let gelid = gelid.map_or_else(|| folder.join("gelid"), Path::to_owned);
+    Ok((gelid, folder.join("gelid-guest")))
+}

@@ -1,0 +1,130 @@
+//! An executable that dumps and restores, and what its runs cost.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use wait4::Wait4;
+
+use crate::process::output;
+
+/// An executable with its options for dumps.
+pub(super) struct Engine {
+    pub(super) name: &'static str,
+    program: PathBuf,
+    options: &'static [&'static str],
+}
+
+/// What one run of a command took.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub(super) struct Cost {
+    /// From before it was started until it was collected.
+    pub(super) wall: Duration,
+    /// Processor time, user and system.
+    pub(super) processor: Duration,
+    /// The most memory that was resident, in bytes; never less than this program itself has.
+    pub(super) memory: u64,
+}
+
+/// What one round took.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub(super) struct Measured {
+    pub(super) dump: Cost,
+    pub(super) restore: Cost,
+    /// For how long the tasks stood still, as the dump itself counts it.
+    pub(super) frozen: Duration,
+    /// The size of all images.
+    pub(super) bytes: u64,
+}
+
+impl Engine {
+    pub(super) fn new(
+        name: &'static str,
+        program: &Path,
+        options: &'static [&'static str],
+    ) -> Result<Self> {
+        let program =
+            fs::canonicalize(program).with_context(|| format!("{name}: {}", program.display()))?;
+        Ok(Self {
+            name,
+            program,
+            options,
+        })
+    }
+
+    /// Dumps a tree, and ends it.
+    pub(super) fn dump(&self, pid: u32, images: &Path) -> Result<Cost> {
+        let pid = pid.to_string();
+        self.run("dump", images, &[&["-t", &pid], self.options].concat())
+    }
+
+    /// Restores a tree, detached.
+    pub(super) fn restore(&self, images: &Path) -> Result<Cost> {
+        self.run("restore", images, &["-d"])
+    }
+
+    /// Runs a command with its log beside the folder of images.
+    fn run(&self, command: &str, images: &Path, options: &[&str]) -> Result<Cost> {
+        let log = images.with_file_name(format!("{command}.log"));
+        let said = images.with_file_name(format!("{command}.out"));
+        let output = File::create(&said)?;
+        let mut words = Command::new(&self.program);
+        words.arg(command).arg("-D").arg(images).arg("-o").arg(&log);
+        words
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        let start = Instant::now();
+        let mut child = words
+            .spawn()
+            .with_context(|| format!("start {}", self.program.display()))?;
+        let end = child.wait4()?;
+        let wall = start.elapsed();
+        if !end.status.success() {
+            bail!(
+                "{command}: {}\n{}{}",
+                end.status,
+                fs::read_to_string(&said).unwrap_or_default(),
+                last_lines(&log)
+            );
+        }
+        Ok(Cost {
+            wall,
+            processor: end.rusage.utime + end.rusage.stime,
+            memory: end.rusage.maxrss,
+        })
+    }
+}
+
+fn last_lines(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
+}
+
+/// The time for which the tasks stood still, from the statistics of a dump.
+pub(super) fn frozen(gelid: &Path, images: &Path) -> Result<Duration> {
+    let text = output(
+        Command::new(gelid)
+            .arg("show")
+            .arg(images)
+            .args(["stats-dump", "--json"]),
+    )?;
+    let document: Value = serde_json::from_str(&text)?;
+    let micros = document
+        .pointer("/entries/0/dump/frozen_time")
+        .and_then(Value::as_u64)
+        .with_context(|| format!("no frozen_time in {text}"))?;
+    Ok(Duration::from_micros(micros))
+}
+
+/// The bytes of all images in a folder.
+pub(super) fn bytes(images: &Path) -> Result<u64> {
+    let sizes = fs::read_dir(images)?.map(|entry| Ok(entry?.metadata()?.len()));
+    sizes.sum()
+}
