@@ -55,7 +55,7 @@ use gelid_sys::Pid;
 
 pub use self::core::Error as CoreError;
 pub use error::Error;
-pub use files::Error as FilesError;
+pub use files::{Error as FilesError, Name, Place, Unsupported};
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;
 

@@ -1,0 +1,153 @@
+//! What is refused, and how much there may be of the rest.
+
+use std::time::{Duration, Instant};
+
+use super::{Guest, Images, early_refusal, refusal};
+
+#[test]
+fn what_has_state_of_its_own_is_refused_early() {
+    for (script, what) in [
+        (
+            "import socket; s = socket.socketpair(); ready(s[0].fileno())",
+            "a socket",
+        ),
+        (
+            "import select; e = select.epoll(); ready(e.fileno())",
+            "an epoll set",
+        ),
+        ("ready(os.eventfd(3))", "an eventfd"),
+        ("ready(os.pidfd_open(os.getpid()))", "a pidfd"),
+        (
+            "ready(os.open('/proc/self/ns/net', os.O_RDONLY))",
+            "a namespace",
+        ),
+        (
+            "ready(os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY))",
+            "the master of a pseudoterminal",
+        ),
+        (
+            "ready(os.open('/dev/kmsg', os.O_RDONLY))",
+            "the device 1:11",
+        ),
+    ] {
+        let guest = Guest::new(script);
+        let text = refusal(&guest);
+        let place = format!("descriptor {} of task {}", guest.number(0), guest.pid);
+        assert!(text.contains(what) && text.contains(&place), "{text}");
+        assert!(
+            text.contains(": close it") || text.contains(": choose"),
+            "{text}"
+        );
+        assert_eq!(early_refusal(&guest), Some(text));
+    }
+}
+
+#[test]
+fn paths_are_not_refused() {
+    let guest = Guest::new(
+        "import socket; s = socket.socket(socket.AF_UNIX); s.bind('sock'); s.close()\n\
+         p = os.open('sock', os.O_PATH); os.mkfifo('fifo'); f = os.open('fifo', os.O_PATH)\n\
+         k = os.open('/dev/kmsg', os.O_PATH)\n\
+         ready(p, f, k)",
+    );
+    assert_eq!(early_refusal(&guest), None);
+    let images = Images::guest(&guest);
+    for (word, name) in [
+        (0, guest.path("sock")),
+        (1, guest.path("fifo")),
+        (2, b"/dev/kmsg".to_vec()),
+    ] {
+        assert_eq!(images.regular(guest.number(word)).name, name);
+    }
+}
+
+#[test]
+fn locks_are_refused() {
+    for lock in [
+        "fcntl.lockf(f, fcntl.LOCK_EX, 1)",
+        "fcntl.flock(f, fcntl.LOCK_SH)",
+    ] {
+        let guest = Guest::new(&format!(
+            "f = os.open('data', os.O_RDWR | os.O_CREAT); {lock}; ready(f)"
+        ));
+        let text = refusal(&guest);
+        assert!(
+            text.contains("holds a lock") && text.contains("release it"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn large_ghosts_are_refused() {
+    let guest = Guest::new(
+        "f = os.open('data', os.O_RDWR | os.O_CREAT); os.write(f, b'x' * 200000); os.fsync(f); os.unlink('data'); ready(f)",
+    );
+    let small = Images::of(&[guest.pid], &|options| options.ghost_limit = 100_000);
+    let text = small.err().unwrap().to_string();
+    assert!(
+        text.contains("--ghost-limit") && text.contains("data"),
+        "{text}"
+    );
+    Images::guest(&guest);
+}
+
+#[test]
+fn packets_are_refused() {
+    let guest = Guest::new(
+        "r, w = os.pipe2(os.O_DIRECT); os.write(w, b'a'); os.write(w, b'b'); ready(r, w)",
+    );
+    assert!(refusal(&guest).contains("2 bytes in packets"));
+    // Also if nobody writes them any more.
+    let guest = Guest::new(
+        "r, w = os.pipe2(os.O_DIRECT); os.write(w, b'a'); os.write(w, b'b'); os.close(w); ready(r)",
+    );
+    assert!(refusal(&guest).contains("2 bytes in packets"));
+}
+
+#[test]
+fn what_is_covered_is_told_how_to_be_given() {
+    let guest = Guest::new("f = os.memfd_create('x'); ready(f)");
+    let images = Images::of(&[guest.pid], &|options| {
+        options.external = vec!["file[x]".into()];
+    });
+    assert!(
+        images
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("file[MOUNT:INODE]")
+    );
+    let guest = Guest::new(
+        "f = os.open('data', os.O_RDWR | os.O_CREAT)\n\
+         mnt = [l.split()[1] for l in open(f'/proc/self/fdinfo/{f}') if l.startswith('mnt_id')][0]\n\
+         ready(f, mnt, os.fstat(f).st_ino)",
+    );
+    let key = format!("file[{:x}:{:x}]", guest.number(1), guest.number(2));
+    let images = Images::of(&[guest.pid], &|options| {
+        options.external = vec![key.clone()]
+    });
+    let images = images.unwrap();
+    let file = images.regular(guest.number(0));
+    assert_eq!(
+        (file.ext, &file.name[..], file.size),
+        (Some(true), key.as_bytes(), None)
+    );
+}
+
+#[test]
+fn thousands_of_descriptors_take_no_time() {
+    let guest = Guest::new(
+        "import resource\n\
+         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)\n\
+         count = min(5000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100)\n\
+         fds = [os.open(f'f{i}' if i % 2 else 'same', os.O_RDWR | os.O_CREAT) for i in range(count)]\n\
+         ready(count)",
+    );
+    let start = Instant::now();
+    let images = Images::guest(&guest);
+    let took = start.elapsed();
+    assert!(images.tables[0].len() >= guest.number(0) as usize);
+    eprintln!("{} descriptors in {took:?}", images.tables[0].len());
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
