@@ -18,7 +18,7 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 
 use self::getopt::{Known, Takes};
 pub(crate) use self::options::Options;
-pub(crate) use self::values::{Compression, InheritFd};
+pub(crate) use self::values::{Compression, FileValidation, InheritFd};
 
 /// The level of the log where nothing is said: errors and warnings.
 const DEFAULT_VERBOSITY: i64 = 2;

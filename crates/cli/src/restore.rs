@@ -8,11 +8,14 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
-use gelid_image::messages::RestoreStatsEntry;
+use gelid_image::messages::{RestoreStatsEntry, StatsEntry};
+use gelid_image::{Dir, ImageKind};
+use gelid_restore::files::{Inherit, Validation};
+use gelid_restore::{FileOptions, Options};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
 
-use crate::args::{InheritFd, Invocation};
+use crate::args::{FileValidation, InheritFd, Invocation};
 use crate::surroundings::Surroundings;
 use crate::{log, statistics};
 
@@ -22,6 +25,9 @@ pub(crate) fn run(
     surroundings: &Surroundings,
 ) -> anyhow::Result<ExitCode> {
     let options = &invocation.options;
+    if options.tasks.dry_run {
+        return plan(invocation, surroundings);
+    }
     let pidfile = options
         .general
         .pidfile
@@ -59,19 +65,65 @@ fn restore(
     invocation: &Invocation,
     surroundings: &Surroundings,
 ) -> anyhow::Result<(Pid, RestoreStatsEntry)> {
-    let options = &invocation.options;
-    for inherited in &options.files.inherit_fd {
+    let given = &invocation.options;
+    for inherited in &given.files.inherit_fd {
         if let InheritFd::Debug { fd, text } = inherited {
             fs::write(format!("/proc/self/fd/{fd}"), text)?;
         }
     }
-    tracing::debug!(
-        images = %surroundings.images.display(),
-        work = %surroundings.work.display(),
-        validation = ?options.files.file_validation,
-        "options"
-    );
-    anyhow::bail!("restore is not built yet")
+    let images = Dir::open(&surroundings.images)?;
+    let outcome = gelid_restore::restore(&images, &options(invocation)?)?;
+    let root = outcome.root.context("the restored tree has no root")?;
+    let stats = StatsEntry {
+        restore: Some(outcome.stats()),
+        ..StatsEntry::default()
+    };
+    Dir::open(&surroundings.work)?.store(ImageKind::StatsRestore, (), &stats)?;
+    Ok((root, outcome.stats()))
+}
+
+/// Prints what a restore would do.
+fn plan(
+    invocation: &Invocation,
+    surroundings: &Surroundings,
+) -> anyhow::Result<ExitCode> {
+    let images = Dir::open(&surroundings.images)?;
+    let plan = gelid_restore::plan(&images, &options(invocation)?)?;
+    let mut out = std::io::stdout().lock();
+    for line in plan.describe() {
+        writeln!(out, "{line}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the command line says about restoring.
+fn options(invocation: &Invocation) -> anyhow::Result<Options> {
+    let given = &invocation.options;
+    let inherit = given.files.inherit_fd.iter().filter_map(|fd| match fd {
+        InheritFd::Descriptor { fd, key } => Some(Inherit {
+            fd: *fd,
+            key: key.clone(),
+        }),
+        InheritFd::Debug { .. } => None,
+    });
+    let fault = std::env::var("GELID_FAULT").ok();
+    Ok(Options {
+        files: FileOptions {
+            validation: match given.files.file_validation {
+                FileValidation::Filesize => Validation::Size,
+                FileValidation::Buildid => Validation::BuildId,
+            },
+            skip_rwx_check: given.files.skip_file_rwx_check,
+            shell_job: given.tasks.shell_job,
+            inherit: inherit.collect(),
+        },
+        root: given.namespaces.root.clone(),
+        sibling: given.tasks.restore_sibling,
+        leave_stopped: given.tasks.leave_stopped,
+        workers: None,
+        // Names of phases of a dump are none of a restore.
+        fault: fault.and_then(|name| name.parse().ok()),
+    })
 }
 
 /// Until every restored task that is a child of this process is gone.

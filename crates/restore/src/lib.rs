@@ -1,2 +1,149 @@
-//! Plan a restore from records and play the plan.
+//! Plan a restore from images, and play the plan.
+//!
+//! **Model.** [`Plan::read`] turns an image directory into plain data: every task, address space, open
+//! file and the order of everything. It changes nothing and trusts nothing; [`Plan::describe`] prints
+//! it. [`restore`] plays it: open file descriptions are made once and inherited, tasks are born under
+//! their pids by `clone3(2)`, live by tapes until their registers are set, and are let go all at once. If
+//! anything fails before that, all that was made is gone again.
+//!
+//! **Limitations.** Trees in the namespaces of the caller, without sockets and what else
+//! `SHORTCOMINGS.md` lists. Needs `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN`, and ptrace access. A restore
+//! belongs to the thread that plays it, which must have no other tracees.
+//!
+//! ```no_run
+//! use gelid_image::Dir;
+//! use gelid_restore::{Options, restore};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = Dir::open("images")?;
+//! let outcome = restore(&dir, &Options::default())?;
+//! println!("{} tasks run again", outcome.tasks);
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
+
+mod describe;
+mod error;
+pub mod files;
+mod pages;
+mod phase;
+mod plan;
+mod play;
+pub mod state;
+
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gelid_image::messages::RestoreStatsEntry;
+use gelid_image::{Dir, manifest};
+use gelid_sys::Pid;
+use rustix::fs::{CWD, Mode, OFlags};
+
+pub use error::Error;
+pub use files::FileOptions;
+pub use phase::{NoSuchPhase, Phase};
+pub use plan::{Plan, PlanError};
+pub use play::script::Object;
+
+/// How to restore.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// About files.
+    pub files: FileOptions,
+    /// The root for all paths of the images; `/` if none is given.
+    pub root: Option<PathBuf>,
+    /// The root task becomes a sibling of the caller, a child of its parent.
+    pub sibling: bool,
+    /// Leave the tasks stopped by `SIGSTOP`.
+    pub leave_stopped: bool,
+    /// Threads that put pages in place; one for each core if none is given.
+    pub workers: Option<NonZeroUsize>,
+    /// A phase that is to fail, for tests.
+    pub fault: Option<Phase>,
+}
+
+/// What a restore has brought back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The root of the tree.
+    pub root: Option<Pid>,
+    /// Tasks, zombies included.
+    pub tasks: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Pages put in place.
+    pub pages: u64,
+    /// Time for the births.
+    pub forking: Duration,
+    /// Time from the plan to the release.
+    pub time: Duration,
+}
+
+impl Outcome {
+    /// The statistics as an image has them.
+    #[must_use]
+    pub fn stats(&self) -> RestoreStatsEntry {
+        let microseconds = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        RestoreStatsEntry {
+            pages_restored: Some(self.pages),
+            forking_time: microseconds(self.forking),
+            restore_time: microseconds(self.time),
+            ..Default::default()
+        }
+    }
+}
+
+/// Reads and checks the images, and makes the plan. Nothing is changed.
+///
+/// # Errors
+///
+/// [`Error::Damaged`] if an image is not what was written, else [`Error::Plan`].
+pub fn plan(dir: &Dir, options: &Options) -> Result<Plan, Error> {
+    verified(dir, options).map(|(plan, _)| plan)
+}
+
+fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Manifest>), Error> {
+    options.phase(Phase::Plan)?;
+    let manifest = manifest::read(dir)?;
+    if let Some(manifest) = &manifest
+        && let Some(damage) = manifest.verify(dir).into_iter().next()
+    {
+        return Err(Error::Damaged {
+            directory: dir.label().into(),
+            damage,
+        });
+    }
+    Ok((Plan::read(dir, &options.files)?, manifest))
+}
+
+/// Restores the tree of an image directory.
+///
+/// # Errors
+///
+/// See [`Error`]; no task, file or mount of the restore is left then.
+pub fn restore(dir: &Dir, options: &Options) -> Result<Outcome, Error> {
+    let (mut plan, manifest) = verified(dir, options)?;
+    let root = options.root()?;
+    play::run(&mut plan, dir, manifest.as_ref(), options, &root)
+}
+
+impl Options {
+    /// Enters a phase, which fails if it was asked to.
+    fn phase(&self, phase: Phase) -> Result<(), Error> {
+        tracing::debug!(%phase);
+        match self.fault {
+            Some(fault) if fault == phase => Err(Error::Fault { phase }),
+            _ => Ok(()),
+        }
+    }
+
+    fn root(&self) -> Result<OwnedFd, Error> {
+        let path = self.root.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(CWD, &path, flags, Mode::empty())
+            .map_err(|errno| Error::Root { path, errno })
+    }
+}

@@ -89,6 +89,8 @@ messages! {
         /// Bit set of membarrier registration commands issued by the process (bit n ⇔ command value
         /// `1 << n`); absent if none or not obtainable.
         optional uint32 membarrier_registration_mask = 22 as hex;
+        /// gelid's own; CRIU skips it.
+        optional message GelidTaskEntry gelid = 1000;
     }
 
     /// `ids-*.img`: identity of the kernel objects and namespaces a task uses. Section 4.1.

@@ -1,0 +1,317 @@
+//! What `prctl(2)` and its relatives set, and what is written to `/proc`.
+
+use gelid_image::messages::{TaskCoreEntry, ThreadCoreEntry, ThreadInfoX86};
+use gelid_sys::prctl::{
+    PR_MCE_KILL, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_IO_FLUSHER, PR_SET_MDWE,
+    PR_SET_MEMORY_MERGE, PR_SET_NAME, PR_SET_PDEATHSIG, PR_SET_THP_DISABLE, PR_SET_TIMERSLACK,
+    PR_SET_TSC,
+};
+use gelid_sys::proc::{self, TaskDir};
+use gelid_sys::signal::NSIG;
+use gelid_sys::syscall::nr;
+use gelid_tape::{Arg, Tape};
+use rustix::fs::OFlags;
+use rustix::io::write;
+
+use super::{Error, Machine};
+
+/// Commands of `membarrier(2)` that register a process for something: global expedited, private expedited,
+/// with serialising instruction, with restartable sequences.
+const REGISTRATIONS: u32 = 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8;
+/// Name of a thread with its final NUL (`TASK_COMM_LEN`).
+const NAME_LEN: usize = 16;
+/// `PR_MCE_KILL_SET`
+const MCE_KILL_SET: u64 = 1;
+/// The part of a policy for memory errors that means the default.
+const MCE_DEFAULT: u32 = 2;
+const TSC_FORBIDDEN: u32 = 2;
+/// Bytes of the smallest area for restartable sequences.
+const RSEQ_LEN: u32 = 32;
+
+/// Attributes of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ProcessAttributes {
+    subreaper: bool,
+    membarrier: u32,
+    memory_merge: bool,
+    mdwe: u32,
+    oom_score_adj: Option<i32>,
+    coredump_filter: Option<u64>,
+}
+
+impl ProcessAttributes {
+    pub(super) fn read(tid: i32, tc: &TaskCoreEntry) -> Result<Self, Error> {
+        let wrong = |what| Error::Wrong { tid, what };
+        let gelid = tc.gelid.clone().unwrap_or_default();
+        let membarrier = tc.membarrier_registration_mask.unwrap_or(0);
+        if membarrier & !REGISTRATIONS != 0 {
+            let what = "a registration of membarrier(2) that is not known";
+            let remedy = "restore with a newer gelid";
+            return Err(Error::Unsupported { tid, what, remedy });
+        }
+        if tc
+            .oom_score_adj
+            .is_some_and(|value| !(-1000..=1000).contains(&value))
+        {
+            return Err(wrong("oom_score_adj is out of bounds"));
+        }
+        Ok(Self {
+            subreaper: tc.child_subreaper == Some(true),
+            membarrier,
+            memory_merge: gelid.memory_merge == Some(true),
+            mdwe: gelid.mdwe.unwrap_or(0),
+            oom_score_adj: tc.oom_score_adj,
+            coredump_filter: gelid.coredump_filter,
+        })
+    }
+
+    pub(super) fn write(&self, tape: &mut Tape) {
+        if self.subreaper {
+            prctl(tape, PR_SET_CHILD_SUBREAPER, [1, 0]);
+        }
+        for command in (0..32).filter(|bit| self.membarrier & 1 << bit != 0) {
+            let args = [1_u64 << command, 0, 0].map(Arg::Value);
+            tape.must(nr::membarrier, args);
+        }
+        if self.memory_merge {
+            prctl(tape, PR_SET_MEMORY_MERGE, [1, 0]);
+        }
+    }
+
+    /// `dumpable` and `thp_disabled` are those of the address space.
+    pub(super) fn write_last(
+        &self,
+        tape: &mut Tape,
+        dumpable: Option<i32>,
+        thp_disabled: Option<bool>,
+    ) {
+        if thp_disabled == Some(true) {
+            prctl(tape, PR_SET_THP_DISABLE, [1, 0]);
+        }
+        if let Some(dumpable) = dumpable {
+            prctl(tape, PR_SET_DUMPABLE, [u64::from(dumpable == 1), 0]);
+        }
+        if self.mdwe != 0 {
+            prctl(tape, PR_SET_MDWE, [self.mdwe.into(), 0]);
+        }
+    }
+
+    pub(super) fn outside(&self, pid: i32, task: &TaskDir) -> Result<(), Error> {
+        if let Some(wanted) = self.oom_score_adj
+            && wanted != proc::scalar::oom_score_adj(task)?
+        {
+            let remedy = "a lower value than that of this process takes CAP_SYS_RESOURCE";
+            put(pid, task, "oom_score_adj", wanted.to_string(), remedy)?;
+        }
+        if let Some(wanted) = self.coredump_filter
+            && Some(wanted) != proc::scalar::coredump_filter(task)?
+        {
+            let remedy = "restore as the user of the task or as root";
+            put(pid, task, "coredump_filter", format!("{wanted:#x}"), remedy)?;
+        }
+        Ok(())
+    }
+}
+
+fn put(
+    pid: i32,
+    task: &TaskDir,
+    file: &'static str,
+    value: String,
+    remedy: &'static str,
+) -> Result<(), Error> {
+    let fd = task.open_file(file, OFlags::WRONLY)?;
+    match write(&fd, value.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(Error::Outside {
+            pid,
+            file,
+            value,
+            errno,
+            remedy,
+        }),
+    }
+}
+
+/// An area for restartable sequences, `rseq(2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rseq {
+    at: u64,
+    len: u32,
+    signature: u32,
+}
+
+/// Attributes of a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ThreadAttributes {
+    name: [u8; NAME_LEN],
+    rseq: Option<Rseq>,
+    robust_list: (u64, u32),
+    clear_tid: u64,
+    death_signal: i32,
+    personality: Option<u32>,
+    timer_slack: Option<u64>,
+    tsc_forbidden: bool,
+    io_flusher: bool,
+    mce_kill: Option<u32>,
+}
+
+impl ThreadAttributes {
+    /// `tc` is there for the leader.
+    pub(super) fn read(
+        tid: i32,
+        tc: Option<&TaskCoreEntry>,
+        thread: &ThreadCoreEntry,
+        machine: &ThreadInfoX86,
+    ) -> Result<Self, Error> {
+        let wrong = |what| Error::Wrong { tid, what };
+        let gelid = thread.gelid.clone().unwrap_or_default();
+        let comm = thread.comm.as_ref().or(tc.map(|tc| &tc.comm));
+        let comm = comm.map_or(&[][..], |comm| &comm[..]);
+        let mut name = [0; NAME_LEN];
+        let fits = name.get_mut(..comm.len()).filter(|_| comm.len() < NAME_LEN);
+        fits.ok_or(wrong("the name of the thread is too long"))?
+            .copy_from_slice(comm);
+        let death_signal = thread.pdeath_sig.unwrap_or(0);
+        if death_signal > NSIG as u32 {
+            return Err(wrong("the parent death signal does not exist"));
+        }
+        // Others have written this number as decimal what the kernel prints as hexadecimal digits.
+        let whole = tc.is_some_and(|tc| tc.personality == 0).then_some(0);
+        let tsc = gelid.tsc.unwrap_or(0);
+        Ok(Self {
+            name,
+            rseq: rseq(tid, thread)?,
+            robust_list: (thread.futex_rla, thread.futex_rla_len),
+            clear_tid: machine.clear_tid_addr,
+            death_signal: death_signal.cast_signed(),
+            personality: gelid.personality.or(whole),
+            timer_slack: gelid.timer_slack.filter(|slack| *slack != 0),
+            tsc_forbidden: tsc == TSC_FORBIDDEN,
+            io_flusher: gelid.io_flusher == Some(true),
+            mce_kill: gelid.mce_kill.filter(|policy| *policy < MCE_DEFAULT),
+        })
+    }
+
+    pub(super) fn write(&self, tape: &mut Tape, machine: &Machine) {
+        let name = tape.bytes(&self.name);
+        tape.must(nr::prctl, [PR_SET_NAME.into(), name.into()]);
+        tape.must(nr::set_tid_address, [self.clear_tid.into()]);
+        let (head, len) = self.robust_list;
+        if head != 0 {
+            tape.must(nr::set_robust_list, [head.into(), u64::from(len).into()]);
+        }
+        if let Some(rseq) = self.rseq {
+            let [len, signature] = [rseq.len, rseq.signature].map(|word| Arg::Value(word.into()));
+            tape.must(nr::rseq, [rseq.at.into(), len, 0.into(), signature]);
+        }
+        if let Some(slack) = self
+            .timer_slack
+            .filter(|slack| *slack != machine.timer_slack)
+        {
+            prctl(tape, PR_SET_TIMERSLACK, [slack, 0]);
+        }
+        if self.tsc_forbidden {
+            prctl(tape, PR_SET_TSC, [TSC_FORBIDDEN.into(), 0]);
+        }
+        if self.io_flusher {
+            prctl(tape, PR_SET_IO_FLUSHER, [1, 0]);
+        }
+        if let Some(policy) = self.mce_kill {
+            prctl(tape, PR_MCE_KILL, [MCE_KILL_SET, policy.into()]);
+        }
+        if let Some(personality) = self.personality.filter(|own| *own != machine.personality) {
+            tape.must(nr::personality, [u64::from(personality).into()]);
+        }
+    }
+
+    /// What a change of credentials would undo.
+    pub(super) fn write_last(&self, tape: &mut Tape) {
+        if self.death_signal != 0 {
+            prctl(tape, PR_SET_PDEATHSIG, [self.death_signal as u64, 0]);
+        }
+    }
+}
+
+fn rseq(tid: i32, thread: &ThreadCoreEntry) -> Result<Option<Rseq>, Error> {
+    let entry = thread.rseq_entry.as_ref();
+    let Some(entry) = entry.filter(|entry| entry.rseq_abi_pointer != 0) else {
+        return Ok(None);
+    };
+    if entry.rseq_abi_size < RSEQ_LEN {
+        let what = "the area for restartable sequences is too small";
+        return Err(Error::Wrong { tid, what });
+    }
+    if entry.rseq_cs_pointer.is_some_and(|at| at != 0) {
+        return Err(Error::Unsupported {
+            tid,
+            what: "a restartable sequence that is not to be aborted",
+            remedy: "dump the program again, at another instant",
+        });
+    }
+    Ok(Some(Rseq {
+        at: entry.rseq_abi_pointer,
+        len: entry.rseq_abi_size,
+        signature: entry.signature,
+    }))
+}
+
+fn prctl(tape: &mut Tape, option: u64, [first, second]: [u64; 2]) {
+    let args = [option, first, second, 0, 0].map(Arg::Value);
+    tape.must(nr::prctl, args);
+}
+
+#[cfg(test)]
+mod tests {
+    use gelid_image::messages::RseqEntry;
+
+    use super::*;
+
+    fn read(thread: &ThreadCoreEntry) -> Result<ThreadAttributes, Error> {
+        ThreadAttributes::read(1, None, thread, &ThreadInfoX86::default())
+    }
+
+    #[test]
+    fn names_have_an_end() {
+        let mut thread = ThreadCoreEntry {
+            comm: Some(vec![b'x'; 15]),
+            ..Default::default()
+        };
+        assert_eq!(read(&thread).unwrap().name[15], 0);
+        thread.comm = Some(vec![b'x'; 16]);
+        assert!(read(&thread).is_err());
+    }
+
+    #[test]
+    fn sequences_are_checked() {
+        let mut entry = RseqEntry {
+            rseq_abi_size: 32,
+            ..Default::default()
+        };
+        let with = |entry: &RseqEntry| {
+            read(&ThreadCoreEntry {
+                rseq_entry: Some(entry.clone()),
+                ..Default::default()
+            })
+        };
+        assert_eq!(with(&entry).unwrap().rseq, None);
+        entry.rseq_abi_pointer = 64;
+        assert_eq!(with(&entry).unwrap().rseq.unwrap().at, 64);
+        entry.rseq_abi_size = 31;
+        assert!(with(&entry).is_err());
+        entry.rseq_abi_size = 32;
+        entry.rseq_cs_pointer = Some(8);
+        assert!(with(&entry).is_err());
+    }
+
+    #[test]
+    fn unknown_registrations_are_refused() {
+        let mut tc = TaskCoreEntry {
+            membarrier_registration_mask: Some(0x150),
+            ..Default::default()
+        };
+        assert_eq!(ProcessAttributes::read(1, &tc).unwrap().membarrier, 0x150);
+        tc.membarrier_registration_mask = Some(1);
+        assert!(ProcessAttributes::read(1, &tc).is_err());
+    }
+}

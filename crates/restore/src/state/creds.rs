@@ -1,0 +1,346 @@
+//! Credentials of a thread: `credentials(7)`, `capabilities(7)`.
+
+use gelid_image::messages::CredsEntry;
+use gelid_sys::prctl::{
+    PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP,
+    PR_SET_NO_NEW_PRIVS, PR_SET_SECUREBITS,
+};
+use gelid_sys::proc::status::{Caps, Status};
+use gelid_sys::syscall::nr;
+use gelid_tape::{Arg, Tape};
+
+use super::{Error, Machine};
+
+/// Most groups a task can have (`NGROUPS_MAX`).
+const GROUPS_MAX: usize = 65536;
+/// Keeps capabilities over changes of user ids (`SECBIT_NO_SETUID_FIXUP`).
+const NO_SETUID_FIXUP: u32 = 1 << 2;
+/// All secure bits that there are, with their locks.
+const SECURE_BITS: u32 = 0xfff;
+/// `_LINUX_CAPABILITY_VERSION_3`
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// Credentials, as the thread itself sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Creds {
+    /// Real, effective, saved, filesystem.
+    uids: [u32; 4],
+    gids: [u32; 4],
+    groups: Vec<u32>,
+    secure_bits: u32,
+    caps: Caps,
+    no_new_privs: bool,
+}
+
+impl Creds {
+    /// Those that a status tells of.
+    pub(crate) fn of(status: &Status, secure_bits: u32) -> Self {
+        Self {
+            uids: status.uid,
+            gids: status.gid,
+            groups: status.groups.clone(),
+            secure_bits,
+            caps: status.caps,
+            no_new_privs: status.no_new_privs,
+        }
+    }
+
+    pub(super) fn read(tid: i32, entry: &CredsEntry) -> Result<Self, Error> {
+        let wrong = |what| Error::Wrong { tid, what };
+        if entry.groups.len() > GROUPS_MAX {
+            return Err(wrong("there are more groups than a task can have"));
+        }
+        if entry.secbits & !SECURE_BITS != 0 {
+            return Err(wrong("there are secure bits that no kernel has"));
+        }
+        let set = |words: &[u32]| match *words {
+            [] => Ok(0),
+            [low] => Ok(u64::from(low)),
+            [low, high] => Ok(u64::from(high) << 32 | u64::from(low)),
+            _ => Err(wrong("a capability set has more than two words")),
+        };
+        let caps = Caps {
+            inheritable: set(&entry.cap_inh)?,
+            permitted: set(&entry.cap_prm)?,
+            effective: set(&entry.cap_eff)?,
+            bounding: set(&entry.cap_bnd)?,
+            ambient: set(&entry.cap_amb)?,
+        };
+        if caps.effective & !caps.permitted != 0
+            || caps.ambient & !(caps.permitted & caps.inheritable) != 0
+        {
+            return Err(wrong("the capability sets contradict each other"));
+        }
+        let mut groups = entry.groups.clone();
+        groups.sort_unstable();
+        Ok(Self {
+            uids: [entry.uid, entry.euid, entry.suid, entry.fsuid],
+            gids: [entry.gid, entry.egid, entry.sgid, entry.fsgid],
+            groups,
+            secure_bits: entry.secbits,
+            caps,
+            no_new_privs: entry.no_new_privs.is_some_and(|value| value != 0),
+        })
+    }
+
+    /// Capabilities can be given up, not won.
+    pub(super) fn check(&self, tid: i32, machine: &Machine) -> Result<(), Error> {
+        let own = &machine.creds.caps;
+        for (set, wanted, have) in [
+            ("permitted", self.caps.permitted, own.permitted),
+            ("bounding", self.caps.bounding, own.bounding),
+            (
+                "inheritable",
+                self.caps.inheritable,
+                own.inheritable | own.bounding,
+            ),
+        ] {
+            let missing = wanted & !have;
+            if missing != 0 {
+                let names = names(missing);
+                return Err(Error::Capability { tid, set, names });
+            }
+        }
+        if machine.creds.no_new_privs && !self.no_new_privs {
+            let (what, remedy) = (
+                "its freedom from no_new_privs",
+                "restore by a process that has not set no_new_privs",
+            );
+            return Err(Error::Unsupported { tid, what, remedy });
+        }
+        Ok(())
+    }
+
+    /// Changes credentials from those of a child of this process; the last thing a thread does.
+    pub(super) fn write(&self, tape: &mut Tape, machine: &Machine) {
+        let own = &machine.creds;
+        let ids = (self.uids, self.gids, &self.groups) != (own.uids, own.gids, &own.groups);
+        let caps = self.caps != own.caps || self.secure_bits != own.secure_bits;
+        if ids || caps {
+            // Until the end everything stays permitted that is.
+            let fixup = own.secure_bits | NO_SETUID_FIXUP;
+            if ids && fixup != own.secure_bits {
+                prctl(tape, PR_SET_SECUREBITS, fixup.into(), 0);
+            }
+            self.write_ids(tape, own);
+            self.write_caps(tape, own, fixup);
+        }
+        if self.no_new_privs && !own.no_new_privs {
+            prctl(tape, PR_SET_NO_NEW_PRIVS, 1, 0);
+        }
+    }
+
+    fn write_ids(&self, tape: &mut Tape, own: &Self) {
+        if self.groups != own.groups {
+            let bytes: Vec<u8> = self.groups.iter().flat_map(|id| id.to_ne_bytes()).collect();
+            let data = tape.bytes(&bytes);
+            tape.must(
+                nr::setgroups,
+                [(self.groups.len() as u64).into(), data.into()],
+            );
+        }
+        let three = |[real, effective, saved, _]: [u32; 4]| {
+            [real, effective, saved].map(|id| Arg::Value(id.into()))
+        };
+        // Setting the effective id sets that of the filesystem too. The calls for the latter tell nothing.
+        if self.gids != own.gids {
+            tape.must(nr::setresgid, three(self.gids));
+            if self.gids[3] != self.gids[1] {
+                tape.call(nr::setfsgid, [u64::from(self.gids[3]).into()]);
+            }
+        }
+        if self.uids != own.uids {
+            tape.must(nr::setresuid, three(self.uids));
+            if self.uids[3] != self.uids[1] {
+                tape.call(nr::setfsuid, [u64::from(self.uids[3]).into()]);
+            }
+        }
+    }
+
+    /// With the capability to do so: the inheritable set, which may go beyond the bounding set that is next;
+    /// then ambient ones and secure bits; at last that capability goes, if it is to go.
+    fn write_caps(&self, tape: &mut Tape, own: &Self, bits_now: u32) {
+        let all = own.caps.permitted;
+        capset(tape, all, all, self.caps.inheritable);
+        for capability in bits(own.caps.bounding & !self.caps.bounding) {
+            prctl(tape, PR_CAPBSET_DROP, capability, 0);
+        }
+        if own.caps.ambient & !self.caps.ambient != 0 {
+            prctl(tape, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0);
+        }
+        for capability in bits(self.caps.ambient) {
+            prctl(tape, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability);
+        }
+        if self.secure_bits != bits_now {
+            prctl(tape, PR_SET_SECUREBITS, self.secure_bits.into(), 0);
+        }
+        if (self.caps.effective, self.caps.permitted) != (all, all) {
+            capset(
+                tape,
+                self.caps.effective,
+                self.caps.permitted,
+                self.caps.inheritable,
+            );
+        }
+    }
+
+    /// Whether all capabilities of a set are effective.
+    pub(super) fn has(&self, set: u64) -> bool {
+        self.caps.effective & set == set
+    }
+
+    #[cfg(test)]
+    pub(super) fn drop_all(&mut self) {
+        self.caps = Caps::default();
+    }
+}
+
+fn prctl(tape: &mut Tape, option: u64, first: u64, second: u64) {
+    let args = [option, first, second, 0, 0].map(Arg::Value);
+    tape.must(nr::prctl, args);
+}
+
+fn capset(tape: &mut Tape, effective: u64, permitted: u64, inheritable: u64) {
+    let sets = [effective, permitted, inheritable];
+    let words = sets
+        .map(|set| set as u32)
+        .into_iter()
+        .chain(sets.map(|set| (set >> 32) as u32));
+    let bytes: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
+    let data = tape.bytes(&bytes);
+    let mut header = [0; 8];
+    header[..4].copy_from_slice(&CAPABILITY_VERSION.to_ne_bytes());
+    let header = tape.bytes(&header);
+    tape.must(nr::capset, [header.into(), data.into()]);
+}
+
+fn bits(set: u64) -> impl Iterator<Item = u64> {
+    (0..64).filter(move |bit| set & 1 << bit != 0)
+}
+
+/// Names of capabilities, as `capabilities(7)` has them.
+fn names(set: u64) -> String {
+    const NAMES: [&str; 41] = [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "DAC_READ_SEARCH",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "SETGID",
+        "SETUID",
+        "SETPCAP",
+        "LINUX_IMMUTABLE",
+        "NET_BIND_SERVICE",
+        "NET_BROADCAST",
+        "NET_ADMIN",
+        "NET_RAW",
+        "IPC_LOCK",
+        "IPC_OWNER",
+        "SYS_MODULE",
+        "SYS_RAWIO",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+        "SYS_PACCT",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_NICE",
+        "SYS_RESOURCE",
+        "SYS_TIME",
+        "SYS_TTY_CONFIG",
+        "MKNOD",
+        "LEASE",
+        "AUDIT_WRITE",
+        "AUDIT_CONTROL",
+        "SETFCAP",
+        "MAC_OVERRIDE",
+        "MAC_ADMIN",
+        "SYSLOG",
+        "WAKE_ALARM",
+        "BLOCK_SUSPEND",
+        "AUDIT_READ",
+        "PERFMON",
+        "BPF",
+        "CHECKPOINT_RESTORE",
+    ];
+    let name = |bit: u64| match NAMES.get(bit as usize) {
+        Some(name) => format!("CAP_{name}"),
+        None => format!("capability {bit}"),
+    };
+    bits(set).map(name).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> CredsEntry {
+        CredsEntry {
+            uid: 1,
+            euid: 2,
+            suid: 3,
+            fsuid: 4,
+            cap_inh: vec![0, 1],
+            cap_prm: vec![1, 1],
+            cap_eff: vec![1, 0],
+            cap_bnd: vec![u32::MAX, 0x1ff],
+            cap_amb: vec![0, 1],
+            groups: vec![9, 3],
+            no_new_privs: Some(1),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn an_entry_is_read() {
+        let creds = Creds::read(1, &entry()).unwrap();
+        assert_eq!(creds.uids, [1, 2, 3, 4]);
+        assert_eq!(creds.groups, [3, 9]);
+        assert_eq!(creds.caps.permitted, 1 << 32 | 1);
+        assert_eq!(creds.caps.bounding, (1 << 41) - 1);
+        assert!(creds.no_new_privs);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let cases: [fn(&mut CredsEntry); 4] = [
+            |entry| entry.cap_eff = vec![2, 0],
+            |entry| entry.cap_amb = vec![1, 0],
+            |entry| entry.cap_inh = vec![0, 0, 0],
+            |entry| entry.secbits = 1 << 20,
+        ];
+        for spoil in cases {
+            let mut entry = entry();
+            spoil(&mut entry);
+            assert!(matches!(Creds::read(1, &entry), Err(Error::Wrong { .. })));
+        }
+    }
+
+    #[test]
+    fn own_credentials_take_no_call() {
+        let machine = Machine::look().unwrap();
+        let mut tape = Tape::new();
+        machine.creds.write(&mut tape, &machine);
+        assert!(tape.is_empty());
+        machine.creds.check(1, &machine).unwrap();
+    }
+
+    #[test]
+    fn missing_rights_are_named() {
+        let mut machine = Machine::look().unwrap();
+        let wanted = machine.creds.clone();
+        machine.creds.caps.bounding &= !(1 << 13);
+        let wanted = Creds {
+            caps: Caps {
+                bounding: wanted.caps.bounding | 1 << 13,
+                ..wanted.caps
+            },
+            ..wanted
+        };
+        let error = wanted.check(7, &machine).unwrap_err().to_string();
+        assert!(
+            error.contains("CAP_NET_RAW") && error.contains('7'),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,296 @@
+//! Floating point and vector registers of a thread: the XSAVE area.
+
+use gelid_image::messages::{UserX86FpregsEntry, UserX86XsaveEntry};
+use gelid_sys::arch::{NT_X86_XSTATE, XComponent, xcomponent};
+use gelid_sys::ptrace::Stopped;
+
+use super::{Error, Machine};
+
+/// Bytes of the part that all 64-bit processors have (FXSAVE).
+const LEGACY: usize = 512;
+/// Offset of the mask of components in use, and of all that the kernel saves.
+const USED_AT: usize = LEGACY;
+const SAVED_AT: usize = 464;
+/// Bytes of the header behind the legacy part.
+const HEADER: usize = 64;
+/// x87 and SSE: the legacy part.
+const LEGACY_USED: u64 = 3;
+const CET_USER: u32 = 11;
+/// Largest component that is believed.
+const LARGEST: usize = 64 << 10;
+/// Offset of `mxcsr` and of the mask of its bits that exist.
+const MXCSR_AT: usize = 24;
+const MXCSR_MASK_AT: usize = 28;
+
+/// A component beyond the legacy part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Component {
+    number: u32,
+    bytes: Vec<u8>,
+}
+
+/// Everything that an image holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fpu {
+    legacy: Box<[u8; LEGACY]>,
+    /// Those in use.
+    components: Vec<Component>,
+}
+
+impl Fpu {
+    pub(super) fn read(tid: i32, entry: &UserX86FpregsEntry) -> Result<Self, Error> {
+        let legacy = legacy(entry).ok_or(Error::Wrong {
+            tid,
+            what: "the floating point registers are not whole",
+        })?;
+        let mut components = Vec::new();
+        if let Some(xsave) = &entry.xsave {
+            components = found(xsave).ok_or(Error::Wrong {
+                tid,
+                what: "the vector registers are not whole",
+            })?;
+            if xsave.xstate_bv & 1 << CET_USER != 0
+                && xsave.cet.as_ref().is_some_and(|cet| cet.cet != 0)
+            {
+                return Err(Error::Unsupported {
+                    tid,
+                    what: "a shadow stack",
+                    remedy: "start the program with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
+                });
+            }
+        }
+        Ok(Self { legacy, components })
+    }
+
+    /// Every component in use has to be there.
+    pub(super) fn check(&self, tid: i32, machine: &Machine) -> Result<(), Error> {
+        let lacks = |component: &&Component| machine.xstate & 1 << component.number == 0;
+        match self.components.iter().find(lacks) {
+            Some(component) => Err(Error::Processor {
+                tid,
+                component: name(component.number),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Sets them. The layout is that of the area which the thread has.
+    pub(super) fn set(&self, tid: i32, task: &Stopped) -> Result<(), Error> {
+        let failed = |operation| {
+            move |errno| Error::Thread {
+                operation,
+                tid,
+                errno,
+            }
+        };
+        let mut area = Vec::new();
+        task.regset(NT_X86_XSTATE, &mut area)
+            .map_err(failed("reading the vector registers"))?;
+        self.fill(&mut area, xcomponent)
+            .map_err(|component| Error::Processor { tid, component })?;
+        task.set_regset(NT_X86_XSTATE, &area)
+            .map_err(failed("setting the vector registers"))
+    }
+
+    /// Fills an area of this processor, or tells what it has no place for.
+    fn fill(
+        &self,
+        area: &mut [u8],
+        place: impl Fn(u32) -> Option<XComponent>,
+    ) -> Result<(), String> {
+        if area.len() < LEGACY + HEADER {
+            return Err(name(0));
+        }
+        let (mxcsr, known) = (word(&self.legacy[..], MXCSR_AT), word(area, MXCSR_MASK_AT));
+        // A mask of 0 stands for that of the first processors with SSE.
+        let known = if known == 0 { 0xffbf } else { known };
+        if mxcsr & !known != 0 {
+            return Err(format!("bits of mxcsr ({:#x})", mxcsr & !known));
+        }
+        let saved = u64::from(word(area, SAVED_AT)) | u64::from(word(area, SAVED_AT + 4)) << 32;
+        // Behind the registers lies what the kernel tells about the area.
+        area[..MXCSR_MASK_AT].copy_from_slice(&self.legacy[..MXCSR_MASK_AT]);
+        area[32..416].copy_from_slice(&self.legacy[32..416]);
+        let mut used = LEGACY_USED;
+        for component in &self.components {
+            let missing = || name(component.number);
+            if saved & 1 << component.number == 0 {
+                return Err(missing());
+            }
+            let place = place(component.number).ok_or_else(missing)?;
+            if place.size != component.bytes.len() {
+                return Err(missing());
+            }
+            let slot = area.get_mut(place.offset..place.offset + place.size);
+            slot.ok_or_else(missing)?.copy_from_slice(&component.bytes);
+            used |= 1 << component.number;
+        }
+        area[USED_AT..USED_AT + HEADER].fill(0);
+        area[USED_AT..USED_AT + 8].copy_from_slice(&used.to_le_bytes());
+        Ok(())
+    }
+}
+
+fn word(area: &[u8], at: usize) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&area[at..at + 4]);
+    u32::from_le_bytes(bytes)
+}
+
+/// The legacy part, as the processor stores it.
+fn legacy(entry: &UserX86FpregsEntry) -> Option<Box<[u8; LEGACY]>> {
+    let mut area = Box::new([0; LEGACY]);
+    let half = |value: u32| u16::try_from(value).ok().map(u16::to_le_bytes);
+    area[0..2].copy_from_slice(&half(entry.cwd)?);
+    area[2..4].copy_from_slice(&half(entry.swd)?);
+    area[4..6].copy_from_slice(&half(entry.twd)?);
+    area[6..8].copy_from_slice(&half(entry.fop)?);
+    area[8..16].copy_from_slice(&entry.rip.to_le_bytes());
+    area[16..24].copy_from_slice(&entry.rdp.to_le_bytes());
+    area[24..28].copy_from_slice(&entry.mxcsr.to_le_bytes());
+    area[28..32].copy_from_slice(&entry.mxcsr_mask.to_le_bytes());
+    let mut put = |at: usize, words: &[u32], count: usize| {
+        let bytes = bytes32(words);
+        (words.len() == count).then(|| area[at..at + bytes.len()].copy_from_slice(&bytes))
+    };
+    put(32, &entry.st_space, 32)?;
+    put(160, &entry.xmm_space, 64)?;
+    Some(area)
+}
+
+fn bytes32(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn bytes64(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// The components in use that the image has; an empty one was not there when it was made. `None` if one
+/// has not the size that it must have.
+fn found(xsave: &UserX86XsaveEntry) -> Option<Vec<Component>> {
+    let fixed = [
+        (2, bytes32(&xsave.ymmh_space), 256),
+        (3, bytes64(&xsave.bndreg_state), 64),
+        (4, bytes64(&xsave.bndcsr_state), 64),
+        (5, bytes64(&xsave.opmask_reg), 64),
+        (6, bytes64(&xsave.zmm_upper), 512),
+        (7, bytes64(&xsave.hi16_zmm), 1024),
+        (9, bytes32(&xsave.pkru), 8),
+    ];
+    let mut all = Vec::new();
+    for (number, bytes, size) in fixed {
+        match bytes.len() {
+            0 => {}
+            len if len == size => all.push(Component { number, bytes }),
+            _ => return None,
+        }
+    }
+    for entry in &xsave.gelid {
+        let taken = all.iter().any(|other| other.number == entry.component);
+        if !(10..63).contains(&entry.component) || entry.state.len() > LARGEST || taken {
+            return None;
+        }
+        all.push(Component {
+            number: entry.component,
+            bytes: entry.state.clone(),
+        });
+    }
+    all.retain(|component| xsave.xstate_bv & 1 << component.number != 0);
+    // The kernel wants bound and protection registers as the processor does; the size of two is padded.
+    Some(all)
+}
+
+fn name(number: u32) -> String {
+    match number {
+        0 => "XSAVE".into(),
+        2 => "AVX".into(),
+        3 | 4 => "MPX".into(),
+        5..=7 => "AVX-512".into(),
+        9 => "protection keys".into(),
+        17 | 18 => "AMX".into(),
+        19 => "APX".into(),
+        number => format!("component {number} of the extended state"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gelid_image::messages::GelidXsaveEntry;
+
+    use super::*;
+
+    fn entry() -> UserX86FpregsEntry {
+        UserX86FpregsEntry {
+            cwd: 0x37f,
+            mxcsr: 0x1f80,
+            st_space: (0..32).collect(),
+            xmm_space: (100..164).collect(),
+            xsave: Some(UserX86XsaveEntry {
+                xstate_bv: 0b111,
+                ymmh_space: (200..264).collect(),
+                opmask_reg: vec![9; 8],
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn place(number: u32) -> Option<XComponent> {
+        (number == 2).then_some(XComponent {
+            offset: 600,
+            size: 256,
+        })
+    }
+
+    #[test]
+    fn registers_come_where_this_processor_has_them() {
+        let fpu = Fpu::read(1, &entry()).unwrap();
+        assert_eq!(fpu.components.len(), 1, "what is not in use is left out");
+        let mut area = vec![0; 900];
+        area[SAVED_AT] = 7;
+        area[USED_AT + 9] = 1;
+        fpu.fill(&mut area, place).unwrap();
+        assert_eq!(word(&area, 0), 0x37f);
+        assert_eq!(word(&area, 32 + 4), 1);
+        assert_eq!(word(&area, 160), 100);
+        assert_eq!(word(&area, 600), 200);
+        assert_eq!((word(&area, USED_AT), word(&area, USED_AT + 8)), (7, 0));
+        area[SAVED_AT] = 3;
+        assert_eq!(fpu.fill(&mut area, place), Err("AVX".into()));
+    }
+
+    #[test]
+    fn odd_sizes_are_refused() {
+        let cases: [fn(&mut UserX86FpregsEntry); 5] = [
+            |entry| entry.cwd = 1 << 16,
+            |entry| entry.st_space.truncate(31),
+            |entry| entry.xmm_space.push(1),
+            |entry| entry.xsave.as_mut().unwrap().ymmh_space.truncate(63),
+            |entry| {
+                let state = vec![0; 8];
+                let own = GelidXsaveEntry {
+                    component: 2,
+                    state,
+                };
+                entry.xsave.as_mut().unwrap().gelid.push(own);
+            },
+        ];
+        for spoil in cases {
+            let mut entry = entry();
+            spoil(&mut entry);
+            assert!(Fpu::read(1, &entry).is_err());
+        }
+    }
+
+    #[test]
+    fn a_lacking_component_is_named() {
+        let mut machine = Machine::look().unwrap();
+        machine.xstate = 3;
+        let error = Fpu::read(8, &entry())
+            .unwrap()
+            .check(8, &machine)
+            .unwrap_err();
+        assert!(error.to_string().contains("AVX"), "{error}");
+    }
+}

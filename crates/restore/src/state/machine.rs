@@ -1,0 +1,54 @@
+//! What this process has, and so what its freshly born children have, against which states are compared.
+
+use gelid_sys::proc::limits::{COUNT, Limit};
+use gelid_sys::proc::{self, TaskDir};
+use gelid_sys::sched::CpuSet;
+use gelid_sys::{arch, prctl, sched};
+use rustix::process::getpid;
+use rustix::thread::capabilities_secure_bits;
+
+use super::Error;
+use super::creds::Creds;
+
+/// This process and the machine it runs on.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    /// Credentials.
+    pub(crate) creds: Creds,
+    /// Resource limits by number.
+    pub(crate) limits: [Limit; COUNT],
+    pub(crate) affinity: CpuSet,
+    /// Nice value, policy and real-time priority.
+    pub(crate) nice: i32,
+    pub(crate) policy: u32,
+    pub(crate) io_priority: u16,
+    pub(crate) timer_slack: u64,
+    pub(crate) personality: u32,
+    /// Components of the extended processor state, as a mask.
+    pub(crate) xstate: u64,
+    /// Whether timers can be made with the id that is wanted.
+    pub(crate) timer_ids: bool,
+}
+
+impl Machine {
+    /// Looks at this process.
+    pub(crate) fn look() -> Result<Self, Error> {
+        let own = |what| move |errno| Error::Own { what, errno };
+        let task = TaskDir::open(getpid())?;
+        let status = proc::status::read(&task)?;
+        let secure_bits = capabilities_secure_bits().map_err(own("the secure bits"))?;
+        let attr = sched::getattr(None).map_err(own("the scheduling policy"))?;
+        Ok(Self {
+            creds: Creds::of(&status, secure_bits.bits()),
+            limits: proc::limits::read(&task)?,
+            affinity: sched::affinity(None).map_err(own("the processors"))?,
+            nice: attr.nice,
+            policy: attr.policy,
+            io_priority: sched::ioprio(None).map_err(own("the I/O priority"))?,
+            timer_slack: proc::scalar::timerslack_ns(&task)?,
+            personality: proc::scalar::personality(&task)?,
+            xstate: arch::xstate_supported(),
+            timer_ids: prctl::timer_restore_ids().is_ok(),
+        })
+    }
+}
