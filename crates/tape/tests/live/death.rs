@@ -1,1 +1,116 @@
-//! death
+//! The tracer is killed at any instant, while it plays tapes in a loop: its target never notices.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use gelid_seize::{Options, freeze};
+use gelid_sys::syscall::nr;
+use gelid_tape::{Arg, Tape, play_all};
+use rustix::process::Pid;
+
+use crate::guest::{Guest, Root};
+use crate::stage::Stage;
+
+/// Names the process to freeze, to this program run again as the tracer.
+const VICTIM: &str = "GELID_TAPE_VICTIM";
+
+/// Does nothing as a test; run by the others it plays tapes until it is killed.
+#[test]
+fn tracer() {
+    let Ok(victim) = std::env::var(VICTIM) else {
+        return;
+    };
+    let pid = Pid::from_raw(victim.parse().unwrap()).unwrap();
+    let mut tape = Tape::new();
+    tape.must(nr::getpid, []);
+    let stack = tape.space(24);
+    tape.must(nr::sigaltstack, [Arg::Value(0), stack.into()]);
+    let room = [0, 4096, 3, 0x22, u64::MAX, 0].map(Arg::Value);
+    let mapped = tape.must(nr::mmap, room);
+    tape.must(nr::munmap, [mapped.into(), Arg::Value(4096)]);
+    println!("begun");
+    loop {
+        let mut tree = freeze(&Options::new(pid)).unwrap();
+        for process in 0..tree.processes().len() {
+            if !tree.processes()[process].is_alive() {
+                continue;
+            }
+            let mut stage = Stage::set(&mut tree, process);
+            let work = stage.carriers.iter_mut().map(|carrier| (carrier, &tape));
+            let outcomes = play_all(work).unwrap();
+            assert!(outcomes.iter().all(|outcome| outcome.failure().is_none()));
+            stage.strike(&mut tree, process, false);
+        }
+        tree.thaw().unwrap();
+    }
+}
+
+/// Starts a tracer of the process and kills it after a while.
+fn trace_and_die(pid: Pid, after: Duration) {
+    let mut tracer = Command::new(std::env::current_exe().unwrap());
+    let tracer = tracer.args(["--exact", "death::tracer", "--nocapture"]);
+    let tracer = tracer.env(VICTIM, pid.to_string()).stdout(Stdio::piped());
+    let mut tracer = Root(tracer.spawn().unwrap());
+    let mut lines = BufReader::new(tracer.0.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("begun")));
+    std::thread::sleep(after);
+    assert_eq!(tracer.0.try_wait().unwrap(), None, "the tracer failed");
+    tracer.0.kill().unwrap();
+    tracer.0.wait().unwrap();
+}
+
+/// Instants that lie everywhere in the loop, the same in each run.
+fn instants() -> impl Iterator<Item = Duration> {
+    let mut state = 0x9e37_79b9_u64;
+    std::iter::repeat_with(move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        Duration::from_micros((state >> 33) % 5000)
+    })
+}
+
+#[test]
+fn the_target_never_notices() {
+    // They check memory, arithmetic, mask and clock, general registers, vector registers, and sections that
+    // are aborted; `steady` has two processes that talk to each other.
+    let names = [
+        "steady",
+        "registers",
+        "flags",
+        "avx512",
+        "rseq-critical",
+        "sigmasks",
+    ];
+    let guests: Vec<_> = names
+        .iter()
+        .filter_map(|name| Some((name, Guest::start(name)?)))
+        .collect();
+    for (round, after) in instants().take(240).enumerate() {
+        let (name, guest) = &guests[round % guests.len()];
+        trace_and_die(guest.root.pid(), after);
+        let ended = gelid_sys::proc::task_dir(guest.root.pid()).is_err();
+        assert!(!ended, "{name} ended in round {round}");
+    }
+    for (name, guest) in guests {
+        assert_eq!(guest.verdict(), "ok", "{name}");
+    }
+}
+
+#[test]
+fn calls_that_wait_go_on_waiting() {
+    // Each waits for two seconds in all, and says how long it was; deaths must not make it longer.
+    for name in [
+        "blocked-nanosleep",
+        "blocked-poll",
+        "blocked-futex-timeout",
+        "blocked-pipe-read",
+    ] {
+        let guest = Guest::start(name).unwrap();
+        for after in instants().take(6) {
+            trace_and_die(guest.root.pid(), after);
+        }
+        assert_eq!(guest.verdict(), "ok", "{name}");
+    }
+}

@@ -76,6 +76,18 @@ fn carry(tree: &mut Tree, process: usize, turned: bool) {
     stage.strike(tree, process, turned);
 }
 
+/// Guests that cannot be frozen: one is traced already, one has lost its main thread, and a parent in
+/// `vfork` stops only when its child lets it go.
+const UNSEIZABLE: [&str; 4] = ["traced", "thread-leader-gone", "vfork", "vfork-vm"];
+
+/// Guests in a system call that the kernel never restarts, whatever has stopped it (`signal(7)`).
+const NOT_RESTARTED: [&str; 4] = [
+    "blocked-sigtimedwait",
+    "blocked-epoll-timeout",
+    "blocked-sigwait",
+    "blocked-epoll-wait",
+];
+
 fn through_tapes(name: &str) -> Result<(), String> {
     let Some(guest) = Guest::start(name) else {
         return Ok(());
@@ -98,8 +110,10 @@ fn through_tapes(name: &str) -> Result<(), String> {
 
 #[test]
 fn no_guest_is_harmed_by_tapes() {
-    // One cannot be frozen, since it is traced already.
-    let names: VecDeque<_> = names().into_iter().filter(|name| name != "traced").collect();
+    let mut names: VecDeque<_> = names().into();
+    names.retain(|name| {
+        !UNSEIZABLE.contains(&name.as_str()) && !NOT_RESTARTED.contains(&name.as_str())
+    });
     let names = Mutex::new(names);
     let one = std::env::var("GELID_TAPE_GUEST").ok();
     let wrong = Mutex::new(Vec::new());

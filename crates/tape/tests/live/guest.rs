@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use gelid_seize::{Options, Tree, freeze};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// A process that is killed at the end, with all its descendants.
 pub(crate) struct Root(pub(crate) Child);
@@ -30,7 +30,7 @@ impl Drop for Root {
         {
             let _ = tree.kill();
         }
-        let _ = self.0.kill();
+        let _ = kill_process_group(self.pid(), Signal::KILL);
         let _ = self.0.wait();
     }
 }

@@ -1,6 +1,7 @@
 //! A frozen process whose threads carry tapes.
 
 use gelid_seize::{Process, Tree};
+use gelid_sys::Pid;
 use gelid_sys::proc::{self, maps};
 use gelid_sys::signal::SigSet;
 use gelid_tape::{Carrier, Ground, Host, Identity, closing_signal};
@@ -31,26 +32,33 @@ pub(crate) fn identity(process: &Process, thread: usize) -> Identity {
 
 /// Where a host can settle in a process.
 pub(crate) fn ground(process: &Process) -> Ground {
+    let mut ground = ground_of(process.pid);
     let maps = maps::read(&process.dir().unwrap()).unwrap();
-    let private = maps::Perms::READ | maps::Perms::EXEC;
-    let mut code: Vec<_> = maps
-        .iter()
-        .filter(|map| map.perms.contains(private) && !map.perms.contains(maps::Perms::SHARED))
-        .collect();
-    code.sort_by_key(|map| map.path != b"[vdso]");
-    let lowest = process
+    let places = process
         .threads
         .iter()
         .map(|thread| thread.task().unwrap().regs().unwrap().rsp);
     let stack = maps.iter().find(|map| map.path == b"[stack]");
-    let spare = stack.and_then(|stack| {
-        let used = lowest.filter(|rsp| stack.range().contains(rsp)).min()?;
+    ground.spare = stack.and_then(|stack| {
+        let used = places.filter(|rsp| stack.range().contains(rsp)).min()?;
         let spare = stack.start..(stack.start + 16384);
         (spare.end + 16384 < used).then_some(spare)
     });
+    ground
+}
+
+/// The same, without anything to spare.
+pub(crate) fn ground_of(pid: Pid) -> Ground {
+    let maps = maps::read(&proc::task_dir(pid).unwrap()).unwrap();
+    let wanted = maps::Perms::READ | maps::Perms::EXEC;
+    let mut code: Vec<_> = maps
+        .iter()
+        .filter(|map| map.perms.contains(wanted) && !map.perms.contains(maps::Perms::SHARED))
+        .collect();
+    code.sort_by_key(|map| map.path != b"[vdso]");
     Ground {
         code: code.iter().map(|map| map.range()).collect(),
-        spare,
+        spare: None,
     }
 }
 
