@@ -26,6 +26,7 @@ mod read;
 mod regular;
 mod remap;
 mod table;
+mod target;
 #[cfg(test)]
 mod tests;
 mod tty;
@@ -49,6 +50,7 @@ pub use pipe::Pipe;
 pub use regular::Regular;
 pub use remap::Remap;
 pub use table::PlannedFd;
+pub use target::MemoryTarget;
 pub use tty::Terminal;
 
 /// All open files of a tree, and who has them.

@@ -186,8 +186,14 @@ impl Plan {
         }
         let mut shared = HashMap::new();
         for id in files.shared_memory() {
-            let (pages_id, pagemap) = space::pagemap(dir, ImageKind::PagemapShmem, id.into())?;
-            shared.insert(id, SharedPages { pages_id, pagemap });
+            match space::pagemap(dir, ImageKind::PagemapShmem, id.into()) {
+                Ok((pages_id, pagemap)) => {
+                    shared.insert(id, SharedPages { pages_id, pagemap });
+                }
+                // Memory that was never touched has no pages.
+                Err(PlanError::Read(error)) if error.is_missing() => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(Self {
             lives: reader.lives,

@@ -18,15 +18,14 @@ use std::time::Instant;
 use gelid_image::Dir;
 use gelid_image::manifest::Manifest;
 use gelid_pages::{
-    FileTarget, FillRequest, Filler, Filling, ObjectKey, ObjectReader, Owner, ProcessTarget,
-    Scratch,
+    FillRequest, Filler, Filling, ObjectKey, ObjectReader, Owner, ProcessTarget, Scratch,
 };
 use gelid_sys::Pid;
 
 use self::crew::Crew;
 use self::kernel::Kernel;
 use self::script::Reel;
-use crate::files::{Context, OpenFiles};
+use crate::files::{Context, MemoryTarget, OpenFiles};
 use crate::pages;
 use crate::phase::Phase;
 use crate::plan::births::Who;
@@ -178,7 +177,7 @@ fn fill_shared(
     filler: &Filler,
 ) -> Result<Vec<Filling>, Error> {
     let mut filling = Vec::new();
-    for (id, _size, file) in files.shared_memory() {
+    for (id, size, file) in files.shared_memory() {
         let Some(shared) = plan.shared.get(&id) else {
             continue;
         };
@@ -188,7 +187,7 @@ fn fill_shared(
         };
         filling.push(filler.fill(FillRequest {
             reader: Arc::new(pages::open(dir, manifest, key)?),
-            target: Arc::new(FileTarget::new(file)),
+            target: Arc::new(MemoryTarget::new(file, size)),
             placements: pages::placements(&shared.pagemap, &(0..0)),
             huge: Vec::new(),
         })?);
