@@ -193,7 +193,8 @@ pub(super) fn fill<'f>(
         let mut left = entry.bytes as usize;
         while left > 0 {
             let wanted = left.min(buffer.len());
-            let read = data.read(&mut buffer[..wanted]).map_err(|source| {
+            // Whole pages, each of which takes one buffer of the pipe: a full one has none to spare.
+            data.read_exact(&mut buffer[..wanted]).map_err(|source| {
                 Error::Read(ReadError::Io {
                     file: image(kind),
                     offset: 0,
@@ -201,8 +202,8 @@ pub(super) fn fill<'f>(
                     source,
                 })
             })?;
-            write_all(fd, &buffer[..read]).map_err(Error::system("fill", object()))?;
-            left -= read;
+            write_all(fd, &buffer[..wanted]).map_err(Error::system("fill", object()))?;
+            left -= wanted;
         }
         Ok(())
     })
