@@ -178,7 +178,7 @@ impl<'s> Collector<'s> {
         let (id, memfd) = match self.mapped.get(&key) {
             Some(known) => *known,
             None => {
-                let known = self.behind_mapping(task.dir, &name, place, fdflags)?;
+                let known = self.behind_link(task.dir, &name, place)?;
                 *self.mapped.entry(key).or_insert(known)
             }
         };
@@ -198,38 +198,31 @@ impl<'s> Collector<'s> {
         })
     }
 
-    /// Records a directory, or anything else that a link in procfs leads to.
+    /// Records what a link in procfs leads to: a directory, an executable.
     pub(crate) fn by_link(
         &mut self,
         dir: &TaskDir,
         name: &str,
         place: Place,
     ) -> Result<u32, Error> {
-        let (file, stat) = open_link(dir, name, place)?;
-        let object = Object {
-            place,
-            file: file.as_fd(),
-            stat: &stat,
-            link: dir.link(name)?.into_bytes(),
-        };
-        match kind::of(&object.link, &stat, false) {
-            Kind::Memory if self.is_memory(&object)? => {
-                Ok(self.memory(&object, Opening::reference())?.1)
-            }
-            Kind::Path | Kind::Memory => self.reference(&object),
-            Kind::Refused(why) => Err(object.unsupported(why)),
-            _ => Err(object.unsupported(Unsupported::Anonymous)),
-        }
+        Ok(self.behind_link(dir, name, place)?.0)
     }
 
-    fn behind_mapping(
+    /// The same, and whether it is memory.
+    fn behind_link(
         &mut self,
         dir: &TaskDir,
         name: &str,
         place: Place,
-        fdflags: Option<u32>,
     ) -> Result<(u32, bool), Error> {
-        let (file, stat) = open_link(dir, name, place)?;
+        // For questions only: no device notices.
+        let file = dir.open_file(name, OFlags::PATH)?;
+        let stat = rustix::fs::fstat(&file).map_err(|errno| Error::System {
+            operation: "look at",
+            place,
+            name: Name(name.as_bytes().to_vec()),
+            errno,
+        })?;
         let object = Object {
             place,
             file: file.as_fd(),
@@ -238,11 +231,7 @@ impl<'s> Collector<'s> {
         };
         match kind::of(&object.link, &stat, false) {
             Kind::Memory if self.is_memory(&object)? => {
-                let opening = Opening {
-                    flags: fdflags.unwrap_or(0),
-                    ..Opening::reference()
-                };
-                Ok((self.memory(&object, opening)?.1, true))
+                Ok((self.memory(&object, Opening::reference())?.1, true))
             }
             Kind::Path | Kind::Memory => Ok((self.reference(&object)?, false)),
             Kind::Refused(why) => Err(object.unsupported(why)),
@@ -381,18 +370,6 @@ impl Object<'_> {
             why,
         }
     }
-}
-
-/// Opens what a link of a task leads to, for questions only: no device notices.
-fn open_link(dir: &TaskDir, name: &str, place: Place) -> Result<(OwnedFd, Stat), Error> {
-    let file = dir.open_file(name, OFlags::PATH)?;
-    let stat = rustix::fs::fstat(&file).map_err(|errno| Error::System {
-        operation: "look at",
-        place,
-        name: Name(name.as_bytes().to_vec()),
-        errno,
-    })?;
-    Ok((file, stat))
 }
 
 fn refuse_locks(dir: &TaskDir, place: Place, info: &fdinfo::FdInfo) -> Result<(), Error> {

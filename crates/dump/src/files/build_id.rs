@@ -117,7 +117,7 @@ fn long(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// What the file has at an offset, up to the length of the buffer.
-fn at<'b>(file: impl AsFd, offset: u64, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+fn at(file: impl AsFd, offset: u64, buffer: &mut [u8]) -> Result<&[u8], Errno> {
     if i64::try_from(offset).is_err() {
         return Ok(&[]);
     }

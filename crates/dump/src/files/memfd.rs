@@ -114,7 +114,7 @@ impl Collector<'_> {
         }
         // Where no such memfd can be made, none was.
         let same = rustix::fs::memfd_create("gelid", flags)
-            .and_then(|own| rustix::fs::fstat(own))
+            .and_then(rustix::fs::fstat)
             .is_ok_and(|own| own.st_dev == device);
         self.memfds.internal.insert(device, same);
         Ok(same)

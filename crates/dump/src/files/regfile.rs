@@ -71,7 +71,7 @@ impl Collector<'_> {
         let id = self.new_id()?;
         if let Some(name) = self.external(object, &opening)? {
             let mut entry = entry(object, id, name, opening);
-            (entry.ext, entry.size) = (Some(true), None);
+            entry.ext = Some(true);
             self.push_regular(entry)?;
             return Ok(id);
         }
@@ -130,7 +130,7 @@ impl Collector<'_> {
             return Ok(*magic);
         }
         let stat = rustix::fs::fstatfs(object.file).map_err(object.failed("ask about"))?;
-        let magic = u64::from(stat.f_type.cast_unsigned());
+        let magic = stat.f_type.cast_unsigned();
         self.known.magics.insert(object.stat.st_dev, magic);
         Ok(magic)
     }

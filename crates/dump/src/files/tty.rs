@@ -3,6 +3,7 @@
 //! Its other end is outside of the tree, so nothing that is under way in it is the tree's.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use gelid_image::messages::{
     FdTypes, FileEntry, TermiosEntry, TtyFileEntry, TtyInfoEntry, TtyPtyEntry, TtyType,
@@ -101,13 +102,11 @@ impl Collector<'_> {
             Way::Controlling => CONTROLLING,
         };
         let id = index.checked_mul(2).ok_or(Error::TooMany)?;
-        if !self.terminals.infos.contains_key(&id) {
-            let info = info(object, way, id)?;
-            self.terminals.infos.insert(id, info);
-        }
-        if let Some(info) = self.terminals.infos.get_mut(&id)
-            && info.sid == 0
-        {
+        let info = match self.terminals.infos.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(info(object, way, id)?),
+        };
+        if info.sid == 0 {
             // The kernel tells the session of a terminal only to those who are in it.
             let stat = stat::read(task)?;
             let own = stat.tty_nr.cast_unsigned();

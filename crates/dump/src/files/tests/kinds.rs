@@ -106,8 +106,8 @@ fn deleted_files_become_ghosts() {
         images.slot(guest.number(1)).id
     );
     let mapped = images.mapped.iter();
-    let mapped = mapped.filter(|(area, _)| area.map.path.ends_with(b"small (deleted)"));
-    let (_, mapped) = mapped.last().unwrap();
+    let mut mapped = mapped.filter(|(area, _)| area.map.path.ends_with(b"small (deleted)"));
+    let (_, mapped) = mapped.next().unwrap();
     assert_eq!(remap_type(images.remap(mapped.id)), Some((ghost, 1)));
     assert_eq!(mapped.fdflags, Some(2));
 

@@ -131,7 +131,7 @@ fn what_is_covered_is_told_how_to_be_given() {
     let file = images.regular(guest.number(0));
     assert_eq!(
         (file.ext, &file.name[..], file.size),
-        (Some(true), key.as_bytes(), None)
+        (Some(true), key.as_bytes(), Some(0))
     );
 }
 
