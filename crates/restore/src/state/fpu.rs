@@ -197,7 +197,6 @@ fn found(xsave: &UserX86XsaveEntry) -> Option<Vec<Component>> {
         });
     }
     all.retain(|component| xsave.xstate_bv & 1 << component.number != 0);
-    // The kernel wants bound and protection registers as the processor does; the size of two is padded.
     Some(all)
 }
 
