@@ -12,10 +12,11 @@ use std::ptr::null_mut;
 use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::PAGE_SIZE;
 use crate::procmap::Query;
+use crate::vm;
 
 fn errno(error: std::io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::INVAL)
@@ -84,11 +85,11 @@ pub fn shared_anonymous(len: usize, huge: Option<u32>) -> Result<OwnedFd> {
         map => map,
     }?;
     let start = map as usize;
-    let opened = extent(start, len, huge.is_some()).and_then(|end| {
+    let opened = extent(start, len, huge.is_some()).map(|end| {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let name = format!("/proc/self/map_files/{start:x}-{end:x}");
         let opened = rustix::fs::open(name, flags, Mode::empty());
-        Ok((opened, end - start))
+        (opened, end - start)
     });
     let (opened, mapped) = opened.unwrap_or_else(|errno| (Err(errno), len));
     // SAFETY: this mapping was made above, and nothing refers to it.
@@ -106,6 +107,56 @@ fn extent(start: usize, len: usize, huge: bool) -> Result<usize> {
     match Query::new(maps).next_from(start as u64)? {
         Some(found) => Ok(found.map.end as usize),
         None => Err(Errno::NOENT),
+    }
+}
+
+/// A shared mapping of a file that the kernel alone writes to, for files that know no `write(2)`: those of
+/// huge pages. Whatever becomes of the file is an error of [`write`](Self::write), never a signal.
+#[derive(Debug)]
+pub struct Written {
+    start: usize,
+    len: usize,
+}
+
+impl Written {
+    /// Maps the first `len` bytes of `file`, a multiple of its page size.
+    pub fn map(file: impl AsFd, len: usize) -> Result<Self> {
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping where nothing is; no reference is ever made into it.
+        let start = unsafe { mmap(null_mut(), len, prot, MapFlags::SHARED, file, 0) }?;
+        Ok(Self {
+            start: start as usize,
+            len,
+        })
+    }
+
+    /// Writes all of `bytes` from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` behind the end of the mapping, `EFAULT` if the file has no pages to give.
+    pub fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let end = usize::try_from(offset)
+            .ok()
+            .and_then(|at| at.checked_add(bytes.len()));
+        if end.is_none_or(|end| end > self.len) {
+            return Err(Errno::INVAL);
+        }
+        let at = self.start as u64 + offset;
+        let range = at..at + bytes.len() as u64;
+        let written = vm::write_ranges(rustix::process::getpid(), bytes, &[range])?;
+        match written == bytes.len() {
+            true => Ok(()),
+            false => Err(Errno::FAULT),
+        }
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `map`, and nothing refers into it.
+        let unmapped = unsafe { munmap(self.start as *mut _, self.len) };
+        debug_assert_eq!(unmapped, Ok(()));
     }
 }
 
@@ -240,6 +291,24 @@ mod tests {
         let after = std::fs::read_to_string("/proc/self/maps").unwrap();
         let named = |maps: &str| maps.matches("/anon_hugepage").count();
         assert_eq!(named(&before), named(&after));
+    }
+
+    #[test]
+    fn the_kernel_writes_to_a_mapping() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(2 * PAGE_SIZE as u64).unwrap();
+        let map = Written::map(&file, 3 * PAGE_SIZE).unwrap();
+        map.write(b"across", PAGE_SIZE as u64 - 3).unwrap();
+        let mut read = [0; 6];
+        rustix::io::pread(&file, &mut read, PAGE_SIZE as u64 - 3).unwrap();
+        assert_eq!(&read, b"across");
+        // Behind the end of the file, and of the mapping.
+        assert_eq!(map.write(b"x", 2 * PAGE_SIZE as u64), Err(Errno::FAULT));
+        assert_eq!(
+            map.write(b"xx", 3 * PAGE_SIZE as u64 - 1),
+            Err(Errno::INVAL)
+        );
+        assert_eq!(map.write(b"x", u64::MAX), Err(Errno::INVAL));
     }
 
     #[test]
