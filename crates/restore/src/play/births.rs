@@ -311,7 +311,6 @@ impl<'a> Births<'a> {
             let pid = body.pid;
             end(body, *status, comm)?;
             await_death(pid)?;
-            self.crew.forget(pid);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use gelid_sys::ptrace::{Running, Stopped};
 use gelid_sys::wait::{self, Status, Whom};
-use gelid_sys::{Errno, Pid, syscall};
+use gelid_sys::{Errno, Pid, prctl, syscall};
 use gelid_tape::{Carrier, Host, Identity, Outcome};
 use rustix::process::{Signal, kill_process};
 
@@ -28,12 +28,19 @@ pub(crate) struct Crew {
     pub(crate) hosts: Vec<Host>,
     /// Whoever has to be ended on failure.
     born: Vec<Pid>,
+    /// Threads that are no leaders, and end with them.
+    threads: Vec<Pid>,
 }
 
 impl Crew {
     /// Remembers a process, so that it does not outlive a failure.
     pub(crate) fn note(&mut self, pid: Pid) {
         self.born.push(pid);
+    }
+
+    /// Remembers a thread of one of the processes.
+    pub(crate) fn note_thread(&mut self, tid: Pid) {
+        self.threads.push(tid);
     }
 
     /// Forgets one that has ended.
@@ -153,16 +160,25 @@ pub(crate) fn await_death(pid: Pid) -> Result<Status, Error> {
 
 impl Drop for Crew {
     fn drop(&mut self) {
+        if self.born.is_empty() {
+            return;
+        }
+        // Children of those that end now come to this process, so that their pids are free at once.
+        let adopting = prctl::set_child_subreaper(true).is_ok();
         for pid in &self.born {
             let _ = kill_process(*pid, Signal::KILL);
         }
-        for pid in &self.born {
-            // Threads go with their leader, which is reported last.
+        // A leader is reported after its threads, which nobody but the tracer reaps.
+        let tracees = self.threads.iter().chain(&self.born);
+        for pid in tracees.chain(&self.born) {
             while let Ok(Some((_, status))) = wait::wait(Whom::Task(*pid), true) {
                 if status.is_dead() {
                     break;
                 }
             }
+        }
+        if adopting {
+            let _ = prctl::set_child_subreaper(false);
         }
     }
 }

@@ -65,6 +65,7 @@ pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
                     pid: tid,
                     errno: Errno::SRCH,
                 })?;
+                crew.note_thread(pid);
                 born.push(Newborn {
                     task,
                     thread,
