@@ -134,13 +134,17 @@ pub(crate) fn entry(area: &Area, file: Option<Mapped>) -> VmaEntry {
             | if shared { FILE_SHARED } else { FILE_PRIVATE };
     }
     let madv = madv(area);
+    let mut flags = flags(area);
+    if area.flags.contains(VmFlags::HUGETLB) {
+        flags |= huge_flags(area);
+    }
     VmaEntry {
         start: area.map.start,
         end: area.map.end,
         pgoff: if file.is_some() { area.map.offset } else { 0 },
         shmid: file.as_ref().map_or(0, |file| file.id.into()),
         prot: area.map.perms.bits() & 7,
-        flags: flags(area),
+        flags,
         status,
         fd: -1,
         madv: (madv != 0).then_some(madv),
@@ -195,11 +199,13 @@ fn flags(area: &Area) -> u32 {
             flags |= bit;
         }
     }
-    if has(VmFlags::HUGETLB) && kind == Kind::Anonymous {
-        let size = area.kernel_page_size.max(PAGE_SIZE as u64);
-        flags |= MAP_HUGETLB | size.trailing_zeros() << MAP_HUGE_SHIFT;
-    }
     flags
+}
+
+/// The size of huge pages, as in mmap(2).
+fn huge_flags(area: &Area) -> u32 {
+    let size = area.kernel_page_size.max(PAGE_SIZE as u64);
+    MAP_HUGETLB | size.trailing_zeros() << MAP_HUGE_SHIFT
 }
 
 fn madv(area: &Area) -> u64 {
