@@ -218,8 +218,9 @@ impl Carrier {
         };
         let regs = self.arrive()?;
         let ops = self.region + BLOCK_SIZE as u64;
+        let range = ops..ops + len as u64;
         let mut bytes = vec![0; len];
-        match vm::read_ranges(self.tid, &[ops..ops + len as u64], &mut bytes) {
+        match vm::read_ranges(self.tid, std::slice::from_ref(&range), &mut bytes) {
             Ok(done) if done == len => {}
             Ok(_) => return Err(of(self.tid, "reading a tape", Errno::FAULT)),
             Err(errno) => return Err(of(self.tid, "reading a tape", errno)),

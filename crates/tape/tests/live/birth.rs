@@ -172,7 +172,6 @@ fn a_taken_zone_is_refused_and_the_task_left() {
     assert!(error.to_string().contains("File exists"), "{error}");
     let task = task.unwrap();
     assert_eq!((task.regs().unwrap(), task.sigmask().unwrap()), before);
-    drop(task);
     end(pid);
 }
 
@@ -304,6 +303,5 @@ fn children_are_born_on_a_tape_with_a_copy_of_the_host() {
     for status in words {
         assert_eq!(outcome.data(status), 0x700_i32.to_ne_bytes());
     }
-    drop(carrier);
     end(pid);
 }
