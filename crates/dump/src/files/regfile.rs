@@ -154,6 +154,10 @@ impl Collector<'_> {
                 None => Err(object.unsupported(Unsupported::Vanished)),
             };
         }
+        // Deleted, and linked to the same name again.
+        if self.leads_to(object, name)? {
+            return Ok((name, None));
+        }
         // The number of links of a deleted directory is up to its file system.
         if object.stat.st_nlink == 0 || object.file_type() == FileType::Directory {
             return Ok((name, Some(Remap::Ghost)));

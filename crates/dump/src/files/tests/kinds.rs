@@ -88,7 +88,9 @@ fn deleted_files_become_ghosts() {
          os.mkfifo('fifo'); f = os.open('fifo', os.O_RDWR); os.write(f, b'abc'); os.unlink('fifo')\n\
          m = mmap.mmap(a, 5)\n\
          x = os.open('odd (deleted)', os.O_RDWR | os.O_CREAT)\n\
-         ready(a, again, b, t, r, d, f, x)",
+         y = os.open('back', os.O_RDWR | os.O_CREAT); os.link('back', 'other')\n\
+         os.unlink('back'); os.link('other', 'back')\n\
+         ready(a, again, b, t, r, d, f, x, y)",
     );
     let images = Images::guest(&guest);
     let ghost = i32::from(RemapType::Ghost);
@@ -149,6 +151,10 @@ fn deleted_files_become_ghosts() {
     assert_eq!(
         (remap(7), images.regular(guest.number(7)).name),
         (None, guest.path("odd (deleted)"))
+    );
+    assert_eq!(
+        (remap(8), images.regular(guest.number(8)).name),
+        (None, guest.path("back"))
     );
 }
 

@@ -105,6 +105,43 @@ fn packets_are_refused() {
     assert!(refusal(&guest).contains("2 bytes in packets"));
 }
 
+/// A file system mounted over a directory.
+struct Cover(std::path::PathBuf);
+
+impl Cover {
+    fn new(path: &std::path::Path) -> Self {
+        let mount = ["-t", "tmpfs", "none"];
+        let mount = std::process::Command::new("mount")
+            .args(mount)
+            .arg(path)
+            .status();
+        assert!(mount.unwrap().success());
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Cover {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn covered_files_are_refused() {
+    let guest = Guest::new(
+        "os.mkdir('dir'); f = os.open('dir/data', os.O_RDWR | os.O_CREAT); ready(f, os.fstat(f).st_ino)",
+    );
+    let cover = Cover::new(&guest.home.path().join("dir"));
+    let text = refusal(&guest);
+    assert!(
+        text.contains("dir/data, but that path does not lead to it"),
+        "{text}"
+    );
+    assert!(text.contains(&format!(":{:x}]", guest.number(1))), "{text}");
+    drop(cover);
+    Images::guest(&guest);
+}
+
 #[test]
 fn what_is_covered_is_told_how_to_be_given() {
     let guest = Guest::new("f = os.memfd_create('x'); ready(f)");
