@@ -5,8 +5,8 @@
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
+    /// The next word.
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let word = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -21,7 +21,7 @@ pub fn heap(len: usize) -> Vec<u8> {
     let mut random = Random(1);
     let mut bytes = Vec::with_capacity(len + 64);
     while bytes.len() < len {
-        let dice = random.next();
+        let dice = random.word();
         let class = 0x7f52_1040_0000 + (dice % 24) * 0x1c0;
         let near = 0x55d0_0000_0000 + bytes.len() as u64 + (dice >> 8) % 4096 * 16;
         let words = match dice >> 32 & 7 {
@@ -51,7 +51,7 @@ pub fn random(len: usize) -> Vec<u8> {
     let mut random = Random(2);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
-        bytes.extend(random.next().to_le_bytes());
+        bytes.extend(random.word().to_le_bytes());
     }
     bytes.truncate(len);
     bytes
