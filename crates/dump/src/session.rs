@@ -100,7 +100,7 @@ fn observe(
     std::thread::scope(|scope| {
         let begun = Instant::now();
         let flow = phases.run(Phase::Memory, || Flow::start(scope, sink, tasks))?;
-        let cores = phases.run(Phase::Tasks, || Ok(core::collect(tree)?))?;
+        let cores = phases.run(Phase::Tasks, || Ok(core::collect(tree, tasks)?))?;
         let (records, Collected { memory, links }) = phases.run(Phase::Files, || {
             let mut files = Collector::new(options, staging)?;
             let records = Records::collect(tasks, &cores, &mut files)?;

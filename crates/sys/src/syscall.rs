@@ -52,6 +52,7 @@ pub mod nr {
     numbers! {
         arch_prctl = SYS_arch_prctl;
         brk = SYS_brk;
+        capget = SYS_capget;
         capset = SYS_capset;
         chdir = SYS_chdir;
         chroot = SYS_chroot;
@@ -70,9 +71,12 @@ pub mod nr {
         fcntl = SYS_fcntl;
         fork = SYS_fork;
         futex = SYS_futex;
+        getgroups = SYS_getgroups;
         getitimer = SYS_getitimer;
         getpid = SYS_getpid;
         getppid = SYS_getppid;
+        getresgid = SYS_getresgid;
+        getresuid = SYS_getresuid;
         ioprio_get = SYS_ioprio_get;
         ioprio_set = SYS_ioprio_set;
         kill = SYS_kill;
@@ -96,6 +100,7 @@ pub mod nr {
         read = SYS_read;
         rseq = SYS_rseq;
         rt_sigaction = SYS_rt_sigaction;
+        rt_sigpending = SYS_rt_sigpending;
         rt_sigprocmask = SYS_rt_sigprocmask;
         rt_sigqueueinfo = SYS_rt_sigqueueinfo;
         rt_tgsigqueueinfo = SYS_rt_tgsigqueueinfo;
