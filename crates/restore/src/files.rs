@@ -23,6 +23,7 @@ mod owner;
 mod pipe;
 mod place;
 mod read;
+mod records;
 mod regular;
 mod remap;
 mod table;
@@ -133,6 +134,18 @@ impl FilesPlan {
     #[must_use]
     pub fn table(&self, files_id: u32) -> &[PlannedFd] {
         self.tables.get(&files_id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Number of open files.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.descriptions.len()
+    }
+
+    /// True without any.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.descriptions.is_empty()
     }
 
     /// The lowest number above all descriptors of all tables.

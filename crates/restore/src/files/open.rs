@@ -42,6 +42,8 @@ pub(super) struct Opener<'a> {
     late: Vec<(u32, u32)>,
     own: OwnedFd,
     base: RawFd,
+    /// Takes the numbers below the base, so that what is opened lies above.
+    _below: Vec<OwnedFd>,
 }
 
 impl<'a> Opener<'a> {
@@ -52,6 +54,7 @@ impl<'a> Opener<'a> {
             .and_then(|own| rustix::io::fcntl_dupfd_cloexec(&own, context.base));
         let own = own.map_err(|errno| too_many("open", object, context.base, errno))?;
         Ok(Self {
+            _below: occupy(&own, context.base, plan.descriptions.len()),
             plan,
             names: Names::new(context.root),
             terminal: context.terminal,
@@ -227,6 +230,21 @@ impl<'a> Opener<'a> {
             _limit: limit,
         })
     }
+}
+
+/// Occupies the numbers below `base`, if that is less work than to move `count` descriptors there. If not,
+/// or if there is no more, whatever is opened there is moved.
+fn occupy(own: &OwnedFd, base: RawFd, count: usize) -> Vec<OwnedFd> {
+    let mut below = Vec::new();
+    if usize::try_from(base).is_ok_and(|base| base < count) {
+        while let Ok(fd) = rustix::io::fcntl_dupfd_cloexec(own, 0) {
+            if fd.as_raw_fd() >= base {
+                break;
+            }
+            below.push(fd);
+        }
+    }
+    below
 }
 
 /// Opens the file behind a descriptor once more, by the directory of one's own descriptors.

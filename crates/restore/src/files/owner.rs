@@ -23,11 +23,13 @@ pub struct Owner {
     pub signal: i32,
 }
 
-/// Checks a record; `None` if nothing was set.
-pub(crate) fn plan(object: &str, entry: &FownEntry) -> Result<Option<Owner>, Error> {
-    if (entry.pid, entry.signum) == (0, 0) {
-        return Ok(None);
-    }
+/// Whether a record says anything.
+pub(crate) fn is_set(entry: &FownEntry) -> bool {
+    (entry.pid, entry.signum) != (0, 0)
+}
+
+/// Checks a record.
+pub(crate) fn plan(object: &str, entry: &FownEntry) -> Result<Owner, Error> {
     let kind = match entry.pid_type {
         _ if entry.pid == 0 => OwnerKind::Process,
         0 => OwnerKind::Thread,
@@ -46,11 +48,11 @@ pub(crate) fn plan(object: &str, entry: &FownEntry) -> Result<Option<Owner>, Err
         let rule = "signals are 0 to 64";
         return Err(Error::invalid(object, "fown.signum", entry.signum, rule));
     }
-    Ok(Some(Owner {
+    Ok(Owner {
         to: fown::Owner { kind, pid },
         users: (entry.uid, entry.euid),
         signal: entry.signum.cast_signed(),
-    }))
+    })
 }
 
 impl Owner {

@@ -3,21 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::{
-    FdTypes, FifoEntry, FileEntry, FownEntry, MemfdFileEntry, PipeEntry, RegFileEntry,
-    TtyFileEntry, UnixSkEntry,
+    FdTypes, FownEntry, MemfdFileEntry, PipeEntry, RegFileEntry, TtyFileEntry,
 };
-use gelid_image::{Dir, ImageKind, Record};
+use gelid_image::{Dir, ImageKind};
 
 use super::memfd::{self, Memory};
+use super::records::{Body, Entry, FILES, Records};
 use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, fifo, ghost, owner, pipe,
     table, tty,
 };
-
-/// Image that most references lead to.
-const FILES: &str = "files.img";
 
 /// Reads everything. See [`FilesPlan::read`].
 pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<FilesPlan, Error> {
@@ -29,7 +26,6 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
         remaps: remap::read(dir)?,
         memories: memfd::read(dir)?,
         terminals: tty::Terminals::read(dir)?,
-        targets: records.targets(),
         wanted: table::first_users(&tables),
         records: &records,
     };
@@ -49,119 +45,6 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
     Ok(plan)
 }
 
-/// The records of all descriptions.
-struct Records {
-    entries: Vec<FileEntry>,
-    regular: BTreeMap<u32, RegFileEntry>,
-    /// Kind of each id, as descriptor tables repeat it.
-    kinds: BTreeMap<u32, FdTypes>,
-    /// Paths that belong to another record: those of FIFOs and terminals.
-    parts: BTreeSet<u32>,
-}
-
-impl Records {
-    fn read(dir: &Dir) -> Result<Self, Error> {
-        let mut entries: Vec<FileEntry> = dir.read_all(ImageKind::Files, ())?;
-        if entries.is_empty() {
-            entries = obsolete(dir)?;
-        }
-        let mut records = Self {
-            entries: Vec::new(),
-            regular: BTreeMap::new(),
-            kinds: BTreeMap::new(),
-            parts: BTreeSet::new(),
-        };
-        for entry in &entries {
-            let regf = entry.fifo.as_ref().and_then(|fifo| fifo.regf_id);
-            let path = entry.tty.as_ref().and_then(|tty| tty.regf_id);
-            records.parts.extend(regf.into_iter().chain(path));
-        }
-        let twice = |id: u32| Error::Duplicate {
-            image: FILES.into(),
-            what: "file",
-            id: id.into(),
-        };
-        for entry in entries {
-            let (id, kind) = (entry.id, entry.r#type());
-            if let (FdTypes::Reg, Some(reg)) = (kind, &entry.reg)
-                && records.regular.insert(id, reg.clone()).is_some()
-            {
-                return Err(twice(id));
-            }
-            if kind == FdTypes::Reg && records.parts.contains(&id) {
-                continue;
-            }
-            if records.kinds.insert(id, kind).is_some() {
-                return Err(twice(id));
-            }
-            records.entries.push(entry);
-        }
-        Ok(records)
-    }
-
-    /// Files that other files may be remapped to.
-    fn targets(&self) -> BTreeMap<u32, &RegFileEntry> {
-        self.regular.iter().map(|(id, reg)| (*id, reg)).collect()
-    }
-}
-
-/// Records of the layout in which each kind had a file of its own (section 25), as those of today. Kinds
-/// that are not supported are missed by the tables that refer to them.
-fn obsolete(dir: &Dir) -> Result<Vec<FileEntry>, Error> {
-    fn all<M: Record>(
-        dir: &Dir,
-        kind: ImageKind,
-        to: &mut Vec<FileEntry>,
-        wrap: impl Fn(M) -> FileEntry,
-    ) -> Result<(), Error> {
-        to.extend(dir.read_all::<M>(kind, ())?.into_iter().map(wrap));
-        Ok(())
-    }
-    let mut entries = Vec::new();
-    let of = |kind: FdTypes, id: u32| FileEntry {
-        r#type: kind.into(),
-        id,
-        ..Default::default()
-    };
-    all(
-        dir,
-        ImageKind::RegFiles,
-        &mut entries,
-        |reg: RegFileEntry| FileEntry {
-            reg: Some(reg.clone()),
-            ..of(FdTypes::Reg, reg.id)
-        },
-    )?;
-    all(dir, ImageKind::Pipes, &mut entries, |pipe: PipeEntry| {
-        FileEntry {
-            pipe: Some(pipe.clone()),
-            ..of(FdTypes::Pipe, pipe.id)
-        }
-    })?;
-    all(dir, ImageKind::Fifo, &mut entries, |fifo: FifoEntry| {
-        FileEntry {
-            fifo: Some(fifo.clone()),
-            ..of(FdTypes::Fifo, fifo.id)
-        }
-    })?;
-    all(
-        dir,
-        ImageKind::TtyFiles,
-        &mut entries,
-        |tty: TtyFileEntry| FileEntry {
-            tty: Some(tty.clone()),
-            ..of(FdTypes::Tty, tty.id)
-        },
-    )?;
-    all(dir, ImageKind::Unixsk, &mut entries, |usk: UnixSkEntry| {
-        FileEntry {
-            usk: Some(usk.clone()),
-            ..of(FdTypes::Unixsk, usk.id)
-        }
-    })?;
-    Ok(entries)
-}
-
 /// Turns records into descriptions.
 struct Reader<'a> {
     dir: &'a Dir,
@@ -170,7 +53,6 @@ struct Reader<'a> {
     remaps: BTreeMap<u32, Target>,
     memories: BTreeMap<u64, Memory>,
     terminals: tty::Terminals,
-    targets: BTreeMap<u32, &'a RegFileEntry>,
     /// Table and descriptor that need a file first.
     wanted: BTreeMap<u32, (u32, i32)>,
 }
@@ -189,83 +71,27 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn description(&self, entry: &FileEntry, plan: &mut FilesPlan) -> Result<Description, Error> {
+    fn description(&self, entry: &Entry, plan: &mut FilesPlan) -> Result<Description, Error> {
         let id = entry.id;
-        let lacking = || {
-            let rule = "the record lacks the part that its kind asks for, or that has another id";
-            Error::invalid(
-                format!("{FILES}: file {id}"),
-                "type",
-                kind_name(entry).0,
-                rule,
-            )
-        };
-        let part = match entry.r#type() {
-            FdTypes::Reg => {
-                let reg = entry
-                    .reg
-                    .as_ref()
-                    .filter(|reg| reg.id == id)
-                    .ok_or_else(lacking)?;
-                self.regular(reg, plan)?
-            }
-            FdTypes::Pipe => {
-                let pipe = entry
-                    .pipe
-                    .as_ref()
-                    .filter(|pipe| pipe.id == id)
-                    .ok_or_else(lacking)?;
-                self.pipe(pipe)
-            }
-            FdTypes::Fifo => {
-                let fifo = entry
-                    .fifo
-                    .as_ref()
-                    .filter(|fifo| fifo.id == id)
-                    .ok_or_else(lacking)?;
+        let part = match &entry.body {
+            Some(Body::Regular) => self.regular(self.path("a file", Some(id))?, plan)?,
+            Some(Body::Pipe(pipe)) => self.pipe(pipe),
+            Some(Body::Fifo(fifo)) => {
                 let by = format!("file {id} (a FIFO)");
                 let reg = self.path(&by, fifo.regf_id)?;
-                let file = self.file(reg, plan)?;
-                let kind = Kind::Fifo(fifo::plan(fifo, file));
+                let kind = Kind::Fifo(fifo::plan(fifo, self.file(reg, plan)?));
                 Part::new(kind, reg.flags, Some(&reg.fown))
             }
-            FdTypes::Tty => {
-                let tty = entry
-                    .tty
-                    .as_ref()
-                    .filter(|tty| tty.id == id)
-                    .ok_or_else(lacking)?;
-                self.terminal(tty)?
-            }
-            FdTypes::Memfd => {
-                let file = entry
-                    .memfd
-                    .as_ref()
-                    .filter(|file| file.id == id)
-                    .ok_or_else(lacking)?;
-                let Some(memory) = self.memories.get(&file.inode_id.into()) else {
-                    return Err(Error::Missing {
-                        by: format!("file {id}"),
-                        what: "memory object",
-                        id: file.inode_id.into(),
-                        image: "memfd.img",
-                    });
-                };
-                self.memory(file, memory, plan)
-            }
-            FdTypes::Unixsk => {
-                let socket = entry
-                    .usk
-                    .as_ref()
-                    .filter(|usk| usk.id == id)
-                    .ok_or_else(lacking)?;
-                let key = format!("socket:[{}]", socket.ino);
+            Some(Body::Terminal(tty)) => self.terminal(tty)?,
+            Some(Body::Memory(file)) => self.memory(file, plan)?,
+            Some(Body::Socket(socket)) => {
+                let key = format!("socket:[{}]", socket.inode);
                 match self.given(key.into_bytes(), false) {
-                    Some(kind) => Part::new(kind, socket.flags, Some(&socket.fown)),
+                    Some(kind) => Part::new(kind, socket.flags, Some(&socket.owner)),
                     None => return Err(self.unsupported(entry)),
                 }
             }
-            _ => return Err(self.unsupported(entry)),
+            None => return Err(self.unsupported(entry)),
         };
         let mut description = Description {
             id,
@@ -273,8 +99,8 @@ impl Reader<'_> {
             kind: part.kind,
             owner: None,
         };
-        if let Some(fown) = part.owner {
-            description.owner = owner::plan(&description.label(), fown)?;
+        if let Some(fown) = part.owner.filter(|fown| owner::is_set(fown)) {
+            description.owner = Some(owner::plan(&description.label(), fown)?);
         }
         Ok(description)
     }
@@ -304,7 +130,7 @@ impl Reader<'_> {
         let label = format!("file {} ({name})", reg.id);
         let remap = match self.remaps.get(&reg.id) {
             None => None,
-            Some(Target::Link(id)) => match self.targets.get(id) {
+            Some(Target::Link(id)) => match self.records.regular.get(id) {
                 Some(target) => Some(Remap::Link(self.name(target)?)),
                 None => {
                     return Err(Error::Missing {
@@ -360,15 +186,22 @@ impl Reader<'_> {
     fn memory<'e>(
         &self,
         entry: &'e MemfdFileEntry,
-        memory: &Memory,
         plan: &mut FilesPlan,
-    ) -> Part<'e> {
+    ) -> Result<Part<'e>, Error> {
+        let Some(memory) = self.memories.get(&entry.inode_id.into()) else {
+            return Err(Error::Missing {
+                by: format!("file {}", entry.id),
+                what: "memory object",
+                id: entry.inode_id.into(),
+                image: "memfd.img",
+            });
+        };
         let key = [b"/memfd:", &memory.name[..]].concat();
         let kind = self.given(key, true).unwrap_or_else(|| {
             plan.memories.insert(memory.inode, memory.clone());
             Kind::Memory(memfd::plan(entry))
         });
-        Part::new(kind, entry.flags, Some(&entry.fown))
+        Ok(Part::new(kind, entry.flags, Some(&entry.fown)))
     }
 
     fn terminal<'e>(&self, entry: &'e TtyFileEntry) -> Result<Part<'e>, Error> {
@@ -395,8 +228,13 @@ impl Reader<'_> {
         Some(Kind::Given(Given { fd, key, reopen }))
     }
 
-    fn unsupported(&self, entry: &FileEntry) -> Error {
-        let (what, remedy) = kind_name(entry);
+    /// The refusal of a kind, or of a record that lacks what its kind asks for.
+    fn unsupported(&self, entry: &Entry) -> Error {
+        let Some((what, remedy)) = refused(entry.kind) else {
+            let rule = "the record lacks the part that its kind asks for, or that has another id";
+            let object = format!("{FILES}: file {}", entry.id);
+            return Error::invalid(object, "type", format!("{:?}", entry.kind), rule);
+        };
         let object = match self.wanted.get(&entry.id) {
             Some((table, fd)) => format!("descriptor {fd} of table {table} (file {})", entry.id),
             None => format!("file {}", entry.id),
@@ -422,15 +260,15 @@ impl<'a> Part<'a> {
     }
 }
 
-/// What a record describes, and what to do if that is not supported.
-fn kind_name(entry: &FileEntry) -> (&'static str, &'static str) {
+/// What a kind is that is not supported, and what to do about it.
+fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
     const WITHOUT: &str = "dump the program without it";
     const SOCKET: &str = "close it before the dump";
-    match entry.r#type() {
+    Some(match kind {
+        FdTypes::Reg | FdTypes::Pipe | FdTypes::Fifo | FdTypes::Tty | FdTypes::Memfd => {
+            return None;
+        }
         FdTypes::Und => ("of no kind", WITHOUT),
-        FdTypes::Reg => ("a file with a path", WITHOUT),
-        FdTypes::Pipe => ("a pipe", WITHOUT),
-        FdTypes::Fifo => ("a FIFO", WITHOUT),
         FdTypes::Inetsk => ("an internet socket", SOCKET),
         FdTypes::Unixsk => (
             "a Unix socket",
@@ -441,19 +279,14 @@ fn kind_name(entry: &FileEntry) -> (&'static str, &'static str) {
         FdTypes::Inotify => ("an inotify instance", WITHOUT),
         FdTypes::Signalfd => ("a signalfd", WITHOUT),
         FdTypes::Packetsk => ("a packet socket", SOCKET),
-        FdTypes::Tty => ("a terminal", WITHOUT),
         FdTypes::Fanotify => ("a fanotify group", WITHOUT),
         FdTypes::Netlinksk => ("a netlink socket", SOCKET),
         FdTypes::Ns => ("a namespace", WITHOUT),
         FdTypes::Tunf => ("a tun device", WITHOUT),
-        FdTypes::Ext => (
-            "a file of a plugin",
-            "gelid has no plugins; dump the program without it",
-        ),
+        FdTypes::Ext => ("a file of a plugin", WITHOUT),
         FdTypes::Timerfd => ("a timerfd", WITHOUT),
-        FdTypes::Memfd => ("a memfd", WITHOUT),
         FdTypes::Bpfmap => ("a BPF map", WITHOUT),
         FdTypes::Pidfd => ("a pidfd", WITHOUT),
         FdTypes::CtlTty | FdTypes::AutofsPipe => ("of a kind that images do not have", WITHOUT),
-    }
+    })
 }

@@ -1,0 +1,165 @@
+//! The records of open files, each with the one part that its kind asks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gelid_image::messages::{
+    FdTypes, FifoEntry, FileEntry, FownEntry, MemfdFileEntry, PipeEntry, RegFileEntry,
+    TtyFileEntry, UnixSkEntry,
+};
+use gelid_image::{Dir, ImageKind};
+
+use super::Error;
+
+/// Image that most references lead to.
+pub(super) const FILES: &str = "files.img";
+
+/// All records.
+#[derive(Default)]
+pub(super) struct Records {
+    /// In the order of the image, without the paths that belong to another record.
+    pub(super) entries: Vec<Entry>,
+    /// What has a path, by id.
+    pub(super) regular: BTreeMap<u32, RegFileEntry>,
+    /// Kind of each id, as descriptor tables repeat it.
+    pub(super) kinds: BTreeMap<u32, FdTypes>,
+}
+
+/// One record.
+pub(super) struct Entry {
+    pub(super) id: u32,
+    pub(super) kind: FdTypes,
+    /// `None` if the record lacks it.
+    pub(super) body: Option<Body>,
+}
+
+/// The part that a kind asks for.
+pub(super) enum Body {
+    /// It is among the [`regular`](Records::regular) ones.
+    Regular,
+    Pipe(PipeEntry),
+    Fifo(FifoEntry),
+    Terminal(TtyFileEntry),
+    Memory(MemfdFileEntry),
+    Socket(Socket),
+}
+
+/// What is needed of a socket that the caller gives.
+pub(super) struct Socket {
+    pub(super) inode: u32,
+    pub(super) flags: u32,
+    pub(super) owner: FownEntry,
+}
+
+impl Records {
+    pub(super) fn read(dir: &Dir) -> Result<Self, Error> {
+        let mut records = Self::default();
+        match dir.reader(ImageKind::Files, ()) {
+            Ok(mut reader) => {
+                for entry in reader.records::<FileEntry>() {
+                    records.add(entry?)?;
+                }
+            }
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error.into()),
+        }
+        if records.entries.is_empty() {
+            records.read_obsolete(dir)?;
+        }
+        records.drop_parts()?;
+        Ok(records)
+    }
+
+    /// The layout in which each kind had a file of its own (section 25). Kinds that are not supported are
+    /// missed by the tables that refer to them.
+    fn read_obsolete(&mut self, dir: &Dir) -> Result<(), Error> {
+        for reg in dir.read_all::<RegFileEntry>(ImageKind::RegFiles, ())? {
+            self.add_regular(reg.id, Some(reg))?;
+        }
+        for pipe in dir.read_all::<PipeEntry>(ImageKind::Pipes, ())? {
+            self.push(pipe.id, FdTypes::Pipe, Some(Body::Pipe(pipe)));
+        }
+        for fifo in dir.read_all::<FifoEntry>(ImageKind::Fifo, ())? {
+            self.push(fifo.id, FdTypes::Fifo, Some(Body::Fifo(fifo)));
+        }
+        for tty in dir.read_all::<TtyFileEntry>(ImageKind::TtyFiles, ())? {
+            self.push(tty.id, FdTypes::Tty, Some(Body::Terminal(tty)));
+        }
+        for socket in dir.read_all::<UnixSkEntry>(ImageKind::Unixsk, ())? {
+            self.push(
+                socket.id,
+                FdTypes::Unixsk,
+                Some(Body::Socket(socket.into())),
+            );
+        }
+        Ok(())
+    }
+
+    /// Keeps of a record what is needed.
+    fn add(&mut self, entry: FileEntry) -> Result<(), Error> {
+        let (id, kind) = (entry.id, entry.r#type());
+        let body = match kind {
+            FdTypes::Reg => return self.add_regular(id, entry.reg.filter(|reg| reg.id == id)),
+            FdTypes::Pipe => entry.pipe.filter(|pipe| pipe.id == id).map(Body::Pipe),
+            FdTypes::Fifo => entry.fifo.filter(|fifo| fifo.id == id).map(Body::Fifo),
+            FdTypes::Tty => entry.tty.filter(|tty| tty.id == id).map(Body::Terminal),
+            FdTypes::Memfd => entry.memfd.filter(|file| file.id == id).map(Body::Memory),
+            FdTypes::Unixsk => {
+                let socket = entry.usk.filter(|socket| socket.id == id);
+                socket.map(|socket| Body::Socket(socket.into()))
+            }
+            _ => None,
+        };
+        self.push(id, kind, body);
+        Ok(())
+    }
+
+    fn add_regular(&mut self, id: u32, reg: Option<RegFileEntry>) -> Result<(), Error> {
+        let body = reg.is_some().then_some(Body::Regular);
+        self.push(id, FdTypes::Reg, body);
+        match reg.and_then(|reg| self.regular.insert(id, reg)) {
+            None => Ok(()),
+            Some(_) => Err(twice(id)),
+        }
+    }
+
+    fn push(&mut self, id: u32, kind: FdTypes, body: Option<Body>) {
+        self.entries.push(Entry { id, kind, body });
+    }
+
+    /// Drops the paths of FIFOs and terminals, which are no files of their own, and looks whether ids are
+    /// unique among the others.
+    fn drop_parts(&mut self) -> Result<(), Error> {
+        let part = |entry: &Entry| match &entry.body {
+            Some(Body::Fifo(fifo)) => fifo.regf_id,
+            Some(Body::Terminal(tty)) => tty.regf_id,
+            _ => None,
+        };
+        let parts: BTreeSet<u32> = self.entries.iter().filter_map(part).collect();
+        self.entries
+            .retain(|entry| entry.kind != FdTypes::Reg || !parts.contains(&entry.id));
+        for entry in &self.entries {
+            if self.kinds.insert(entry.id, entry.kind).is_some() {
+                return Err(twice(entry.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<UnixSkEntry> for Socket {
+    fn from(socket: UnixSkEntry) -> Self {
+        Self {
+            inode: socket.ino,
+            flags: socket.flags,
+            owner: socket.fown,
+        }
+    }
+}
+
+fn twice(id: u32) -> Error {
+    Error::Duplicate {
+        image: FILES.into(),
+        what: "file",
+        id: id.into(),
+    }
+}
