@@ -149,7 +149,14 @@ pub(crate) fn entry(area: &Area, file: Option<Mapped>) -> VmaEntry {
         fd: -1,
         madv: (madv != 0).then_some(madv),
         fdflags: file.and_then(|file| file.fdflags),
+        accounted: was_writable(area).then_some(true),
     }
+}
+
+/// Whether a private mapping that cannot be written could be written once.
+fn was_writable(area: &Area) -> bool {
+    let perms = area.map.perms;
+    !perms.intersects(Perms::SHARED | Perms::WRITE) && area.flags.contains(VmFlags::ACCOUNT)
 }
 
 /// The record of a range of guard markers.

@@ -127,8 +127,22 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
 pub fn restore(dir: &Dir, options: &Options) -> Result<Outcome, Error> {
     let (mut plan, manifest) = verified(dir, options)?;
     let root = options.root()?;
-    play::run(&mut plan, dir, manifest.as_ref(), options, &root)
+    let mut patience = PATIENCE;
+    loop {
+        match play::run(&mut plan, dir, manifest.as_ref(), options, &root) {
+            // Nobody has it: its last owner is just being reaped, or a zombie is in its session.
+            Err(Error::PidTaken { comm, .. }) if comm.is_empty() && !patience.is_zero() => {
+                let pause = Duration::from_millis(10);
+                std::thread::sleep(pause);
+                patience = patience.saturating_sub(pause);
+            }
+            result => return result,
+        }
+    }
 }
+
+/// How long to wait for a pid that nobody seems to have.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 impl Options {
     /// Enters a phase, which fails if it was asked to.

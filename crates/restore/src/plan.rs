@@ -176,7 +176,7 @@ impl Plan {
         for node in &nodes {
             reader.task(node)?;
         }
-        let births = births::plan(&nodes, &reader.tables)?;
+        let births = births::plan(&nodes, &reader.tables, options.shell_job)?;
         let tables: Vec<u32> = reader.files.keys().copied().collect();
         let files = FilesPlan::read(dir, &tables, options)?;
         for index in reader.fs.into_values() {
@@ -227,11 +227,6 @@ impl Plan {
     /// True if another task lives in the address space that this one builds.
     pub(crate) fn shares_space(&self, index: usize) -> bool {
         self.shared_spaces.contains(&index)
-    }
-
-    /// The first number that no descriptor of any task has.
-    pub(crate) fn first_free_descriptor(&self) -> i32 {
-        self.files.first_free()
     }
 
     /// Tasks that live, with their nodes.

@@ -52,7 +52,7 @@ pub(crate) fn run(
     let machine = Machine::look()?;
     check(plan, &machine)?;
     options.phase(Phase::Files)?;
-    let base = plan.first_free_descriptor();
+    let (base, held) = descriptors::place(plan)?;
     let terminal = rustix::stdio::stdin();
     let mut files = plan.files.open(&Context {
         root: root.as_fd(),
@@ -70,7 +70,8 @@ pub(crate) fn run(
     options.phase(Phase::Memory)?;
     let filler = Filler::start(options.workers)?;
     let shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
-    spaces(plan, &zone, &kernel, base, &files, &mut crew)?;
+    spaces(plan, &zone, &kernel, &files, &mut crew)?;
+    drop(held);
     let filling = fill(plan, &sources, &crew, &filler)?;
 
     options.phase(Phase::Threads)?;
@@ -83,12 +84,16 @@ pub(crate) fn run(
     files.seal()?;
 
     options.phase(Phase::State)?;
-    let threads = state::run(plan, &machine, newborn, &mut crew)?;
-    let mut release = end::Release::new(plan, threads, options.leave_stopped);
+    state::complete_spaces(plan, &mut crew)?;
+    let mut newborns = state::Newborns::new();
+    for thread in newborn {
+        newborns.entry(thread.task).or_default().push(thread);
+    }
+    let mut release = end::Release::new(plan, options.leave_stopped);
     // Parents must not be told of children that stop, so their handlers come later.
     let late = |plan: &Plan, index| !stops_early(plan, index);
     for concerned in [stops_early as fn(&Plan, usize) -> bool, late] {
-        state::leaders(plan, &machine, concerned, &mut crew)?;
+        release.add(state::run(plan, &machine, concerned, &mut newborns, &mut crew)?);
         release.prepare(plan, &zone, concerned, &mut crew)?;
     }
     files.owners()?;
@@ -200,7 +205,6 @@ fn spaces(
     plan: &Plan,
     zone: &Range<u64>,
     kernel: &Kernel,
-    base: i32,
     files: &OpenFiles,
     crew: &mut Crew,
 ) -> Result<(), Error> {
@@ -226,7 +230,7 @@ fn spaces(
         let mut last = Reel::new(body.carrier.room());
         if let Some(id) = alive.files {
             let reel = if shared { &mut last } else { &mut reel };
-            descriptors::table(reel, pid, plan.files.table(id), base, files)?;
+            descriptors::table(reel, pid, plan.files.table(id), files)?;
         }
         first.push((who, reel.into_scripts()));
         later.push((who, last.into_scripts()));

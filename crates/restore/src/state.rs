@@ -87,10 +87,16 @@ impl ProcessState {
         self.timers.check(self.pid, machine)
     }
 
-    /// Puts everything on the leader's own tape, when memory and descriptors are in place and all signals are
-    /// blocked. `handles` tells that the table of signal handlers is this process's to set, if it is shared.
-    pub(crate) fn write(&self, tape: &mut Tape, machine: &Machine, handles: bool) {
+    /// Puts the signal handlers on the leader's own tape; before anything is made pending for a thread, as
+    /// that flushes what the births of children have left. `handles` tells that the table of handlers is this
+    /// process's to set, if it is shared.
+    pub(crate) fn write_actions(&self, tape: &mut Tape, handles: bool) {
         self.actions.write(tape, handles);
+    }
+
+    /// Puts everything else on the leader's own tape, when memory and descriptors are in place and all signals
+    /// are blocked.
+    pub(crate) fn write(&self, tape: &mut Tape, machine: &Machine) {
         self.limits.write_raised(tape, machine);
         let rearmed = self.timers.fires_anew(&self.pending);
         self.timers.write(tape, &rearmed, machine);

@@ -27,5 +27,8 @@ messages! {
         /// Access mode 0/1/2 with which the file behind the area must be reopened; present for
         /// file, SysV and AIO areas, absent for anonymous ones.
         optional uint32 fdflags = 10 as hex;
+        /// gelid's own; CRIU skips it. A private area that cannot be written, but could once: the
+        /// kernel counts it as memory that may be needed.
+        optional bool accounted = 1000;
     }
 }

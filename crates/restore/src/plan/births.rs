@@ -69,13 +69,18 @@ pub(crate) struct Tables {
     pub(crate) sighand: u32,
 }
 
-/// Plans the births; `tables` has none for zombies.
-pub(crate) fn plan(nodes: &[Node], tables: &[Option<Tables>]) -> Result<Births, PlanError> {
+/// Plans the births; `tables` has none for zombies. With `job`, the group of the root becomes that of the
+/// caller, if its session does.
+pub(crate) fn plan(
+    nodes: &[Node],
+    tables: &[Option<Tables>],
+    job: bool,
+) -> Result<Births, PlanError> {
     let mut planner = Planner::new(nodes, tables);
     for index in 1..nodes.len() {
         planner.place(index)?;
     }
-    planner.join_groups();
+    planner.join_groups(job);
     Ok(planner.finish())
 }
 
@@ -251,14 +256,14 @@ impl<'a> Planner<'a> {
     }
 
     /// Finds the group of each task, with helpers for dead leaders.
-    fn join_groups(&mut self) {
+    fn join_groups(&mut self, job: bool) {
         let root = &self.nodes[0];
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
             // A task is born into the group of its session's leader, or into that of the caller.
             let foreign = node.sid == 0 || (node.sid == root.sid && !root.leads_session());
             let inherited = if foreign { root.pgid } else { node.sid };
-            let foreign_group = foreign && !self.by_pid.contains_key(&root.pgid);
+            let foreign_group = foreign && (job || !self.by_pid.contains_key(&root.pgid));
             if node.pgid == 0 || node.leads_session() {
                 continue;
             }
@@ -361,7 +366,7 @@ mod tests {
             node(12, Some(1), 10, 10),
             node(13, Some(1), 11, 11),
         ];
-        let births = plan(&nodes, &[None; 4]).unwrap();
+        let births = plan(&nodes, &[None; 4], false).unwrap();
         assert_eq!(births.steps[0], [Step::SetSid, fork(1)]);
         assert_eq!(births.steps[1], [fork(2), Step::SetSid, fork(3)]);
         assert_eq!(births.groups, [None; 4]);
@@ -374,7 +379,7 @@ mod tests {
             node(12, Some(0), 11, 11),
             node(13, Some(0), 13, 11),
         ];
-        let births = plan(&nodes, &[None; 3]).unwrap();
+        let births = plan(&nodes, &[None; 3], false).unwrap();
         let helper = &births.helpers[0];
         assert_eq!((helper.pid, helper.parent), (Some(11), 0));
         assert_eq!(helper.steps[0], Step::SetSid);
@@ -385,7 +390,7 @@ mod tests {
     #[test]
     fn a_dead_group_leader_is_made_in_the_session() {
         let nodes = [node(10, None, 10, 10), node(12, Some(0), 11, 10)];
-        let births = plan(&nodes, &[None; 2]).unwrap();
+        let births = plan(&nodes, &[None; 2], false).unwrap();
         assert!(births.helpers[0].leads_group);
         assert_eq!(births.helpers[0].parent, 1);
         assert_eq!(births.groups, [None, Some(11)]);
@@ -402,7 +407,7 @@ mod tests {
             })
         };
         let nodes = [node(10, None, 10, 10), node(12, Some(0), 10, 10)];
-        let births = plan(&nodes, &[tables(1, 7), tables(2, 7)]).unwrap();
+        let births = plan(&nodes, &[tables(1, 7), tables(2, 7)], false).unwrap();
         let shared = Step::Fork {
             child: Who::Task(1),
             flags: flags::FILES,

@@ -38,6 +38,8 @@ pub(crate) mod map {
     pub(crate) const GROWSDOWN: u32 = 0x100;
     pub(crate) const LOCKED: u32 = 0x2000;
     pub(crate) const NORESERVE: u32 = 0x4000;
+    /// With [`LOCKED`]: locked page by page, as they are touched. gelid's own.
+    pub(crate) const ON_FAULT: u32 = 0x1_0000;
     pub(crate) const HUGETLB: u32 = 0x4_0000;
     /// Size of huge pages, as the binary logarithm in the upper bits.
     pub(crate) const HUGE_SIZE: u32 = 0x3f << 26;
@@ -65,6 +67,15 @@ pub(crate) enum Backing {
     },
 }
 
+/// How a mapping is locked into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lock {
+    /// All of it.
+    Whole,
+    /// Each page once it is touched.
+    OnFault,
+}
+
 /// A mapping to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Area {
@@ -76,7 +87,9 @@ pub(crate) struct Area {
     pub(crate) backing: Backing,
     /// `MADV_*` by number, one bit each.
     pub(crate) advice: u64,
-    pub(crate) locked: bool,
+    pub(crate) locked: Option<Lock>,
+    /// Could be written once, and cannot now.
+    pub(crate) accounted: bool,
     /// Pages of the image go here.
     pub(crate) filled: bool,
 }
@@ -93,7 +106,8 @@ impl Area {
             && self.backing == Backing::Anonymous
             && self.advice == 0
             && !self.filled
-            && !self.locked
+            && self.locked.is_none()
+            && !self.accounted
     }
 }
 
@@ -215,7 +229,12 @@ impl Space {
             flags,
             backing,
             advice: vma.madv.unwrap_or(0),
-            locked: vma.flags & map::LOCKED != 0,
+            locked: match vma.flags & (map::LOCKED | map::ON_FAULT) {
+                map::LOCKED => Some(Lock::Whole),
+                0 | map::ON_FAULT => None,
+                _ => Some(Lock::OnFault),
+            },
+            accounted: vma.accounted == Some(true),
             filled: false,
         })
     }

@@ -17,6 +17,7 @@ use super::script::{Object, Script};
 use crate::Error;
 use crate::plan::births::{Helper, Step, Who};
 use crate::plan::space::TASK_SIZE;
+use crate::plan::zone::PARKING;
 use crate::plan::{Life, Plan};
 
 /// Bytes of tape for the leader of a process.
@@ -65,7 +66,7 @@ impl<'a> Births<'a> {
         let made = Host::fresh(
             task,
             identity(number, number, signal),
-            zone.clone(),
+            zone.start..zone.end - PARKING,
             kernel.syscall_at(),
             LEADER_ROOM,
         );

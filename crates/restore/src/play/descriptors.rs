@@ -1,24 +1,28 @@
 //! Descriptor tables and directories on tapes.
 
-use std::os::fd::AsRawFd;
+use std::collections::BTreeSet;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use gelid_sys::syscall::nr;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit};
 
 use super::script::{Object, Reel};
 use crate::Error;
 use crate::files::{Directories, OpenFiles, PlannedFd};
+use crate::plan::Plan;
 
 const O_CLOEXEC: i32 = 0o2_000_000;
 
-/// Appends what fills a table from the descriptors inherited, which all lie from `base` on.
+/// Appends what fills a table from the descriptors inherited, none of which lies where one of any table
+/// belongs.
 pub(crate) fn table(
     reel: &mut Reel,
     pid: i32,
     table: &[PlannedFd],
-    base: i32,
     files: &OpenFiles,
 ) -> Result<(), Error> {
-    close(reel, 0, base - 1);
+    let mut numbers = Vec::with_capacity(table.len());
     for planned in table {
         let from = files.fd(planned.id).ok_or(Error::NoSuchFile {
             pid,
@@ -27,16 +31,92 @@ pub(crate) fn table(
         let flags = if planned.cloexec { O_CLOEXEC } else { 0 };
         let args = [from.as_raw_fd().into(), planned.fd.into(), flags.into()];
         reel.must(Object::Descriptor(planned.fd), nr::dup3, args);
+        numbers.push(planned.fd);
     }
-    close(reel, base, i32::MAX);
+    numbers.sort_unstable();
+    let mut next = 0;
+    for number in numbers {
+        close(reel, next, number - 1);
+        next = number + 1;
+    }
+    close(reel, next, i32::MAX);
     Ok(())
 }
 
+/// Closes a range; an empty one is nothing to do.
 fn close(reel: &mut Reel, first: i32, last: i32) {
     if first <= last {
         let args = [first.into(), last.into(), 0.into()];
         reel.must(Object::Descriptor(first), nr::close_range, args);
     }
+}
+
+/// Where this process may have the descriptors that tasks inherit: from a number on that is above all
+/// tables, or, where the limit forbids that, between the numbers of the tables, which are held for the time.
+pub(crate) fn place(plan: &Plan) -> Result<(i32, Held), Error> {
+    /// For files that are opened for a moment.
+    const SPARE: u64 = 256;
+    let first_free = plan.files.first_free();
+    let needed = plan.files.len() as u64 + SPARE;
+    let limit = rustix::process::getrlimit(Resource::Nofile).maximum;
+    if limit.is_none_or(|limit| first_free as u64 + needed <= limit) {
+        return Ok((first_free, Held::default()));
+    }
+    let numbers: BTreeSet<i32> = plan
+        .alive()
+        .filter_map(|(_, alive)| alive.files)
+        .flat_map(|id| plan.files.table(id))
+        .map(|planned| planned.fd)
+        .collect();
+    let failed = |errno| Error::Task {
+        operation: "holding descriptors",
+        pid: plan.root(),
+        errno,
+    };
+    let mut held = Held {
+        numbers: Vec::new(),
+        limit: Some(Limit::raise()),
+    };
+    let null = OFlags::PATH | OFlags::CLOEXEC;
+    let null = rustix::fs::open("/", null, Mode::empty()).map_err(failed)?;
+    for number in numbers {
+        let fd = rustix::io::fcntl_dupfd_cloexec(&null, number).map_err(failed)?;
+        // Another number means that this process has something there, which holds it as well.
+        if fd.as_raw_fd() == number {
+            held.numbers.push(fd);
+        }
+    }
+    Ok((0, held))
+}
+
+/// The limit of open files, as high as it may be; put back when dropped.
+#[derive(Debug)]
+struct Limit(Rlimit);
+
+impl Limit {
+    fn raise() -> Self {
+        let before = rustix::process::getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: before.maximum,
+            maximum: before.maximum,
+        };
+        // If it cannot be raised, the first descriptor beyond it tells.
+        let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+        Self(before)
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        let _ = rustix::process::setrlimit(Resource::Nofile, self.0);
+    }
+}
+
+/// Descriptors held for the time, and the limit that they need.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    numbers: Vec<OwnedFd>,
+    limit: Option<Limit>,
 }
 
 /// Appends what sets root, current directory and umask.

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use gelid_sys::ptrace::Stopped;
-use gelid_sys::signal::SigSet;
+use gelid_sys::ptrace::{Running, Stopped};
+use gelid_sys::signal::{SIGSTOP, SIGTRAP, SigSet};
 use gelid_sys::wait::{self, Status};
-use gelid_sys::{Errno, Pid};
+use gelid_sys::Errno;
 use rustix::process::{Signal, kill_process};
 
 use super::births::tape_error;
@@ -27,16 +27,19 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    /// With all threads but the leaders.
-    pub(crate) fn new(plan: &Plan, threads: Vec<Ready>, stop: bool) -> Self {
-        let mut waiting: Vec<Vec<Stopped>> = plan.lives.iter().map(|_| Vec::new()).collect();
-        for ready in threads {
-            waiting[ready.task].push(ready.stopped);
-        }
+    /// Without any thread so far.
+    pub(crate) fn new(plan: &Plan, stop: bool) -> Self {
         Self {
-            waiting,
+            waiting: plan.lives.iter().map(|_| Vec::new()).collect(),
             ready: Vec::new(),
             stop,
+        }
+    }
+
+    /// Takes threads that are no leaders.
+    pub(crate) fn add(&mut self, threads: Vec<Ready>) {
+        for ready in threads {
+            self.waiting[ready.task].push(ready.stopped);
         }
     }
 
@@ -64,8 +67,12 @@ impl Release {
                     let space = builders.then(|| &plan.spaces[alive.space]);
                     let mut threads = std::mem::take(&mut self.waiting[index]);
                     threads.push(leave(body, crew, space, zone, &mut alive.threads[0])?);
-                    if self.stop || alive.stopped.is_some() {
-                        threads = stop(plan.nodes[index].pid, threads)?;
+                    match alive.stopped {
+                        Some(signal) => threads = stop(plan.nodes[index].pid, signal, threads)?,
+                        None if self.stop => {
+                            threads = stop(plan.nodes[index].pid, SIGSTOP, threads)?;
+                        }
+                        None => {}
                     }
                     self.ready.extend(threads);
                 }
@@ -118,45 +125,74 @@ fn leave(
 }
 
 /// Stops a process as job control does; its threads execute nothing on the way.
-fn stop(pid: i32, threads: Vec<Stopped>) -> Result<Vec<Stopped>, Error> {
+fn stop(pid: i32, signal: i32, threads: Vec<Stopped>) -> Result<Vec<Stopped>, Error> {
     let failed = |errno| Error::Task {
         operation: "stopping",
         pid,
         errno,
     };
-    let process = Pid::from_raw(pid).ok_or(failed(Errno::SRCH))?;
-    kill_process(process, Signal::STOP).map_err(failed)?;
-    let mut running = Vec::new();
-    for thread in threads {
-        let mask = thread.sigmask().map_err(failed)?;
+    let mut masks = Vec::with_capacity(threads.len());
+    for thread in &threads {
+        masks.push(thread.sigmask().map_err(failed)?);
         // Whatever is pending has to wait until the stop is over.
-        thread.set_sigmask(SigSet::ALL).map_err(failed)?;
-        running.push((thread.cont(0).map_err(failed)?, mask));
+        let all = SigSet::ALL.without(signal);
+        thread.set_sigmask(all).map_err(failed)?;
     }
-    let mut stopped = Vec::with_capacity(running.len());
-    // The signal is taken by one of them, which makes the others stop too.
-    while !running.is_empty() {
-        let mut left = Vec::new();
-        for (thread, mask) in running {
-            let found = wait::wait(wait::Whom::Task(thread.pid()), false).map_err(failed)?;
-            match found {
-                None => left.push((thread, mask)),
-                Some((_, Status::EventStop(_))) => {
-                    let thread = thread.stopped();
-                    thread.set_sigmask(mask).map_err(failed)?;
-                    stopped.push(thread);
-                }
-                Some((pid, status)) if status.is_dead() => {
-                    return Err(Error::Ended { pid, status });
-                }
-                Some((_, Status::SignalStop(signal))) => {
-                    left.push((thread.stopped().cont(signal).map_err(failed)?, mask));
-                }
-                Some(_) => left.push((thread.stopped().cont(0).map_err(failed)?, mask)),
-            }
+    let (leader, others): (Vec<_>, Vec<_>) = threads
+        .into_iter()
+        .zip(masks)
+        .partition(|(thread, _)| thread.pid().as_raw_pid() == pid);
+    let mut stopped = Vec::new();
+    for (thread, mask) in leader {
+        let mut found = stop_by(thread, signal)?;
+        if found.1 == SIGTRAP {
+            // Nothing came of it: the program handles it, or its group is orphaned.
+            found = stop_by(found.0, SIGSTOP)?;
         }
-        running = left;
-        std::thread::yield_now();
+        stopped.push((found.0, mask));
     }
-    Ok(stopped)
+    // They have been told to stop already.
+    for (thread, mask) in others {
+        stopped.push((next_stop(thread, 0)?.0, mask));
+    }
+    for (thread, mask) in &stopped {
+        thread.set_sigmask(*mask).map_err(failed)?;
+    }
+    Ok(stopped.into_iter().map(|(thread, _)| thread).collect())
+}
+
+/// Has a thread take a stop signal; returns the signal by which its process is stopped then, or `SIGTRAP`.
+fn stop_by(thread: Stopped, signal: i32) -> Result<(Stopped, i32), Error> {
+    let pid = thread.pid();
+    let failed = |errno| Error::Task {
+        operation: "stopping",
+        pid: pid.as_raw_pid(),
+        errno,
+    };
+    kill_process(pid, Signal::STOP).map_err(failed)?;
+    let (thread, Status::SignalStop(_)) = next_stop(thread, 0)? else {
+        return Err(failed(Errno::BUSY));
+    };
+    // Should the signal not stop it, this does, before it executes anything.
+    Running::attached(pid).interrupt().map_err(failed)?;
+    match next_stop(thread, signal)? {
+        (thread, Status::EventStop(by)) => Ok((thread, by)),
+        _ => Err(failed(Errno::BUSY)),
+    }
+}
+
+/// Lets a thread go on with a signal, and waits until it stands again.
+fn next_stop(thread: Stopped, signal: i32) -> Result<(Stopped, Status), Error> {
+    let pid = thread.pid();
+    let failed = |errno| Error::Task {
+        operation: "stopping",
+        pid: pid.as_raw_pid(),
+        errno,
+    };
+    let running = thread.cont(signal).map_err(failed)?;
+    let status = wait::wait_task(pid).map_err(failed)?;
+    if status.is_dead() {
+        return Err(Error::Ended { pid, status });
+    }
+    Ok((running.stopped(), status))
 }

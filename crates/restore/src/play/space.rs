@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
+use gelid_sys::PAGE_SIZE;
 use gelid_sys::mm::{MmMap, PR_SET_MM, PR_SET_MM_MAP};
 use gelid_sys::syscall::nr;
 use gelid_tape::Arg;
@@ -11,10 +12,11 @@ use super::kernel::Kernel;
 use super::script::{Object, Reel};
 use crate::Error;
 use crate::files::OpenFiles;
-use crate::plan::space::{Area, Backing, Space};
+use crate::plan::space::{Area, Backing, Lock, Space};
 use crate::plan::zone;
 
 const MAP_FIXED: u32 = 0x10;
+const PROT_READ: u32 = 1;
 const PROT_WRITE: u32 = 2;
 const MADV_GUARD_INSTALL: u64 = 102;
 /// Advice that is given before the pages come: everything that madvise can set, by number.
@@ -58,17 +60,34 @@ fn around(range: &Range<u64>, zone: &Range<u64>) -> impl Iterator<Item = Range<u
 fn map(reel: &mut Reel, area: &Area, range: &Range<u64>, fd: i32) {
     let object = Object::Area(range.start);
     // Pages that differ from the file were written once; the kernel then counts the mapping as writable.
-    let written = area.filled && area.is_private() && area.prot & PROT_WRITE == 0;
+    let written = (area.filled || area.accounted) && area.is_private();
+    let written = written && area.prot & PROT_WRITE == 0;
     let prot = area.prot | if written { PROT_WRITE } else { 0 };
     reel.must(object, nr::mmap, map_args(area, range, prot, fd));
     if written {
-        reel.must(object, nr::mprotect, sized(range, area.prot.into()));
+        protect(reel, area, range);
     }
     let mut advice = area.advice & ADVICE;
     while advice != 0 {
         let number = u64::from(advice.trailing_zeros());
         reel.must(object, nr::madvise, sized(range, number));
         advice &= advice - 1;
+    }
+}
+
+/// Takes the permission to write away. Memory that was never touched would not count as writable then.
+fn protect(reel: &mut Reel, area: &Area, range: &Range<u64>) {
+    const POPULATE_WRITE: u64 = 23;
+    const DONT_NEED: u64 = 4;
+    let object = Object::Area(range.start);
+    let first = range.start..range.start + PAGE_SIZE as u64;
+    let anonymous = area.backing == Backing::Anonymous;
+    if anonymous {
+        reel.must(object, nr::madvise, sized(&first, POPULATE_WRITE));
+    }
+    reel.must(object, nr::mprotect, sized(range, area.prot.into()));
+    if anonymous {
+        reel.must(object, nr::madvise, sized(&first, DONT_NEED));
     }
 }
 
@@ -148,9 +167,17 @@ pub(crate) fn complete(reel: &mut Reel, space: &Space) {
         let args = sized(guard, MADV_GUARD_INSTALL);
         reel.must(Object::Area(guard.start), nr::madvise, args);
     }
-    for area in space.areas.iter().filter(|area| area.locked) {
-        let args = sized(&area.range, 0);
-        reel.must(Object::Area(area.range.start), nr::mlock2, args);
+    for area in &space.areas {
+        const MLOCK_ONFAULT: u64 = 1;
+        let Some(lock) = area.locked else { continue };
+        let args = sized(&area.range, if lock == Lock::OnFault { MLOCK_ONFAULT } else { 0 });
+        let object = Object::Area(area.range.start);
+        if area.prot & PROT_READ == 0 {
+            // Locked, which counts, but without a page that could be brought in, which is told as an error.
+            reel.script(OP).call(nr::mlock2, args);
+        } else {
+            reel.must(object, nr::mlock2, args);
+        }
     }
 }
 

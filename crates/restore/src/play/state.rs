@@ -25,29 +25,54 @@ pub(crate) struct Ready {
     pub(crate) stopped: Stopped,
 }
 
-/// Sets the state of the threads that are no leaders.
+/// Threads that are no leaders, by task.
+pub(crate) type Newborns = HashMap<usize, Vec<Newborn>>;
+
+/// Sets the state of the processes in question and of all their threads; gives back the threads that are no
+/// leaders. Leaders stay carriers.
 pub(crate) fn run(
     plan: &mut Plan,
     machine: &Machine,
-    newborn: Vec<Newborn>,
+    concerned: impl Fn(&Plan, usize) -> bool,
+    newborns: &mut Newborns,
     crew: &mut Crew,
 ) -> Result<Vec<Ready>, Error> {
-    complete_spaces(plan, crew)?;
-    let mut by_task: HashMap<usize, Vec<Newborn>> = HashMap::new();
-    for thread in newborn {
-        by_task.entry(thread.task).or_default().push(thread);
-    }
+    let tasks: Vec<usize> = (0..plan.lives.len())
+        .filter(|index| concerned(plan, *index))
+        .collect();
+    actions(plan, &tasks, crew)?;
     let mut ready = Vec::new();
-    for (task, threads) in by_task {
-        let pid = plan.nodes[task].pid;
-        if let Life::Alive(alive) = &mut plan.lives[task] {
+    for task in &tasks {
+        let pid = plan.nodes[*task].pid;
+        if let (Life::Alive(alive), Some(threads)) =
+            (&mut plan.lives[*task], newborns.remove(task))
+        {
             of_threads(pid, alive, machine, threads, crew, &mut ready)?;
         }
     }
+    leaders(plan, machine, &tasks, crew)?;
     Ok(ready)
 }
 
-fn complete_spaces(plan: &Plan, crew: &mut Crew) -> Result<(), Error> {
+/// Sets the handlers of processes with several threads, whose pending signals come next.
+fn actions(plan: &Plan, tasks: &[usize], crew: &mut Crew) -> Result<(), Error> {
+    let mut work = Vec::new();
+    for index in tasks {
+        if let Life::Alive(alive) = &plan.lives[*index]
+            && alive.threads.len() > 1
+        {
+            let mut script = Script::default();
+            let process = &alive.process;
+            process.write_actions(&mut script.tape, alive.handles);
+            work.push((Who::Task(*index), script));
+        }
+    }
+    crew.play(&work)?;
+    Ok(())
+}
+
+/// What the pages had to come before.
+pub(crate) fn complete_spaces(plan: &Plan, crew: &mut Crew) -> Result<(), Error> {
     let mut reels = Vec::new();
     for (index, life) in plan.lives.iter().enumerate() {
         if let Life::Alive(alive) = life
@@ -164,27 +189,28 @@ pub(crate) fn set_registers(stopped: &Stopped, thread: &Thread) -> Result<(), Er
     Ok(thread.state.set_fpu(stopped)?)
 }
 
-/// Sets what belongs to the processes in question, and to their leaders as threads.
-pub(crate) fn leaders(
+/// Sets what belongs to processes, and to their leaders as threads.
+fn leaders(
     plan: &Plan,
     machine: &Machine,
-    concerned: impl Fn(&Plan, usize) -> bool,
+    tasks: &[usize],
     crew: &mut Crew,
 ) -> Result<(), Error> {
     let (mut work, mut last) = (Vec::new(), Vec::new());
-    for (index, life) in plan.lives.iter().enumerate() {
-        let Life::Alive(alive) = life else { continue };
-        if !concerned(plan, index) {
+    for index in tasks.iter().copied() {
+        let Life::Alive(alive) = &plan.lives[index] else {
             continue;
-        }
+        };
         let (who, pid) = (Who::Task(index), plan.nodes[index].pid);
         if let Some(pid) = Pid::from_raw(pid) {
             alive.process.outside(&proc::TaskDir::open(pid)?)?;
         }
         let mut script = Script::default();
-        alive
-            .process
-            .write(&mut script.tape, machine, alive.handles);
+        if alive.threads.len() == 1 {
+            let process = &alive.process;
+            process.write_actions(&mut script.tape, alive.handles);
+        }
+        alive.process.write(&mut script.tape, machine);
         alive.threads[0].state.write(&mut script.tape, machine, pid);
         if alive.builds {
             let mut shared = Script::default();
