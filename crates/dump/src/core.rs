@@ -43,6 +43,9 @@ use timers::AskedTimers;
 
 pub use error::Error;
 
+#[cfg(test)]
+mod tests;
+
 /// Distance from the stack pointer of memory that nobody will miss, bytes.
 const STACK_MARGIN: u64 = 64 << 10;
 const ALIVE: u32 = 1;
@@ -72,12 +75,13 @@ pub(crate) struct Cores {
 /// What could not be learnt, or cannot be told in images. The tree is as it was, whatever happens.
 pub(crate) fn collect(tree: &mut Tree, tasks: &[Task]) -> Result<Vec<Cores>, Error> {
     let defaults = Defaults::look()?;
+    let mut vectors = fpu::Reader::new();
     let mut asked = Vec::new();
     let mut spaces: HashMap<u32, carry::Space> = HashMap::new();
     let mut order = Vec::new();
     for (index, (process, task)) in tree.processes().iter().zip(tasks).enumerate() {
         let Some(live) = &task.live else { continue };
-        let this = AskedTask::look(process, live)?;
+        let this = AskedTask::look(process, live, &mut vectors)?;
         let id = live.ids.vm_id;
         if !spaces.contains_key(&id) {
             let ground = ground(process, areas(tasks, live))?;
@@ -199,7 +203,7 @@ struct AskedOne {
 }
 
 impl AskedTask {
-    fn look(process: &Process, live: &Live) -> Result<Self, Error> {
+    fn look(process: &Process, live: &Live, vectors: &mut fpu::Reader) -> Result<Self, Error> {
         let dir = process.dir()?;
         let leader = held(process, 0)?;
         if fpu::has_shadow_stack(leader) {
@@ -212,7 +216,7 @@ impl AskedTask {
         let mut threads = Vec::with_capacity(process.threads.len());
         for thread in 0..process.threads.len() {
             let leader = (thread > 0).then_some(&live.status);
-            threads.push(AskedOne::look(held(process, thread)?, leader)?);
+            threads.push(AskedOne::look(held(process, thread)?, leader, vectors)?);
         }
         let first = threads.first_mut();
         let tape = &mut first.ok_or(Error::Gone { tid: process.pid })?.tape;
@@ -311,12 +315,16 @@ impl AskedTask {
 
 impl AskedOne {
     /// `leader` is the status of the leader, for another thread.
-    fn look(task: &Stopped, leader: Option<&Status>) -> Result<Self, Error> {
+    fn look(
+        task: &Stopped,
+        leader: Option<&Status>,
+        vectors: &mut fpu::Reader,
+    ) -> Result<Self, Error> {
         no_filter(task)?;
         let mut tape = Tape::new();
         Ok(Self {
             tid: task.pid(),
-            fpu: fpu::look(task)?,
+            fpu: vectors.read(task)?,
             pointers: Pointers::look(task)?,
             sched: Sched::look(task.pid())?,
             private: signals::pending(task, false)?,

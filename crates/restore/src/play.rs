@@ -94,7 +94,7 @@ pub(crate) fn run(
     let late = |plan: &Plan, index| !stops_early(plan, index);
     for concerned in [stops_early as fn(&Plan, usize) -> bool, late] {
         release.add(state::run(plan, &machine, concerned, &mut newborns, &mut crew)?);
-        release.prepare(plan, &zone, concerned, &mut crew)?;
+        release.prepare(plan, &machine, &zone, concerned, &mut crew)?;
     }
     files.owners()?;
 

@@ -214,8 +214,8 @@ impl ThreadState {
     }
 
     /// Sets the floating point and vector registers.
-    pub(crate) fn set_fpu(&self, task: &Stopped) -> Result<(), Error> {
-        self.fpu.set(self.tid, task)
+    pub(crate) fn set_fpu(&self, task: &Stopped, machine: &Machine) -> Result<(), Error> {
+        self.fpu.set(self.tid, task, machine)
     }
 }
 

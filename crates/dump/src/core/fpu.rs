@@ -1,7 +1,7 @@
 //! Floating point and vector registers of a thread: the XSAVE area, cut into the fields of images.
 
 use gelid_image::messages::{GelidXsaveEntry, UserX86FpregsEntry, UserX86XsaveEntry};
-use gelid_sys::arch::{NT_X86_XSTATE, XComponent, xcomponent};
+use gelid_sys::arch::{NT_X86_XSTATE, XComponent, XLayout};
 use gelid_sys::ptrace::Stopped;
 
 use super::Error;
@@ -17,22 +17,39 @@ const HEADER: usize = 64;
 const KNOWN: u64 = 0b10_1111_1111;
 const NT_X86_SHSTK: u32 = 0x204;
 
-/// Reads the registers of a stopped thread.
-pub(super) fn look(task: &Stopped) -> Result<UserX86FpregsEntry, Error> {
-    let tid = task.pid();
-    let mut area = Vec::new();
-    let read = task.regset(NT_X86_XSTATE, &mut area);
-    let failed = |errno| Error::Thread {
-        tid,
-        object: "the vector registers",
-        errno,
-    };
-    read.map_err(failed)?;
-    record(&area, xcomponent).ok_or(Error::Unsupported {
-        tid,
-        what: "a processor without XSAVE",
-        remedy: "dump on a 64-bit machine made since 2008",
-    })
+/// Reads the registers of one thread after the other.
+#[derive(Debug)]
+pub(super) struct Reader {
+    layout: XLayout,
+    area: Vec<u8>,
+}
+
+impl Reader {
+    pub(super) fn new() -> Self {
+        Self {
+            layout: XLayout::look(),
+            area: Vec::new(),
+        }
+    }
+
+    /// The registers of a stopped thread.
+    pub(super) fn read(&mut self, task: &Stopped) -> Result<UserX86FpregsEntry, Error> {
+        let tid = task.pid();
+        let read = task.regset(NT_X86_XSTATE, &mut self.area);
+        let failed = |errno| Error::Thread {
+            tid,
+            object: "the vector registers",
+            errno,
+        };
+        read.map_err(failed)?;
+        // All areas are of one size; the first reading has made room for the largest that can be.
+        self.area.shrink_to_fit();
+        record(&self.area, |number| self.layout.component(number)).ok_or(Error::Unsupported {
+            tid,
+            what: "a processor without XSAVE",
+            remedy: "dump on a 64-bit machine made since 2008",
+        })
+    }
 }
 
 /// Whether a thread has a shadow stack.

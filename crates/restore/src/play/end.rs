@@ -16,6 +16,7 @@ use crate::Error;
 use crate::plan::births::Who;
 use crate::plan::space::Space;
 use crate::plan::{Life, Plan, Thread};
+use crate::state::Machine;
 
 /// Threads that are as they were in the image.
 pub(crate) struct Release {
@@ -48,6 +49,7 @@ impl Release {
     pub(crate) fn prepare(
         &mut self,
         plan: &mut Plan,
+        machine: &Machine,
         zone: &Range<u64>,
         concerned: impl Fn(&Plan, usize) -> bool,
         crew: &mut Crew,
@@ -66,7 +68,8 @@ impl Release {
                 {
                     let space = builders.then(|| &plan.spaces[alive.space]);
                     let mut threads = std::mem::take(&mut self.waiting[index]);
-                    threads.push(leave(body, crew, space, zone, &mut alive.threads[0])?);
+                    let leader = &mut alive.threads[0];
+                    threads.push(leave(body, crew, space, zone, machine, leader)?);
                     match alive.stopped {
                         Some(signal) => threads = stop(plan.nodes[index].pid, signal, threads)?,
                         None if self.stop => {
@@ -104,6 +107,7 @@ fn leave(
     crew: &mut Crew,
     space: Option<&Space>,
     zone: &Range<u64>,
+    machine: &Machine,
     thread: &mut Thread,
 ) -> Result<Stopped, Error> {
     let pid = thread.tid;
@@ -120,7 +124,7 @@ fn leave(
             .map_err(|source| Error::Tape { pid, source })?;
         stopped = release(carrier, SigSet::ALL)?;
     }
-    set_registers(&stopped, thread)?;
+    set_registers(&stopped, thread, machine)?;
     Ok(stopped)
 }
 

@@ -111,7 +111,7 @@ fn of_threads(
         thread.state.write(&mut script.tape, machine, pid);
         let size = script.tape.size();
         if size > host.left() && size <= room {
-            play(&mut batch, host, alive, task, ready)?;
+            play(&mut batch, host, alive, machine, task, ready)?;
             host.reset(mark);
         }
         let boarded = host.board(newborn.stopped, identity(pid, tid, signal), size);
@@ -121,7 +121,7 @@ fn of_threads(
             .map_err(|source| Error::Tape { pid: tid, source })?;
         batch.push((carrier, script, newborn.thread));
     }
-    play(&mut batch, host, alive, task, ready)?;
+    play(&mut batch, host, alive, machine, task, ready)?;
     host.reset(mark);
     Ok(())
 }
@@ -131,6 +131,7 @@ fn play(
     batch: &mut Vec<(Carrier, Script, usize)>,
     host: &Host,
     alive: &mut Alive,
+    machine: &Machine,
     task: usize,
     ready: &mut Vec<Ready>,
 ) -> Result<(), Error> {
@@ -139,7 +140,7 @@ fn play(
         finish(&mut carrier, tid, &script)?;
         let thread = &mut alive.threads[thread];
         let stopped = take_up(release(carrier, SigSet::ALL)?, host, thread)?;
-        set_registers(&stopped, thread)?;
+        set_registers(&stopped, thread, machine)?;
         ready.push(Ready { task, stopped });
     }
     Ok(())
@@ -171,7 +172,11 @@ pub(crate) fn take_up(
 }
 
 /// The thread stands where it stood in the image.
-pub(crate) fn set_registers(stopped: &Stopped, thread: &Thread) -> Result<(), Error> {
+pub(crate) fn set_registers(
+    stopped: &Stopped,
+    thread: &Thread,
+    machine: &Machine,
+) -> Result<(), Error> {
     let failed = |operation| {
         move |errno: Errno| Error::Task {
             operation,
@@ -186,7 +191,7 @@ pub(crate) fn set_registers(stopped: &Stopped, thread: &Thread) -> Result<(), Er
     stopped
         .set_sigmask(mask)
         .map_err(failed("setting the signal mask"))?;
-    Ok(thread.state.set_fpu(stopped)?)
+    Ok(thread.state.set_fpu(stopped, machine)?)
 }
 
 /// Sets what belongs to processes, and to their leaders as threads.

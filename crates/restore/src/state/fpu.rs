@@ -1,7 +1,7 @@
 //! Floating point and vector registers of a thread: the XSAVE area.
 
 use gelid_image::messages::{UserX86FpregsEntry, UserX86XsaveEntry};
-use gelid_sys::arch::{NT_X86_XSTATE, XComponent, xcomponent};
+use gelid_sys::arch::{NT_X86_XSTATE, XComponent};
 use gelid_sys::ptrace::Stopped;
 
 use super::{Error, Machine};
@@ -64,7 +64,7 @@ impl Fpu {
 
     /// Every component in use has to be there.
     pub(super) fn check(&self, tid: i32, machine: &Machine) -> Result<(), Error> {
-        let lacks = |component: &&Component| machine.xstate & 1 << component.number == 0;
+        let lacks = |component: &&Component| machine.xstate.component(component.number).is_none();
         match self.components.iter().find(lacks) {
             Some(component) => Err(Error::Processor {
                 tid,
@@ -75,7 +75,7 @@ impl Fpu {
     }
 
     /// Sets them. The layout is that of the area which the thread has.
-    pub(super) fn set(&self, tid: i32, task: &Stopped) -> Result<(), Error> {
+    pub(super) fn set(&self, tid: i32, task: &Stopped, machine: &Machine) -> Result<(), Error> {
         let failed = |operation| {
             move |errno| Error::Thread {
                 operation,
@@ -86,7 +86,7 @@ impl Fpu {
         let mut area = Vec::new();
         task.regset(NT_X86_XSTATE, &mut area)
             .map_err(failed("reading the vector registers"))?;
-        self.fill(&mut area, xcomponent)
+        self.fill(&mut area, |number| machine.xstate.component(number))
             .map_err(|component| Error::Processor { tid, component })?;
         task.set_regset(NT_X86_XSTATE, &area)
             .map_err(failed("setting the vector registers"))
@@ -284,12 +284,10 @@ mod tests {
 
     #[test]
     fn a_lacking_component_is_named() {
-        let mut machine = Machine::look().unwrap();
-        machine.xstate = 3;
-        let error = Fpu::read(8, &entry())
-            .unwrap()
-            .check(8, &machine)
-            .unwrap_err();
-        assert!(error.to_string().contains("AVX"), "{error}");
+        let machine = Machine::look().unwrap();
+        let mut fpu = Fpu::read(8, &entry()).unwrap();
+        fpu.components[0].number = 62;
+        let error = fpu.check(8, &machine).unwrap_err();
+        assert!(error.to_string().contains("component 62"), "{error}");
     }
 }

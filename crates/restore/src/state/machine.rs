@@ -1,9 +1,10 @@
 //! What this process has, and so what its freshly born children have, against which states are compared.
 
+use gelid_sys::arch::XLayout;
 use gelid_sys::proc::limits::{COUNT, Limit};
 use gelid_sys::proc::{self, TaskDir};
 use gelid_sys::sched::CpuSet;
-use gelid_sys::{arch, prctl, sched};
+use gelid_sys::{prctl, sched};
 use rustix::process::getpid;
 use rustix::thread::capabilities_secure_bits;
 
@@ -24,8 +25,8 @@ pub(crate) struct Machine {
     pub(crate) io_priority: u16,
     pub(crate) timer_slack: u64,
     pub(crate) personality: u32,
-    /// Components of the extended processor state, as a mask.
-    pub(crate) xstate: u64,
+    /// Where the processor has the components of its extended state.
+    pub(crate) xstate: XLayout,
     /// Whether timers can be made with the id that is wanted.
     pub(crate) timer_ids: bool,
 }
@@ -47,7 +48,7 @@ impl Machine {
             io_priority: sched::ioprio(None).map_err(own("the I/O priority"))?,
             timer_slack: proc::scalar::timerslack_ns(&task)?,
             personality: proc::scalar::personality(&task)?,
-            xstate: arch::xstate_supported(),
+            xstate: XLayout::look(),
             timer_ids: prctl::timer_restore_ids().is_ok(),
         })
     }

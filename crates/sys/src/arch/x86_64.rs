@@ -105,28 +105,55 @@ pub struct XComponent {
     pub size: usize,
 }
 
-/// The user components (2 and up) of the extended state that this processor has, as a mask.
-#[must_use]
-pub fn xstate_supported() -> u64 {
+/// Where this processor has the components of its extended state. To ask it takes its time on a virtual
+/// machine, so ask once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XLayout {
+    supported: u64,
+    places: Vec<Option<XComponent>>,
+}
+
+impl XLayout {
+    /// Asks the processor.
+    #[must_use]
+    pub fn look() -> Self {
+        let supported = xstate_supported();
+        let place = |number: u32| {
+            if number < 2 || supported & 1 << number == 0 {
+                return None;
+            }
+            let (size, offset, _, _) = cpuid(XSTATE_LEAF, number);
+            (size > 0 && offset > 0).then_some(XComponent {
+                offset: offset as usize,
+                size: size as usize,
+            })
+        };
+        Self {
+            supported,
+            places: (0..63).map(place).collect(),
+        }
+    }
+
+    /// The components that this processor has, as a mask.
+    #[must_use]
+    pub fn supported(&self) -> u64 {
+        self.supported
+    }
+
+    /// The place of a component behind the legacy part; `None` if this processor does not have it.
+    #[must_use]
+    pub fn component(&self, number: u32) -> Option<XComponent> {
+        self.places.get(number as usize).copied().flatten()
+    }
+}
+
+fn xstate_supported() -> u64 {
     let leaf = cpuid(0, 0);
     if leaf.0 < XSTATE_LEAF || cpuid(1, 0).2 & 1 << 27 == 0 {
         return 0;
     }
     let (low, _, _, high) = cpuid(XSTATE_LEAF, 0);
     u64::from(high) << 32 | u64::from(low)
-}
-
-/// The place of user component `number` (2 to 62), `None` if this processor does not have it.
-#[must_use]
-pub fn xcomponent(number: u32) -> Option<XComponent> {
-    if !(2..63).contains(&number) || xstate_supported() & 1 << number == 0 {
-        return None;
-    }
-    let (size, offset, _, _) = cpuid(XSTATE_LEAF, number);
-    (size > 0 && offset > 0).then_some(XComponent {
-        offset: offset as usize,
-        size: size as usize,
-    })
 }
 
 const XSTATE_LEAF: u32 = 0xd;
@@ -145,14 +172,14 @@ mod tests {
 
     #[test]
     fn components_lie_behind_the_header() {
-        let supported = xstate_supported();
-        for number in 0..64 {
-            match xcomponent(number) {
-                Some(found) => {
-                    assert!(supported & 1 << number != 0);
-                    assert!(found.offset >= 576 && found.size <= 1 << 16, "{found:?}");
-                }
-                None => assert!(!(2..=62).contains(&number) || supported & 1 << number == 0),
+        let layout = XLayout::look();
+        for number in 0..70 {
+            if let Some(found) = layout.component(number) {
+                assert!(layout.supported() & 1 << number != 0);
+                assert!(
+                    found.offset >= 576 && found.size <= 1 << 16,
+                    "{number}: {found:?}"
+                );
             }
         }
     }
