@@ -270,19 +270,14 @@ impl Host {
             .map_err(|(error, task)| (error, Some(task)))
     }
 
-    /// Forgets which regions were given out after `keep` bytes: for batches of threads, one after another
-    /// in the same room. No carrier with a later region may play a tape again.
-    pub fn rewind(&mut self, keep: usize) {
-        self.next = self.data.start + (keep + BLOCK_SIZE).next_multiple_of(16) as u64;
-    }
-
     /// How much has been given out so far, for [`reset`](Self::reset).
     #[must_use]
     pub fn mark(&self) -> u64 {
         self.next
     }
 
-    /// Takes back what has been given out since `mark`. No carrier from then on may play a tape again.
+    /// Takes back what has been given out since `mark`: for batches of threads, one after another in the
+    /// same room. Carriers from then on must have been released.
     pub fn reset(&mut self, mark: u64) {
         self.next = mark;
     }

@@ -1,4 +1,4 @@
-//! The stub for x86-64: about 230 bytes, position independent, no logic beyond "next call".
+//! The stub for x86-64: about 290 bytes, position independent, no logic beyond "next call".
 //!
 //! Registers on entry: `rbx` the first op, `rbp` behind the last one, `r15` the thread's block, `rsp` as
 //! the interrupted program had it. A single call needs no op: it is entered with all registers set, and
@@ -6,7 +6,7 @@
 //! registers back from the block and jumps to where the program was: below the red zone of the
 //! program's own stack, as a signal frame would be.
 
-use gelid_sys::arch::{SYSCALL_INSN, UserRegs};
+use gelid_sys::arch::{NR_RESTART_SYSCALL, SYSCALL_INSN, UserRegs};
 use std::arch::global_asm;
 
 /// Bytes of an op in the task's memory: number, six arguments, result, address to copy the result
@@ -20,7 +20,7 @@ pub(crate) const OP_RESULT: usize = 56;
 pub(crate) const OP_MUST: u64 = 1;
 
 /// Bytes of a block.
-pub(crate) const BLOCK_SIZE: usize = 192;
+pub(crate) const BLOCK_SIZE: usize = 208;
 /// Offset of the tracer's process id in it, which the stub does not read.
 pub(crate) const BLOCK_OWNER: usize = 168;
 
@@ -59,6 +59,19 @@ global_asm!(
     "mov rdx, [r15 + 16]",
     "syscall",
     "gelid_stub_end:",
+    // rt_sigpending(word, 8): a call that a handler ends is not issued again if one is about to run
+    "mov eax, 127",
+    "lea rdi, [rsp - 136]",
+    "mov esi, 8",
+    "syscall",
+    "mov r13, [r15 + 32]",
+    "mov r14, [r15 + 48]",
+    "mov rax, [rsp - 136]",
+    "test rax, [r15 + 192]",
+    "jz 4f",
+    "mov r13, [r15 + 176]",
+    "mov r14, [r15 + 184]",
+    "4:",
     // rt_sigprocmask(SIG_SETMASK, mask, NULL, 8)
     "mov eax, 14",
     "mov edi, 2",
@@ -66,13 +79,12 @@ global_asm!(
     "mov edx, 0",
     "mov r10d, 8",
     "syscall",
-    "mov rax, [r15 + 32]",
-    "mov [rsp - 136], rax",
+    "mov [rsp - 136], r13",
     "mov rax, [r15 + 40]",
     "mov [rsp - 144], rax",
     "lea rsp, [rsp - 144]",
     "popfq",
-    "mov rax, [r15 + 48]",
+    "mov rax, r14",
     "mov rbx, [r15 + 56]",
     "mov rcx, [r15 + 64]",
     "mov rdx, [r15 + 72]",
@@ -145,6 +157,7 @@ pub(crate) struct Block {
 impl Block {
     pub(crate) fn to_bytes(self) -> [u8; BLOCK_SIZE] {
         let regs = orphan_regs(&self.regs);
+        let ended = ended_regs(&self.regs);
         let words = [
             self.tgid,
             self.tid,
@@ -168,6 +181,9 @@ impl Block {
             regs.r14,
             regs.r15,
             self.owner,
+            ended.map_or(0, |regs| regs.rip),
+            ended.map_or(0, |regs| regs.rax),
+            ended.map_or(0, |_| !self.mask),
         ];
         let mut bytes = [0; BLOCK_SIZE];
         for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -177,24 +193,36 @@ impl Block {
     }
 }
 
+const ERESTARTSYS: i64 = -512;
+const ERESTARTNOINTR: i64 = -513;
+const ERESTARTNOHAND: i64 = -514;
+const ERESTART_RESTARTBLOCK: i64 = -516;
+
 /// Registers with which a program whose tracer has died goes on. An interrupted system call is issued
 /// again; one with a timeout that was running goes on where it was, by the call that the kernel itself
 /// would issue.
 fn orphan_regs(regs: &UserRegs) -> UserRegs {
-    const ERESTARTSYS: i64 = -512;
-    const ERESTARTNOINTR: i64 = -513;
-    const ERESTARTNOHAND: i64 = -514;
-    const ERESTART_RESTARTBLOCK: i64 = -516;
-    const RESTART_SYSCALL: u64 = 219;
     let again = match (regs.syscall_nr(), regs.syscall_result()) {
         (Some(nr), ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND) => nr,
-        (Some(_), ERESTART_RESTARTBLOCK) => RESTART_SYSCALL,
+        (Some(_), ERESTART_RESTARTBLOCK) => NR_RESTART_SYSCALL,
         _ => return *regs,
     };
     UserRegs {
         rip: regs.rip.wrapping_sub(SYSCALL_INSN.len() as u64),
         rax: again,
         ..*regs
+    }
+}
+
+/// The same if a signal is about to be handled, for a call that any handler ends.
+fn ended_regs(regs: &UserRegs) -> Option<UserRegs> {
+    const EINTR: i64 = -4;
+    match (regs.syscall_nr(), regs.syscall_result()) {
+        (Some(_), ERESTARTNOHAND | ERESTART_RESTARTBLOCK) => Some(UserRegs {
+            rax: EINTR as u64,
+            ..*regs
+        }),
+        _ => None,
     }
 }
 
@@ -273,6 +301,8 @@ mod tests {
         };
         let back = orphan_regs(&regs);
         assert_eq!((back.rip, back.rax), (98, 219), "goes on sleeping");
+        let ended = ended_regs(&regs).map(|back| (back.rip, back.rax as i64));
+        assert_eq!(ended, Some((100, -4)));
         let reading = UserRegs {
             rip: 100,
             rax: (-512_i64) as u64,
@@ -280,6 +310,7 @@ mod tests {
         };
         let back = orphan_regs(&reading);
         assert_eq!((back.rip, back.rax), (98, 0), "reads again");
+        assert_eq!(ended_regs(&reading), None);
         let done = UserRegs {
             rip: 100,
             rax: 7,

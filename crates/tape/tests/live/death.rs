@@ -9,11 +9,16 @@ use gelid_sys::syscall::nr;
 use gelid_tape::{Arg, Tape, play_all};
 use rustix::process::Pid;
 
-use crate::guest::{Guest, Root};
+use crate::guest::{Guest, Python, Root};
 use crate::stage::Stage;
 
 /// Names the process to freeze, to this program run again as the tracer.
 const VICTIM: &str = "GELID_TAPE_VICTIM";
+/// Set if the tracer is to stay in the middle of it.
+const STAYS: &str = "GELID_TAPE_STAYS";
+/// What the tracer says before it plays, and, if it stays, when its victim carries a tape.
+const BEGUN: &str = "begun";
+const ABOARD: &str = "aboard";
 
 /// Does nothing as a test; run by the others it plays tapes until it is killed.
 #[test]
@@ -29,7 +34,8 @@ fn tracer() {
     let room = [0, 4096, 3, 0x22, u64::MAX, 0].map(Arg::Value);
     let mapped = tape.must(nr::mmap, room);
     tape.must(nr::munmap, [mapped.into(), Arg::Value(4096)]);
-    println!("begun");
+    let stays = std::env::var(STAYS).is_ok();
+    println!("{BEGUN}");
     loop {
         let mut tree = freeze(&Options::new(pid)).unwrap();
         for process in 0..tree.processes().len() {
@@ -40,20 +46,33 @@ fn tracer() {
             let work = stage.carriers.iter_mut().map(|carrier| (carrier, &tape));
             let outcomes = play_all(work).unwrap();
             assert!(outcomes.iter().all(|outcome| outcome.failure().is_none()));
+            if stays {
+                println!("{ABOARD}");
+                std::thread::sleep(Duration::from_secs(1000));
+            }
             stage.strike(&mut tree, process, false);
         }
         tree.thaw().unwrap();
     }
 }
 
-/// Starts a tracer of the process and kills it after a while.
-fn trace_and_die(pid: Pid, after: Duration) {
+/// Starts a tracer of the process, and waits until it says a word.
+fn trace(pid: Pid, until: &str) -> Root {
     let mut tracer = Command::new(std::env::current_exe().unwrap());
     let tracer = tracer.args(["--exact", "death::tracer", "--nocapture"]);
     let tracer = tracer.env(VICTIM, pid.to_string()).stdout(Stdio::piped());
+    if until == ABOARD {
+        tracer.env(STAYS, "1");
+    }
     let mut tracer = Root(tracer.spawn().unwrap());
     let mut lines = BufReader::new(tracer.0.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains("begun")));
+    assert!(lines.any(|line| line.unwrap().contains(until)));
+    tracer
+}
+
+/// Starts a tracer of the process and kills it after a while.
+fn trace_and_die(pid: Pid, after: Duration) {
+    let mut tracer = trace(pid, BEGUN);
     std::thread::sleep(after);
     assert_eq!(tracer.0.try_wait().unwrap(), None, "the tracer failed");
     tracer.0.kill().unwrap();
@@ -112,5 +131,25 @@ fn calls_that_wait_go_on_waiting() {
             trace_and_die(guest.root.pid(), after);
         }
         assert_eq!(guest.verdict(), "ok", "{name}");
+    }
+}
+
+#[test]
+fn a_signal_meanwhile_ends_the_call_that_waits_for_one() {
+    let mut guest = Python::start(
+        "import ctypes, signal\n\
+         libc = ctypes.CDLL(None, use_errno=True)\n\
+         seen = []\n\
+         signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))\n\
+         print('ready')\n\
+         while True:\n\
+         \x20 done = libc.pause()\n\
+         \x20 print(done, ctypes.get_errno(), len(seen))",
+    );
+    for round in 1..=5 {
+        let mut tracer = trace(guest.pid(), ABOARD);
+        guest.signal(rustix::process::Signal::USR1);
+        tracer.0.kill().unwrap();
+        assert_eq!(guest.line(), format!("-1 4 {round}"));
     }
 }

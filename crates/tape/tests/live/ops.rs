@@ -95,6 +95,7 @@ fn rooms_are_given_out_and_taken_back() {
         .collect();
     let room = Host::region_size(ROOM);
     let (mut host, mut first) = Host::seized(tasks.remove(0), ids[0], &ground, 4096, ROOM).unwrap();
+    let mark = host.mark();
     let all = (host.data().end - host.data().start) as usize;
     assert_eq!(all, 4096);
 
@@ -117,10 +118,10 @@ fn rooms_are_given_out_and_taken_back() {
             Ok(carrier) => carrier,
             Err((error, task)) => {
                 assert_eq!(error, too_long(tid, ROOM, left));
-                host.rewind(ROOM);
                 for carrier in carriers.drain(..) {
                     put(&mut tree, gelid_tape::Carrier::release(carrier).unwrap());
                 }
+                host.reset(mark);
                 host.board(task.unwrap(), *id, ROOM).unwrap()
             }
         };
