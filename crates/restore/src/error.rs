@@ -51,6 +51,8 @@ pub enum Error {
         pid: i32,
         /// Who has it.
         comm: String,
+        /// Nobody seems to, or a zombie that is yet to be reaped: it may be free in a moment.
+        passing: bool,
     },
     /// A task could not be created or taken under control.
     #[error("{operation} for task {pid} failed: {errno}")]

@@ -130,8 +130,7 @@ pub fn restore(dir: &Dir, options: &Options) -> Result<Outcome, Error> {
     let mut patience = PATIENCE;
     loop {
         match play::run(&mut plan, dir, manifest.as_ref(), options, &root) {
-            // Nobody has it: its last owner is just being reaped, or a zombie is in its session.
-            Err(Error::PidTaken { comm, .. }) if comm.is_empty() && !patience.is_zero() => {
+            Err(Error::PidTaken { passing: true, .. }) if !patience.is_zero() => {
                 let pause = Duration::from_millis(10);
                 std::thread::sleep(pause);
                 patience = patience.saturating_sub(pause);
@@ -141,8 +140,8 @@ pub fn restore(dir: &Dir, options: &Options) -> Result<Outcome, Error> {
     }
 }
 
-/// How long to wait for a pid that nobody seems to have.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// How long to wait for a pid that will be free in a moment.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Options {
     /// Enters a phase, which fails if it was asked to.

@@ -401,12 +401,15 @@ fn end(mut body: Body, status: i32, comm: &[u8]) -> Result<(), Error> {
 }
 
 fn taken(pid: i32) -> Error {
-    let comm = Pid::from_raw(pid)
-        .and_then(|pid| proc::TaskDir::open(pid).ok())
-        .and_then(|dir| proc::scalar::comm(&dir).ok())
-        .unwrap_or_default();
-    let comm = String::from_utf8_lossy(&comm).into_owned();
-    Error::PidTaken { pid, comm }
+    let dir = Pid::from_raw(pid).and_then(|pid| proc::TaskDir::open(pid).ok());
+    let stat = dir.and_then(|dir| proc::stat::read(&dir).ok());
+    let passing = stat.as_ref().is_none_or(|stat| stat.state.is_dead());
+    let comm = stat.map(|stat| stat.comm).unwrap_or_default();
+    Error::PidTaken {
+        pid,
+        comm: String::from_utf8_lossy(&comm).into_owned(),
+        passing,
+    }
 }
 
 fn taken_or(error: Error) -> Error {
