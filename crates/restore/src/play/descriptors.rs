@@ -116,6 +116,7 @@ impl Drop for Limit {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     numbers: Vec<OwnedFd>,
+    #[expect(dead_code, reason = "held for what its drop does")]
     limit: Option<Limit>,
 }
 
