@@ -16,6 +16,7 @@
 
 pub mod arch;
 pub mod clone;
+pub mod diag;
 pub mod fown;
 pub mod kcmp;
 pub mod madvise;
@@ -31,8 +32,10 @@ pub mod procmap;
 pub mod ptrace;
 pub mod sched;
 pub mod signal;
+pub mod sockopt;
 pub mod syscall;
 pub mod tty;
+pub mod unix;
 pub mod vm;
 pub mod wait;
 

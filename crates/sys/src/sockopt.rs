@@ -1,0 +1,181 @@
+//! Options of sockets that rustix does not have: `getsockopt(2)`, `setsockopt(2)` at the level `SOL_SOCKET`.
+
+use std::mem::{offset_of, size_of_val};
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::io::{Errno, Result};
+
+use crate::syscall::call;
+
+/// An option whose value is an `int`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IntOption(i32);
+
+#[expect(missing_docs, reason = "the names are those of socket(7)")]
+impl IntOption {
+    pub const REUSEADDR: Self = Self(2);
+    pub const DONTROUTE: Self = Self(5);
+    pub const BROADCAST: Self = Self(6);
+    pub const SNDBUF: Self = Self(7);
+    pub const RCVBUF: Self = Self(8);
+    pub const KEEPALIVE: Self = Self(9);
+    pub const OOBINLINE: Self = Self(10);
+    pub const NO_CHECK: Self = Self(11);
+    pub const PRIORITY: Self = Self(12);
+    pub const REUSEPORT: Self = Self(15);
+    pub const PASSCRED: Self = Self(16);
+    pub const RCVLOWAT: Self = Self(18);
+    pub const SNDBUFFORCE: Self = Self(32);
+    pub const RCVBUFFORCE: Self = Self(33);
+    pub const PASSSEC: Self = Self(34);
+    pub const MARK: Self = Self(36);
+    pub const DOMAIN: Self = Self(39);
+    pub const PEEK_OFF: Self = Self(42);
+    pub const BUF_LOCK: Self = Self(72);
+    pub const PASSPIDFD: Self = Self(76);
+}
+
+/// `SO_GET_FILTER` to ask, `SO_ATTACH_FILTER` to set.
+const FILTER: i32 = 26;
+
+/// Instructions that a filter may have, `BPF_MAXINSNS`.
+const LONGEST_FILTER: usize = 4096;
+
+/// The value of an option.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` if the kernel or the kind of socket does not know it, `ENOTSOCK` for anything else.
+pub fn int(socket: impl AsFd, option: IntOption) -> Result<i32> {
+    let mut value = 0i32;
+    let mut len = size_of_val(&value) as u32;
+    let args = arguments(
+        socket,
+        option.0,
+        &raw mut value as usize,
+        &raw mut len as usize,
+    );
+    // SAFETY: the kernel writes at most the `int` that the length allows, and the length.
+    unsafe { call(libc::SYS_getsockopt as usize, args) }?;
+    Ok(value)
+}
+
+/// Sets an option.
+///
+/// # Errors
+///
+/// As [`int`]; `EPERM` for what takes `CAP_NET_ADMIN`.
+pub fn set_int(socket: impl AsFd, option: IntOption, value: i32) -> Result<()> {
+    let args = arguments(
+        socket,
+        option.0,
+        &raw const value as usize,
+        size_of_val(&value),
+    );
+    // SAFETY: the kernel reads one `int`.
+    unsafe { call(libc::SYS_setsockopt as usize, args) }.map(drop)
+}
+
+/// One instruction of a classic filter, `struct sock_filter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the names are the kernel's")]
+pub struct Instruction {
+    pub code: u16,
+    pub jt: u8,
+    pub jf: u8,
+    pub k: u32,
+}
+
+/// `struct sock_fprog`
+#[repr(C)]
+struct Program {
+    len: u16,
+    filter: usize,
+}
+
+const _: () = {
+    assert!(size_of::<Instruction>() == 8);
+    assert!(size_of::<Program>() == 16);
+    assert!(offset_of!(Program, filter) == 8);
+};
+
+/// The classic filter attached to a socket; empty if it has none.
+///
+/// # Errors
+///
+/// `EACCES` if it is not a classic one.
+pub fn filter(socket: impl AsFd) -> Result<Vec<Instruction>> {
+    let mut filter = vec![Instruction::default(); LONGEST_FILTER];
+    // It is counted in instructions.
+    let mut len = LONGEST_FILTER as u32;
+    let args = arguments(
+        socket,
+        FILTER,
+        filter.as_mut_ptr() as usize,
+        &raw mut len as usize,
+    );
+    // SAFETY: the kernel writes at most as many instructions as it is told to have room for.
+    let count = unsafe { call(libc::SYS_getsockopt as usize, args) }.map(|_| len as usize)?;
+    filter.truncate(count);
+    Ok(filter)
+}
+
+/// Attaches a classic filter.
+///
+/// # Errors
+///
+/// `EINVAL` for a program that the kernel does not take.
+pub fn attach_filter(socket: impl AsFd, filter: &[Instruction]) -> Result<()> {
+    let program = Program {
+        len: u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?,
+        filter: filter.as_ptr() as usize,
+    };
+    let (value, len) = (&raw const program as usize, size_of_val(&program));
+    let args = arguments(socket, FILTER, value, len);
+    // SAFETY: the kernel reads the program, and the instructions that it points to.
+    unsafe { call(libc::SYS_setsockopt as usize, args) }.map(drop)
+}
+
+fn arguments(socket: impl AsFd, option: i32, value: usize, len: usize) -> [usize; 6] {
+    let fd = socket.as_fd().as_raw_fd() as usize;
+    [
+        fd,
+        libc::SOL_SOCKET as usize,
+        option as usize,
+        value,
+        len,
+        0,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn options_are_set_and_told() {
+        let socket = UnixDatagram::unbound().unwrap();
+        assert_eq!(int(&socket, IntOption::DOMAIN), Ok(libc::AF_UNIX));
+        assert_eq!(int(&socket, IntOption::PEEK_OFF), Ok(-1));
+        set_int(&socket, IntOption::PEEK_OFF, 7).unwrap();
+        assert_eq!(int(&socket, IntOption::PEEK_OFF), Ok(7));
+        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        assert_eq!(int(&reader, IntOption::DOMAIN), Err(Errno::NOTSOCK));
+    }
+
+    #[test]
+    fn a_filter_comes_back_as_it_was() {
+        let socket = UnixDatagram::unbound().unwrap();
+        assert_eq!(filter(&socket), Ok(Vec::new()));
+        let accept = Instruction {
+            code: 6,
+            k: 0xffff,
+            ..Instruction::default()
+        };
+        attach_filter(&socket, &[accept]).unwrap();
+        assert_eq!(filter(&socket), Ok(vec![accept]));
+        assert_eq!(attach_filter(&socket, &[]), Err(Errno::INVAL));
+    }
+}
