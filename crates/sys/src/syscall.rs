@@ -62,6 +62,7 @@ pub mod nr {
         close_range = SYS_close_range;
         dup2 = SYS_dup2;
         dup3 = SYS_dup3;
+        epoll_ctl = SYS_epoll_ctl;
         epoll_pwait = SYS_epoll_pwait;
         epoll_pwait2 = SYS_epoll_pwait2;
         epoll_wait = SYS_epoll_wait;

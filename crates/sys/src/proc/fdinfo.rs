@@ -1,9 +1,13 @@
 //! `/proc/PID/fdinfo/N`: position, flags and kind-specific state of an open file description.
 
+mod events;
+
 use std::os::fd::RawFd;
 
 use super::text::{Malformed, Result, decimal, lines, number, signed, split_once, trim_start};
 use super::{Error, TaskDir};
+
+pub use events::{Eventfd, Notified, Timerfd, Watched};
 
 /// The lines that all kinds of file have, and the text for those that only some have.
 #[derive(Debug, Clone, PartialEq, Eq)]

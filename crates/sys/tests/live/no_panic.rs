@@ -27,6 +27,8 @@ fn parse_all(text: &[u8]) {
             info.pairs().count(),
             info.value("lock"),
         );
+        let _ = (info.eventfd(), info.epoll(), info.timerfd());
+        let _ = (info.signalfd(), info.inotify());
     }
 }
 
@@ -47,6 +49,10 @@ static SAMPLES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     samples.push(
         b"ID: 3\nsignal: 14/0000000000000003\nnotify: signal/pid.7858\nClockID: 1\n".to_vec(),
     );
+    samples.push(b"pos:\t0\nflags:\t02\nmnt_id:\t1\nclockid: 1\nticks: 7\nsettime flags: 03\nit_value: (4, 12)\n\
+        it_interval: (0, 10)\ntfd: 5 events: 19 data: 5 pos:0 ino:3 sdev:d\n\
+        inotify wd:1 ino:1 sdev:1 mask:1 ignored_mask:0 fhandle-bytes:1 fhandle-type:1 f_handle:00\n"
+        .to_vec());
     // Two mappings are as good as fifty, and quicker.
     samples.iter_mut().for_each(|text| text.truncate(1600));
     samples
@@ -64,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_samples(which in 0usize..9, at in any::<prop::sample::Index>(), with in any::<Vec<u8>>(), cut in 0usize..40) {
+    fn damaged_samples(which in 0usize..10, at in any::<prop::sample::Index>(), with in any::<Vec<u8>>(), cut in 0usize..40) {
         let mut text = SAMPLES[which].clone();
         let at = at.index(text.len());
         let end = (at + cut).min(text.len());
