@@ -1,15 +1,17 @@
 //! The tracer is killed at any instant, while it plays tapes in a loop: its target never notices.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use gelid_seize::{Options, freeze};
 use gelid_sys::syscall::nr;
+use gelid_sys::wait::{Status, wait_task};
+use gelid_sys::{proc, ptrace};
 use gelid_tape::{Arg, Tape, play_all};
 use rustix::process::Pid;
 
-use crate::guest::{Guest, Python, Root};
+use crate::guest::{Guest, Python, Root, eventually};
 use crate::stage::Stage;
 
 /// Names the process to freeze, to this program run again as the tracer.
@@ -19,6 +21,10 @@ const STAYS: &str = "GELID_TAPE_STAYS";
 /// What the tracer says before it plays, and, if it stays, when its victim carries a tape.
 const BEGUN: &str = "begun";
 const ABOARD: &str = "aboard";
+/// Set if the tracer is to wait for a line when its victim is frozen, and to end after one round.
+const COUNTED: &str = "GELID_TAPE_COUNTED";
+/// What it says then, followed by its thread's id.
+const FROZEN: &str = "frozen by ";
 
 /// Does nothing as a test; run by the others it plays tapes until it is killed.
 #[test]
@@ -35,9 +41,14 @@ fn tracer() {
     let mapped = tape.must(nr::mmap, room);
     tape.must(nr::munmap, [mapped.into(), Arg::Value(4096)]);
     let stays = std::env::var(STAYS).is_ok();
+    let counted = std::env::var(COUNTED).is_ok();
     println!("{BEGUN}");
     loop {
         let mut tree = freeze(&Options::new(pid)).unwrap();
+        if counted {
+            println!("{}{}", FROZEN, rustix::thread::gettid());
+            std::io::stdin().read_line(&mut String::new()).unwrap();
+        }
         for process in 0..tree.processes().len() {
             if !tree.processes()[process].is_alive() {
                 continue;
@@ -53,26 +64,32 @@ fn tracer() {
             stage.strike(&mut tree, process, false);
         }
         tree.thaw().unwrap();
+        if counted {
+            std::process::exit(0);
+        }
     }
 }
 
-/// Starts a tracer of the process, and waits until it says a word.
-fn trace(pid: Pid, until: &str) -> Root {
+/// Starts a tracer of the process, and waits until it says a word; the line with it.
+fn trace(pid: Pid, until: &str) -> (Root, String) {
     let mut tracer = Command::new(std::env::current_exe().unwrap());
     let tracer = tracer.args(["--exact", "death::tracer", "--nocapture"]);
     let tracer = tracer.env(VICTIM, pid.to_string()).stdout(Stdio::piped());
-    if until == ABOARD {
-        tracer.env(STAYS, "1");
+    match until {
+        ABOARD => drop(tracer.env(STAYS, "1")),
+        FROZEN => drop(tracer.env(COUNTED, "1").stdin(Stdio::piped())),
+        _ => {}
     }
     let mut tracer = Root(tracer.spawn().unwrap());
-    let mut lines = BufReader::new(tracer.0.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains(until)));
-    tracer
+    let lines = BufReader::new(tracer.0.stdout.take().unwrap()).lines();
+    let mut lines = lines.map(Result::unwrap);
+    let line = lines.find(|line| line.contains(until)).unwrap();
+    (tracer, line)
 }
 
 /// Starts a tracer of the process and kills it after a while.
 fn trace_and_die(pid: Pid, after: Duration) {
-    let mut tracer = trace(pid, BEGUN);
+    let (mut tracer, _) = trace(pid, BEGUN);
     std::thread::sleep(after);
     assert_eq!(tracer.0.try_wait().unwrap(), None, "the tracer failed");
     tracer.0.kill().unwrap();
@@ -147,9 +164,64 @@ fn a_signal_meanwhile_ends_the_call_that_waits_for_one() {
          \x20 print(done, ctypes.get_errno(), len(seen))",
     );
     for round in 1..=5 {
-        let mut tracer = trace(guest.pid(), ABOARD);
+        let (mut tracer, _) = trace(guest.pid(), ABOARD);
         guest.signal(rustix::process::Signal::USR1);
         tracer.0.kill().unwrap();
         assert_eq!(guest.line(), format!("-1 4 {round}"));
     }
+}
+
+/// Lets the tracer go on from where its victim is frozen, and kills it at the `steps`th system call stop of
+/// its thread. False if it has come to its end before.
+fn die_at(pid: Pid, steps: usize) -> bool {
+    let (mut tracer, line) = trace(pid, FROZEN);
+    let (_, tid) = line.split_once(FROZEN).unwrap();
+    let tid = Pid::from_raw(tid.trim().parse().unwrap()).unwrap();
+    let running = ptrace::seize(tid, ptrace::Options::TRACESYSGOOD).unwrap();
+    running.interrupt().unwrap();
+    while !matches!(wait_task(tid).unwrap(), Status::EventStop(_)) {}
+    let mut running = running.stopped().cont_to_syscall().unwrap();
+    writeln!(tracer.0.stdin.take().unwrap(), "go on").unwrap();
+    let mut seen = 0;
+    while seen < steps {
+        let status = wait_task(tid).unwrap();
+        if status.is_dead() {
+            return false;
+        }
+        seen += usize::from(status == Status::SyscallStop);
+        if seen < steps {
+            running = running.stopped().cont_to_syscall().unwrap();
+        }
+    }
+    tracer.0.kill().unwrap();
+    while !wait_task(tid).unwrap().is_dead() {}
+    true
+}
+
+/// The blocked signals of all threads, none while somebody traces them.
+fn masks(pid: Pid) -> Option<Vec<u64>> {
+    let task = proc::task_dir(pid).unwrap();
+    let mut masks = Vec::new();
+    for thread in proc::tasks::threads(&task).unwrap() {
+        let status = proc::status::read(&task.thread(thread).unwrap()).unwrap();
+        if status.tracer_pid != 0 {
+            return None;
+        }
+        masks.push(status.sig_blocked);
+    }
+    Some(masks)
+}
+
+#[test]
+fn every_step_of_the_tracer_may_be_its_last() {
+    let guest = Guest::start("registers").unwrap();
+    let pid = guest.root.pid();
+    let before = masks(pid);
+    let mut steps = 1;
+    while die_at(pid, steps) {
+        eventually(|| masks(pid) == before);
+        steps += 1;
+    }
+    assert!(steps > 100, "{steps} steps");
+    assert_eq!(guest.verdict(), "ok");
 }
