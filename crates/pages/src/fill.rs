@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// Chunks that one worker takes in a row: the two halves of a huge page should meet the same worker.
 const CHUNKS_PER_JOB: u64 = 4;
@@ -390,10 +391,12 @@ fn collapse(
         let page = start..start + PAGE_SIZE as u64;
         write(request, &bytes[at..at + PAGE_SIZE], slice::from_ref(&page))?;
     }
+    let start = Instant::now();
     let collapsed = request.target.collapse(areas).unwrap_or(0);
     if collapsed < areas.len() {
         request.areas.refuse();
     }
+    request.areas.took(start.elapsed(), areas.len());
     Ok(collapsed as u64)
 }
 
