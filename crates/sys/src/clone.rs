@@ -33,6 +33,12 @@ pub struct CloneArgs {
 
 const _: () = assert!(size_of::<CloneArgs>() == 88);
 
+#[cfg(test)]
+crate::layout::same!(whole CloneArgs, linux_raw_sys::general::clone_args {
+    flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size,
+    cgroup,
+});
+
 impl CloneArgs {
     /// Offset of the address of the pids wanted.
     pub const SET_TID: usize = std::mem::offset_of!(Self, set_tid);

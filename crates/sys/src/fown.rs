@@ -23,6 +23,9 @@ struct OwnerEx {
 
 const _: () = assert!(size_of::<OwnerEx>() == 8);
 
+#[cfg(test)]
+crate::layout::same!(whole OwnerEx, linux_raw_sys::general::f_owner_ex { kind = type_, pid = pid });
+
 /// What kind of number an owner's is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnerKind {

@@ -22,6 +22,8 @@ pub mod fown;
 pub mod handle;
 pub mod inotify;
 pub mod kcmp;
+#[cfg(test)]
+mod layout;
 pub mod madvise;
 pub mod map;
 pub mod mm;

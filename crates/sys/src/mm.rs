@@ -85,6 +85,12 @@ const _: () = {
     assert!(offset_of!(MmMap, exe_fd) == 100);
 };
 
+#[cfg(test)]
+crate::layout::same!(whole MmMap, linux_raw_sys::prctl::prctl_mm_map {
+    start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end,
+    env_start, env_end, auxv, auxv_size, exe_fd,
+});
+
 impl MmMap {
     /// Bytes of the structure, the `arg4` of the call.
     pub const SIZE: usize = 104;

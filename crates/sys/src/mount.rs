@@ -107,6 +107,41 @@ const _: () = {
     assert!(size_of::<Statmount>() == 128);
 };
 
+#[cfg(test)]
+crate::layout::same!(whole MntIdReq, linux_raw_sys::general::mnt_id_req {
+    size, spare, mnt_id, param, mnt_ns_id,
+});
+#[cfg(test)]
+crate::layout::same!(
+    Statmount,
+    linux_raw_sys::general::statmount {
+        size,
+        mnt_opts,
+        mask,
+        sb_dev_major,
+        sb_dev_minor,
+        sb_magic,
+        sb_flags,
+        fs_type,
+        mnt_id,
+        mnt_parent_id,
+        mnt_id_old,
+        mnt_parent_id_old,
+        mnt_attr,
+        mnt_propagation,
+        mnt_peer_group,
+        mnt_master,
+        propagate_from,
+        mnt_root,
+        mnt_point,
+        mnt_ns_id,
+        fs_subtype,
+        sb_source,
+    }
+);
+#[cfg(test)]
+const _: () = assert!(STRINGS == offset_of!(linux_raw_sys::general::statmount, str_));
+
 /// One mount, decoded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mount {

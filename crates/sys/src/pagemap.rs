@@ -126,6 +126,14 @@ const _: () = {
     assert!(offset_of!(PmScanArg, return_mask) == 88);
 };
 
+#[cfg(test)]
+crate::layout::same!(whole Region, linux_raw_sys::general::page_region { start, end, categories });
+#[cfg(test)]
+crate::layout::same!(whole PmScanArg, linux_raw_sys::general::pm_scan_arg {
+    size, flags, start, end, walk_end, vec, vec_len, max_pages,
+    category_inverted, category_mask, category_anyof_mask, return_mask,
+});
+
 /// `PAGEMAP_SCAN`, `_IOWR('f', 16, struct pm_scan_arg)`.
 const PAGEMAP_SCAN: usize = 0xc060_6610;
 

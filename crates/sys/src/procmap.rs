@@ -40,6 +40,12 @@ const _: () = {
     assert!(offset_of!(ProcmapQuery, build_id_addr) == 96);
 };
 
+#[cfg(test)]
+crate::layout::same!(whole ProcmapQuery, linux_raw_sys::general::procmap_query {
+    size, query_flags, query_addr, vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode,
+    dev_major, dev_minor, vma_name_size, build_id_size, vma_name_addr, build_id_addr,
+});
+
 /// `PROCMAP_QUERY`, `_IOWR('f', 17, struct procmap_query)`.
 const PROCMAP_QUERY: usize = 0xc068_6611;
 /// `PROCMAP_QUERY_COVERING_OR_NEXT_VMA`

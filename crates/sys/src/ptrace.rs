@@ -7,9 +7,13 @@
 //! Dropping either value does nothing: the kernel detaches from all tracees when the tracing thread
 //! ends, and until then the owner of these values decides.
 
+mod syscall;
+
+pub use syscall::{Call, Dispatch, SyscallInfo};
+
+use crate::Pid;
 use crate::arch::{NT_PRSTATUS, UserRegs};
 use crate::signal::{SigInfo, SigSet};
-use crate::{Pid, syscall};
 use bitflags::bitflags;
 use rustix::io::{Errno, Result};
 
@@ -54,6 +58,11 @@ pub struct RseqConfiguration {
 
 const _: () = assert!(size_of::<RseqConfiguration>() == 24);
 
+#[cfg(test)]
+crate::layout::same!(whole RseqConfiguration, linux_raw_sys::ptrace::ptrace_rseq_configuration {
+    rseq_abi_pointer, rseq_abi_size, signature, flags, pad,
+});
+
 /// One instruction of a classic BPF program: `struct sock_filter`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +75,9 @@ pub struct SockFilter {
 }
 
 const _: () = assert!(size_of::<SockFilter>() == 8);
+
+#[cfg(test)]
+crate::layout::same!(whole SockFilter, linux_raw_sys::ptrace::sock_filter { code, jt, jf, k });
 
 const SEIZE: u32 = 0x4206;
 const INTERRUPT: u32 = 0x4207;
@@ -92,7 +104,7 @@ unsafe fn ptrace(request: u32, pid: Pid, addr: usize, data: usize) -> Result<usi
     let pid = pid.as_raw_nonzero().get() as usize;
     // SAFETY: the caller vouches for the arguments.
     unsafe {
-        syscall::call(
+        crate::syscall::call(
             libc::SYS_ptrace as usize,
             [request as usize, pid, addr, data, 0, 0],
         )

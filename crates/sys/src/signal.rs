@@ -124,6 +124,11 @@ pub struct KernelSigAction {
 
 const _: () = assert!(size_of::<KernelSigAction>() == 32);
 
+#[cfg(test)]
+crate::layout::same!(whole KernelSigAction, linux_raw_sys::general::kernel_sigaction {
+    handler = sa_handler_kernel, flags = sa_flags, restorer = sa_restorer, mask = sa_mask,
+});
+
 impl KernelSigAction {
     /// The bytes handed to the kernel.
     #[must_use]

@@ -103,6 +103,9 @@ struct UffdioApi {
 
 const _: () = assert!(size_of::<UffdioApi>() == 24 && offset_of!(UffdioApi, ioctls) == 16);
 
+#[cfg(test)]
+crate::layout::same!(whole UffdioApi, linux_raw_sys::general::uffdio_api { api, features, ioctls });
+
 const UFFD_API: u64 = 0xaa;
 const UFFDIO_API: usize = 0xc018_aa3f;
 /// `UFFD_FEATURE_EVENT_FORK`, `_REMAP`, `_REMOVE`, `_UNMAP`
