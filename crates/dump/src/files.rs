@@ -13,6 +13,8 @@ mod build_id;
 mod check;
 mod descriptions;
 mod error;
+mod eventfd;
+mod eventpoll;
 mod fown;
 mod ghost_file;
 mod kind;
@@ -22,6 +24,8 @@ mod pipe;
 mod place;
 mod regfile;
 mod remap_file_path;
+mod signalfd;
+mod timerfd;
 mod tty;
 
 #[cfg(test)]
@@ -33,7 +37,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use gelid_image::messages::{FdTypes, FdinfoEntry, FileEntry};
 use gelid_image::{ImageKind, ImageWriter, Staging};
 use gelid_sys::proc::maps::{Dev, Mapping};
-use gelid_sys::proc::{TaskDir, fd, fdinfo};
+use gelid_sys::proc::{Malformed, TaskDir, fd, fdinfo};
 use gelid_sys::{Errno, Pid, pidfd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, major, minor, statat};
 
@@ -101,6 +105,7 @@ pub(crate) struct Collector<'s> {
     fifos: Pipes,
     tee: Tee,
     memfds: Memfds,
+    sets: Vec<eventpoll::Set>,
     terminals: Terminals,
 }
 
@@ -138,6 +143,7 @@ impl<'s> Collector<'s> {
             fifos: Pipes::new(staging, ImageKind::FifoData)?,
             tee: Tee::default(),
             memfds: Memfds::new(staging)?,
+            sets: Vec::new(),
             terminals: Terminals::default(),
         })
     }
@@ -185,8 +191,9 @@ impl<'s> Collector<'s> {
         Ok(Mapped { id, fdflags, memfd })
     }
 
-    /// Closes all images but those that the caller writes.
-    pub(crate) fn finish(self) -> Result<Collected, Error> {
+    /// Closes all images but those that the caller writes. The tree must still be as it was.
+    pub(crate) fn finish(mut self) -> Result<Collected, Error> {
+        self.finish_sets()?;
         self.writer.finish()?;
         self.remaps.finish()?;
         self.pipes.finish()?;
@@ -308,6 +315,10 @@ impl<'s> Collector<'s> {
             Kind::ControllingTerminal => {
                 self.terminal(&object, opening, Way::Controlling, task.dir)
             }
+            Kind::Eventfd => self.eventfd(&object, opening, info),
+            Kind::Eventpoll => self.eventpoll((task.pid, fd), &object, opening, info),
+            Kind::Signalfd => self.signalfd(&object, opening, info),
+            Kind::Timerfd => self.timerfd(task, fd, &object, opening, info),
             Kind::Memory if self.is_memory(&object)? => self.memory(&object, opening),
             Kind::Path | Kind::Memory => {
                 let id = self.regular(&object, opening)?;
@@ -360,6 +371,15 @@ impl Object<'_> {
             place: self.place,
             name: Name(self.link.clone()),
             errno,
+        }
+    }
+
+    /// Turns what is wrong with an account of the kernel into an error, for `map_err`.
+    fn odd(&self) -> impl Fn(Malformed) -> Error {
+        move |what| Error::Odd {
+            place: self.place,
+            name: Name(self.link.clone()),
+            what,
         }
     }
 

@@ -37,6 +37,7 @@ fn look(
 ) -> Result<(), Error> {
     let kind = match kind::of(&link, stat, false) {
         Kind::Path | Kind::Pipe | Kind::Fifo | Kind::Memory => return Ok(()),
+        Kind::Eventfd | Kind::Eventpoll | Kind::Signalfd | Kind::Timerfd => return Ok(()),
         Kind::Terminal | Kind::ControllingTerminal if options.shell_job => return Ok(()),
         _ => {
             // A path to a device is no open device.

@@ -44,21 +44,27 @@ impl Descriptions {
         holder: (Pid, RawFd),
     ) -> Result<Result<Known, Vacancy>, Error> {
         let class = self.0.get(&inode).map_or(&[][..], Vec::as_slice);
-        let (mut low, mut high) = (0, class.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let known = class[middle];
-            match compare(known.holder, holder)? {
-                Ordering::Equal => return Ok(Ok(known)),
-                Ordering::Less => low = middle + 1,
-                Ordering::Greater => high = middle,
+        let found = search(class, |known| compare(known, holder))?;
+        Ok(found
+            .map(|at| class[at])
+            .map_err(|at| Vacancy { inode, holder, at }))
+    }
+
+    /// The id of the description that `compare` finds among those of an inode, or, as file systems may show
+    /// their inodes under other numbers, among all others.
+    pub(super) fn watched(
+        &self,
+        inode: Inode,
+        compare: impl Fn((Pid, RawFd)) -> Result<Ordering, Error>,
+    ) -> Result<Option<u32>, Error> {
+        let others = self.0.iter().filter(|(key, _)| **key != inode);
+        let classes = self.0.get(&inode).into_iter();
+        for class in classes.chain(others.map(|(_, class)| class)) {
+            if let Some(known) = search(class, &compare)?.ok() {
+                return Ok(Some(class[known].id));
             }
         }
-        Ok(Err(Vacancy {
-            inode,
-            holder,
-            at: low,
-        }))
+        Ok(None)
     }
 
     /// Notes the record of a description. Nothing may have been noted since the vacancy was found.
@@ -67,6 +73,23 @@ impl Descriptions {
         let class = self.0.entry(vacancy.inode).or_default();
         class.insert(vacancy.at.min(class.len()), Known { id, kind, holder });
     }
+}
+
+/// Looks in a class for what `compare` says is equal, and where it belongs if it is not there.
+fn search(
+    class: &[Known],
+    compare: impl Fn((Pid, RawFd)) -> Result<Ordering, Error>,
+) -> Result<Result<usize, usize>, Error> {
+    let (mut low, mut high) = (0, class.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match compare(class[middle].holder)? {
+            Ordering::Equal => return Ok(Ok(middle)),
+            Ordering::Less => low = middle + 1,
+            Ordering::Greater => high = middle,
+        }
+    }
+    Ok(Err(low))
 }
 
 fn compare(a: (Pid, RawFd), b: (Pid, RawFd)) -> Result<Ordering, Error> {

@@ -144,6 +144,29 @@ pub enum Error {
         /// Bytes read.
         found: u64,
     },
+    /// What the kernel says of an event file is not what it should be.
+    #[error("{place} is {name}, of which the kernel tells something unknown: {what}")]
+    Odd {
+        /// Who holds the file.
+        place: Place,
+        /// The file.
+        name: Name,
+        /// What is missing or wrong.
+        what: proc::Malformed,
+    },
+    /// An epoll set watches a file that no task of the tree has open.
+    #[error(
+        "{place} is {name}, which watches, as descriptor {tfd}, a file that only tasks outside of the tree \
+         have open: remove it with EPOLL_CTL_DEL, or dump the tree with them"
+    )]
+    Watched {
+        /// Who holds the set.
+        place: Place,
+        /// The set.
+        name: Name,
+        /// Number that the file was added by.
+        tfd: RawFd,
+    },
     /// A terminal, but the dump is not that of a shell's job.
     #[error(
         "{place} is the terminal {name}: use --shell-job, or run the program with redirected input and output"
@@ -183,14 +206,6 @@ pub enum Error {
 pub enum Unsupported {
     /// A socket of any family.
     Socket,
-    /// eventfd.
-    Eventfd,
-    /// epoll.
-    Epoll,
-    /// signalfd.
-    Signalfd,
-    /// timerfd.
-    Timerfd,
     /// inotify.
     Inotify,
     /// fanotify.
@@ -228,6 +243,8 @@ pub enum Unsupported {
     },
     /// A pipe opened with `O_PATH`.
     PathOfPipe,
+    /// An eventfd or its likes opened with `O_PATH`.
+    PathOfEvents,
     /// A deleted file on hugetlbfs.
     DeletedHuge,
     /// An anonymous inode that gelid does not know.
@@ -240,10 +257,6 @@ impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, remedy) = match self {
             Self::Socket => ("a socket", CLOSE),
-            Self::Eventfd => ("an eventfd", CLOSE),
-            Self::Epoll => ("an epoll set", CLOSE),
-            Self::Signalfd => ("a signalfd", CLOSE),
-            Self::Timerfd => ("a timerfd", CLOSE),
             Self::Inotify => ("an inotify queue", CLOSE),
             Self::Fanotify => ("a fanotify queue", CLOSE),
             Self::Userfaultfd => ("a userfaultfd", CLOSE),
@@ -268,6 +281,7 @@ impl fmt::Display for Unsupported {
                 );
             }
             Self::PathOfPipe => ("a pipe opened with O_PATH", CLOSE),
+            Self::PathOfEvents => ("an event file opened with O_PATH", CLOSE),
             Self::DeletedHuge => ("a deleted file on hugetlbfs", "leave it its name"),
             Self::Anonymous => ("a kind of file that gelid does not know", CLOSE),
             Self::Vanished => ("a file of procfs that is gone", CLOSE),

@@ -18,6 +18,14 @@ pub(super) enum Kind {
     Fifo,
     /// As memory, if it is on a file system of the kernel's own.
     Memory,
+    /// As a counter.
+    Eventfd,
+    /// As an epoll set.
+    Eventpoll,
+    /// As a signalfd.
+    Signalfd,
+    /// As a timer.
+    Timerfd,
     /// As the tree's terminal, by its own name.
     Terminal,
     /// As the tree's terminal, by the name `/dev/tty`.
@@ -68,7 +76,7 @@ fn nameless(link: &[u8], is_path: bool) -> Kind {
             Unsupported::Namespace
         }
         b"pidfd" => Unsupported::Pidfd,
-        b"anon_inode" => anonymous(rest.get(1..).unwrap_or_default()),
+        b"anon_inode" => return anonymous(rest.get(1..).unwrap_or_default(), is_path),
         // A path outside of the dumper's root: looking for it tells that.
         _ if link.starts_with(b"(unreachable)") => return Kind::Path,
         _ => Unsupported::Anonymous,
@@ -76,12 +84,23 @@ fn nameless(link: &[u8], is_path: bool) -> Kind {
     Kind::Refused(unsupported)
 }
 
-fn anonymous(name: &[u8]) -> Unsupported {
-    match name.trim_ascii() {
-        b"[eventfd]" => Unsupported::Eventfd,
-        b"[eventpoll]" => Unsupported::Epoll,
-        b"[signalfd]" => Unsupported::Signalfd,
-        b"[timerfd]" => Unsupported::Timerfd,
+fn anonymous(name: &[u8], is_path: bool) -> Kind {
+    let kind = match name.trim_ascii() {
+        b"[eventfd]" => Kind::Eventfd,
+        b"[eventpoll]" => Kind::Eventpoll,
+        b"[signalfd]" => Kind::Signalfd,
+        b"[timerfd]" => Kind::Timerfd,
+        name => Kind::Refused(unsupported(name)),
+    };
+    match kind {
+        Kind::Refused(_) => kind,
+        _ if is_path => Kind::Refused(Unsupported::PathOfEvents),
+        _ => kind,
+    }
+}
+
+fn unsupported(name: &[u8]) -> Unsupported {
+    match name {
         b"inotify" | b"[inotify]" => Unsupported::Inotify,
         b"[fanotify]" => Unsupported::Fanotify,
         b"[userfaultfd]" => Unsupported::Userfaultfd,
@@ -127,10 +146,13 @@ mod tests {
         let of = |link: &str| of(link.as_bytes(), &stat, false);
         assert_eq!(of("pipe:[7]"), Kind::Pipe);
         assert_eq!(of("(unreachable)/x"), Kind::Path);
+        assert_eq!(of("anon_inode:[eventpoll]"), Kind::Eventpoll);
+        let path = super::of(b"anon_inode:[timerfd]", &stat, true);
+        assert_eq!(path, Kind::Refused(Unsupported::PathOfEvents));
         for (link, why) in [
             ("socket:[7]", Unsupported::Socket),
             ("anon_inode:inotify", Unsupported::Inotify),
-            ("anon_inode:[eventpoll]", Unsupported::Epoll),
+            ("anon_inode:[io_uring]", Unsupported::IoUring),
             ("anon_inode:bpf-map", Unsupported::Bpf),
             ("anon_inode:[pidfd]", Unsupported::Pidfd),
             ("net:[4026531840]", Unsupported::Namespace),

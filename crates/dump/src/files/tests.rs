@@ -1,5 +1,6 @@
 //! Real processes with real files, looked at from outside.
 
+mod events;
 mod kinds;
 mod limits;
 

@@ -13,5 +13,7 @@ messages! {
         required message FownEntry fown = 3;
         /// Value of the counter.
         required uint64 counter = 4;
+        /// gelid's own; CRIU skips it. A read takes one off (`EFD_SEMAPHORE`).
+        optional bool semaphore = 1000;
     }
 }

@@ -19,6 +19,11 @@ messages! {
         optional uint64 inode = 6;
         /// Position of the target.
         optional uint64 pos = 7;
+        /// gelid's own; CRIU skips it. File id of the target, if it was added under a number which is no
+        /// longer its own in the owner's table.
+        optional uint32 file = 1000;
+        /// That number.
+        optional uint32 added_as = 1001;
     }
 
     /// An epoll instance. Section 15.

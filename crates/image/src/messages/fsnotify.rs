@@ -29,6 +29,8 @@ messages! {
         required uint32 wd = 6;
         /// Handle of the inode.
         required message FhEntry f_handle = 7;
+        /// gelid's own; CRIU skips it. File id of the inode, if it has no name left.
+        optional uint32 file = 1000;
     }
 
     /// An inotify descriptor. Section 15.

@@ -11,11 +11,6 @@ fn what_has_state_of_its_own_is_refused_early() {
             "import socket; s = socket.socketpair(); ready(s[0].fileno())",
             "a socket",
         ),
-        (
-            "import select; e = select.epoll(); ready(e.fileno())",
-            "an epoll set",
-        ),
-        ("ready(os.eventfd(3))", "an eventfd"),
         ("ready(os.pidfd_open(os.getpid()))", "a pidfd"),
         (
             "ready(os.open('/proc/self/ns/net', os.O_RDONLY))",
