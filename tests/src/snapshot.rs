@@ -156,21 +156,32 @@ impl Snapshot {
 }
 
 /// Numbers for pipes, sockets and other nameless files, in the order in which they are met: their own
-/// numbers differ after a restore, what is the same object must not.
+/// numbers differ after a restore, what is the same object must not. Files made without a name
+/// (`O_TMPFILE`) are called by theirs, too.
 #[derive(Default)]
 struct Inodes(BTreeMap<String, usize>);
 
 impl Inodes {
     fn normal(&mut self, link: &str) -> String {
-        let nameless = link.starts_with("pipe:[") || link.starts_with("socket:[");
-        if !nameless {
+        let Some((kind, _number)) = nameless(link) else {
             return link.to_owned();
-        }
+        };
         let next = self.0.len();
         let number = *self.0.entry(link.to_owned()).or_insert(next);
-        let kind = link.split(':').next().unwrap_or_default();
         format!("{kind} {number}")
     }
+}
+
+/// What a nameless file is, and its number.
+fn nameless(link: &str) -> Option<(&str, u64)> {
+    let (kind, rest) = match link.strip_suffix(" (deleted)") {
+        Some(path) => path.split_once('#').filter(|(dir, _)| dir.ends_with('/'))?,
+        None => {
+            let (kind, rest) = link.strip_suffix(']')?.split_once(":[")?;
+            (["pipe", "socket"].contains(&kind)).then_some((kind, rest))?
+        }
+    };
+    Some((kind, rest.parse().ok()?))
 }
 
 fn task(pid: i32, inodes: &mut Inodes, past: &[&str]) -> Result<TaskFacts> {
@@ -415,10 +426,17 @@ mod tests {
     #[test]
     fn nameless_files_are_numbered_as_they_come() {
         let mut inodes = Inodes::default();
-        let links = ["pipe:[77]", "/a", "pipe:[12]", "pipe:[77]"];
+        let links = [
+            "pipe:[77]",
+            "/a",
+            "pipe:[12]",
+            "pipe:[77]",
+            "/d/#8 (deleted)",
+            "/d/#b",
+        ];
         assert_eq!(
             links.map(|link| inodes.normal(link)),
-            ["pipe 0", "/a", "pipe 1", "pipe 0"]
+            ["pipe 0", "/a", "pipe 1", "pipe 0", "/d/ 2", "/d/#b"]
         );
     }
 }

@@ -80,6 +80,7 @@ fn start(verbosity: i64, writer: impl for<'writer> MakeWriter<'writer> + Send + 
     };
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
+        .with_ansi(false)
         .event_format(lines);
     // A second log cannot be opened; the first one stays.
     let _ = log.with_writer(writer).try_init();

@@ -10,6 +10,7 @@ mod creds;
 mod error;
 mod fpu;
 mod limits;
+mod locking;
 mod registers;
 mod sched;
 mod signals;
@@ -301,6 +302,11 @@ impl AskedTask {
             ..Default::default()
         };
         let space = self.attributes.answer(leader, &self.outside, &mut tc)?;
+        let gelid = tc.gelid.get_or_insert_default();
+        gelid.lock_future = played[0].locking;
+        // The kernel forgets the signal when the parent has waited for it.
+        let told = tc.task_state == STOPPED && task.stat.exit_code == 0;
+        gelid.stop_told = told.then_some(true);
         core.tc = Some(tc);
         Ok(Cores {
             pid: task.pid,

@@ -33,7 +33,7 @@ impl Plan {
             }
             Life::Alive(alive) => {
                 let state = match alive.stopped {
-                    Some(signal) => format!("stopped by signal {signal}"),
+                    Some(stop) => format!("stopped by signal {}", stop.signal),
                     None => "running".to_owned(),
                 };
                 lines.push(format!(

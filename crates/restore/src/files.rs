@@ -30,6 +30,7 @@ mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tmpfile;
 mod tty;
 
 use std::collections::BTreeMap;

@@ -102,6 +102,14 @@ pub(crate) struct Thread {
     pub(crate) state: ThreadState,
 }
 
+/// How job control has stopped a task.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stop {
+    pub(crate) signal: i32,
+    /// Its parent knows.
+    pub(crate) told: bool,
+}
+
 /// A task that lives.
 #[derive(Debug)]
 pub(crate) struct Alive {
@@ -118,8 +126,8 @@ pub(crate) struct Alive {
     pub(crate) files: Option<u32>,
     /// Directories and umask, if it is the one to set them.
     pub(crate) fs: Option<Directories>,
-    /// The signal that has stopped it.
-    pub(crate) stopped: Option<i32>,
+    /// How it was stopped.
+    pub(crate) stopped: Option<Stop>,
 }
 
 impl Alive {
@@ -296,10 +304,13 @@ impl<'a> Reader<'a> {
         }
         let stopped = (process.task_state == STOPPED).then(|| {
             let signal = process.stop_signo.unwrap_or_default().cast_signed();
-            if gelid_sys::signal::stops(signal) {
-                signal
-            } else {
-                SIGSTOP
+            let gelid = process.gelid.as_ref();
+            Stop {
+                signal: match gelid_sys::signal::stops(signal) {
+                    true => signal,
+                    false => SIGSTOP,
+                },
+                told: gelid.is_some_and(|gelid| gelid.stop_told == Some(true)),
             }
         });
         let ids: TaskKobjIdsEntry = self.dir.read_one(ImageKind::Ids, pid)?;

@@ -21,6 +21,7 @@ use gelid_pages::{
     FillRequest, Filler, Filling, ObjectKey, ObjectReader, Owner, ProcessTarget, Scratch,
 };
 use gelid_sys::Pid;
+use rustix::process::{WaitOptions, waitpid};
 
 use self::crew::Crew;
 use self::kernel::Kernel;
@@ -45,6 +46,7 @@ pub(crate) fn run(
     let start = Instant::now();
     let kernel = Kernel::look()?;
     let zone = zone::find(&plan.spaces, &kernel.taken)?;
+    tracing::debug!("room for tapes at {:#x}", zone.start);
     let sources = Sources::open(plan, dir, manifest)?;
     for (space, reader) in plan.spaces.iter().zip(&sources.spaces) {
         kernel.check(space, vdso_code(space, reader)?.as_deref())?;
@@ -93,7 +95,13 @@ pub(crate) fn run(
     // Parents must not be told of children that stop, so their handlers come later.
     let late = |plan: &Plan, index| !stops_early(plan, index);
     for concerned in [stops_early as fn(&Plan, usize) -> bool, late] {
-        release.add(state::run(plan, &machine, concerned, &mut newborns, &mut crew)?);
+        release.add(state::run(
+            plan,
+            &machine,
+            concerned,
+            &mut newborns,
+            &mut crew,
+        )?);
         release.prepare(plan, &machine, &zone, concerned, &mut crew)?;
     }
     files.owners()?;
@@ -101,6 +109,10 @@ pub(crate) fn run(
     options.phase(Phase::Release)?;
     files.keep();
     release.let_go(&mut crew)?;
+    if let Some(root) = Pid::from_raw(plan.root()).filter(|_| stop_is_told(plan, 0)) {
+        // ECHILD: it has another parent, whose business it is.
+        let _ = waitpid(Some(root), WaitOptions::UNTRACED | WaitOptions::NOHANG);
+    }
     Ok(Outcome {
         root: Pid::from_raw(plan.root()),
         tasks: plan.nodes.len(),
@@ -118,6 +130,15 @@ fn stops_early(plan: &Plan, index: usize) -> bool {
         Life::Zombie { .. } => false,
     };
     stopped && !plan.shares_space_with_any(index)
+}
+
+/// A stopped task whose parent has been told of it.
+fn stop_is_told(plan: &Plan, index: usize) -> bool {
+    let stopped = match &plan.lives[index] {
+        Life::Alive(alive) => alive.stopped,
+        Life::Zombie { .. } => None,
+    };
+    stopped.is_some_and(|stopped| stopped.told)
 }
 
 /// Refuses what this machine cannot bring back, before anything is made.

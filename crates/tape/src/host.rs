@@ -294,6 +294,12 @@ impl Host {
         &self.data
     }
 
+    /// The room for tapes, if it was mapped for them.
+    #[must_use]
+    pub fn mapped(&self) -> Option<&Range<u64>> {
+        (self.room == Room::Mapped).then_some(&self.data)
+    }
+
     /// Where lone system calls are issued.
     #[must_use]
     pub fn syscall_at(&self) -> u64 {

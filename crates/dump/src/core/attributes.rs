@@ -108,6 +108,8 @@ impl AskedProcess {
             coredump_filter: outside.coredump_filter,
             mdwe: mdwe.map(|bits| bits as u32).filter(|bits| *bits != 0),
             memory_merge: merge.map(|on| on != 0).filter(|on| *on),
+            lock_future: None,
+            stop_told: None,
         });
         Ok(OfSpace {
             brk: answers.must(self.brk, "brk")?,

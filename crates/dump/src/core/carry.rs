@@ -7,7 +7,7 @@ use gelid_seize::Tree;
 use gelid_sys::ptrace::Stopped;
 use gelid_tape::{Carrier, Ground, Host, Identity, Outcome, Saved, Tape};
 
-use super::Error;
+use super::{Error, locking};
 
 /// Most room that is mapped for tapes in an address space.
 const ROOM_MAX: usize = 128 << 10;
@@ -35,6 +35,8 @@ pub(super) struct Played {
     pub(super) place: (usize, usize),
     pub(super) saved: Saved,
     pub(super) outcome: Outcome,
+    /// Flags of `mlockall(2)` in force, by the first thread of an address space.
+    pub(super) locking: Option<u32>,
 }
 
 /// Plays all tapes. Whatever happens, every thread is back in the tree as it was, unless it is gone.
@@ -55,6 +57,8 @@ struct Site {
     host: Host,
     /// Whose tape gave the host its room.
     first: Option<(Carrier, Job)>,
+    /// Flags of `mlockall(2)` in force.
+    locking: Option<u32>,
     /// In the room beside the first.
     aboard: Vec<(Carrier, Job)>,
     waiting: VecDeque<Job>,
@@ -83,6 +87,7 @@ impl Stage<'_> {
             let tid = task.pid();
             match Host::seized(task, job.identity, &space.ground, room, job.tape.size()) {
                 Ok((host, carrier)) => self.sites.push(Site {
+                    locking: host.mapped().and_then(|room| locking::look(tid, room)),
                     mark: host.mark(),
                     host,
                     first: Some((carrier, job)),
@@ -155,7 +160,10 @@ impl Stage<'_> {
         let mut ended = Ok(());
         let site = &mut self.sites[index];
         if is_first && let Some((carrier, job)) = &mut site.first {
-            ended = ended.and(finish(carrier, job).map(|played| self.played.push(played)));
+            let locking = site.locking;
+            ended = ended.and(finish(carrier, job).map(|played| {
+                self.played.push(Played { locking, ..played });
+            }));
         }
         let aboard = std::mem::take(&mut site.aboard);
         let before = aboard.len();
@@ -245,5 +253,6 @@ fn finish(carrier: &mut Carrier, job: &Job) -> Result<Played, Error> {
         place: job.place,
         saved: *carrier.saved(),
         outcome,
+        locking: None,
     })
 }

@@ -12,6 +12,10 @@ messages! {
         optional uint32 mdwe = 2 as hex;
         /// `PR_SET_MEMORY_MERGE`, if on.
         optional bool memory_merge = 3;
+        /// Flags of `mlockall(2)` for mappings to come: `MCL_FUTURE`, and `MCL_ONFAULT` with it.
+        optional uint32 lock_future = 4 as hex;
+        /// Of a stopped process: its parent has been told of the stop.
+        optional bool stop_told = 5;
     }
 
     /// Thread part. Field 1000 of `thread_core_entry`.

@@ -24,6 +24,12 @@ impl Flags {
         self.has(OFlags::PATH)
     }
 
+    /// Whether the file was made without a name (`O_TMPFILE`).
+    #[must_use]
+    pub(crate) fn is_tmpfile(self) -> bool {
+        self.0 & TMPFILE != 0
+    }
+
     /// Whether one of these bits is set.
     #[must_use]
     pub(crate) fn has(self, bits: OFlags) -> bool {
@@ -47,7 +53,7 @@ impl Flags {
                 | OFlags::NOATIME
                 | OFlags::NOFOLLOW
                 | OFlags::LARGEFILE);
-        if self.0 & TMPFILE == 0 {
+        if !self.is_tmpfile() {
             kept |= recorded & OFlags::DIRECTORY;
         }
         kept | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC

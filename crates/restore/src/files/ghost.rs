@@ -128,9 +128,7 @@ impl Ghost {
         match self.file_type() {
             FileType::RegularFile => {
                 let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mut file = File::from(open(&entry, flags, object)?);
-                self.fill(dir, &mut file, object)?;
-                self.dress(file.as_fd(), object)?;
+                self.furnish(dir, open(&entry, flags, object)?, object)?;
             }
             FileType::Directory => {
                 let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -144,6 +142,13 @@ impl Ghost {
             _ => self.dress_node(&entry, object)?,
         }
         Ok(entry)
+    }
+
+    /// Gives a regular file its contents, and all that is known of it.
+    pub(crate) fn furnish(&self, dir: &Dir, file: OwnedFd, object: &str) -> Result<(), Error> {
+        let mut file = File::from(file);
+        self.fill(dir, &mut file, object)?;
+        self.dress(file.as_fd(), object)
     }
 
     fn make_node(&self, entry: &Entry) -> Result<(), Errno> {

@@ -1,7 +1,7 @@
 //! What is opened by a path: regular files, directories, devices, and whatever stands for a place only.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gelid_image::messages::RegFileEntry;
 use rustix::fs::{FileType, SeekFrom, Stat};
@@ -10,7 +10,7 @@ use super::open::{Opener, set_status};
 use super::options::{FileOptions, Validation};
 use super::place::Place;
 use super::remap::Remap;
-use super::{Error, Flags, Kind, Name, build_id};
+use super::{Error, Flags, Kind, Name, build_id, tmpfile};
 
 /// Devices without state, as major and minor: null, zero, full, random, urandom.
 const DEVICES: [(u32, u32); 5] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)];
@@ -126,7 +126,10 @@ fn open_ghosts(opener: &mut Opener<'_>, ghosts: BTreeMap<u32, Vec<Job<'_>>>) -> 
         }
         opener.dress_later(first.id, id);
     }
-    for (_, jobs) in files {
+    for (id, jobs) in files {
+        if tmpfile::open(opener, id, &jobs)? {
+            continue;
+        }
         let Some(first) = jobs.first() else { continue };
         let place = opener.appear(first.file)?;
         for job in &jobs {
@@ -145,14 +148,14 @@ fn open_ghosts(opener: &mut Opener<'_>, ghosts: BTreeMap<u32, Vec<Job<'_>>>) -> 
 }
 
 /// One description to open.
-struct Job<'a> {
-    id: u32,
-    flags: Flags,
-    file: &'a Regular,
+pub(super) struct Job<'a> {
+    pub(super) id: u32,
+    pub(super) flags: Flags,
+    pub(super) file: &'a Regular,
 }
 
 impl Job<'_> {
-    fn object(&self) -> String {
+    pub(super) fn object(&self) -> String {
         format!("file {} ({})", self.id, self.file.name)
     }
 
@@ -178,9 +181,20 @@ impl Job<'_> {
                 remedy: "somebody replaced it meanwhile; try again",
             });
         }
+        self.settle(opener, fd, &stat)
+    }
+
+    /// Compares what was opened with what was recorded, and gives it flags and position.
+    pub(super) fn settle(
+        &self,
+        opener: &mut Opener<'_>,
+        fd: OwnedFd,
+        stat: &Stat,
+    ) -> Result<(), Error> {
+        let object = self.object();
         let options = &opener.plan.options;
         self.file
-            .check(fd.as_fd(), &stat, self.flags, &object, options)?;
+            .check(fd.as_fd(), stat, self.flags, &object, options)?;
         if !self.flags.is_path() {
             let status = self.flags.status();
             if !self.flags.has(rustix::fs::OFlags::NONBLOCK) {

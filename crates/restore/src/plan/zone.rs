@@ -75,6 +75,9 @@ fn holes(mut used: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut holes = Vec::new();
     let mut end = LOWEST;
     for range in used {
+        if end >= TASK_SIZE {
+            break;
+        }
         let start = end.next_multiple_of(PAGE_SIZE as u64);
         if range.start > start && range.start - start >= ZONE_SIZE + MARGIN {
             holes.push(start..start + ZONE_SIZE);
@@ -93,6 +96,7 @@ mod tests {
         let zone = find(&[], &[LOWEST..LOWEST + 0x5000]).unwrap();
         assert_eq!(zone.start, LOWEST + 0x5000);
         assert_eq!(zone.end - zone.start, ZONE_SIZE);
-        find(&[], &[0..TASK_SIZE]).unwrap_err();
+        let vsyscall = 0xffff_ffff_ff60_0000..0xffff_ffff_ff60_1000;
+        find(&[], &[0..TASK_SIZE, vsyscall]).unwrap_err();
     }
 }

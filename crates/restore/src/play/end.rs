@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use gelid_sys::Errno;
 use gelid_sys::ptrace::{Running, Stopped};
 use gelid_sys::signal::{SIGSTOP, SIGTRAP, SigSet};
 use gelid_sys::wait::{self, Status};
-use gelid_sys::Errno;
 use rustix::process::{Signal, kill_process};
 
 use super::births::tape_error;
@@ -71,7 +71,7 @@ impl Release {
                     let leader = &mut alive.threads[0];
                     threads.push(leave(body, crew, space, zone, machine, leader)?);
                     match alive.stopped {
-                        Some(signal) => threads = stop(plan.nodes[index].pid, signal, threads)?,
+                        Some(how) => threads = stop(plan.nodes[index].pid, how.signal, threads)?,
                         None if self.stop => {
                             threads = stop(plan.nodes[index].pid, SIGSTOP, threads)?;
                         }

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::signal::SigSet;
+use gelid_sys::syscall::nr;
 use gelid_sys::{Errno, PAGE_SIZE, Pid, proc};
 use gelid_tape::{Carrier, Host, Saved, closing_signal};
 
 use super::births::tape_error;
 use super::crew::{Crew, finish, identity};
 use super::script::{Reel, Script};
-use super::space;
 use super::threads::Newborn;
+use super::{space, stop_is_told};
 use crate::Error;
 use crate::plan::births::Who;
 use crate::plan::{Alive, Life, Plan, Thread};
@@ -44,8 +45,7 @@ pub(crate) fn run(
     let mut ready = Vec::new();
     for task in &tasks {
         let pid = plan.nodes[*task].pid;
-        if let (Life::Alive(alive), Some(threads)) =
-            (&mut plan.lives[*task], newborns.remove(task))
+        if let (Life::Alive(alive), Some(threads)) = (&mut plan.lives[*task], newborns.remove(task))
         {
             of_threads(pid, alive, machine, threads, crew, &mut ready)?;
         }
@@ -195,13 +195,11 @@ pub(crate) fn set_registers(
 }
 
 /// Sets what belongs to processes, and to their leaders as threads.
-fn leaders(
-    plan: &Plan,
-    machine: &Machine,
-    tasks: &[usize],
-    crew: &mut Crew,
-) -> Result<(), Error> {
+fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> Result<(), Error> {
     let (mut work, mut last) = (Vec::new(), Vec::new());
+    let told: Vec<usize> = (0..plan.lives.len())
+        .filter(|index| stop_is_told(plan, *index) && !tasks.contains(index))
+        .collect();
     for index in tasks.iter().copied() {
         let Life::Alive(alive) = &plan.lives[index] else {
             continue;
@@ -217,6 +215,10 @@ fn leaders(
         }
         alive.process.write(&mut script.tape, machine);
         alive.threads[0].state.write(&mut script.tape, machine, pid);
+        let told = told.iter().map(|child| &plan.nodes[*child]);
+        for child in told.filter(|child| child.parent == Some(index)) {
+            learn_of_stop(&mut script, child.pid);
+        }
         if alive.builds {
             let mut shared = Script::default();
             let alone = !plan.shares_space(index);
@@ -233,4 +235,11 @@ fn leaders(
     crew.play(&work)?;
     crew.play(&last)?;
     Ok(())
+}
+
+/// Waits for a child that is stopped already, as the program has done.
+fn learn_of_stop(script: &mut Script, child: i32) {
+    /// `WNOHANG | WUNTRACED | __WALL`
+    const HOW: u64 = 1 | 2 | 0x4000_0000;
+    script.call(nr::wait4, [child.into(), 0.into(), HOW.into(), 0.into()]);
 }

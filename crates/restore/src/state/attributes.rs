@@ -25,6 +25,8 @@ const MCE_KILL_SET: u64 = 1;
 /// The part of a policy for memory errors that means the default.
 const MCE_DEFAULT: u32 = 2;
 const TSC_FORBIDDEN: u32 = 2;
+/// `MCL_FUTURE`, and `MCL_ONFAULT`.
+const LOCK_FUTURE: u32 = 2 | 4;
 /// Bytes of the smallest area for restartable sequences.
 const RSEQ_LEN: u32 = 32;
 
@@ -35,6 +37,7 @@ pub(super) struct ProcessAttributes {
     membarrier: u32,
     memory_merge: bool,
     mdwe: u32,
+    lock_future: u32,
     oom_score_adj: Option<i32>,
     coredump_filter: Option<u64>,
 }
@@ -55,11 +58,16 @@ impl ProcessAttributes {
         {
             return Err(wrong("oom_score_adj is out of bounds"));
         }
+        let lock_future = gelid.lock_future.unwrap_or(0);
+        if lock_future & !LOCK_FUTURE != 0 {
+            return Err(wrong("mappings to come are locked in an unknown way"));
+        }
         Ok(Self {
             subreaper: tc.child_subreaper == Some(true),
             membarrier,
             memory_merge: gelid.memory_merge == Some(true),
             mdwe: gelid.mdwe.unwrap_or(0),
+            lock_future,
             oom_score_adj: tc.oom_score_adj,
             coredump_filter: gelid.coredump_filter,
         })
@@ -75,6 +83,9 @@ impl ProcessAttributes {
         }
         if self.memory_merge {
             prctl(tape, PR_SET_MEMORY_MERGE, [1, 0]);
+        }
+        if self.lock_future != 0 {
+            tape.must(nr::mlockall, [u64::from(self.lock_future).into()]);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use gelid_image::messages::{FifoEntry, GhostChunkEntry, GhostFileEntry, Timeval};
+use rustix::fs::{AtFlags, CWD};
 use std::os::unix::fs::MetadataExt;
 
 fn ghost(mode: u32) -> GhostFileEntry {
@@ -64,6 +65,32 @@ fn a_deleted_file_is_made_again() {
     assert_eq!(link(&images, mapped), "/gone (deleted)");
     rustix::io::pwrite(mapped, b"C", 0).unwrap();
     assert_eq!(contents(four), b"Contents");
+}
+
+#[test]
+fn a_file_that_never_had_a_name_can_be_given_one() {
+    let mut images = Images::new();
+    images.regular(3, "/#77", 0o22_100_002, 4);
+    images.regular(4, "/#77", 0, 0);
+    for id in [3, 4] {
+        images.remap(id, RemapType::Ghost, 1);
+    }
+    let open = images
+        .open_with(|staging| put(staging, 1, &ghost(0o100_640), b"contents"))
+        .unwrap();
+    assert!(images.names("").is_empty());
+    let (three, four) = (open.fd(3).unwrap(), open.fd(4).unwrap());
+    assert_eq!(stat(three).ino(), stat(four).ino());
+    assert_eq!((stat(three).uid(), stat(three).nlink()), (12, 0));
+    assert_eq!(
+        (info(three).pos, info(three).flags & 0o20_200_003),
+        (4, 0o20_200_002)
+    );
+    assert_eq!(contents(four), b"contents");
+    let own = format!("/proc/self/fd/{}", three.as_raw_fd());
+    let path = images.root().join("named");
+    rustix::fs::linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW).unwrap();
+    assert_eq!(images.names(""), ["named"]);
 }
 
 #[test]
