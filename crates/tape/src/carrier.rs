@@ -430,7 +430,12 @@ impl Carrier {
 }
 
 fn save(task: &Stopped) -> Result<Saved, Error> {
-    let fail = |operation| move |errno| of(task.pid(), operation, errno);
+    let tid = task.pid();
+    // A kernel that cannot tell diverts nothing that anybody could put back.
+    if task.dispatch().is_ok_and(|dispatch| dispatch.mode != 0) {
+        return Err(Error::Diverted { tid });
+    }
+    let fail = |operation| move |errno| of(tid, operation, errno);
     let mut regs = task.regs().map_err(fail("reading the registers"))?;
     let mask = task.sigmask().map_err(fail("reading the signal mask"))?;
     rseq::abort(task, &mut regs);

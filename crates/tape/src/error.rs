@@ -21,6 +21,14 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// The task has its system calls turned into signals, a tape's too.
+    #[error(
+        "task {tid} diverts system calls (PR_SET_SYSCALL_USER_DISPATCH); end that in the program first"
+    )]
+    Diverted {
+        /// Thread id as the tracer sees it.
+        tid: Pid,
+    },
     /// No executable mapping has unused bytes at its end to put the stub in.
     #[error(
         "task {tid} has no executable page with {need} unused bytes at its end (no vDSO?); \

@@ -2,10 +2,10 @@
 
 use gelid_sys::syscall::nr;
 use gelid_sys::vm::Mem;
-use gelid_tape::{Arg, Tape, play_all};
+use gelid_tape::{Arg, Error, Host, Tape, play_all};
 
 use crate::guest::{Guest, Python};
-use crate::stage::{Stage, ground};
+use crate::stage::{Stage, ground, identity};
 
 #[test]
 fn a_full_address_space_lends_a_piece_of_its_stack() {
@@ -93,4 +93,30 @@ fn hundreds_of_threads_play_at_once() {
     );
     tree.thaw().unwrap();
     assert_eq!(guest.ask("how many?"), "301");
+}
+
+#[test]
+fn a_task_that_diverts_its_calls_is_refused() {
+    let mut guest = Python::start(
+        "import ctypes, sys\n\
+         p = ctypes.CDLL(None).prctl\n\
+         p.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4\n\
+         print('ready')\n\
+         for line in sys.stdin: print(p(59, int(line), *([4096, (1 << 47) - 8192, 0] if int(line) else [0, 0, 0])))",
+    );
+    assert_eq!(guest.ask("1"), "0");
+    let mut tree = guest.root.freeze();
+    let process = &mut tree.processes_mut()[0];
+    let (ground, id) = (ground(process), identity(process, 0));
+    let task = process.threads[0].take().unwrap();
+    let (error, task) = Host::seized(task, id, &ground, 4096, 512).unwrap_err();
+    let tid = guest.pid();
+    assert_eq!(error, Error::Diverted { tid });
+    process.threads[0].put(task.unwrap());
+    tree.thaw().unwrap();
+    assert_eq!(guest.ask("0"), "0");
+    let mut tree = guest.root.freeze();
+    Stage::set(&mut tree, 0).strike(&mut tree, 0, false);
+    tree.thaw().unwrap();
+    assert_eq!(guest.ask("0"), "0");
 }
