@@ -10,6 +10,8 @@ use gelid_sys::arch::{SYSCALL_INSN, UserRegs};
 use gelid_sys::syscall::nr;
 use gelid_sys::vm;
 
+use super::before::Known;
+
 const EINTR: i64 = -4;
 const ERESTARTSYS: i64 = -512;
 const ERESTARTNOINTR: i64 = -513;
@@ -26,22 +28,28 @@ pub(super) struct Resolved {
     pub(super) regs: UserRegs,
     /// The call goes on with the time that was left, where a reader knows how to do that.
     pub(super) restart: Option<GelidRestartEntry>,
+    /// The call has ended only because the thread was stopped; it ought to go on in the original too.
+    pub(super) ended: bool,
 }
 
 /// Resolves an interrupted system call. `handler` tells, if a signal waits that the thread will handle first,
-/// whether calls are issued again after that. `left` reads a remaining time from the thread's memory.
+/// whether calls are issued again after that. `known` is the call that the kernel was restarting, and the time
+/// left, if somebody has looked. `left` reads a remaining time from the thread's memory.
 pub(super) fn resolve(
     regs: &UserRegs,
     handler: Option<bool>,
+    known: Option<Known>,
     left: impl Fn(u64) -> Option<u64>,
 ) -> Resolved {
     let mut resolved = Resolved {
         regs: *regs,
         restart: None,
+        ended: false,
     };
-    let Some(number) = regs.syscall_nr() else {
+    let Some(entered) = regs.syscall_nr() else {
         return resolved;
     };
+    let number = known.map_or(entered, |known| known.call);
     let anew = |regs: &mut UserRegs| {
         regs.rax = number;
         regs.rip = regs.rip.wrapping_sub(SYSCALL_INSN.len() as u64);
@@ -51,14 +59,20 @@ pub(super) fn resolve(
         ERESTARTNOINTR => anew(regs),
         ERESTARTSYS if handler.unwrap_or(true) => anew(regs),
         ERESTARTNOHAND if handler.is_none() => anew(regs),
-        // Ended only because the thread was stopped.
-        EINTR if handler.is_none() && is_ended_by_stops(number) => anew(regs),
+        EINTR if handler.is_none() && is_ended_by_stops(number, regs) => {
+            anew(regs);
+            resolved.ended = true;
+        }
         ERESTARTSYS | ERESTARTNOHAND => regs.rax = EINTR as u64,
         ERESTART_RESTARTBLOCK => {
             regs.rax = EINTR as u64;
             if handler.is_none() {
-                resolved.restart = timed(regs, number, left);
-                if resolved.restart.is_none() && may_start_over(regs, number) {
+                let time = told(regs, number, left).or(known.and_then(|known| known.left));
+                resolved.restart = time.map(|remaining| GelidRestartEntry {
+                    nr: number as u32,
+                    remaining,
+                });
+                if may_start_over(regs, number) {
                     anew(regs);
                 }
             }
@@ -68,42 +82,31 @@ pub(super) fn resolve(
     resolved
 }
 
-/// Calls that return `EINTR` after any stop (`signal(7)`).
-fn is_ended_by_stops(number: u64) -> bool {
-    matches!(
-        number as usize,
-        nr::epoll_wait
-            | nr::epoll_pwait
-            | nr::epoll_pwait2
-            | nr::rt_sigtimedwait
-            | nr::semop
-            | nr::semtimedop
-    )
+/// Whether a call has returned `EINTR` after a stop (`signal(7)`) and can be issued again as if there had been
+/// none. One with a timeout cannot: how much of it is left nobody can tell a second call, and programs know
+/// that these return early.
+fn is_ended_by_stops(number: u64, regs: &UserRegs) -> bool {
+    match number as usize {
+        nr::epoll_wait | nr::epoll_pwait => (regs.r10 as i32) < 0,
+        nr::epoll_pwait2 | nr::semtimedop => regs.r10 == 0,
+        nr::rt_sigtimedwait => regs.rdx == 0,
+        nr::semop => true,
+        _ => false,
+    }
 }
 
 /// The time left of a call that has told the program.
-fn timed(
-    regs: &UserRegs,
-    number: u64,
-    left: impl Fn(u64) -> Option<u64>,
-) -> Option<GelidRestartEntry> {
-    let told = match number as usize {
-        nr::nanosleep => regs.rsi,
-        nr::clock_nanosleep => regs.r10,
-        _ => 0,
-    };
-    if told == 0 {
-        return None;
+fn told(regs: &UserRegs, number: u64, left: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+    match number as usize {
+        nr::nanosleep if regs.rsi != 0 => left(regs.rsi),
+        nr::clock_nanosleep if regs.r10 != 0 => left(regs.r10),
+        _ => None,
     }
-    Some(GelidRestartEntry {
-        nr: number as u32,
-        remaining: left(told)?,
-    })
 }
 
-/// Whether a call whose time left nobody knows may be issued again: one with a deadline, and one that
-/// promises no more than to take at least so long. What waits for a relative time on a futex expects to be
-/// woken for nothing, and looks at the clock.
+/// Whether a call may be issued again by a reader that does not know the time left: one with a deadline, and
+/// one that promises no more than to take at least so long. What waits for a relative time on a futex expects
+/// to be woken for nothing, and looks at the clock.
 fn may_start_over(regs: &UserRegs, number: u64) -> bool {
     match number as usize {
         nr::nanosleep => regs.rsi == 0,
@@ -188,7 +191,7 @@ mod tests {
     }
 
     fn seen(regs: &UserRegs, handler: Option<bool>) -> (u64, i64, Option<u64>) {
-        let resolved = resolve(regs, handler, |at| (at == 8).then_some(5));
+        let resolved = resolve(regs, handler, None, |at| (at == 8).then_some(5));
         let remaining = resolved.restart.map(|restart| restart.remaining);
         (resolved.regs.rip, resolved.regs.rax as i64, remaining)
     }
@@ -213,14 +216,19 @@ mod tests {
             orig_rax: u64::MAX,
             ..stopped(nr::read, ERESTARTSYS)
         };
-        assert_eq!(resolve(&outside, None, |_| None).regs, outside);
+        assert_eq!(resolve(&outside, None, None, |_| None).regs, outside);
     }
 
     #[test]
     fn stops_do_not_end_waiting() {
-        let wait = nr::epoll_wait;
-        assert_eq!(seen(&stopped(wait, EINTR), None).0, 98);
-        assert_eq!(seen(&stopped(wait, EINTR), Some(true)).0, 100);
+        let wait = UserRegs {
+            r10: u64::from(u32::MAX),
+            ..stopped(nr::epoll_wait, EINTR)
+        };
+        assert_eq!(seen(&wait, None).0, 98);
+        assert_eq!(seen(&wait, Some(true)).0, 100);
+        let timed = UserRegs { r10: 1000, ..wait };
+        assert_eq!(seen(&timed, None).0, 100);
     }
 
     #[test]
@@ -234,7 +242,21 @@ mod tests {
         assert_eq!(seen(&sleep, None), (100, EINTR, None));
         let mut wait = stopped(nr::futex, ERESTART_RESTARTBLOCK);
         assert_eq!(seen(&wait, None).0, 100);
+        let known = |call: usize, left| Known {
+            call: call as u64,
+            left,
+        };
+        let resolved = resolve(&wait, None, Some(known(nr::futex, Some(7))), |_| None);
+        assert_eq!(resolved.restart.map(|restart| restart.remaining), Some(7));
+        assert_eq!(resolved.regs.rip, 100, "others let it return");
         wait.rsi = 9 | 0x80;
         assert_eq!(seen(&wait, None).0, 98, "a deadline");
+        let again = stopped(219, ERESTART_RESTARTBLOCK);
+        assert_eq!(seen(&again, None), (100, EINTR, None));
+        let resolved = resolve(&again, None, Some(known(nr::poll, None)), |_| None);
+        assert_eq!(
+            (resolved.regs.rip, resolved.regs.rax),
+            (98, nr::poll as u64)
+        );
     }
 }

@@ -1,16 +1,20 @@
 //! The state of real processes, which go on afterwards.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
 use gelid_image::Dir;
 use gelid_seize::Tree;
 use gelid_sys::Pid;
 
-use super::{Cores, collect};
+use super::{Before, Cores, collect};
 use crate::ids::Namespaces;
-use crate::{Options, survey};
+use crate::layout::{Layout, Looker};
+use crate::{Error, Options, survey};
 
 /// A Python program that tells a line when it is ready, and another one when it is told one.
 struct Program {
@@ -91,6 +95,22 @@ impl Drop for Program {
     }
 }
 
+/// Looks when it is asked.
+#[derive(Default)]
+struct AtOnce(RefCell<VecDeque<(usize, Arc<Layout>)>>);
+
+impl Looker for AtOnce {
+    fn look(&self, index: usize, pid: Pid) -> Result<(), Error> {
+        let layout = Arc::new(Layout::read(pid)?);
+        self.0.borrow_mut().push_back((index, layout));
+        Ok(())
+    }
+
+    fn layout(&self) -> Result<(usize, Arc<Layout>), Error> {
+        Ok(self.0.borrow_mut().pop_front().unwrap())
+    }
+}
+
 fn freeze(root: Pid) -> (Tree, Vec<Cores>) {
     let mut tree = gelid_seize::freeze(&gelid_seize::Options::new(root)).unwrap();
     let cores = collect_from(&mut tree);
@@ -101,9 +121,10 @@ fn collect_from(tree: &mut Tree) -> Vec<Cores> {
     let namespaces = Namespaces::own().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let options = Options::new(tree.root().pid, Dir::open(folder.path()).unwrap());
-    let tasks = survey::tree(tree, &options, &namespaces).unwrap();
+    let tasks = survey::tree(tree, &options, &namespaces, &AtOnce::default()).unwrap();
+    let before = Before::look(tree.root().pid);
     let start = Instant::now();
-    let cores = collect(tree, &tasks).unwrap();
+    let cores = collect(tree, &tasks, &before).unwrap();
     eprintln!("{} processes: {:?}", cores.len(), start.elapsed());
     cores
 }

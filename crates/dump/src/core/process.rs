@@ -1,0 +1,159 @@
+//! A process: looked at, asked by its leader, recorded.
+
+use gelid_image::messages::TaskCoreEntry;
+use gelid_seize::{Process, State};
+use gelid_sys::signal::{SigInfo, SigSet};
+use gelid_tape::{Identity, closing_signal};
+
+use super::attributes::{AskedProcess, Outside};
+use super::call::Answers;
+use super::carry::{Job, Played};
+use super::limits::AskedLimits;
+use super::sched::Defaults;
+use super::signals::AskedActions;
+use super::thread::{self, Looks};
+use super::timers::AskedTimers;
+use super::{Cores, Error, fpu, held, signals, timers};
+use crate::survey::{Live, Task};
+
+const ALIVE: u32 = 1;
+const STOPPED: u32 = 3;
+
+/// A process that has been looked at, and what its leader is asked for it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    outside: Outside,
+    shared: Vec<SigInfo>,
+    actions: AskedActions,
+    limits: AskedLimits,
+    timers: AskedTimers,
+    attributes: AskedProcess,
+    /// The leader first.
+    pub(super) threads: Vec<thread::Asked>,
+}
+
+impl Asked {
+    pub(super) fn look(
+        process: &Process,
+        live: &Live,
+        looks: &mut Looks<'_>,
+    ) -> Result<Self, Error> {
+        let dir = process.dir()?;
+        let leader = held(process, 0)?;
+        if fpu::has_shadow_stack(leader) {
+            return Err(Error::Unsupported {
+                tid: process.pid,
+                what: "a shadow stack",
+                remedy: "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
+            });
+        }
+        let mut threads = Vec::with_capacity(process.threads.len());
+        for thread in 0..process.threads.len() {
+            let leader = (thread > 0).then_some(&live.status);
+            threads.push(thread::Asked::look(
+                held(process, thread)?,
+                &dir,
+                leader,
+                looks,
+            )?);
+        }
+        let first = threads.first_mut();
+        let tape = &mut first.ok_or(Error::Gone { tid: process.pid })?.tape;
+        Ok(Self {
+            outside: Outside::look(&dir)?,
+            shared: signals::pending(leader, true)?,
+            actions: AskedActions::ask(tape),
+            limits: AskedLimits::ask(tape),
+            timers: AskedTimers::ask(tape, timers::look(&dir)?),
+            attributes: AskedProcess::ask(tape),
+            threads,
+        })
+    }
+
+    /// The tapes, as jobs.
+    pub(super) fn into_jobs(mut self, process: usize, live: &Live) -> (Self, Vec<Job>) {
+        let status = &live.status;
+        let inside = |ids: &[i32], outside: i32| ids.last().copied().unwrap_or(outside);
+        let tgid = inside(&status.ns_tgid, status.tgid);
+        let mut jobs = Vec::with_capacity(self.threads.len());
+        for (thread, one) in self.threads.iter_mut().enumerate() {
+            let pending = signals::set(&one.private).0 | signals::set(&self.shared).0;
+            let waiting = SigSet(pending | status.sig_pending | status.shared_pending);
+            jobs.push(Job {
+                place: (process, thread),
+                identity: Identity {
+                    tgid,
+                    // The dumper is in the namespace of the tree.
+                    tid: one.tid.as_raw_pid(),
+                    signal: closing_signal(SigSet(status.sig_caught), waiting),
+                },
+                tape: std::mem::take(&mut one.tape),
+            });
+        }
+        (self, jobs)
+    }
+
+    /// Its records, and those of its threads.
+    pub(super) fn record(
+        &self,
+        process: &Process,
+        task: &Task,
+        played: &[Played],
+        defaults: &Defaults,
+    ) -> Result<Cores, Error> {
+        let Some(live) = &task.live else {
+            return Err(Error::Gone { tid: task.pid });
+        };
+        let leader = Answers {
+            tid: task.pid,
+            outcome: &played[0].outcome,
+        };
+        let actions = self.actions.answer(leader)?;
+        let shared = signals::set(&self.shared).0 | live.status.shared_pending;
+        let mut cores = Vec::with_capacity(played.len());
+        for (index, (thread, played)) in self.threads.iter().zip(played).enumerate() {
+            // Signals for the process go to its leader if it takes them.
+            let shared = SigSet(if index == 0 { shared } else { 0 });
+            let status = (index == 0).then_some(&live.status);
+            let (core, rest) =
+                thread.record(process, status, played, shared, &actions, defaults)?;
+            cores.push((thread.tid, core, rest));
+        }
+        let mut cores = cores.into_iter();
+        let (_, mut core, rest) = cores.next().ok_or(Error::Gone { tid: task.pid })?;
+        let mut tc = TaskCoreEntry {
+            task_state: match process.state {
+                State::Stopped { .. } => STOPPED,
+                _ => ALIVE,
+            },
+            stop_signo: match process.state {
+                State::Stopped { signal } => Some(signal.cast_unsigned()),
+                _ => None,
+            },
+            personality: rest.personality,
+            flags: task.stat.flags,
+            blk_sigset: played[0].saved.mask.0,
+            comm: rest.name,
+            timers: Some(self.timers.answer(leader)?),
+            rlimits: Some(self.limits.answer(leader)?),
+            signals_s: Some(signals::queue(&self.shared, SigSet(shared))),
+            sigactions: actions.entries(),
+            ..Default::default()
+        };
+        let space = self.attributes.answer(leader, &self.outside, &mut tc)?;
+        let gelid = tc.gelid.get_or_insert_default();
+        gelid.lock_future = played[0].locking;
+        // The kernel forgets the signal when the parent has waited for it.
+        let told = tc.task_state == STOPPED && task.stat.exit_code == 0;
+        gelid.stop_told = told.then_some(true);
+        core.tc = Some(tc);
+        Ok(Cores {
+            pid: task.pid,
+            leader: core,
+            threads: cores.map(|(tid, core, _)| (tid, core)).collect(),
+            brk: space.brk,
+            dumpable: space.dumpable,
+            thp_disabled: space.thp_disabled,
+        })
+    }
+}

@@ -1,0 +1,190 @@
+//! A thread: looked at, asked, recorded.
+
+use std::time::Instant;
+
+use gelid_image::messages::{
+    CoreEntry, CredsEntry, GelidThreadEntry, March, SeccompMode, ThreadCoreEntry, ThreadInfoX86,
+    UserX86FpregsEntry,
+};
+use gelid_seize::Process;
+use gelid_sys::arch::UserRegs;
+use gelid_sys::proc::TaskDir;
+use gelid_sys::proc::status::{self, Status};
+use gelid_sys::ptrace::Stopped;
+use gelid_sys::signal::{SigInfo, SigSet};
+use gelid_sys::{Errno, Pid};
+use gelid_tape::Tape;
+
+use super::attributes::{AskedThread, OfThread, Pointers};
+use super::before::{Before, Known};
+use super::call::Answers;
+use super::carry::Played;
+use super::creds::{AskedBits, AskedCreds};
+use super::sched::{Defaults, Sched};
+use super::signals::{Actions, AskedStack};
+use super::{Error, creds, fpu, held, registers, signals, wrong_registers};
+
+/// What looking at many threads takes.
+#[derive(Debug)]
+pub(super) struct Looks<'a> {
+    pub(super) before: &'a Before,
+    /// When the tree was frozen.
+    pub(super) frozen: Instant,
+    pub(super) vectors: fpu::Reader,
+}
+
+/// A thread that has been looked at, and what it is asked.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) tid: Pid,
+    fpu: UserX86FpregsEntry,
+    pointers: Pointers,
+    sched: Sched,
+    pub(super) private: Vec<SigInfo>,
+    stack: AskedStack,
+    attributes: AskedThread,
+    bits: AskedBits,
+    /// The call it sleeps in, if somebody has looked.
+    known: Option<Known>,
+    /// Of all but the leader.
+    creds: Option<AskedCreds>,
+    pub(super) tape: Tape,
+}
+
+impl Asked {
+    /// Looks at a thread of the process of `dir`. `leader` is the status of the leader, for another thread.
+    pub(super) fn look(
+        task: &Stopped,
+        dir: &TaskDir,
+        leader: Option<&Status>,
+        looks: &mut Looks<'_>,
+    ) -> Result<Self, Error> {
+        no_filter(task)?;
+        let mut tape = Tape::new();
+        Ok(Self {
+            tid: task.pid(),
+            fpu: looks.vectors.read(task)?,
+            known: looks.before.of(dir, task, looks.frozen),
+            pointers: Pointers::look(task)?,
+            sched: Sched::look(task.pid())?,
+            private: signals::pending(task, false)?,
+            stack: AskedStack::ask(&mut tape),
+            attributes: AskedThread::ask(&mut tape),
+            bits: AskedBits::ask(&mut tape),
+            creds: leader.map(|leader| AskedCreds::ask(&mut tape, leader)),
+            tape,
+        })
+    }
+
+    /// `status` is there for the leader; `shared` are the signals for the process that this thread will take.
+    pub(super) fn record(
+        &self,
+        process: &Process,
+        status: Option<&Status>,
+        played: &Played,
+        shared: SigSet,
+        actions: &Actions,
+        defaults: &Defaults,
+    ) -> Result<(CoreEntry, OfThread), Error> {
+        let tid = self.tid;
+        let (_, index) = played.place;
+        let outcome = &played.outcome;
+        let answers = Answers { tid, outcome };
+        let pending = status.map_or(0, |status| status.sig_pending);
+        let pending = SigSet(pending | signals::set(&self.private).0);
+        let waiting = SigSet((pending.0 | shared.0) & !played.saved.mask.0);
+        let left = |at| registers::nanoseconds(tid, at);
+        let resolved = registers::resolve(
+            &played.saved.regs,
+            actions.restarts(waiting),
+            self.known,
+            left,
+        );
+        if !resolved.regs.is_native() {
+            return Err(wrong_registers(tid, Errno::IO));
+        }
+        if resolved.ended {
+            go_on(held(process, index)?, &resolved.regs)?;
+        }
+        let mut thread = ThreadCoreEntry {
+            blk_sigset: status.is_none().then_some(played.saved.mask.0),
+            sas: Some(self.stack.answer(answers)?),
+            signals_p: Some(signals::queue(&self.private, pending)),
+            creds: Some(self.creds(process, status, answers)?),
+            seccomp_mode: Some(SeccompMode::Disabled as i32),
+            ..Default::default()
+        };
+        let mut gelid = GelidThreadEntry {
+            restart: resolved.restart,
+            ..Default::default()
+        };
+        self.sched.record(defaults, &mut thread, &mut gelid);
+        let pointers = &self.pointers;
+        let rest = self
+            .attributes
+            .answer(answers, pointers, &mut thread, &mut gelid)?;
+        thread.gelid = (gelid != GelidThreadEntry::default()).then_some(gelid);
+        let mut info = ThreadInfoX86 {
+            clear_tid_addr: rest.clear_tid,
+            gpregs: registers::record(&resolved.regs),
+            fpregs: self.fpu.clone(),
+            tls: Vec::new(),
+        };
+        registers::no_descriptors(&mut info);
+        let core = CoreEntry {
+            mtype: March::X86_64 as i32,
+            thread_info: Some(info),
+            thread_core: Some(thread),
+            ..Default::default()
+        };
+        Ok((core, rest))
+    }
+
+    fn creds(
+        &self,
+        process: &Process,
+        status: Option<&Status>,
+        answers: Answers<'_>,
+    ) -> Result<CredsEntry, Error> {
+        let bits = self.bits.answer(answers)?;
+        if let Some(status) = status {
+            return Ok(creds::of_status(status, bits));
+        }
+        let asked = self.creds.as_ref();
+        if let Some(entry) = asked
+            .map(|asked| asked.answer(answers, bits))
+            .transpose()?
+            .flatten()
+        {
+            return Ok(entry);
+        }
+        let dir = process.dir()?.thread(self.tid)?;
+        Ok(creds::of_status(&status::read(&dir)?, bits))
+    }
+}
+
+/// Lets a thread, should it run on, take up the system call that its stop has ended.
+fn go_on(task: &Stopped, regs: &UserRegs) -> Result<(), Error> {
+    let regs = UserRegs {
+        orig_rax: u64::MAX,
+        ..*regs
+    };
+    task.set_regs(&regs).map_err(|errno| Error::Thread {
+        tid: task.pid(),
+        object: "the registers",
+        errno,
+    })
+}
+
+/// Refuses a thread under a seccomp filter, which images do not tell yet.
+fn no_filter(task: &Stopped) -> Result<(), Error> {
+    match task.seccomp_filter(0) {
+        Ok(Some(_)) => Err(Error::Unsupported {
+            tid: task.pid(),
+            what: "a seccomp filter",
+            remedy: "run it without its sandbox",
+        }),
+        // That there is none, or that nobody may ask.
+        _ => Ok(()),
+    }
+}
