@@ -7,24 +7,24 @@ use gelid_pages::{Owner, RunFlags};
 use gelid_seize::Tree;
 
 use crate::Outcome;
-use crate::session::Observed;
+use crate::session::Pages;
 use crate::survey::Task;
 
 /// What is known when everything is observed.
-pub(crate) fn outcome(tree: &Tree, tasks: &[Task], observed: &Observed) -> Outcome {
+pub(crate) fn outcome(tree: &Tree, tasks: &[Task], pages: &Pages) -> Outcome {
     let mut outcome = Outcome {
         tasks: tasks.len() as u64,
         threads: tree.threads().count() as u64,
         freezing: tree.stats().freezing,
         stats: DumpStatsEntry {
             freezing_time: micros(tree.stats().freezing),
-            memdump_time: micros(observed.queuing),
-            memwrite_time: micros(observed.writing),
+            memdump_time: micros(pages.queuing),
+            memwrite_time: micros(pages.writing),
             ..DumpStatsEntry::default()
         },
         ..Outcome::default()
     };
-    for stored in &observed.pages {
+    for stored in &pages.stored {
         let summary = &stored.summary;
         outcome.pages += summary.pages;
         outcome.zero_pages += summary.zero_pages;

@@ -48,12 +48,6 @@ pub enum Error {
         /// What the kernel said.
         errno: Errno,
     },
-    /// A process that was alive when the tree was frozen has no state: a bug.
-    #[error("process {pid} has been passed over")]
-    Uncounted {
-        /// The process.
-        pid: Pid,
-    },
     /// The pages of a task could not be listed.
     #[error("cannot scan the pages of task {pid}: {errno}; PAGEMAP_SCAN needs Linux 6.7")]
     Scan {

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use gelid_pages::Memory;
-use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::smaps::{self, Area};
-use gelid_sys::{Pid, vm};
+use gelid_sys::{Pid, proc, vm};
 
 use crate::vma::{self, Kind};
 use crate::{Error, refuse};
@@ -21,15 +20,24 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Reads the mappings, and refuses what is not dumped.
-    pub(crate) fn read(dir: &TaskDir) -> Result<Self, Error> {
-        let areas = smaps::read(dir)?;
-        refuse::mappings(dir.pid(), &areas)?;
+    pub(crate) fn read(pid: Pid) -> Result<Self, Error> {
+        let areas = smaps::read(&proc::task_dir(pid)?)?;
+        refuse::mappings(pid, &areas)?;
         let vdso = areas.iter().find(|area| vma::kind(area) == Kind::Vdso);
         let vdso = vdso
-            .map(|area| read_whole(dir.pid(), area).map(Arc::new))
+            .map(|area| read_whole(pid, area).map(Arc::new))
             .transpose()?;
         Ok(Self { areas, vdso })
     }
+}
+
+/// Somebody who reads layouts.
+pub(crate) trait Looker {
+    /// Asks for the layout of a task; the number is the caller's.
+    fn look(&self, index: usize, pid: Pid) -> Result<(), Error>;
+
+    /// The next layout that was asked for, with its number.
+    fn layout(&self) -> Result<(usize, Arc<Layout>), Error>;
 }
 
 fn read_whole(pid: Pid, area: &Area) -> Result<Memory, Error> {

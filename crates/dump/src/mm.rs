@@ -15,11 +15,10 @@ use crate::vma::{self, Kind};
 /// Words of the auxiliary vector that the format has room for.
 const AUXV_WORDS: usize = 44;
 
-/// The record of an address space, but for the guard ranges.
+/// The record of an address space, as far as it can be seen from outside.
 pub(crate) fn entry(
     task: &Task,
     layout: &Layout,
-    cores: &Cores,
     held: files::Task<'_>,
     files: &mut Collector<'_>,
 ) -> Result<MmEntry, Error> {
@@ -33,7 +32,6 @@ pub(crate) fn entry(
         mm_end_data: stat.end_data,
         mm_start_stack: stat.start_stack,
         mm_start_brk: stat.start_brk,
-        mm_brk: cores.brk,
         mm_arg_start: stat.arg_start,
         mm_arg_end: stat.arg_end,
         mm_env_start: stat.env_start,
@@ -41,9 +39,7 @@ pub(crate) fn entry(
         exe_file_id: files.executable(held)?,
         mm_saved_auxv: auxv,
         vmas: vmas(layout, held, files)?,
-        dumpable: Some(cores.dumpable),
-        aios: Vec::new(),
-        thp_disabled: Some(cores.thp_disabled),
+        ..MmEntry::default()
     })
 }
 
@@ -64,10 +60,12 @@ fn vmas(
     Ok(entries)
 }
 
-/// Adds the guard ranges, which come last.
-pub(crate) fn add_guards(mm: &mut MmEntry, guards: &[Range<u64>]) {
-    let entries = guards
-        .iter()
-        .map(|range| vma::guard(range.start, range.end));
-    mm.vmas.extend(entries);
+/// Adds what the task itself has told, and the guard ranges, which come last.
+pub(crate) fn complete(mm: &mut MmEntry, cores: &Cores, guards: &[Range<u64>]) {
+    mm.mm_brk = cores.brk;
+    mm.dumpable = Some(cores.dumpable);
+    mm.thp_disabled = Some(cores.thp_disabled);
+    let guards = guards.iter();
+    mm.vmas
+        .extend(guards.map(|range| vma::guard(range.start, range.end)));
 }

@@ -1,11 +1,12 @@
 //! Private memory on its way into the page store, beside everything else. Sections 8.5 and 9 of the format.
 //!
-//! A thread of its own asks which pages there are and queues them; the workers of the store read, pack and write
-//! them meanwhile. Dropping the [`Flow`] ends it early.
+//! A thread of its own looks at the mappings, asks which pages there are and queues them; the workers of the store
+//! read, pack and write them meanwhile.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use gelid_image::Staging;
@@ -18,8 +19,7 @@ use gelid_sys::proc::smaps::Area;
 use gelid_sys::{Errno, Pid, proc};
 use rustix::fs::OFlags;
 
-use crate::layout::Layout;
-use crate::survey::{Space, Task};
+use crate::layout::{Layout, Looker};
 use crate::vma::{self, Kind, Pages};
 use crate::{Error, pagemap as images};
 
@@ -73,6 +73,11 @@ impl<'a> Sink<'a> {
         }
     }
 
+    /// The store, when there is nothing more to be written.
+    pub(crate) fn into_store(self) -> Store {
+        self.store
+    }
+
     /// Begins the next object; its file exists even if it stays empty.
     pub(crate) fn begin(&mut self, owner: Owner) -> Result<(Stored, ObjectWriter), Error> {
         let pages_id = self.next;
@@ -95,69 +100,127 @@ impl<'a> Sink<'a> {
 /// The sink, for more, and what has been queued.
 type AllQueued<'a> = (Sink<'a>, Vec<Queued>);
 
-/// The thread that queues pages.
+/// A thread that looks at address spaces, and later queues their pages.
 pub(crate) struct Flow<'scope, 'a> {
+    orders: Sender<Order>,
+    layouts: Receiver<(usize, Result<Arc<Layout>, Error>)>,
     stop: Arc<AtomicBool>,
-    thread: Option<ScopedJoinHandle<'scope, Result<AllQueued<'a>, Error>>>,
+    thread: ScopedJoinHandle<'scope, Result<AllQueued<'a>, Error>>,
+}
+
+enum Order {
+    /// Look at the address space of a task; the number is the caller's.
+    Look(usize, Pid),
+    /// Queue the pages of all that were looked at.
+    Queue,
 }
 
 impl<'scope, 'a> Flow<'scope, 'a> {
-    /// Starts with the first task.
+    /// Starts the thread.
     pub(crate) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         sink: Sink<'a>,
-        tasks: &'scope [Task],
     ) -> Result<Self, Error>
     where
         'a: 'scope,
     {
+        let (orders, taken) = mpsc::channel();
+        let (seen, layouts) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let worker = Worker {
+            sink,
+            orders: taken,
+            layouts: seen,
+            stop: Arc::clone(&stop),
+        };
         let thread = std::thread::Builder::new().name("scan".into());
         let thread = thread
-            .spawn_scoped(scope, move || queue(sink, tasks, &told))
+            .spawn_scoped(scope, move || worker.run())
             .map_err(|source| StoreError::Start {
                 source: Arc::new(source),
             })?;
         Ok(Self {
+            orders,
+            layouts,
             stop,
-            thread: Some(thread),
+            thread,
         })
     }
 
+    /// Sets the pages of all address spaces looked at on their way.
+    pub(crate) fn queue(&self) -> Result<(), Error> {
+        self.order(Order::Queue)
+    }
+
     /// Waits until all pages are queued.
-    pub(crate) fn finish(mut self) -> Result<AllQueued<'a>, Error> {
-        let joined = self.thread.take().map(ScopedJoinHandle::join);
-        match joined {
-            Some(Ok(queued)) => queued,
-            _ => Err(StoreError::Panicked.into()),
-        }
+    pub(crate) fn finish(self) -> Result<AllQueued<'a>, Error> {
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err(StoreError::Panicked.into()))
+    }
+
+    fn order(&self, order: Order) -> Result<(), Error> {
+        Ok(self.orders.send(order).map_err(|_| StoreError::Panicked)?)
     }
 }
 
-impl Drop for Flow<'_, '_> {
+impl Looker for Flow<'_, '_> {
+    fn look(&self, index: usize, pid: Pid) -> Result<(), Error> {
+        self.order(Order::Look(index, pid))
+    }
+
+    fn layout(&self) -> Result<(usize, Arc<Layout>), Error> {
+        let (index, layout) = self.layouts.recv().map_err(|_| StoreError::Panicked)?;
+        Ok((index, layout?))
+    }
+}
+
+/// Tells the thread to stop when it is dropped.
+pub(crate) struct Stopper(Arc<AtomicBool>);
+
+impl Flow<'_, '_> {
+    /// Ends the work early, when it is dropped.
+    pub(crate) fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.stop))
+    }
+}
+
+impl Drop for Stopper {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
-fn queue<'a>(
-    mut sink: Sink<'a>,
-    tasks: &[Task],
-    stop: &AtomicBool,
-) -> Result<AllQueued<'a>, Error> {
-    let mut all = Vec::new();
-    for task in tasks {
-        if let Some(live) = &task.live
-            && let Space::Own(layout) = &live.space
-        {
-            all.push(queue_task(&mut sink, task.pid, layout, stop)?);
+struct Worker<'a> {
+    sink: Sink<'a>,
+    orders: Receiver<Order>,
+    layouts: Sender<(usize, Result<Arc<Layout>, Error>)>,
+    stop: Arc<AtomicBool>,
+}
+
+impl<'a> Worker<'a> {
+    fn run(mut self) -> Result<AllQueued<'a>, Error> {
+        let mut known = Vec::new();
+        // Without a caller there is nothing to do.
+        while let Ok(Order::Look(index, pid)) = self.orders.recv() {
+            let layout = Layout::read(pid).map(Arc::new);
+            if let Ok(layout) = &layout {
+                known.push((pid, Arc::clone(layout)));
+            }
+            if self.layouts.send((index, layout)).is_err() {
+                return Err(StoreError::Stopped.into());
+            }
         }
+        let mut all = Vec::with_capacity(known.len());
+        for (pid, layout) in known {
+            all.push(queue(&mut self.sink, pid, &layout, &self.stop)?);
+        }
+        Ok((self.sink, all))
     }
-    Ok((sink, all))
 }
 
-fn queue_task(
+/// Queues the pages of a task.
+fn queue(
     sink: &mut Sink<'_>,
     pid: Pid,
     layout: &Layout,

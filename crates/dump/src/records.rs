@@ -1,69 +1,71 @@
-//! The records of tasks, collected first and written later: `ids`, `core`, `mm`, `fs`, `fdinfo`.
+//! The records of tasks. What is open or mapped is looked at by a thread of its own, while the tapes play.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
+use std::thread::{Scope, ScopedJoinHandle};
 
-use gelid_image::messages::{CoreEntry, FdinfoEntry, FsEntry, March, MmEntry, TaskCoreEntry};
+use gelid_image::messages::{CoreEntry, March, MmEntry, TaskCoreEntry};
 use gelid_image::{ImageKind, Staging};
-use gelid_pages::Owner;
-use gelid_sys::{Pid, pidfd, proc};
+use gelid_pages::{Owner, StoreError};
+use gelid_sys::{pidfd, proc};
 
 use crate::core::Cores;
-use crate::files::{self, Collector};
+use crate::files::{self, Collected, Collector};
 use crate::ids::Namespaces;
 use crate::pages::Stored;
-use crate::survey::{Live, Space, Task};
-use crate::{Error, fs, inventory, kinship, mm};
+use crate::phase::Phases;
+use crate::survey::{self, Live, Space, Task};
+use crate::{Error, Options, Phase, fs, inventory, kinship, mm};
 
-/// What has been found out about descriptors and mappings.
-pub(crate) struct Records {
-    /// Of each task, `None` for a zombie.
-    tasks: Vec<Option<Record>>,
-    /// Descriptor tables by their ids.
-    tables: Vec<(u32, Vec<FdinfoEntry>)>,
+/// What is the same for all records of a dump.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) staging: &'a Staging,
+    pub(crate) namespaces: &'a Namespaces,
+    pub(crate) phases: Phases,
 }
 
-struct Record {
-    fs: FsEntry,
-    /// `None` if it is another's, whose place is in [`Space::Of`].
-    mm: Option<MmEntry>,
-}
+/// The thread that looks at descriptors and mappings, and writes `fdinfo`, `fs` and the images of files.
+pub(crate) struct Collecting<'scope>(ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>);
 
-impl Records {
-    /// Asks about everything that is open or mapped.
-    pub(crate) fn collect(
-        tasks: &[Task],
-        cores: &[Cores],
-        files: &mut Collector<'_>,
+impl<'scope> Collecting<'scope> {
+    /// Starts it.
+    pub(crate) fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        context: Context<'scope>,
+        tasks: std::sync::Arc<Vec<Task>>,
     ) -> Result<Self, Error> {
-        let mut records = Self {
-            tasks: Vec::with_capacity(tasks.len()),
-            tables: Vec::new(),
-        };
-        let mut tables = HashSet::new();
-        let mut cores = cores.iter();
-        for task in tasks {
-            let record = match &task.live {
-                Some(live) => {
-                    let cores = cores.next().ok_or(Error::Uncounted { pid: task.pid })?;
-                    let is_new = tables.insert(live.ids.files_id);
-                    Some(records.task(task, live, cores, is_new, files)?)
-                }
-                None => None,
-            };
-            records.tasks.push(record);
-        }
-        Ok(records)
+        let thread = std::thread::Builder::new().name("files".into());
+        let thread = thread.spawn_scoped(scope, move || {
+            context
+                .phases
+                .run(Phase::Files, || collect(context, &tasks))
+        });
+        Ok(Self(thread.map_err(|source| StoreError::Start {
+            source: std::sync::Arc::new(source),
+        })?))
     }
 
-    fn task(
-        &mut self,
-        task: &Task,
-        live: &Live,
-        cores: &Cores,
-        has_new_table: bool,
-        files: &mut Collector<'_>,
-    ) -> Result<Record, Error> {
+    /// Waits for what it has found.
+    pub(crate) fn finish(self) -> Result<(Spaces, Collected), Error> {
+        self.0
+            .join()
+            .unwrap_or_else(|_| Err(StoreError::Panicked.into()))
+    }
+}
+
+/// Address spaces that are not yet complete, by the number of their tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Spaces(HashMap<usize, MmEntry>);
+
+fn collect(context: Context<'_>, tasks: &[Task]) -> Result<(Spaces, Collected), Error> {
+    survey::threads(tasks, context.namespaces)?;
+    let mut files = Collector::new(context.options, context.staging)?;
+    let mut spaces = Spaces::default();
+    let mut tables = HashSet::new();
+    for (index, task) in tasks.iter().enumerate() {
+        let Some(live) = &task.live else { continue };
         let pid = task.pid;
         let pidfd = pidfd::open(pid).map_err(|errno| Error::Pidfd { pid, errno })?;
         let held = files::Task {
@@ -71,86 +73,101 @@ impl Records {
             dir: &proc::task_dir(pid)?,
             pidfd: pidfd.as_fd(),
         };
-        if has_new_table {
-            self.tables.push((live.ids.files_id, files.table(held)?));
+        if tables.insert(live.ids.files_id) {
+            table(context.staging, live, held, &mut files)?;
         }
-        let mm = match &live.space {
-            Space::Own(layout) => Some(mm::entry(task, layout, cores, held, files)?),
-            Space::Of(_) => None,
-        };
-        let fs = fs::entry(files, held, &live.status)?;
-        Ok(Record { fs, mm })
+        let fs = fs::entry(&mut files, held, &live.status)?;
+        context.staging.put(ImageKind::Fs, pid.as_raw_pid(), &fs)?;
+        if let Space::Own(layout) = &live.space {
+            let mm = mm::entry(task, layout, held, &mut files)?;
+            spaces.0.insert(index, mm);
+        }
     }
+    Ok((spaces, files.finish()?))
+}
 
-    /// Writes everything but pages.
+fn table(
+    staging: &Staging,
+    live: &Live,
+    held: files::Task<'_>,
+    files: &mut Collector<'_>,
+) -> Result<(), Error> {
+    let mut writer = staging.writer(ImageKind::Fdinfo, live.ids.files_id)?;
+    // The image of an empty table is there too.
+    writer.touch()?;
+    for entry in files.table(held)? {
+        writer.push(&entry)?;
+    }
+    writer.finish()?;
+    Ok(())
+}
+
+/// Writes what is known when the tapes have been played: `pstree`, `ids`, `core`, `inventory`.
+pub(crate) fn write_tasks(
+    context: Context<'_>,
+    tasks: &[Task],
+    cores: &[Cores],
+) -> Result<(), Error> {
+    let staging = context.staging;
+    kinship::write(staging, tasks)?;
+    for task in tasks {
+        let key = task.pid.as_raw_pid();
+        match &task.live {
+            Some(live) => staging.put(ImageKind::Ids, key, &live.ids)?,
+            None => staging.put(ImageKind::Core, key, &zombie(task))?,
+        }
+    }
+    for cores in cores {
+        staging.put(ImageKind::Core, cores.pid.as_raw_pid(), &cores.leader)?;
+        for (tid, core) in &cores.threads {
+            staging.put(ImageKind::Core, tid.as_raw_pid(), core)?;
+        }
+    }
+    inventory::write(staging, context.namespaces)
+}
+
+impl Spaces {
+    /// Writes what needed the pages: `mm` and `pagemap`.
     pub(crate) fn write(
         mut self,
-        staging: &Staging,
+        context: Context<'_>,
         tasks: &[Task],
         cores: &[Cores],
         pages: &[Stored],
-        namespaces: &Namespaces,
     ) -> Result<(), Error> {
-        kinship::write(staging, tasks)?;
-        self.add_guards(tasks, pages);
-        for (task, record) in tasks.iter().zip(&self.tasks) {
-            match (&task.live, record) {
-                (Some(live), Some(record)) => self.write_task(staging, task.pid, live, record)?,
-                _ => staging.put(ImageKind::Core, task.pid.as_raw_pid(), &zombie(task))?,
+        self.complete(tasks, cores, pages);
+        for (index, task) in tasks.iter().enumerate() {
+            let first = match task.live.as_ref().map(|live| &live.space) {
+                Some(Space::Own(_)) => index,
+                Some(Space::Of(first)) => *first,
+                None => continue,
+            };
+            if let Some(mm) = self.0.get(&first) {
+                let key = task.pid.as_raw_pid();
+                context.staging.put(ImageKind::Mm, key, mm)?;
             }
         }
-        for cores in cores {
-            staging.put(ImageKind::Core, cores.pid.as_raw_pid(), &cores.leader)?;
-            for (tid, core) in &cores.threads {
-                staging.put(ImageKind::Core, tid.as_raw_pid(), core)?;
-            }
-        }
-        for (files_id, table) in &self.tables {
-            let mut writer = staging.writer(ImageKind::Fdinfo, *files_id)?;
-            // The image of an empty table is there too.
-            writer.touch()?;
-            for entry in table {
-                writer.push(entry)?;
-            }
-            writer.finish()?;
-        }
-        inventory::write(staging, namespaces)
-    }
-
-    fn add_guards(&mut self, tasks: &[Task], pages: &[Stored]) {
-        let guarded = pages
-            .iter()
-            .filter(|stored| !stored.guards.is_empty())
-            .map(|stored| (stored.owner, stored.guards.as_slice()));
-        let guarded: HashMap<_, _> = guarded.collect();
-        for (task, record) in tasks.iter().zip(&mut self.tasks) {
-            let owner = Owner::Task(task.pid.as_raw_pid());
-            if let Some(Record { mm: Some(mm), .. }) = record
-                && let Some(guards) = guarded.get(&owner)
-            {
-                mm::add_guards(mm, guards);
-            }
-        }
-    }
-
-    fn write_task(
-        &self,
-        staging: &Staging,
-        pid: Pid,
-        live: &Live,
-        record: &Record,
-    ) -> Result<(), Error> {
-        let key = pid.as_raw_pid();
-        staging.put(ImageKind::Ids, key, &live.ids)?;
-        staging.put(ImageKind::Fs, key, &record.fs)?;
-        let mm = match &live.space {
-            Space::Own(_) => record.mm.as_ref(),
-            Space::Of(first) => self.tasks[*first].as_ref().and_then(|own| own.mm.as_ref()),
-        };
-        if let Some(mm) = mm {
-            staging.put(ImageKind::Mm, key, mm)?;
+        for stored in pages {
+            stored.write(context.staging)?;
         }
         Ok(())
+    }
+
+    fn complete(&mut self, tasks: &[Task], cores: &[Cores], pages: &[Stored]) {
+        let guards: HashMap<Owner, &[_]> = pages
+            .iter()
+            .map(|stored| (stored.owner, stored.guards.as_slice()))
+            .collect();
+        let live = tasks
+            .iter()
+            .enumerate()
+            .filter(|(_, task)| task.live.is_some());
+        for ((index, task), cores) in live.zip(cores) {
+            let guards = guards.get(&Owner::Task(task.pid.as_raw_pid()));
+            if let Some(mm) = self.0.get_mut(&index) {
+                mm::complete(mm, cores, guards.copied().unwrap_or_default());
+            }
+        }
     }
 }
 

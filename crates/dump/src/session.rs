@@ -1,5 +1,11 @@
 //! A dump from its first phase to its last.
+//!
+//! Three threads share the time in which the tree stands still. The first freezes, plays tapes and writes the records
+//! of tasks; the second looks at mappings and queues pages, which the workers of the store read meanwhile; the third
+//! looks at what is open or mapped.
 
+use std::sync::Arc;
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use gelid_image::{Dir, Staging, manifest};
@@ -7,34 +13,38 @@ use gelid_pages::Store;
 use gelid_seize::Tree;
 use rustix::fs::AtFlags;
 
-use crate::core::{self, Cores};
-use crate::files::{Collected, Collector, Links};
+use crate::core::{self, Before};
+use crate::files::Links;
 use crate::ids::Namespaces;
-use crate::pages::{Flow, Sink, Stored};
+use crate::pages::{Flow, Queued, Sink, Stored};
 use crate::phase::Phases;
-use crate::records::Records;
-use crate::survey::{self, Task};
+use crate::records::{self, Collecting, Context};
+use crate::survey;
 use crate::{End, Error, Options, Outcome, Phase, account, shared};
 
 /// Goes through all phases.
 pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
     let started = Instant::now();
-    let phases = Phases::new(options.fault);
     // What can fail without the tree comes before the tree is touched.
     let namespaces = Namespaces::own()?;
     survey::root(options, &namespaces)?;
     let staging = Staging::new(&options.images)?;
-    let store = Store::start(options.pages)?;
-    let sink = Sink::new(store, options.pages.format, &staging);
+    let context = Context {
+        options,
+        staging: &staging,
+        namespaces: &namespaces,
+        phases: Phases::new(options.fault),
+    };
+    let phases = context.phases;
+    let sink = Sink::new(Store::start(options.pages)?, options.pages.format, &staging);
 
-    let mut tree = phases.run(Phase::Freeze, || freeze(options))?;
-    let tasks = phases.run(Phase::Tree, || survey::tree(&tree, options, &namespaces))?;
-    let observed = observe(&mut tree, &tasks, &staging, sink, options, phases)?;
-    let mut outcome = account::outcome(&tree, &tasks, &observed);
-    let tree = hold(tree, options.end, &mut outcome)?;
-    let links = phases.run(Phase::Write, || {
-        observed.write(&staging, &tasks, &namespaces)
-    })?;
+    let written = std::thread::scope(|scope| write(scope, context, sink))?;
+    let Written {
+        tree,
+        links,
+        mut outcome,
+        _store,
+    } = written;
     phases.run(Phase::Commit, || Ok(staging.commit()?))?;
     let ended = phases.run(Phase::Finish, || finish(tree, options.end, &mut outcome));
     if let Err(Error::Fault { .. }) = ended {
@@ -49,6 +59,60 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
     Ok(outcome)
 }
 
+/// A dump whose images are all written, but not yet visible.
+struct Written {
+    /// `None` if it has been let go.
+    tree: Option<Tree>,
+    /// Names given to files that have lost theirs.
+    links: Links,
+    outcome: Outcome,
+    /// Has nothing more to do; dropping it waits for its workers.
+    _store: Store,
+}
+
+/// Everything between the first look and the commit.
+fn write<'scope, 'a: 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    context: Context<'a>,
+    sink: Sink<'a>,
+) -> Result<Written, Error> {
+    let phases = context.phases;
+    let flow = Flow::start(scope, sink)?;
+    // On every way out but the last it is to stop.
+    let stopper = flow.stopper();
+    let before = Before::look(context.options.tree);
+    let mut tree = phases.run(Phase::Freeze, || freeze(context.options))?;
+    let tasks = phases.run(Phase::Tree, || {
+        survey::tree(&tree, context.options, context.namespaces, &flow)
+    })?;
+    let tasks = Arc::new(tasks);
+    let begun = Instant::now();
+    phases.run(Phase::Memory, || flow.queue())?;
+    let collecting = Collecting::start(scope, context, Arc::clone(&tasks))?;
+    let cores = phases.run(Phase::Tasks, || {
+        Ok(core::collect(&mut tree, &tasks, &before)?)
+    })?;
+    records::write_tasks(context, &tasks, &cores)?;
+    let (spaces, files) = collecting.finish()?;
+    let pages = phases.run(Phase::Pages, || {
+        let (mut sink, mut queued) = flow.finish()?;
+        queued.extend(shared::queue(&mut sink, files.memory)?);
+        Pages::wait(queued, begun, sink.into_store())
+    })?;
+    drop(stopper);
+    let mut outcome = account::outcome(&tree, &tasks, &pages);
+    let tree = hold(tree, context.options.end, &mut outcome)?;
+    phases.run(Phase::Write, || {
+        spaces.write(context, &tasks, &cores, &pages.stored)
+    })?;
+    Ok(Written {
+        tree,
+        links: files.links,
+        outcome,
+        _store: pages.store,
+    })
+}
+
 fn freeze(options: &Options) -> Result<Tree, Error> {
     let freezer = gelid_seize::Options {
         root: options.tree,
@@ -58,70 +122,29 @@ fn freeze(options: &Options) -> Result<Tree, Error> {
     Ok(gelid_seize::freeze(&freezer)?)
 }
 
-/// All that is known when nothing more is wanted of the tree.
-pub(crate) struct Observed {
-    pub(crate) cores: Vec<Cores>,
-    pub(crate) records: Records,
-    /// Names given to files that have lost theirs.
-    pub(crate) links: Links,
+/// All pages are in the store.
+pub(crate) struct Pages {
     /// Memory of tasks and shared objects.
-    pub(crate) pages: Vec<Stored>,
+    pub(crate) stored: Vec<Stored>,
     /// From the first page queued until all were.
     pub(crate) queuing: Duration,
     /// From then on until all were written.
     pub(crate) writing: Duration,
+    /// Has nothing more to do.
+    store: Store,
 }
 
-impl Observed {
-    fn write(
-        self,
-        staging: &Staging,
-        tasks: &[Task],
-        namespaces: &Namespaces,
-    ) -> Result<Links, Error> {
-        for stored in &self.pages {
-            stored.write(staging)?;
-        }
-        self.records
-            .write(staging, tasks, &self.cores, &self.pages, namespaces)?;
-        Ok(self.links)
-    }
-}
-
-/// Collects tasks, files and pages, the latter beside the former.
-fn observe(
-    tree: &mut Tree,
-    tasks: &[Task],
-    staging: &Staging,
-    sink: Sink<'_>,
-    options: &Options,
-    phases: Phases,
-) -> Result<Observed, Error> {
-    std::thread::scope(|scope| {
-        let begun = Instant::now();
-        let flow = phases.run(Phase::Memory, || Flow::start(scope, sink, tasks))?;
-        let cores = phases.run(Phase::Tasks, || Ok(core::collect(tree, tasks)?))?;
-        let (records, Collected { memory, links }) = phases.run(Phase::Files, || {
-            let mut files = Collector::new(options, staging)?;
-            let records = Records::collect(tasks, &cores, &mut files)?;
-            Ok((records, files.finish()?))
-        })?;
-        phases.run(Phase::Pages, || {
-            let (mut sink, mut queued) = flow.finish()?;
-            queued.extend(shared::queue(&mut sink, memory)?);
-            let all_queued = Instant::now();
-            let pages = queued.into_iter().map(|object| object.wait());
-            let pages = pages.collect::<Result<_, _>>()?;
-            Ok(Observed {
-                cores,
-                records,
-                links,
-                pages,
-                queuing: all_queued - begun,
-                writing: all_queued.elapsed(),
-            })
+impl Pages {
+    fn wait(queued: Vec<Queued>, begun: Instant, store: Store) -> Result<Self, Error> {
+        let all_queued = Instant::now();
+        let stored = queued.into_iter().map(Queued::wait);
+        Ok(Self {
+            stored: stored.collect::<Result<_, _>>()?,
+            queuing: all_queued - begun,
+            writing: all_queued.elapsed(),
+            store,
         })
-    })
+    }
 }
 
 /// Lets a tree that is to run on go as soon as nothing more is wanted of it.

@@ -2,6 +2,7 @@
 //! refused is refused here, before a task has been touched.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use gelid_image::messages::TaskKobjIdsEntry;
 use gelid_seize::{Process, State, Tree};
@@ -11,7 +12,7 @@ use gelid_sys::proc::status::{self, Status};
 use gelid_sys::{Pid, proc};
 
 use crate::ids::{self, Ids, Namespaces};
-use crate::layout::Layout;
+use crate::layout::{Layout, Looker};
 use crate::{Error, Options, Refusal, files, kinship};
 
 /// A process of the tree, as it looks from outside.
@@ -39,7 +40,7 @@ pub(crate) struct Live {
 #[derive(Debug)]
 pub(crate) enum Space {
     /// Seen in this process first.
-    Own(Layout),
+    Own(Arc<Layout>),
     /// That of an earlier process, by its place in the list.
     Of(usize),
 }
@@ -90,14 +91,16 @@ fn own_namespaces(pid: Pid, comm: String, foreign: Option<&'static str>) -> Resu
     }
 }
 
-/// Looks at every process of the tree.
+/// Looks at every process of the tree, at the mappings by way of `looker`.
 pub(crate) fn tree(
     tree: &Tree,
     options: &Options,
     namespaces: &Namespaces,
+    looker: &dyn Looker,
 ) -> Result<Vec<Task>, Error> {
     let mut surveyor = Surveyor {
         namespaces,
+        looker,
         ids: Ids::new(namespaces.clone()),
         spaces: HashMap::new(),
     };
@@ -108,11 +111,18 @@ pub(crate) fn tree(
         tasks.push(surveyor.task(process, ppid, tasks.len())?);
     }
     kinship::check(&tasks, options.shell_job)?;
+    for _ in 0..surveyor.spaces.len() {
+        let (index, layout) = looker.layout()?;
+        if let Some(live) = &mut tasks[index].live {
+            live.space = Space::Own(layout);
+        }
+    }
     Ok(tasks)
 }
 
 struct Surveyor<'a> {
     namespaces: &'a Namespaces,
+    looker: &'a dyn Looker,
     ids: Ids,
     /// The first process with each address space, by its id.
     spaces: HashMap<u32, usize>,
@@ -121,35 +131,44 @@ struct Surveyor<'a> {
 impl Surveyor<'_> {
     fn task(&mut self, process: &Process, ppid: i32, index: usize) -> Result<Task, Error> {
         let pid = process.pid;
-        let dir = process.dir()?;
         let mut task = Task {
             pid,
             ppid,
             tids: process.threads.iter().map(|thread| thread.tid).collect(),
-            stat: stat::read(&dir)?,
+            stat: stat::read(&process.dir()?)?,
             live: None,
         };
         if let State::Zombie(_) = process.state {
             task.tids = vec![pid];
             return Ok(task);
         }
-        own_namespaces(pid, task.comm(), self.namespaces.foreign(&dir)?)?;
-        let status = no_seccomp(pid, &task.comm(), status::read(&dir)?)?;
-        threads(&task, &dir, self.namespaces)?;
         let ids = self.ids.of(pid)?;
         let first = *self.spaces.entry(ids.vm_id).or_insert(index);
-        let space = if first == index {
-            Space::Own(Layout::read(&dir)?)
-        } else {
-            Space::Of(first)
-        };
-        task.live = Some(Live { ids, status, space });
+        if first == index {
+            self.looker.look(index, pid)?;
+        }
+        let dir = process.dir()?;
+        own_namespaces(pid, task.comm(), self.namespaces.foreign(&dir)?)?;
+        let status = no_seccomp(pid, &task.comm(), status::read(&dir)?)?;
+        task.live = Some(Live {
+            ids,
+            status,
+            // Of the first itself until its layout is there.
+            space: Space::Of(first),
+        });
         Ok(task)
     }
 }
 
 /// Refuses threads that have left what the threads of a process share.
-fn threads(task: &Task, dir: &TaskDir, namespaces: &Namespaces) -> Result<(), Error> {
+pub(crate) fn threads(tasks: &[Task], namespaces: &Namespaces) -> Result<(), Error> {
+    for task in tasks.iter().filter(|task| task.tids.len() > 1) {
+        threads_of(task, &proc::task_dir(task.pid)?, namespaces)?;
+    }
+    Ok(())
+}
+
+fn threads_of(task: &Task, dir: &TaskDir, namespaces: &Namespaces) -> Result<(), Error> {
     for &tid in task.tids.iter().skip(1) {
         if let Some(what) = ids::unshared(task.pid, tid)? {
             let (pid, comm) = (task.pid, task.comm());
