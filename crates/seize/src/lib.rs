@@ -18,8 +18,8 @@
 //!   until then, within the timeout.
 //! - A [`Tree`] belongs to one thread, and that thread must not wait for "any" child meanwhile: it would
 //!   take away reports of the tree's tasks.
-//! - A few system calls are not restarted after any stop and return `EINTR` (`epoll_wait(2)`, `semop(2)`,
-//!   `sigtimedwait(2)`, more in `signal(7)`), as they do after `SIGSTOP` and `SIGCONT`.
+//! - A few system calls return `EINTR` after any stop (`epoll_wait(2)`, `semop(2)`, `sigtimedwait(2)`, more in
+//!   `signal(7)`). A thaw has them issued again, with all of their timeouts; if the caller dies, they return.
 //! - A stop that a task reports again, because of a `SIGSTOP` or `SIGCONT` that came while it was held, is
 //!   seen by whoever sets it running: it must be waited for and passed over.
 //! - If the root is a child of the caller and ends while it is being frozen, its exit status is lost.
@@ -49,6 +49,7 @@ mod haste;
 mod listing;
 mod refuse;
 mod release;
+mod resume;
 mod roundup;
 mod scan;
 mod settle;

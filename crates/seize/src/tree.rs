@@ -11,7 +11,7 @@ use rustix::process::{Signal, kill_process};
 use crate::backoff::Backoff;
 use crate::cgroup::Thawed;
 use crate::release::{PATIENCE, release};
-use crate::{ThawError, scan};
+use crate::{ThawError, resume, scan};
 
 /// What a process of a frozen tree was doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -283,10 +283,17 @@ impl Tree {
     fn let_go(&mut self) -> Result<(), ThawError> {
         let mut stopped = Vec::new();
         let mut running = Vec::new();
-        for mut thread in self.processes.drain(..).flat_map(|process| process.threads) {
-            match thread.take() {
-                Some(task) => stopped.push(task),
-                None => running.push(Running::attached(thread.tid)),
+        for process in self.processes.drain(..) {
+            for mut thread in process.threads {
+                match thread.take() {
+                    Some(task) => {
+                        if process.state == State::Alive {
+                            resume::waiting(&task);
+                        }
+                        stopped.push(task);
+                    }
+                    None => running.push(Running::attached(thread.tid)),
+                }
             }
         }
         // In a frozen cgroup these could not stop; the others are not to run before it is frozen.

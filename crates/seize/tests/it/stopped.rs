@@ -114,7 +114,7 @@ fn no_signal_is_lost_in_a_hail() {
          \x20 os._exit(0)\n\
          for i in range(N):\n\
          \x20 while libc.sigqueue(pid, signal.SIGRTMIN, ctypes.c_void_p(i)) != 0: pass\n\
-         os.wait()",
+         os.wait()\ninput()",
     );
     for _ in 0..30 {
         let tree = guest.freeze();
@@ -144,4 +144,26 @@ fn a_handler_runs_once_per_signal() {
         (100..=3000).contains(&seen),
         "{seen} seen, {signals} met on the way"
     );
+}
+
+#[test]
+fn a_wait_that_any_stop_ends_goes_on() {
+    let mut guest = Guest::python(
+        "import ctypes, signal\n\
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n\
+        mask, none = ctypes.c_uint64(1 << 9), ctypes.c_void_p()\n\
+        print('ready')\n\
+        print(ctypes.CDLL(None).syscall(128, ctypes.byref(mask), none, none, ctypes.c_long(8)))",
+    );
+    let waits = |pid| {
+        let call = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
+        call.is_ok_and(|call| call.starts_with("128 "))
+    };
+    for _ in 0..10 {
+        eventually(|| waits(guest.pid()));
+        guest.freeze().thaw().unwrap();
+    }
+    eventually(|| waits(guest.pid()));
+    guest.signal(Signal::USR1);
+    assert_eq!(guest.line(), "10");
 }

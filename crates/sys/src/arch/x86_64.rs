@@ -72,6 +72,16 @@ impl UserRegs {
         self.rax as i64
     }
 
+    /// Registers that make a thread that has returned from system call `nr` issue it once more.
+    #[must_use]
+    pub fn again(&self, nr: u64) -> Self {
+        Self {
+            rip: self.rip.wrapping_sub(SYSCALL_INSN.len() as u64),
+            rax: nr,
+            ..*self
+        }
+    }
+
     /// Registers that make the thread enter system call `nr` at the instruction `at`; the kernel's
     /// restart logic is switched off by clearing the original call number.
     #[must_use]
