@@ -19,7 +19,8 @@ mod signals;
 mod thread;
 mod timers;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use gelid_image::messages::CoreEntry;
 use gelid_seize::{Process, Tree};
@@ -83,15 +84,15 @@ pub(crate) fn collect(
         let Some(live) = &task.live else { continue };
         let this = process::Asked::look(process, live, &mut looks)?;
         let id = live.ids.vm_id;
-        if !spaces.contains_key(&id) {
-            let ground = ground(process, areas(tasks, live))?;
-            let jobs = VecDeque::new();
-            spaces.insert(id, carry::Space { ground, jobs });
-            order.push(id);
-        }
         let (this, jobs) = this.into_jobs(index, live);
-        if let Some(space) = spaces.get_mut(&id) {
-            space.jobs.extend(jobs);
+        match spaces.entry(id) {
+            Entry::Occupied(mut space) => space.get_mut().jobs.extend(jobs),
+            Entry::Vacant(slot) => {
+                let ground = ground(process, areas(tasks, live))?;
+                let jobs = jobs.into();
+                slot.insert(carry::Space { ground, jobs });
+                order.push(id);
+            }
         }
         asked.push((index, this));
     }

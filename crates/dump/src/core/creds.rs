@@ -128,7 +128,7 @@ impl AskedCreds {
             return Ok(None);
         };
         // With none expected, the call only counts them. Ambient capabilities are inheritable.
-        if inheritable != 0 || (count > 0) != !answers.outcome.data(data).is_empty() {
+        if inheritable != 0 || (count > 0) == answers.outcome.data(data).is_empty() {
             return Ok(None);
         }
         let bounding = self.bounding.iter().enumerate().fold(0, |set, (cap, op)| {

@@ -38,7 +38,7 @@ impl Defaults {
         // Without sysfs every mask is told.
         let len = read.unwrap_or(0);
         Ok(Self {
-            online: ranges(&text[..len]).unwrap_or(CpuSet::new()),
+            online: ranges(&text[..len]).unwrap_or_default(),
             attr: sched::getattr(None).map_err(own("its scheduling policy"))?,
         })
     }
