@@ -76,9 +76,13 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         0 => FOREVER,
         seconds => Duration::from_secs(seconds.into()),
     };
+    let defaults = Options::new(tree, images);
     Ok(Options {
         end,
-        pages: pages(invocation.compression()),
+        pages: StoreOptions {
+            format: format(invocation.compression()),
+            ..defaults.pages
+        },
         timeout,
         freeze_cgroup: given.tasks.freeze_cgroup.clone(),
         shell_job: given.tasks.shell_job,
@@ -91,18 +95,14 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         link_remap: given.files.link_remap,
         evasive_devices: given.files.evasive_devices,
         fault: fault()?,
-        ..Options::new(tree, images)
+        ..defaults
     })
 }
 
-fn pages(compression: Compression) -> StoreOptions {
-    let format = match compression {
+fn format(compression: Compression) -> Format {
+    match compression {
         Compression::None => Format::Raw,
         Compression::Zstd { level } => Format::Zstd { level },
-    };
-    StoreOptions {
-        format,
-        ..StoreOptions::default()
     }
 }
 

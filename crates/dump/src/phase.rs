@@ -115,7 +115,7 @@ impl Phases {
             return Err(Error::Fault { phase });
         }
         let done = work()?;
-        tracing::debug!(took = ?start.elapsed(), "done");
+        tracing::debug!(took = ?start.elapsed(), "{phase} done");
         if fault {
             return Err(Error::Fault { phase });
         }

@@ -181,7 +181,7 @@ impl Staging {
         if self.options.sync {
             self.sync_files(files.keys())?;
         }
-        self.retire_old_set(&names)?;
+        self.retire_old_set()?;
         self.publish(names)?;
         self.done = true;
         self.remove_hidden();
@@ -247,12 +247,14 @@ impl Staging {
 
     /// Takes the inventory away first: whatever happens from here on, no mixture of two sets looks
     /// complete.
-    fn retire_old_set(&self, new: &[String]) -> Result<(), WriteError> {
+    fn retire_old_set(&self) -> Result<(), WriteError> {
         let old = manifest::read(&self.dir).ok().flatten();
         self.unlink(INVENTORY)?;
         self.unlink(manifest::FILE_NAME)?;
+        // Also those that come anew: file systems take a rename over an older file for a promise to have
+        // the data on disk, and wait for it.
         for name in old.iter().flat_map(Manifest::names) {
-            if plain(name) && !new.iter().any(|n| n == name) {
+            if plain(name) {
                 self.unlink(name)?;
             }
         }
