@@ -2,6 +2,10 @@
 //! of proportion.
 #![forbid(unsafe_code)]
 
+mod plan;
+
+pub use plan::plan;
+
 use gelid_image::{ImageKind, ImageReader, Layout, Walk, show};
 
 /// Reads the records of an image of one kind: the input is what follows the header, so the fuzzer

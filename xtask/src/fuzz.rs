@@ -17,6 +17,9 @@ const INSTRUMENTATION: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-cov
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions --cfg fuzzing";
 
+/// Folder for temporary files, beside the targets.
+const SCRATCH: &str = "scratch";
+
 /// No input may make a decoder hold more than this, in MiB.
 const MEMORY_LIMIT: u32 = 512;
 
@@ -67,10 +70,11 @@ pub(crate) fn targets(seconds: u32, filter: &str) -> Result<()> {
         .arg("--target-dir")
         .arg(&build)
         .env("RUSTFLAGS", INSTRUMENTATION))?;
+    let programs = build.join(workspace::platform()).join("release");
     for name in &names {
-        let program = build.join(workspace::platform()).join("release").join(name);
-        fuzz(&folder, &program, name, seconds)?;
+        fuzz(&folder, &programs.join(name), name, seconds)?;
     }
+    fs::remove_dir_all(programs.join(SCRATCH)).context("removing what the targets wrote")?;
     println!(
         "fuzz: {} targets, {seconds} s each, nothing found",
         names.len()
@@ -83,11 +87,15 @@ fn fuzz(folder: &Path, program: &Path, name: &str, seconds: u32) -> Result<()> {
     let corpus = folder.join("corpus").join(name);
     let artifacts = folder.join("artifacts").join(name);
     let seeds = folder.join("seeds").join(name);
+    // A target cannot remove its files itself, since libFuzzer ends it.
+    let scratch = program.with_file_name(SCRATCH);
     fs::create_dir_all(&corpus).context("creating the corpus")?;
     fs::create_dir_all(&artifacts).context("creating the folder for findings")?;
+    fs::create_dir_all(&scratch).context("creating a folder for temporary files")?;
     let mut command = std::process::Command::new(program);
     command
         .current_dir(folder)
+        .env("TMPDIR", &scratch)
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-rss_limit_mb={MEMORY_LIMIT}"))
         .arg("-timeout=5")
