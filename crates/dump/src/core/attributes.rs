@@ -5,8 +5,8 @@ use gelid_image::messages::{
 };
 use gelid_sys::prctl::{
     PR_GET_CHILD_SUBREAPER, PR_GET_DUMPABLE, PR_GET_IO_FLUSHER, PR_GET_MDWE, PR_GET_MEMORY_MERGE,
-    PR_GET_NAME, PR_GET_PDEATHSIG, PR_GET_THP_DISABLE, PR_GET_TID_ADDRESS, PR_GET_TIMERSLACK,
-    PR_GET_TSC, PR_MCE_KILL_GET,
+    PR_GET_NAME, PR_GET_PDEATHSIG, PR_GET_SPECULATION_CTRL, PR_GET_THP_DISABLE, PR_GET_TID_ADDRESS,
+    PR_GET_TIMERSLACK, PR_GET_TSC, PR_MCE_KILL_GET,
 };
 use gelid_sys::proc::{TaskDir, scalar};
 use gelid_sys::ptrace::Stopped;
@@ -24,6 +24,10 @@ const PERSONALITY_QUERY: u64 = 0xffff_ffff;
 /// Slack of timers that nobody has set.
 const TIMER_SLACK: u64 = 50_000;
 const TSC_FORBIDDEN: u32 = 2;
+/// `PR_SPEC_PRCTL`
+const SPECULATION_BY_THREAD: u64 = 1;
+/// `PR_SPEC_DISABLE`, `PR_SPEC_FORCE_DISABLE`, `PR_SPEC_DISABLE_NOEXEC`
+const SPECULATION_DISABLED: u64 = 0x1c;
 /// The policy for memory errors that nobody has set.
 const MCE_DEFAULT: u64 = 2;
 
@@ -156,6 +160,7 @@ pub(super) struct AskedThread {
     tsc: (Op, Data),
     io_flusher: Op,
     mce_kill: Op,
+    speculation: [Op; 3],
 }
 
 /// What is recorded of a thread outside of its own part.
@@ -177,6 +182,7 @@ impl AskedThread {
             tsc: prctl_out(tape, PR_GET_TSC, 4),
             io_flusher: prctl(tape, PR_GET_IO_FLUSHER, 0),
             mce_kill: prctl(tape, PR_MCE_KILL_GET, 0),
+            speculation: [0, 1, 2].map(|which| prctl(tape, PR_GET_SPECULATION_CTRL, which)),
         }
     }
 
@@ -219,6 +225,19 @@ impl AskedThread {
         gelid.mce_kill = mce
             .filter(|policy| *policy != MCE_DEFAULT)
             .map(|policy| policy as u32);
+        // Processors without a misfeature answer an error, and others do not leave it to threads.
+        let states = self.speculation.map(|op| {
+            let state = answers.outcome.ok(op).unwrap_or(0);
+            let chosen = state & SPECULATION_BY_THREAD != 0;
+            if chosen {
+                (state & SPECULATION_DISABLED) as u32
+            } else {
+                0
+            }
+        });
+        if states != [0; 3] {
+            gelid.speculation = states.to_vec();
+        }
         Ok(OfThread {
             clear_tid: answers.word(clear_tid, 0),
             name,

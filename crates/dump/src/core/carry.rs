@@ -2,6 +2,7 @@
 //! as there is room for.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use gelid_seize::Tree;
 use gelid_sys::ptrace::Stopped;
@@ -37,6 +38,8 @@ pub(super) struct Played {
     pub(super) outcome: Outcome,
     /// Flags of `mlockall(2)` in force, by the first thread of an address space.
     pub(super) locking: Option<u32>,
+    /// Memory of the program's own that was used, by the same thread.
+    pub(super) lent: Vec<Range<u64>>,
 }
 
 /// Plays all tapes. Whatever happens, every thread is back in the tree as it was, unless it is gone.
@@ -59,6 +62,8 @@ struct Site {
     first: Option<(Carrier, Job)>,
     /// Flags of `mlockall(2)` in force.
     locking: Option<u32>,
+    /// What the host uses of the program's memory.
+    lent: Vec<Range<u64>>,
     /// In the room beside the first.
     aboard: Vec<(Carrier, Job)>,
     waiting: VecDeque<Job>,
@@ -89,6 +94,7 @@ impl Stage<'_> {
                 Ok((host, carrier)) => self.sites.push(Site {
                     locking: host.mapped().and_then(|room| locking::look(tid, room)),
                     mark: host.mark(),
+                    lent: host.lent(),
                     host,
                     first: Some((carrier, job)),
                     aboard: Vec::new(),
@@ -160,9 +166,13 @@ impl Stage<'_> {
         let mut ended = Ok(());
         let site = &mut self.sites[index];
         if is_first && let Some((carrier, job)) = &mut site.first {
-            let locking = site.locking;
+            let (locking, lent) = (site.locking, std::mem::take(&mut site.lent));
             ended = ended.and(finish(carrier, job).map(|played| {
-                self.played.push(Played { locking, ..played });
+                self.played.push(Played {
+                    locking,
+                    lent,
+                    ..played
+                });
             }));
         }
         let aboard = std::mem::take(&mut site.aboard);
@@ -254,5 +264,6 @@ fn finish(carrier: &mut Carrier, job: &Job) -> Result<Played, Error> {
         saved: *carrier.saved(),
         outcome,
         locking: None,
+        lent: Vec::new(),
     })
 }

@@ -154,6 +154,7 @@ impl Asked {
             brk: space.brk,
             dumpable: space.dumpable,
             thp_disabled: space.thp_disabled,
+            lent: played[0].lent.clone(),
         })
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn resolve(
         ERESTARTNOINTR => anew(regs),
         ERESTARTSYS if handler.unwrap_or(true) => anew(regs),
         ERESTARTNOHAND if handler.is_none() => anew(regs),
-        EINTR if handler.is_none() && is_ended_by_stops(number, regs) => {
+        EINTR if handler.is_none() && regs.is_ended_by_stops(number) => {
             anew(regs);
             resolved.ended = true;
         }
@@ -80,19 +80,6 @@ pub(super) fn resolve(
         _ => {}
     }
     resolved
-}
-
-/// Whether a call has returned `EINTR` after a stop (`signal(7)`) and can be issued again as if there had been
-/// none. One with a timeout cannot: how much of it is left nobody can tell a second call, and programs know
-/// that these return early.
-fn is_ended_by_stops(number: u64, regs: &UserRegs) -> bool {
-    match number as usize {
-        nr::epoll_wait | nr::epoll_pwait => (regs.r10 as i32) < 0,
-        nr::epoll_pwait2 | nr::semtimedop => regs.r10 == 0,
-        nr::rt_sigtimedwait => regs.rdx == 0,
-        nr::semop => true,
-        _ => false,
-    }
 }
 
 /// The time left of a call that has told the program.

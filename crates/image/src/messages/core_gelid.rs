@@ -36,6 +36,8 @@ messages! {
         optional bool io_flusher = 7;
         /// `PR_MCE_KILL` policy, if not the default: 0 late, 1 early.
         optional uint32 mce_kill = 8;
+        /// `PR_SET_SPECULATION_CTRL` of misfeatures 0, 1 and 2, if anything is disabled: bits 2 to 4.
+        repeated uint32 speculation = 10 as hex;
         /// The system call the thread was in, with what was left of its time.
         optional message GelidRestartEntry restart = 9;
     }

@@ -3,8 +3,8 @@
 use gelid_image::messages::{TaskCoreEntry, ThreadCoreEntry, ThreadInfoX86};
 use gelid_sys::prctl::{
     PR_MCE_KILL, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_IO_FLUSHER, PR_SET_MDWE,
-    PR_SET_MEMORY_MERGE, PR_SET_NAME, PR_SET_PDEATHSIG, PR_SET_THP_DISABLE, PR_SET_TIMERSLACK,
-    PR_SET_TSC,
+    PR_SET_MEMORY_MERGE, PR_SET_NAME, PR_SET_PDEATHSIG, PR_SET_SPECULATION_CTRL,
+    PR_SET_THP_DISABLE, PR_SET_TIMERSLACK, PR_SET_TSC,
 };
 use gelid_sys::proc::{self, TaskDir};
 use gelid_sys::signal::NSIG;
@@ -25,6 +25,8 @@ const MCE_KILL_SET: u64 = 1;
 /// The part of a policy for memory errors that means the default.
 const MCE_DEFAULT: u32 = 2;
 const TSC_FORBIDDEN: u32 = 2;
+/// `PR_SPEC_DISABLE`, `PR_SPEC_FORCE_DISABLE`, `PR_SPEC_DISABLE_NOEXEC`
+const SPECULATION_STATES: [u32; 3] = [4, 8, 16];
 /// `MCL_FUTURE`, and `MCL_ONFAULT`.
 const LOCK_FUTURE: u32 = 2 | 4;
 /// Bytes of the smallest area for restartable sequences.
@@ -165,6 +167,8 @@ pub(super) struct ThreadAttributes {
     tsc_forbidden: bool,
     io_flusher: bool,
     mce_kill: Option<u32>,
+    /// By misfeature, what is disabled of it.
+    speculation: Vec<u32>,
 }
 
 impl ThreadAttributes {
@@ -190,6 +194,10 @@ impl ThreadAttributes {
         // Others have written this number as decimal what the kernel prints as hexadecimal digits.
         let whole = tc.is_some_and(|tc| tc.personality == 0).then_some(0);
         let tsc = gelid.tsc.unwrap_or(0);
+        let wrong_state = |state: &u32| *state != 0 && !SPECULATION_STATES.contains(state);
+        if gelid.speculation.len() > 3 || gelid.speculation.iter().any(wrong_state) {
+            return Err(wrong("the control of speculation makes no sense"));
+        }
         Ok(Self {
             name,
             rseq: rseq(tid, thread)?,
@@ -201,6 +209,7 @@ impl ThreadAttributes {
             tsc_forbidden: tsc == TSC_FORBIDDEN,
             io_flusher: gelid.io_flusher == Some(true),
             mce_kill: gelid.mce_kill.filter(|policy| *policy < MCE_DEFAULT),
+            speculation: gelid.speculation,
         })
     }
 
@@ -230,6 +239,13 @@ impl ThreadAttributes {
         }
         if let Some(policy) = self.mce_kill {
             prctl(tape, PR_MCE_KILL, [MCE_KILL_SET, policy.into()]);
+        }
+        for (which, state) in (0_u64..).zip(&self.speculation) {
+            if *state != 0 {
+                // A processor without the misfeature refuses it, and need not be told.
+                let args = [PR_SET_SPECULATION_CTRL, which, (*state).into(), 0, 0];
+                tape.call(nr::prctl, args.map(Arg::Value));
+            }
         }
         if let Some(personality) = self.personality.filter(|own| *own != machine.personality) {
             tape.must(nr::personality, [u64::from(personality).into()]);
