@@ -83,10 +83,7 @@ fn restore(
 }
 
 /// Prints what a restore would do.
-fn plan(
-    invocation: &Invocation,
-    surroundings: &Surroundings,
-) -> anyhow::Result<ExitCode> {
+fn plan(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Result<ExitCode> {
     let images = Dir::open(&surroundings.images)?;
     let plan = gelid_restore::plan(&images, &options(invocation)?)?;
     let mut out = std::io::stdout().lock();

@@ -298,7 +298,7 @@ impl<'a> Reader<'a> {
             self.tables.push(None);
             self.lives.push(Life::Zombie {
                 status: process.exit_code.cast_signed(),
-                comm: process.comm.clone().into(),
+                comm: process.comm.clone(),
             });
             return Ok(());
         }

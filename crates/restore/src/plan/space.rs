@@ -220,7 +220,10 @@ impl Space {
         }
         let kinds = [map::SHARED, map::PRIVATE, map::DROPPABLE];
         let kind = flags & (map::SHARED | map::PRIVATE | map::DROPPABLE);
-        if !kinds.contains(&kind) || vma.prot & !7 != 0 || vma.pgoff % PAGE_SIZE as u64 != 0 {
+        if !kinds.contains(&kind)
+            || vma.prot & !7 != 0
+            || !vma.pgoff.is_multiple_of(PAGE_SIZE as u64)
+        {
             return Err(self.wrong("an area has impossible flags", &range));
         }
         Ok(Area {
@@ -337,7 +340,7 @@ fn unsupported(bits: u32) -> Option<&'static str> {
 
 fn aligned(range: &Range<u64>) -> bool {
     let page = PAGE_SIZE as u64;
-    range.start % page == 0 && range.end % page == 0
+    range.start.is_multiple_of(page) && range.end.is_multiple_of(page)
 }
 
 /// Reads a pagemap: the id of its pages and the runs, ascending.

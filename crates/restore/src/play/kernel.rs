@@ -47,7 +47,7 @@ impl Kernel {
             return Err(missing);
         };
         let mut bytes = vec![0; (code.end - code.start) as usize];
-        let read = vm::read_ranges(pid, &[code.clone()], &mut bytes);
+        let read = vm::read_ranges(pid, std::slice::from_ref(&code), &mut bytes);
         let syscall = bytes
             .windows(SYSCALL_INSN.len())
             .position(|bytes| bytes == SYSCALL_INSN);

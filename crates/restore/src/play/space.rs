@@ -170,7 +170,14 @@ pub(crate) fn complete(reel: &mut Reel, space: &Space) {
     for area in &space.areas {
         const MLOCK_ONFAULT: u64 = 1;
         let Some(lock) = area.locked else { continue };
-        let args = sized(&area.range, if lock == Lock::OnFault { MLOCK_ONFAULT } else { 0 });
+        let args = sized(
+            &area.range,
+            if lock == Lock::OnFault {
+                MLOCK_ONFAULT
+            } else {
+                0
+            },
+        );
         let object = Object::Area(area.range.start);
         if area.prot & PROT_READ == 0 {
             // Locked, which counts, but without a page that could be brought in, which is told as an error.
