@@ -19,7 +19,7 @@
 //! - A [`Tree`] belongs to one thread, and that thread must not wait for "any" child meanwhile: it would
 //!   take away reports of the tree's tasks.
 //! - A few system calls return `EINTR` after any stop (`epoll_wait(2)`, `semop(2)`, `sigtimedwait(2)`, more in
-//!   `signal(7)`). A thaw has them issued again, with all of their timeouts; if the caller dies, they return.
+//!   `signal(7)`). A thaw has those issued again that wait without a timeout; if the caller dies, they return, too.
 //! - A stop that a task reports again, because of a `SIGSTOP` or `SIGCONT` that came while it was held, is
 //!   seen by whoever sets it running: it must be waited for and passed over.
 //! - If the root is a child of the caller and ends while it is being frozen, its exit status is lost.

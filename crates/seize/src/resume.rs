@@ -3,10 +3,10 @@
 //! A few calls return `EINTR` when their thread has been stopped, even if no handler of a signal is to run
 //! (`signal(7)`). To the program that would be a trace of the freeze, so the thread issues the call again.
 
+use gelid_sys::Pid;
 use gelid_sys::arch::UserRegs;
 use gelid_sys::proc::{TaskDir, status};
 use gelid_sys::ptrace::Stopped;
-use gelid_sys::{Pid, syscall};
 
 const EINTR: i64 = -4;
 
@@ -14,7 +14,7 @@ const EINTR: i64 = -4;
 pub(crate) fn waiting(task: &Stopped) {
     // Whatever cannot be read or written here: the call returns EINTR then, as after any stop.
     let Ok(regs) = task.regs() else { return };
-    let ended = |nr: &u64| regs.syscall_result() == EINTR && syscall::is_ended_by_stops(*nr);
+    let ended = |number: &u64| regs.syscall_result() == EINTR && regs.is_ended_by_stops(*number);
     let Some(number) = regs.syscall_nr().filter(ended) else {
         return;
     };

@@ -33,21 +33,6 @@ pub fn name(number: usize) -> Option<&'static str> {
     found.map(|(_, name)| *name)
 }
 
-/// Whether a system call returns `EINTR` when its thread has been stopped and goes on, even if no handler of a
-/// signal has run (`signal(7)`).
-#[must_use]
-pub fn is_ended_by_stops(number: u64) -> bool {
-    matches!(
-        number as usize,
-        nr::epoll_wait
-            | nr::epoll_pwait
-            | nr::epoll_pwait2
-            | nr::rt_sigtimedwait
-            | nr::semop
-            | nr::semtimedop
-    )
-}
-
 /// Numbers of the system calls that gelid writes on tapes, from the kernel's table for this machine.
 pub mod nr {
     #![expect(

@@ -1,5 +1,7 @@
 //! x86-64: registers as ptrace reports them, and how a system call is entered.
 
+use crate::syscall::nr;
+
 /// Note type of the general registers for `PTRACE_GETREGSET` (`elf.h`).
 pub const NT_PRSTATUS: u32 = 1;
 /// Note type of the XSAVE area for `PTRACE_GETREGSET` (`elf.h`).
@@ -72,12 +74,28 @@ impl UserRegs {
         self.rax as i64
     }
 
-    /// Registers that make a thread that has returned from system call `nr` issue it once more.
+    /// Whether system call `number`, with these arguments, returns `EINTR` when its thread has been stopped and
+    /// goes on without a handler (`signal(7)`), and can be issued again as if there had been no stop. One with a
+    /// timeout cannot: how much of it is left nobody can tell a second call, and programs know that these
+    /// return early.
     #[must_use]
-    pub fn again(&self, nr: u64) -> Self {
+    pub fn is_ended_by_stops(&self, number: u64) -> bool {
+        match number as usize {
+            nr::epoll_wait | nr::epoll_pwait => (self.r10 as i32) < 0,
+            nr::epoll_pwait2 | nr::semtimedop => self.r10 == 0,
+            nr::rt_sigtimedwait => self.rdx == 0,
+            nr::semop => true,
+            _ => false,
+        }
+    }
+
+    /// Registers that make a thread that has returned from system call `number` issue it once more.
+    #[must_use]
+    pub fn again(&self, number: u64) -> Self {
         Self {
             rip: self.rip.wrapping_sub(SYSCALL_INSN.len() as u64),
-            rax: nr,
+            rax: number,
+            orig_rax: u64::MAX,
             ..*self
         }
     }
