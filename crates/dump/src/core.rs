@@ -20,6 +20,7 @@ mod thread;
 mod timers;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::collections::hash_map::Entry;
 
 use gelid_image::messages::CoreEntry;
@@ -58,6 +59,8 @@ pub(crate) struct Cores {
     pub(crate) dumpable: i32,
     /// `PR_GET_THP_DISABLE`
     pub(crate) thp_disabled: bool,
+    /// Memory of its own that held something of ours meanwhile.
+    pub(crate) lent: Vec<Range<u64>>,
 }
 
 /// Learns the state of every process of a frozen tree that has not ended, in the order of the tree. `tasks`

@@ -1,5 +1,6 @@
 //! An address space as it looks from outside.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use gelid_pages::Memory;
@@ -28,6 +29,14 @@ impl Layout {
             .map(|area| read_whole(pid, area).map(Arc::new))
             .transpose()?;
         Ok(Self { areas, vdso })
+    }
+}
+
+impl Layout {
+    /// Whether a range lies in the code of the kernel, of which there is a copy.
+    pub(crate) fn is_in_vdso(&self, range: &Range<u64>) -> bool {
+        let vdso = self.areas.iter().find(|area| vma::kind(area) == Kind::Vdso);
+        vdso.is_some_and(|vdso| vdso.map.start <= range.start && range.end <= vdso.map.end)
     }
 }
 

@@ -19,7 +19,9 @@ use gelid_sys::proc::smaps::Area;
 use gelid_sys::{Errno, Pid, proc};
 use rustix::fs::OFlags;
 
+use crate::core::Cores;
 use crate::layout::{Layout, Looker};
+use crate::survey::{Space, Task};
 use crate::vma::{self, Kind, Pages};
 use crate::{Error, pagemap as images};
 
@@ -216,6 +218,31 @@ impl<'a> Worker<'a> {
             all.push(queue(&mut self.sink, pid, &layout, &self.stop)?);
         }
         Ok((self.sink, all))
+    }
+}
+
+impl Sink<'_> {
+    /// Queues the pages of tasks anew whose memory held something of ours while a tape played. The file of what
+    /// was read first stays, and nothing refers to it.
+    pub(crate) fn queue_again(
+        &mut self,
+        queued: &mut [Queued],
+        tasks: &[Task],
+        cores: &[Cores],
+    ) -> Result<(), Error> {
+        let live = tasks.iter().filter_map(|task| task.live.as_ref());
+        for (live, cores) in live.zip(cores) {
+            if let Space::Own(layout) = &live.space
+                && !cores.lent.iter().all(|range| layout.is_in_vdso(range))
+                && let Some(place) = queued
+                    .iter_mut()
+                    .find(|queued| queued.stored.owner == Owner::Task(cores.pid.as_raw_pid()))
+            {
+                tracing::debug!(pid = cores.pid.as_raw_pid(), lent = ?cores.lent, "pages again");
+                *place = queue(self, cores.pid, layout, &AtomicBool::new(false))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -96,6 +96,7 @@ fn write<'scope, 'a: 'scope>(
     let (spaces, files) = collecting.finish()?;
     let pages = phases.run(Phase::Pages, || {
         let (mut sink, mut queued) = flow.finish()?;
+        sink.queue_again(&mut queued, &tasks, &cores)?;
         queued.extend(shared::queue(&mut sink, files.memory)?);
         Pages::wait(queued, begun, sink.into_store())
     })?;

@@ -41,6 +41,10 @@ impl Cave {
         self.at + block_offset() as u64
     }
 
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.at..self.at + size() as u64
+    }
+
     /// Writes stub and block.
     pub(crate) fn furnish(&self, mem: &Mem, block: &Block) -> Result<(), Errno> {
         let mut bytes = arch::code().to_vec();

@@ -270,6 +270,18 @@ impl Host {
             .map_err(|(error, task)| (error, Some(task)))
     }
 
+    /// Memory of the program's own in which bytes of ours lie until the host [leaves](Self::leave). Who reads it
+    /// meanwhile does not see what the program will.
+    #[must_use]
+    pub fn lent(&self) -> Vec<Range<u64>> {
+        let cave = self.cave.as_ref().map(Cave::range);
+        let room = match self.room {
+            Room::Mapped => None,
+            Room::Borrowed(_) => Some(self.data.clone()),
+        };
+        cave.into_iter().chain(room).collect()
+    }
+
     /// How much has been given out so far, for [`reset`](Self::reset).
     #[must_use]
     pub fn mark(&self) -> u64 {
