@@ -71,6 +71,7 @@ fn sets() -> &'static [Set] {
         let base = std::env::temp_dir().join(format!("gelid-fuzz-plan.{}", std::process::id()));
         let mut sets: Vec<_> = list(Path::new(GOLDEN))
             .iter()
+            .filter(|folder| folder.is_dir())
             .map(|folder| set(folder, &base))
             .collect();
         sets.sort_by(|one, other| one.copy.cmp(&other.copy));
