@@ -17,6 +17,8 @@ pub struct Engine {
     program: PathBuf,
     /// Called by CRIU's name, and so only with CRIU's options.
     criu: bool,
+    /// The phase in which its commands are to fail.
+    fault: Option<String>,
 }
 
 /// A command under way; killed with all it has started if it is dropped before it has ended.
@@ -123,13 +125,26 @@ impl Engine {
     fn at(path: &Path) -> Result<Self> {
         let program = fs::canonicalize(path).with_context(|| path.display().to_string())?;
         let criu = program.file_name().is_some_and(|name| name == "criu");
-        Ok(Self { program, criu })
+        Ok(Self {
+            program,
+            criu,
+            fault: None,
+        })
     }
 
     /// Whether it is called as `criu`, and so cannot do what CRIU cannot.
     #[must_use]
     pub fn is_criu(&self) -> bool {
         self.criu
+    }
+
+    /// The same executable, whose commands fail in a phase.
+    #[must_use]
+    pub fn failing_in(&self, phase: &str) -> Self {
+        Self {
+            fault: Some(phase.to_owned()),
+            ..self.clone()
+        }
     }
 
     /// Dumps a tree into a new folder.
@@ -166,6 +181,9 @@ impl Engine {
             .arg(images)
             .args(["-o", &format!("{command}.log"), "-v4"])
             .args(options);
+        if let Some(phase) = &self.fault {
+            words.env("GELID_FAULT", phase);
+        }
         words
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)

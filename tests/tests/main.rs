@@ -4,6 +4,7 @@
 //! at a time (many of them only wait) unless `--test-threads` says otherwise. `GELID_ROUNDS` sets the rounds of the mode `rounds`.
 
 mod failures;
+mod faults;
 mod guests;
 mod programs;
 
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     trials.extend(guests::trials());
     trials.extend(programs::trials());
     trials.extend(failures::trials());
+    trials.extend(faults::trials());
     if !arguments.list {
         if !rustix::process::geteuid().is_root() {
             eprintln!("the integration tests freeze and restore processes, and need root");
