@@ -28,8 +28,6 @@ pub(super) struct Resolved {
     pub(super) regs: UserRegs,
     /// The call goes on with the time that was left, where a reader knows how to do that.
     pub(super) restart: Option<GelidRestartEntry>,
-    /// The call has ended only because the thread was stopped; it ought to go on in the original too.
-    pub(super) ended: bool,
 }
 
 /// Resolves an interrupted system call. `handler` tells, if a signal waits that the thread will handle first,
@@ -44,7 +42,6 @@ pub(super) fn resolve(
     let mut resolved = Resolved {
         regs: *regs,
         restart: None,
-        ended: false,
     };
     let Some(entered) = regs.syscall_nr() else {
         return resolved;
@@ -59,10 +56,8 @@ pub(super) fn resolve(
         ERESTARTNOINTR => anew(regs),
         ERESTARTSYS if handler.unwrap_or(true) => anew(regs),
         ERESTARTNOHAND if handler.is_none() => anew(regs),
-        EINTR if handler.is_none() && regs.is_ended_by_stops(number) => {
-            anew(regs);
-            resolved.ended = true;
-        }
+        // Ended only because the thread was stopped.
+        EINTR if handler.is_none() && regs.is_ended_by_stops(number) => anew(regs),
         ERESTARTSYS | ERESTARTNOHAND => regs.rax = EINTR as u64,
         ERESTART_RESTARTBLOCK => {
             regs.rax = EINTR as u64;

@@ -7,7 +7,6 @@ use gelid_image::messages::{
     UserX86FpregsEntry,
 };
 use gelid_seize::Process;
-use gelid_sys::arch::UserRegs;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::status::{self, Status};
 use gelid_sys::ptrace::Stopped;
@@ -22,7 +21,7 @@ use super::carry::Played;
 use super::creds::{AskedBits, AskedCreds};
 use super::sched::{Defaults, Sched};
 use super::signals::{Actions, AskedStack};
-use super::{Error, creds, fpu, held, registers, signals, wrong_registers};
+use super::{Error, creds, fpu, registers, signals, wrong_registers};
 
 /// What looking at many threads takes.
 #[derive(Debug)]
@@ -87,7 +86,6 @@ impl Asked {
         defaults: &Defaults,
     ) -> Result<(CoreEntry, OfThread), Error> {
         let tid = self.tid;
-        let (_, index) = played.place;
         let outcome = &played.outcome;
         let answers = Answers { tid, outcome };
         let pending = status.map_or(0, |status| status.sig_pending);
@@ -102,9 +100,6 @@ impl Asked {
         );
         if !resolved.regs.is_native() {
             return Err(wrong_registers(tid, Errno::IO));
-        }
-        if resolved.ended {
-            go_on(held(process, index)?, &resolved.regs)?;
         }
         let mut thread = ThreadCoreEntry {
             blk_sigset: status.is_none().then_some(played.saved.mask.0),
@@ -161,19 +156,6 @@ impl Asked {
         let dir = process.dir()?.thread(self.tid)?;
         Ok(creds::of_status(&status::read(&dir)?, bits))
     }
-}
-
-/// Lets a thread, should it run on, take up the system call that its stop has ended.
-fn go_on(task: &Stopped, regs: &UserRegs) -> Result<(), Error> {
-    let regs = UserRegs {
-        orig_rax: u64::MAX,
-        ..*regs
-    };
-    task.set_regs(&regs).map_err(|errno| Error::Thread {
-        tid: task.pid(),
-        object: "the registers",
-        errno,
-    })
 }
 
 /// Refuses a thread under a seccomp filter, which images do not tell yet.
