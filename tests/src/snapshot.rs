@@ -315,18 +315,32 @@ fn descriptors(facts: &mut Facts, base: &str, inodes: &mut Inodes) {
             .unwrap_or_default();
         let info = fs::read_to_string(format!("{base}/fdinfo/{number}")).unwrap_or_default();
         let mut text = inodes.normal(&link);
-        for line in info
-            .lines()
-            .filter(|line| !line.starts_with("mnt_id:") && !line.starts_with("ino:"))
-        {
-            let _ = write!(
-                text,
-                ", {}",
-                line.split_whitespace().collect::<Vec<_>>().join(" ")
-            );
+        for line in description(&info) {
+            let _ = write!(text, ", {line}");
         }
         facts.insert(format!("fd {number:04}"), text);
     }
+}
+
+/// The lines of `fdinfo` that are to be the same again. Numbers that the kernel gives out are not, nor is time left;
+/// what an epoll set watches comes in the order of addresses in the kernel.
+fn description(info: &str) -> Vec<String> {
+    const PASSING: [&str; 4] = ["mnt_id:", "ino:", "eventfd-id:", "it_value:"];
+    let passing = |text: &&str| PASSING.iter().any(|past| text.starts_with(past));
+    let words = |line: &str| -> Vec<String> {
+        let words = line.split_whitespace();
+        words
+            .filter(|word| !passing(word))
+            .map(str::to_owned)
+            .collect()
+    };
+    let lines = info.lines().filter(|line| !passing(line));
+    let (mut watched, mut lines): (Vec<String>, Vec<String>) = lines
+        .map(|line| words(line).join(" "))
+        .partition(|line| line.starts_with("tfd:"));
+    watched.sort_unstable();
+    lines.append(&mut watched);
+    lines
 }
 
 /// One mapping of `smaps`.

@@ -7,11 +7,13 @@
 //! afterwards inherit them all and move them to their places. [`OpenFiles`] holds them and undoes, when it is
 //! dropped, whatever had to be changed on the machine.
 //!
-//! **Limitations.** Sockets, event files, pseudoterminals with their masters and files of `/proc/PID` are
+//! **Limitations.** Sockets, pseudoterminals with their masters and files of `/proc/PID` are
 //! refused.
 
 mod build_id;
 mod error;
+mod eventfd;
+mod eventpoll;
 mod fifo;
 mod flags;
 mod ghost;
@@ -26,10 +28,12 @@ mod read;
 mod records;
 mod regular;
 mod remap;
+mod signalfd;
 mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod timerfd;
 mod tmpfile;
 mod tty;
 
@@ -40,6 +44,8 @@ use gelid_image::messages::FsEntry;
 use gelid_image::{Dir, ImageKind};
 
 pub use error::Error;
+pub use eventfd::Eventfd;
+pub use eventpoll::{Eventpoll, Watch, Watching};
 pub use fifo::Fifo;
 pub use flags::Flags;
 pub use ghost::Ghost;
@@ -51,8 +57,10 @@ pub use owner::Owner;
 pub use pipe::Pipe;
 pub use regular::Regular;
 pub use remap::Remap;
+pub use signalfd::Signalfd;
 pub use table::PlannedFd;
 pub use target::MemoryTarget;
+pub use timerfd::{Clock, Timerfd};
 pub use tty::Terminal;
 
 /// All open files of a tree, and who has them.
@@ -65,6 +73,8 @@ pub struct FilesPlan {
     fifos: BTreeMap<u32, Pipe>,
     ghosts: BTreeMap<u32, Ghost>,
     memories: BTreeMap<u64, Memory>,
+    /// By the table that is filled afterwards.
+    watches: BTreeMap<u32, Vec<Watching>>,
     options: FileOptions,
 }
 
@@ -92,6 +102,14 @@ pub enum Kind {
     Fifo(Fifo),
     /// A memfd, or shared anonymous memory.
     Memory(MemoryFile),
+    /// A counter.
+    Eventfd(Eventfd),
+    /// A set of watched files.
+    Eventpoll(Eventpoll),
+    /// Signals.
+    Signalfd(Signalfd),
+    /// A timer.
+    Timerfd(Timerfd),
     /// A terminal.
     Terminal(Terminal),
     /// Given by the caller.
@@ -149,11 +167,19 @@ impl FilesPlan {
         self.descriptions.is_empty()
     }
 
-    /// The lowest number above all descriptors of all tables.
+    /// The lowest number above all that tables and watches need.
     #[must_use]
     pub fn first_free(&self) -> RawFd {
-        let highest = self.tables.values().flatten().map(|slot| slot.fd).max();
-        highest.map_or(0, |fd| fd + 1)
+        self.numbers().max().map_or(0, |fd| fd + 1)
+    }
+
+    /// The numbers of all descriptors of all tables, and of those that files are watched by.
+    pub fn numbers(&self) -> impl Iterator<Item = RawFd> {
+        let watches = self.watches.values().flatten();
+        let tables = self.tables.values().flatten();
+        tables
+            .map(|slot| slot.fd)
+            .chain(watches.map(|watching| watching.watch.number))
     }
 
     /// An open file.
@@ -247,6 +273,10 @@ impl FilesPlan {
                 Some(memory) => format!("{} of {} bytes", memory.label(), memory.size),
                 None => "memory".to_owned(),
             },
+            Kind::Eventfd(counter) => counter.to_string(),
+            Kind::Eventpoll(set) => format!("set of {} watched files", set.watches.len()),
+            Kind::Signalfd(signals) => signals.to_string(),
+            Kind::Timerfd(timer) => timer.to_string(),
             Kind::Terminal(Terminal::Job(_)) => "the terminal of the restore".to_owned(),
             Kind::Terminal(Terminal::Controlling(name)) => name.to_string(),
             Kind::Given(given) => format!("{} given as descriptor {}", given.key, given.fd),
@@ -275,6 +305,10 @@ impl Description {
             Kind::Pipe(pipe) => format!("file {id} (pipe {pipe})"),
             Kind::Fifo(fifo) => format!("file {id} (FIFO {})", fifo.file.name),
             Kind::Memory(memory) => format!("file {id} (memory object {})", memory.inode),
+            Kind::Eventfd(_) => format!("file {id} (eventfd)"),
+            Kind::Eventpoll(_) => format!("file {id} (epoll set)"),
+            Kind::Signalfd(_) => format!("file {id} (signalfd)"),
+            Kind::Timerfd(_) => format!("file {id} (timerfd)"),
             Kind::Terminal(_) => format!("file {id} (terminal)"),
             Kind::Given(given) => format!("file {id} ({})", given.key),
         }

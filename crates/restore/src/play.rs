@@ -105,6 +105,7 @@ pub(crate) fn run(
         release.prepare(plan, &machine, &zone, concerned, &mut crew)?;
     }
     files.owners()?;
+    files.start_timers()?;
 
     options.phase(Phase::Release)?;
     files.keep();
@@ -251,6 +252,7 @@ fn spaces(
         let mut last = Reel::new(body.carrier.room());
         if let Some(id) = alive.files {
             let reel = if shared { &mut last } else { &mut reel };
+            descriptors::watches(reel, pid, plan.files.watches(id), files)?;
             descriptors::table(reel, pid, plan.files.table(id), files)?;
         }
         first.push((who, reel.into_scripts()));

@@ -12,6 +12,8 @@ mod blocked;
 mod cramped;
 mod credentials;
 mod descriptors;
+mod epoll;
+mod eventfd;
 mod idle;
 mod mapped;
 mod os;
@@ -23,9 +25,11 @@ mod regular;
 mod robust;
 mod rseq;
 mod sharing;
+mod signalfd;
 mod signals;
 mod steady;
 mod threads;
+mod timerfd;
 mod timers;
 mod tree;
 mod woken;
@@ -46,6 +50,8 @@ const OBJECTS: &[&[Entry]] = &[
     cramped::GUESTS,
     credentials::GUESTS,
     descriptors::GUESTS,
+    epoll::GUESTS,
+    eventfd::GUESTS,
     idle::GUESTS,
     mapped::GUESTS,
     pipe::GUESTS,
@@ -55,9 +61,11 @@ const OBJECTS: &[&[Entry]] = &[
     robust::GUESTS,
     rseq::GUESTS,
     sharing::GUESTS,
+    signalfd::GUESTS,
     signals::GUESTS,
     steady::GUESTS,
     threads::GUESTS,
+    timerfd::GUESTS,
     timers::GUESTS,
     tree::GUESTS,
     woken::GUESTS,

@@ -13,7 +13,10 @@ use super::memfd::Object;
 use super::place::{Leftover, Names, Place};
 use super::regular::Regular;
 use super::remap::Remap;
-use super::{Context, Error, FilesPlan, Flags, Given, Kind, Name, fifo, memfd, pipe, regular, tty};
+use super::{
+    Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fifo, memfd, pipe,
+    regular, signalfd, timerfd, tty,
+};
 
 /// Opens everything. See [`FilesPlan::open`].
 pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles, Error> {
@@ -24,6 +27,10 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     fifo::open_all(&mut opener)?;
     pipe::open_all(&mut opener)?;
     memfd::open_all(&mut opener)?;
+    eventfd::open_all(&mut opener)?;
+    eventpoll::open_all(&mut opener)?;
+    signalfd::open_all(&mut opener)?;
+    timerfd::open_all(&mut opener)?;
     tty::open_all(&mut opener)?;
     opener.finish(limit)
 }
@@ -334,7 +341,7 @@ impl Opened {
 /// restored tree does not need.
 #[derive(Debug)]
 pub struct OpenFiles {
-    plan: FilesPlan,
+    pub(super) plan: FilesPlan,
     files: BTreeMap<u32, Opened>,
     objects: BTreeMap<u64, Object>,
     before: Option<tty::Before>,

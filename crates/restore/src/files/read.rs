@@ -12,8 +12,8 @@ use super::records::{Body, Entry, FILES, Records};
 use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
-    Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, fifo, ghost, owner, pipe,
-    table, tty,
+    Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fifo,
+    ghost, owner, pipe, signalfd, table, timerfd, tty,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -37,11 +37,13 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
         fifos: pipe::read(dir, ImageKind::FifoData)?,
         ghosts: BTreeMap::new(),
         memories: BTreeMap::new(),
+        watches: BTreeMap::new(),
         options: options.clone(),
     };
     reader.descriptions(&mut plan)?;
     plan.tables = table::check(tables, &records.kinds, &plan.descriptions)?;
     plan.check_packets()?;
+    plan.resolve_watches()?;
     Ok(plan)
 }
 
@@ -84,6 +86,22 @@ impl Reader<'_> {
             }
             Some(Body::Terminal(tty)) => self.terminal(tty)?,
             Some(Body::Memory(file)) => self.memory(file, plan)?,
+            Some(Body::Eventfd(file)) => {
+                let kind = Kind::Eventfd(eventfd::plan(format!("file {id} (eventfd)"), file)?);
+                Part::new(kind, file.flags, Some(&file.fown))
+            }
+            Some(Body::Eventpoll(file)) => {
+                let set = eventpoll::plan(&format!("file {id} (epoll set)"), file)?;
+                Part::new(Kind::Eventpoll(set), file.flags, Some(&file.fown))
+            }
+            Some(Body::Signalfd(file)) => {
+                let kind = Kind::Signalfd(signalfd::plan(file));
+                Part::new(kind, file.flags, Some(&file.fown))
+            }
+            Some(Body::Timerfd(file)) => {
+                let timer = timerfd::plan(&format!("file {id} (timerfd)"), file)?;
+                Part::new(Kind::Timerfd(timer), file.flags, Some(&file.fown))
+            }
             Some(Body::Socket(socket)) => {
                 let key = format!("socket:[{}]", socket.inode);
                 match self.given(key.into_bytes(), false) {
@@ -268,23 +286,22 @@ fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
         FdTypes::Reg | FdTypes::Pipe | FdTypes::Fifo | FdTypes::Tty | FdTypes::Memfd => {
             return None;
         }
+        FdTypes::Eventfd | FdTypes::Eventpoll | FdTypes::Signalfd | FdTypes::Timerfd => {
+            return None;
+        }
         FdTypes::Und => ("of no kind", WITHOUT),
         FdTypes::Inetsk => ("an internet socket", SOCKET),
         FdTypes::Unixsk => (
             "a Unix socket",
             "close it before the dump, or give it with --inherit-fd 'fd[N]:socket:[INODE]'",
         ),
-        FdTypes::Eventfd => ("an eventfd", WITHOUT),
-        FdTypes::Eventpoll => ("an epoll instance", WITHOUT),
         FdTypes::Inotify => ("an inotify instance", WITHOUT),
-        FdTypes::Signalfd => ("a signalfd", WITHOUT),
         FdTypes::Packetsk => ("a packet socket", SOCKET),
         FdTypes::Fanotify => ("a fanotify group", WITHOUT),
         FdTypes::Netlinksk => ("a netlink socket", SOCKET),
         FdTypes::Ns => ("a namespace", WITHOUT),
         FdTypes::Tunf => ("a tun device", WITHOUT),
         FdTypes::Ext => ("a file of a plugin", WITHOUT),
-        FdTypes::Timerfd => ("a timerfd", WITHOUT),
         FdTypes::Bpfmap => ("a BPF map", WITHOUT),
         FdTypes::Pidfd => ("a pidfd", WITHOUT),
         FdTypes::CtlTty | FdTypes::AutofsPipe => ("of a kind that images do not have", WITHOUT),

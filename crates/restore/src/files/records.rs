@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::{
-    FdTypes, FifoEntry, FileEntry, FownEntry, MemfdFileEntry, PipeEntry, RegFileEntry,
-    TtyFileEntry, UnixSkEntry,
+    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FdTypes, FifoEntry, FileEntry,
+    FownEntry, MemfdFileEntry, PipeEntry, RegFileEntry, SignalfdEntry, TimerfdEntry, TtyFileEntry,
+    UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -40,6 +41,10 @@ pub(super) enum Body {
     Fifo(FifoEntry),
     Terminal(TtyFileEntry),
     Memory(MemfdFileEntry),
+    Eventfd(EventfdFileEntry),
+    Eventpoll(EventpollFileEntry),
+    Signalfd(SignalfdEntry),
+    Timerfd(TimerfdEntry),
     Socket(Socket),
 }
 
@@ -84,12 +89,35 @@ impl Records {
         for tty in dir.read_all::<TtyFileEntry>(ImageKind::TtyFiles, ())? {
             self.push(tty.id, FdTypes::Tty, Some(Body::Terminal(tty)));
         }
+        self.read_obsolete_events(dir)?;
         for socket in dir.read_all::<UnixSkEntry>(ImageKind::Unixsk, ())? {
             self.push(
                 socket.id,
                 FdTypes::Unixsk,
                 Some(Body::Socket(socket.into())),
             );
+        }
+        Ok(())
+    }
+
+    /// The same of event files. What a set watches had a file of its own too.
+    fn read_obsolete_events(&mut self, dir: &Dir) -> Result<(), Error> {
+        for file in dir.read_all::<EventfdFileEntry>(ImageKind::EventfdFile, ())? {
+            self.push(file.id, FdTypes::Eventfd, Some(Body::Eventfd(file)));
+        }
+        for file in dir.read_all::<SignalfdEntry>(ImageKind::Signalfd, ())? {
+            self.push(file.id, FdTypes::Signalfd, Some(Body::Signalfd(file)));
+        }
+        for file in dir.read_all::<TimerfdEntry>(ImageKind::Timerfd, ())? {
+            self.push(file.id, FdTypes::Timerfd, Some(Body::Timerfd(file)));
+        }
+        let mut watches: BTreeMap<u32, Vec<EventpollTfdEntry>> = BTreeMap::new();
+        for watch in dir.read_all::<EventpollTfdEntry>(ImageKind::EventpollTfd, ())? {
+            watches.entry(watch.id).or_default().push(watch);
+        }
+        for mut set in dir.read_all::<EventpollFileEntry>(ImageKind::EventpollFile, ())? {
+            set.tfd.extend(watches.remove(&set.id).unwrap_or_default());
+            self.push(set.id, FdTypes::Eventpoll, Some(Body::Eventpoll(set)));
         }
         Ok(())
     }
@@ -103,6 +131,10 @@ impl Records {
             FdTypes::Fifo => entry.fifo.filter(|fifo| fifo.id == id).map(Body::Fifo),
             FdTypes::Tty => entry.tty.filter(|tty| tty.id == id).map(Body::Terminal),
             FdTypes::Memfd => entry.memfd.filter(|file| file.id == id).map(Body::Memory),
+            FdTypes::Eventfd => entry.efd.filter(|file| file.id == id).map(Body::Eventfd),
+            FdTypes::Eventpoll => entry.epfd.filter(|file| file.id == id).map(Body::Eventpoll),
+            FdTypes::Signalfd => entry.sgfd.filter(|file| file.id == id).map(Body::Signalfd),
+            FdTypes::Timerfd => entry.tfd.filter(|file| file.id == id).map(Body::Timerfd),
             FdTypes::Unixsk => {
                 let socket = entry.usk.filter(|socket| socket.id == id);
                 socket.map(|socket| Body::Socket(socket.into()))

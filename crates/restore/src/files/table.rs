@@ -8,7 +8,7 @@ use gelid_image::{Dir, ImageKind};
 use super::{Description, Error};
 
 /// Numbers that no kernel gives out; `fs.nr_open` ends before.
-const FD_LIMIT: u32 = 1 << 30;
+pub(super) const FD_LIMIT: i32 = 1 << 30;
 
 /// One descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ fn read(dir: &Dir, id: u32) -> Result<Table, Error> {
     let mut slots = Vec::with_capacity(entries.len());
     for entry in entries {
         let image = || format!("fdinfo-{id}.img");
-        let Some(fd) = i32::try_from(entry.fd).ok().filter(|_| entry.fd < FD_LIMIT) else {
+        let Some(fd) = i32::try_from(entry.fd).ok().filter(|fd| *fd < FD_LIMIT) else {
             let rule = "no descriptor has such a number";
             return Err(Error::invalid(image(), "fd", entry.fd, rule));
         };

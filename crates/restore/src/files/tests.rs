@@ -1,6 +1,7 @@
 //! Round trips: images written by hand, planned, opened, and looked at through `/proc/self`.
 
 mod deleted;
+mod events;
 mod golden;
 mod hostile;
 mod memory;

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use gelid_sys::epoll;
 use gelid_sys::syscall::nr;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 
 use super::script::{Object, Reel};
 use crate::Error;
-use crate::files::{Directories, OpenFiles, PlannedFd};
+use crate::files::{Directories, OpenFiles, PlannedFd, Watching};
 use crate::plan::Plan;
 
 const O_CLOEXEC: i32 = 0o2_000_000;
@@ -43,6 +44,44 @@ pub(crate) fn table(
     Ok(())
 }
 
+/// Appends what makes epoll sets watch files. Each is added by a descriptor of the number that the kernel is to
+/// remember, whatever gets that number later.
+pub(crate) fn watches(
+    reel: &mut Reel,
+    pid: i32,
+    watches: &[Watching],
+    files: &OpenFiles,
+) -> Result<(), Error> {
+    /// For the calls and data of a watch.
+    const SIZE: usize = 512;
+    for Watching { set, file, watch } in watches {
+        let fd = |id| {
+            let found = files.fd(id).ok_or(Error::NoSuchFile { pid, id });
+            found.map(|fd| fd.as_raw_fd())
+        };
+        let (set_fd, file_fd) = (fd(*set)?, fd(*file)?);
+        let object = Object::Descriptor(watch.number);
+        let script = reel.script(SIZE);
+        let args = [file_fd.into(), watch.number.into(), O_CLOEXEC.into()];
+        script.must(object, nr::dup3, args);
+        // What has fired fires once more, if there is anything that it can fire for.
+        let ready = match watch.has_fired() {
+            true => files.events(*file),
+            false => 0,
+        };
+        let event = script.bytes(&epoll::event(watch.events | ready, watch.data));
+        let add = epoll::EPOLL_CTL_ADD;
+        let args = [set_fd.into(), add.into(), watch.number.into(), event.into()];
+        script.must(object, nr::epoll_ctl, args);
+        if ready != 0 {
+            let event = script.tape.space(epoll::EVENT_SIZE);
+            let args = [set_fd.into(), event.into(), 1.into(), 0.into()];
+            script.call(nr::epoll_wait, args);
+        }
+    }
+    Ok(())
+}
+
 /// Closes a range; an empty one is nothing to do.
 fn close(reel: &mut Reel, first: i32, last: i32) {
     if first <= last {
@@ -62,12 +101,7 @@ pub(crate) fn place(plan: &Plan) -> Result<(i32, Held), Error> {
     if limit.is_none_or(|limit| first_free as u64 + needed <= limit) {
         return Ok((first_free, Held::default()));
     }
-    let numbers: BTreeSet<i32> = plan
-        .alive()
-        .filter_map(|(_, alive)| alive.files)
-        .flat_map(|id| plan.files.table(id))
-        .map(|planned| planned.fd)
-        .collect();
+    let numbers: BTreeSet<i32> = plan.files.numbers().collect();
     let failed = |errno| Error::Task {
         operation: "holding descriptors",
         pid: plan.root(),

@@ -1,9 +1,10 @@
 //! Images that nobody wrote in good faith: no panic, nothing outside of the root.
 
 use super::*;
-use crate::files::Inherit;
+use crate::files::{Inherit, Watching};
 use gelid_image::messages::{
-    FifoEntry, GhostChunkEntry, GhostFileEntry, MemfdFileEntry, MemfdInodeEntry, TermiosEntry,
+    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FifoEntry, GhostChunkEntry,
+    GhostFileEntry, MemfdFileEntry, MemfdInodeEntry, SignalfdEntry, TermiosEntry, TimerfdEntry,
     TtyFileEntry, TtyInfoEntry,
 };
 use proptest::collection::vec;
@@ -61,7 +62,7 @@ fn fown() -> impl Strategy<Value = FownEntry> {
 }
 
 fn file() -> impl Strategy<Value = FileEntry> {
-    let kinds = prop::sample::select(vec![1, 1, 1, 1, 2, 3, 11, 18, 5, 99]);
+    let kinds = prop::sample::select(vec![1, 1, 1, 1, 2, 3, 11, 18, 5, 99, 6, 7, 7, 9, 17]);
     let common = (kinds, id(), id(), flags(), fown());
     let regular = (
         name(),
@@ -113,6 +114,52 @@ fn file() -> impl Strategy<Value = FileEntry> {
                         flags,
                         fown,
                         regf_id: mode,
+                    });
+                }
+                6 => {
+                    entry.efd = Some(EventfdFileEntry {
+                        id,
+                        flags,
+                        fown,
+                        counter: pos,
+                        semaphore: mode.map(|mode| mode % 2 == 0),
+                    });
+                }
+                7 => {
+                    let watch = EventpollTfdEntry {
+                        tfd: other,
+                        events: flags,
+                        file: mode,
+                        added_as: size.and_then(|size| size.try_into().ok()),
+                        ..Default::default()
+                    };
+                    entry.epfd = Some(EventpollFileEntry {
+                        id,
+                        flags,
+                        fown,
+                        tfd: vec![watch; (pos % 3) as usize],
+                    });
+                }
+                9 => {
+                    entry.sgfd = Some(SignalfdEntry {
+                        id,
+                        flags,
+                        fown,
+                        sigmask: pos,
+                    });
+                }
+                17 => {
+                    entry.tfd = Some(TimerfdEntry {
+                        id,
+                        flags,
+                        fown,
+                        clockid: other,
+                        ticks: pos % 3,
+                        settime_flags: id % 5,
+                        vsec: pos,
+                        vnsec: other.into(),
+                        isec: size.unwrap_or_default(),
+                        insec: mode.unwrap_or_default().into(),
                     });
                 }
                 18 => {
@@ -266,12 +313,17 @@ proptest! {
         });
         if let Ok(plan) = FilesPlan::read(&dir, &[2, 3], &images.options) {
             plan.describe().for_each(drop);
+            for Watching { watch, file, set } in plan.watches(2) {
+                prop_assert!(watch.number < plan.first_free());
+                prop_assert!(plan.description(*file).is_some() && plan.description(*set).is_some());
+            }
             if let Ok(mut open) = images.open_plan(&plan) {
                 open.shared_memory();
                 for id in 0..6 {
                     let _ = open.mapping(id, id % 4);
                 }
                 let _ = open.seal();
+                let _ = open.start_timers();
                 let _ = open.owners();
             }
         }
