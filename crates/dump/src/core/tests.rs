@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gelid_image::Dir;
 use gelid_seize::Tree;
@@ -69,10 +69,22 @@ impl Program {
         face
     }
 
+    /// Waits until it waits for a line, and nothing of it changes.
+    fn at_rest(&self) -> Vec<String> {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let before = self.face();
+            std::thread::sleep(Duration::from_millis(100));
+            let call = std::fs::read(format!("/proc/{}/syscall", self.pid())).unwrap();
+            if call.starts_with(b"0 0x0 ") && self.face() == before {
+                return before;
+            }
+            assert!(Instant::now() < end, "never at rest");
+        }
+    }
+
     fn collect(&mut self) -> Vec<Cores> {
-        // Until all of it waits for a line.
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        let before = self.face();
+        let before = self.at_rest();
         let (mut tree, cores) = freeze(self.pid());
         let again = collect_from(&mut tree);
         tree.thaw().unwrap();
