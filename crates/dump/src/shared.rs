@@ -19,7 +19,7 @@ pub(crate) fn queue(sink: &mut Sink<'_>, objects: Vec<Memory>) -> Result<Vec<Que
 
 fn queue_object(sink: &mut Sink<'_>, object: Memory) -> Result<Queued, Error> {
     let shmid = object.shmid;
-    let source = FileSource::new(object.file.into());
+    let source = FileSource::new(object.file);
     let failed = |error: std::io::Error| Error::Shared {
         shmid: shmid.into(),
         errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
