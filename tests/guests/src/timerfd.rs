@@ -1,7 +1,7 @@
 //! Timers of `timerfd_create(2)`.
 //!
-//! `timerfd`: clocks, remaining time, intervals, deadlines, ticks that wait, timers that are off. `timerfd-fires`: goes
-//! off while somebody waits in `read(2)`. `timerfd-periodic`: ticks on, and counts what was missed.
+//! `timerfd`: clocks, remaining time, intervals, ticks that wait, timers that are off. `timerfd-deadlines`: those set to
+//! an absolute time. `timerfd-fires`: goes off while somebody waits in `read(2)`. `timerfd-periodic`: ticks on, and counts what was missed.
 
 use crate::Entry;
 use crate::eventfd::{is_empty, take};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) const GUESTS: &[Entry] = &[
     Entry("timerfd", remaining),
+    Entry("timerfd-deadlines", deadlines),
     Entry("timerfd-fires", fires),
     Entry("timerfd-periodic", periodic),
 ];
@@ -75,57 +76,69 @@ fn shown_flags(fd: i32) -> Check<String> {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// A timer that runs, and how it was set.
+struct Running {
+    fd: i32,
+    flags: &'static str,
+    value: Duration,
+    interval: Duration,
+}
+
+impl Running {
+    /// Sets a timer; `flags` are those of the call in octal, as the kernel shows them.
+    fn start(clock: i32, flags: &'static str, value: Duration, interval: Duration) -> Check<Self> {
+        let fd = timer(clock, 0)?;
+        let from = if flags == "00" {
+            Duration::ZERO
+        } else {
+            now(clock)?
+        };
+        set(fd, flags.parse()?, from + value, interval)?;
+        Ok(Self {
+            fd,
+            flags,
+            value,
+            interval,
+        })
+    }
+
+    /// What is left may have become less by the time that passed since `start`, and by no more.
+    fn check(&self, start: Instant) -> Check {
+        let (value, passed) = (self.value, start.elapsed() + Duration::from_millis(100));
+        let (left, every) = left(self.fd)?;
+        ensure!(
+            left <= value && left + passed >= value,
+            "of {value:?} {left:?} are left after {passed:?}"
+        );
+        same!("interval", every, self.interval);
+        same!("flags", shown_flags(self.fd)?, self.flags);
+        Ok(())
+    }
+}
+
+const CLOCKS: [i32; 3] = [
+    libc::CLOCK_REALTIME,
+    libc::CLOCK_MONOTONIC,
+    libc::CLOCK_BOOTTIME,
+];
+
 fn remaining(guest: &Guest) -> Check {
+    const SHORT: Duration = Duration::from_micros(10);
     let start = Instant::now();
     let mut running = Vec::new();
-    for (index, clock) in [
-        libc::CLOCK_REALTIME,
-        libc::CLOCK_MONOTONIC,
-        libc::CLOCK_BOOTTIME,
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let relative = timer(clock, libc::TFD_NONBLOCK)?;
-        let (value, interval) = (DAY * (index as u32 + 1), Duration::from_millis(1500));
-        set(relative, 0, value, interval)?;
-        running.push((relative, "00", value, interval));
-        let deadline = timer(clock, libc::TFD_CLOEXEC)?;
-        set(
-            deadline,
-            libc::TFD_TIMER_ABSTIME,
-            now(clock)? + value,
-            Duration::ZERO,
-        )?;
-        running.push((deadline, "01", value, Duration::ZERO));
+    for (clock, days) in CLOCKS.into_iter().zip(1..) {
+        let interval = Duration::from_millis(1500);
+        running.push(Running::start(clock, "00", DAY * days, interval)?);
     }
-    let cancelled = timer(libc::CLOCK_REALTIME, 0)?;
-    set(
-        cancelled,
-        3,
-        now(libc::CLOCK_REALTIME)? + DAY,
-        Duration::ZERO,
-    )?;
-    running.push((cancelled, "03", DAY, Duration::ZERO));
-    let off = timer(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK)?;
-    let over = timer(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK)?;
-    set(over, 0, Duration::from_micros(10), Duration::ZERO)?;
-    let read = timer(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK)?;
-    set(read, 0, Duration::from_micros(10), Duration::ZERO)?;
+    let [off, over, read] = [(); 3].map(|()| timer(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK));
+    let (off, over, read) = (off?, over?, read?);
+    set(over, 0, SHORT, Duration::ZERO)?;
+    set(read, 0, SHORT, Duration::ZERO)?;
     nap(Duration::from_millis(10));
     take(read)?;
     let twin = os!(libc::dup(over))?;
     guest.hold()?;
-    let passed = start.elapsed() + Duration::from_millis(100);
-    for (fd, flags, value, interval) in running {
-        let (left, every) = left(fd)?;
-        ensure!(
-            left <= value && left + passed >= value,
-            "of {value:?} {left:?} are left"
-        );
-        same!("interval", every, interval);
-        same!("flags", shown_flags(fd)?, flags);
-    }
+    running.iter().try_for_each(|timer| timer.check(start))?;
     for (what, fd) in [("off", off), ("over", over), ("read", read)] {
         same!(what, left(fd)?, (Duration::ZERO, Duration::ZERO));
     }
@@ -135,10 +148,22 @@ fn remaining(guest: &Guest) -> Check {
     );
     same!("ticks of one that is over", take(twin)?, 1);
     ensure!(is_empty(over)?, "it has more ticks");
-    set(off, 0, Duration::from_micros(10), Duration::ZERO)?;
+    set(off, 0, SHORT, Duration::ZERO)?;
     nap(Duration::from_millis(10));
     same!("ticks afterwards", take(off)?, 1);
     Ok(())
+}
+
+fn deadlines(guest: &Guest) -> Check {
+    let start = Instant::now();
+    let mut running = Vec::new();
+    for (clock, days) in CLOCKS.into_iter().zip(1..) {
+        running.push(Running::start(clock, "01", DAY * days, Duration::ZERO)?);
+    }
+    let interval = Duration::from_secs(1);
+    running.push(Running::start(libc::CLOCK_REALTIME, "03", DAY, interval)?);
+    guest.hold()?;
+    running.iter().try_for_each(|timer| timer.check(start))
 }
 
 fn fires(guest: &Guest) -> Check {
