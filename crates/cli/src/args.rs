@@ -17,8 +17,8 @@ use std::path::Path;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 
 use self::getopt::{Known, Takes};
-pub(crate) use self::options::Options;
-pub(crate) use self::values::{Compression, FileValidation, InheritFd};
+pub(crate) use self::options::{Files, Options};
+pub(crate) use self::values::{Compression, FileValidation, InheritFd, inodes};
 
 /// The level of the log where nothing is said: errors and warnings.
 const DEFAULT_VERBOSITY: i64 = 2;

@@ -10,7 +10,7 @@ use gelid_image::{Dir, ImageKind};
 use gelid_pages::{Format, StoreOptions};
 use rustix::process::Pid;
 
-use crate::args::{Compression, FileValidation, Invocation};
+use crate::args::{Compression, FileValidation, Files, Invocation, inodes};
 use crate::surroundings::Surroundings;
 use crate::{log, statistics};
 
@@ -86,7 +86,8 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         timeout,
         freeze_cgroup: given.tasks.freeze_cgroup.clone(),
         shell_job: given.tasks.shell_job,
-        external: given.files.external.clone(),
+        external: external(&given.files),
+        ext_unix_sk: !given.files.ext_unix_sk.is_empty(),
         validation: match given.files.file_validation {
             FileValidation::Filesize => Validation::Size,
             FileValidation::Buildid => Validation::BuildId,
@@ -97,6 +98,13 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         fault: fault()?,
         ..defaults
     })
+}
+
+/// What is outside of the tree. Inodes of `--ext-unix-sk` are keys of `--external` as well.
+fn external(files: &Files) -> Vec<String> {
+    let sockets = files.ext_unix_sk.iter().flat_map(|text| inodes(text));
+    let sockets = sockets.flatten().map(|inode| format!("unix[{inode}]"));
+    files.external.iter().cloned().chain(sockets).collect()
 }
 
 fn format(compression: Compression) -> Format {

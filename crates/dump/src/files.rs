@@ -25,8 +25,11 @@ mod place;
 mod regfile;
 mod remap_file_path;
 mod signalfd;
+mod sk_opts;
+mod socket;
 mod timerfd;
 mod tty;
+mod unix;
 
 #[cfg(test)]
 mod tests;
@@ -49,12 +52,14 @@ use self::pipe::{Pipes, Tee};
 use self::regfile::{Known, Opening};
 use self::remap_file_path::Remaps;
 use self::tty::{Terminals, Way};
+use self::unix::Sockets;
 
 pub(crate) use self::check::check;
 pub use self::error::{Error, Unsupported};
 pub(crate) use self::memfd::Memory;
 pub use self::place::{Name, Place};
 pub(crate) use self::remap_file_path::Links;
+pub use self::unix::UnixRefusal;
 
 /// A task whose files are looked at. All parts stand for the same one; its thread must be alive.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +112,7 @@ pub(crate) struct Collector<'s> {
     memfds: Memfds,
     sets: Vec<eventpoll::Set>,
     terminals: Terminals,
+    sockets: Sockets,
 }
 
 /// A file that is to be recorded.
@@ -145,6 +151,7 @@ impl<'s> Collector<'s> {
             memfds: Memfds::new(staging)?,
             sets: Vec::new(),
             terminals: Terminals::default(),
+            sockets: Sockets::new(staging)?,
         })
     }
 
@@ -152,7 +159,9 @@ impl<'s> Collector<'s> {
     pub(crate) fn table(&mut self, task: Task<'_>) -> Result<Vec<FdinfoEntry>, Error> {
         let numbers = fd::list(task.dir)?;
         let slots = numbers.into_iter().map(|fd| self.descriptor(task, fd));
-        slots.collect()
+        let slots = slots.collect::<Result<_, _>>()?;
+        self.queues()?;
+        Ok(slots)
     }
 
     /// Records the executable of a task and gives its id.
@@ -193,7 +202,9 @@ impl<'s> Collector<'s> {
 
     /// Closes all images but those that the caller writes. The tree must still be as it was.
     pub(crate) fn finish(mut self) -> Result<Collected, Error> {
+        self.peers()?;
         self.finish_sets()?;
+        self.sockets.finish()?;
         self.writer.finish()?;
         self.remaps.finish()?;
         self.pipes.finish()?;
@@ -247,7 +258,16 @@ impl<'s> Collector<'s> {
     }
 
     fn descriptor(&mut self, task: Task<'_>, fd: RawFd) -> Result<FdinfoEntry, Error> {
-        let place = Place::Descriptor { pid: task.pid, fd };
+        self.descriptor_at(task, fd, Place::Descriptor { pid: task.pid, fd })
+    }
+
+    /// The same of a descriptor that messages describe as `place`.
+    fn descriptor_at(
+        &mut self,
+        task: Task<'_>,
+        fd: RawFd,
+        place: Place,
+    ) -> Result<FdinfoEntry, Error> {
         let info = fdinfo::read(task.dir, fd)?;
         let stat = statat(task.dir, format!("fd/{fd}"), AtFlags::empty());
         let stat = stat.map_err(|errno| Error::System {
@@ -256,7 +276,7 @@ impl<'s> Collector<'s> {
             name: Name(format!("fd/{fd}").into_bytes()),
             errno,
         })?;
-        refuse_locks(task.dir, place, &info)?;
+        refuse_locks(task.dir, fd, place, &info)?;
         let inode = (stat.st_dev, stat.st_ino);
         let (kind, id) = match self.descriptions.find(inode, (task.pid, fd))? {
             Ok(known) => (known.kind, known.id),
@@ -311,6 +331,7 @@ impl<'s> Collector<'s> {
         match kind::of(&object.link, stat, is_path) {
             Kind::Pipe => self.pipe(&object, opening),
             Kind::Fifo => self.fifo(&object, opening),
+            Kind::Socket => self.socket(task, &object, opening),
             Kind::Terminal => self.terminal(&object, opening, Way::Slave, task.dir),
             Kind::ControllingTerminal => {
                 self.terminal(&object, opening, Way::Controlling, task.dir)
@@ -392,11 +413,13 @@ impl Object<'_> {
     }
 }
 
-fn refuse_locks(dir: &TaskDir, place: Place, info: &fdinfo::FdInfo) -> Result<(), Error> {
+fn refuse_locks(
+    dir: &TaskDir,
+    fd: RawFd,
+    place: Place,
+    info: &fdinfo::FdInfo,
+) -> Result<(), Error> {
     let Some(lock) = info.value("lock") else {
-        return Ok(());
-    };
-    let Place::Descriptor { fd, .. } = place else {
         return Ok(());
     };
     Err(Error::Locked {

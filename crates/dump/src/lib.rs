@@ -55,7 +55,7 @@ use gelid_sys::Pid;
 
 pub use self::core::Error as CoreError;
 pub use error::Error;
-pub use files::{Error as FilesError, Name, Place, Unsupported};
+pub use files::{Error as FilesError, Name, Place, UnixRefusal, Unsupported};
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;
 
@@ -100,6 +100,8 @@ pub struct Options {
     pub shell_job: bool,
     /// What is outside of the tree and not dumped, as `TYPE[ID]:VALUE`.
     pub external: Vec<String>,
+    /// Whether a datagram socket may be connected with a named one outside of the tree.
+    pub ext_unix_sk: bool,
     /// What is recorded of files.
     pub validation: Validation,
     /// Largest deleted file that is put into the images, bytes.
@@ -125,6 +127,7 @@ impl Options {
             freeze_cgroup: None,
             shell_job: false,
             external: Vec::new(),
+            ext_unix_sk: false,
             validation: Validation::default(),
             ghost_limit: 1 << 20,
             link_remap: false,

@@ -207,6 +207,7 @@ pub fn all_schemas() -> Vec<&'static crate::Schema> {
         of::<GelidSchedEntry>(),
         of::<GelidTaskEntry>(),
         of::<GelidThreadEntry>(),
+        of::<GelidUnixSkEntry>(),
         of::<GelidXsaveEntry>(),
         of::<GhostFileEntry>(),
         of::<InetSkEntry>(),

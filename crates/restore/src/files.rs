@@ -20,6 +20,7 @@ mod ghost;
 mod memfd;
 mod name;
 mod open;
+mod opened;
 mod options;
 mod owner;
 mod pipe;
@@ -29,6 +30,7 @@ mod records;
 mod regular;
 mod remap;
 mod signalfd;
+mod sk_opts;
 mod table;
 mod target;
 #[cfg(test)]
@@ -36,6 +38,7 @@ mod tests;
 mod timerfd;
 mod tmpfile;
 mod tty;
+mod unix;
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -51,17 +54,19 @@ pub use flags::Flags;
 pub use ghost::Ghost;
 pub use memfd::{Memory, MemoryFile};
 pub use name::Name;
-pub use open::OpenFiles;
+pub use opened::OpenFiles;
 pub use options::{Context, FileOptions, Inherit, Validation};
 pub use owner::Owner;
 pub use pipe::Pipe;
 pub use regular::Regular;
 pub use remap::Remap;
 pub use signalfd::Signalfd;
+pub use sk_opts::SocketOptions;
 pub use table::PlannedFd;
 pub use target::MemoryTarget;
 pub use timerfd::{Clock, Timerfd};
 pub use tty::Terminal;
+pub use unix::{Address, Bound, Listener, Origin, Target, Unix};
 
 /// All open files of a tree, and who has them.
 #[derive(Debug, Clone)]
@@ -75,6 +80,7 @@ pub struct FilesPlan {
     memories: BTreeMap<u64, Memory>,
     /// By the table that is filled afterwards.
     watches: BTreeMap<u32, Vec<Watching>>,
+    sockets: unix::Sockets,
     options: FileOptions,
 }
 
@@ -112,6 +118,8 @@ pub enum Kind {
     Timerfd(Timerfd),
     /// A terminal.
     Terminal(Terminal),
+    /// A Unix socket.
+    Unix(Box<Unix>),
     /// Given by the caller.
     Given(Given),
 }
@@ -279,6 +287,7 @@ impl FilesPlan {
             Kind::Timerfd(timer) => timer.to_string(),
             Kind::Terminal(Terminal::Job(_)) => "the terminal of the restore".to_owned(),
             Kind::Terminal(Terminal::Controlling(name)) => name.to_string(),
+            Kind::Unix(socket) => socket.describe(),
             Kind::Given(given) => format!("{} given as descriptor {}", given.key, given.fd),
         };
         let position = position.map(|position| format!(", at {position}"));
@@ -310,6 +319,7 @@ impl Description {
             Kind::Signalfd(_) => format!("file {id} (signalfd)"),
             Kind::Timerfd(_) => format!("file {id} (timerfd)"),
             Kind::Terminal(_) => format!("file {id} (terminal)"),
+            Kind::Unix(socket) => format!("file {id} (socket:[{}])", socket.inode),
             Kind::Given(given) => format!("file {id} ({})", given.key),
         }
     }

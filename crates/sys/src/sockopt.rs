@@ -50,7 +50,7 @@ pub fn int(socket: impl AsFd, option: IntOption) -> Result<i32> {
     let mut value = 0i32;
     let mut len = size_of_val(&value) as u32;
     let args = arguments(
-        socket,
+        &socket,
         option.0,
         &raw mut value as usize,
         &raw mut len as usize,
@@ -67,7 +67,7 @@ pub fn int(socket: impl AsFd, option: IntOption) -> Result<i32> {
 /// As [`int`]; `EPERM` for what takes `CAP_NET_ADMIN`.
 pub fn set_int(socket: impl AsFd, option: IntOption, value: i32) -> Result<()> {
     let args = arguments(
-        socket,
+        &socket,
         option.0,
         &raw const value as usize,
         size_of_val(&value),
@@ -110,7 +110,7 @@ pub fn filter(socket: impl AsFd) -> Result<Vec<Instruction>> {
     // It is counted in instructions.
     let mut len = LONGEST_FILTER as u32;
     let args = arguments(
-        socket,
+        &socket,
         FILTER,
         filter.as_mut_ptr() as usize,
         &raw mut len as usize,
@@ -132,12 +132,12 @@ pub fn attach_filter(socket: impl AsFd, filter: &[Instruction]) -> Result<()> {
         filter: filter.as_ptr() as usize,
     };
     let (value, len) = (&raw const program as usize, size_of_val(&program));
-    let args = arguments(socket, FILTER, value, len);
+    let args = arguments(&socket, FILTER, value, len);
     // SAFETY: the kernel reads the program, and the instructions that it points to.
     unsafe { call(libc::SYS_setsockopt as usize, args) }.map(drop)
 }
 
-fn arguments(socket: impl AsFd, option: i32, value: usize, len: usize) -> [usize; 6] {
+fn arguments(socket: &impl AsFd, option: i32, value: usize, len: usize) -> [usize; 6] {
     let fd = socket.as_fd().as_raw_fd() as usize;
     [
         fd,

@@ -2,11 +2,12 @@
 
 use std::os::fd::RawFd;
 
+use gelid_sys::pidfd;
 use gelid_sys::proc::{TaskDir, fd, fdinfo};
 use rustix::fs::{AtFlags, OFlags, Stat, statat};
 
 use super::kind::{self, Kind};
-use super::{Error, Name, Place};
+use super::{Error, Name, Place, Unsupported, socket};
 use crate::Options;
 
 /// Refuses what a dump of this table would refuse, as far as names and inodes tell. What comes and goes
@@ -38,6 +39,10 @@ fn look(
     let kind = match kind::of(&link, stat, false) {
         Kind::Path | Kind::Pipe | Kind::Fifo | Kind::Memory => return Ok(()),
         Kind::Eventfd | Kind::Eventpoll | Kind::Signalfd | Kind::Timerfd => return Ok(()),
+        Kind::Socket => match family(task, fd) {
+            Some(why) => Kind::Refused(why),
+            None => return Ok(()),
+        },
         Kind::Terminal | Kind::ControllingTerminal if options.shell_job => return Ok(()),
         _ => {
             // A path to a device is no open device.
@@ -57,4 +62,11 @@ fn look(
         Kind::Terminal | Kind::ControllingTerminal => Err(Error::Terminal { place, name }),
         _ => Ok(()),
     }
+}
+
+/// Why a socket would be refused.
+fn family(task: &TaskDir, fd: RawFd) -> Option<Unsupported> {
+    let task = pidfd::open(task.pid()).ok()?;
+    let socket = pidfd::getfd(task, fd).ok()?;
+    socket::refused(socket).ok()?
 }

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use gelid_image::WriteError;
 use gelid_sys::{Errno, Pid, proc};
 
-use super::{Name, Place};
+use super::{Name, Place, UnixRefusal};
 
 /// What stands in the way of recording a file.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +167,16 @@ pub enum Error {
         /// Number that the file was added by.
         tfd: RawFd,
     },
+    /// A Unix socket that cannot be brought back as it is.
+    #[error("{place} is the Unix socket {name}, {why}")]
+    Unix {
+        /// Who holds the socket.
+        place: Place,
+        /// The socket.
+        name: Name,
+        /// What is the matter with it.
+        why: UnixRefusal,
+    },
     /// A terminal, but the dump is not that of a shell's job.
     #[error(
         "{place} is the terminal {name}: use --shell-job, or run the program with redirected input and output"
@@ -190,7 +200,9 @@ pub enum Error {
         other: Name,
     },
     /// An `--external` key that cannot be understood.
-    #[error("--external {key}: expected file[MOUNT:INODE], both hexadecimal")]
+    #[error(
+        "--external {key}: expected file[MOUNT:INODE], both hexadecimal, or unix[INODE], decimal"
+    )]
     External {
         /// The key.
         key: String,
@@ -204,8 +216,11 @@ pub enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unsupported {
-    /// A socket of any family.
-    Socket,
+    /// A socket.
+    Socket {
+        /// Its family: `AF_INET` and so on.
+        family: i32,
+    },
     /// inotify.
     Inotify,
     /// fanotify.
@@ -256,7 +271,7 @@ pub enum Unsupported {
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, remedy) = match self {
-            Self::Socket => ("a socket", CLOSE),
+            Self::Socket { family } => (socket(*family), CLOSE),
             Self::Inotify => ("an inotify queue", CLOSE),
             Self::Fanotify => ("a fanotify queue", CLOSE),
             Self::Userfaultfd => ("a userfaultfd", CLOSE),
@@ -287,6 +302,21 @@ impl fmt::Display for Unsupported {
             Self::Vanished => ("a file of procfs that is gone", CLOSE),
         };
         write!(f, "{what}, which is not dumped yet: {remedy}")
+    }
+}
+
+/// What a family of sockets is called.
+fn socket(family: i32) -> &'static str {
+    match family {
+        2 | 10 => "an internet socket",
+        16 => "a netlink socket",
+        17 => "a packet socket",
+        29 => "a CAN socket",
+        31 => "a Bluetooth socket",
+        38 => "a socket of the kernel's cryptography",
+        40 => "a socket between virtual machines",
+        44 => "an XDP socket",
+        _ => "a socket of another family",
     }
 }
 

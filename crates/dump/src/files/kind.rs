@@ -14,6 +14,8 @@ pub(super) enum Kind {
     Path,
     /// As an end of a pipe.
     Pipe,
+    /// As a socket, if it is of a family that is dumped.
+    Socket,
     /// As a named pipe.
     Fifo,
     /// As memory, if it is on a file system of the kernel's own.
@@ -43,7 +45,7 @@ pub(super) fn of(link: &[u8], stat: &Stat, is_path: bool) -> Kind {
         FileType::RegularFile => regular(link),
         _ if is_path => Kind::Path,
         FileType::Fifo => Kind::Fifo,
-        FileType::Socket => Kind::Refused(Unsupported::Socket),
+        FileType::Socket => Kind::Refused(Unsupported::Anonymous),
         FileType::CharacterDevice => device(link, stat),
         FileType::BlockDevice => other_device(stat),
         FileType::Directory | FileType::Symlink => Kind::Path,
@@ -71,7 +73,8 @@ fn nameless(link: &[u8], is_path: bool) -> Kind {
     let unsupported = match kind {
         b"pipe" if !is_path => return Kind::Pipe,
         b"pipe" => Unsupported::PathOfPipe,
-        b"socket" => Unsupported::Socket,
+        b"socket" if !is_path => return Kind::Socket,
+        b"socket" => Unsupported::PathOfPipe,
         b"mnt" | b"net" | b"uts" | b"ipc" | b"pid" | b"user" | b"cgroup" | b"time" => {
             Unsupported::Namespace
         }
@@ -145,12 +148,12 @@ mod tests {
         let stat = stat_of("/");
         let of = |link: &str| of(link.as_bytes(), &stat, false);
         assert_eq!(of("pipe:[7]"), Kind::Pipe);
+        assert_eq!(of("socket:[7]"), Kind::Socket);
         assert_eq!(of("(unreachable)/x"), Kind::Path);
         assert_eq!(of("anon_inode:[eventpoll]"), Kind::Eventpoll);
         let path = super::of(b"anon_inode:[timerfd]", &stat, true);
         assert_eq!(path, Kind::Refused(Unsupported::PathOfEvents));
         for (link, why) in [
-            ("socket:[7]", Unsupported::Socket),
             ("anon_inode:inotify", Unsupported::Inotify),
             ("anon_inode:[io_uring]", Unsupported::IoUring),
             ("anon_inode:bpf-map", Unsupported::Bpf),

@@ -10,6 +10,10 @@ use crate::{Options, Validation};
 pub(super) struct Choices {
     /// Mount and inode of files that are not the tree's.
     pub(super) external: HashSet<(i32, u64)>,
+    /// Inodes of Unix sockets whose peer is outside, and which the restore will be given.
+    pub(super) sockets: HashSet<u32>,
+    /// Whether datagram sockets outside may be peers, to be connected with by name.
+    pub(super) outside_by_name: bool,
     pub(super) build_ids: bool,
     pub(super) ghost_limit: u64,
     pub(super) link_remap: bool,
@@ -19,15 +23,21 @@ pub(super) struct Choices {
 
 impl Choices {
     pub(super) fn new(options: &Options) -> Result<Self, Error> {
-        let mut external = HashSet::new();
+        let (mut external, mut sockets) = (HashSet::new(), HashSet::new());
         for key in &options.external {
             if let Some(rest) = key.strip_prefix("file[") {
                 let file = file(rest).ok_or_else(|| Error::External { key: key.clone() })?;
                 external.insert(file);
             }
+            if let Some(rest) = key.strip_prefix("unix[") {
+                let inode = socket(rest).ok_or_else(|| Error::External { key: key.clone() })?;
+                sockets.insert(inode);
+            }
         }
         Ok(Self {
             external,
+            sockets,
+            outside_by_name: options.ext_unix_sk,
             build_ids: options.validation == Validation::BuildId,
             ghost_limit: options.ghost_limit,
             link_remap: options.link_remap,
@@ -45,6 +55,12 @@ fn file(rest: &str) -> Option<(i32, u64)> {
     Some((mount, u64::from_str_radix(inode, 16).ok()?))
 }
 
+/// Understands what follows `unix[`.
+fn socket(rest: &str) -> Option<u32> {
+    let (inode, _) = rest.split_once(']')?;
+    inode.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +72,9 @@ mod tests {
         for wrong in ["", "1d]", "1d:]", "x:1]", "1:2"] {
             assert_eq!(file(wrong), None, "{wrong}");
         }
+        assert_eq!(
+            (socket("17]"), socket("x]"), socket("17")),
+            (Some(17), None, None)
+        );
     }
 }

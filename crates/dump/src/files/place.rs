@@ -16,6 +16,13 @@ pub enum Place {
         /// Its descriptor.
         fd: RawFd,
     },
+    /// On its way to a socket.
+    InFlight {
+        /// The task that can receive it.
+        pid: Pid,
+        /// Its descriptor of the socket.
+        fd: RawFd,
+    },
     /// Behind a mapping.
     Mapping {
         /// The task.
@@ -46,6 +53,9 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Descriptor { pid, fd } => write!(f, "descriptor {fd} of task {pid}"),
+            Self::InFlight { pid, fd } => {
+                write!(f, "a descriptor in flight to descriptor {fd} of task {pid}")
+            }
             Self::Mapping { pid, start, end } => {
                 write!(f, "mapping {start:x}-{end:x} of task {pid}")
             }

@@ -166,7 +166,7 @@ impl Collector<'_> {
     }
 
     /// Whether a path leads to the file.
-    fn leads_to(&self, object: &Object<'_>, path: &[u8]) -> Result<bool, Error> {
+    pub(super) fn leads_to(&self, object: &Object<'_>, path: &[u8]) -> Result<bool, Error> {
         if path.first() != Some(&b'/') {
             return Ok(false);
         }

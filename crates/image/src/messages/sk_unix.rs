@@ -52,5 +52,20 @@ messages! {
         optional uint32 ns_id = 16;
         /// Mount of the node when mount namespaces are dumped.
         optional sint32 mnt_id = 17 default "-1";
+        /// gelid's own; CRIU skips it.
+        optional message GelidUnixSkEntry gelid = 1000;
+    }
+
+    /// What gelid records of a unix socket beyond the published format. Field 1000 of `unix_sk_entry`.
+    message GelidUnixSkEntry = "gelid_unix_sk_entry" {
+        /// The socket is connected with one that is closed. It is said only of datagram sockets, of which
+        /// the rest does not tell.
+        optional bool peer_gone = 1;
+        /// `ECONNRESET` waits to be told.
+        optional bool reset = 2;
+        /// `SO_PEEK_OFF`, if set.
+        optional uint32 peek_off = 3;
+        /// `SO_PASSPIDFD`, if on.
+        optional bool passpidfd = 4;
     }
 }

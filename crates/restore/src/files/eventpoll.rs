@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, RawFd};
 use gelid_image::messages::EventpollFileEntry;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
-use super::open::{OpenFiles, Opener, set_status};
+use super::open::{Opener, set_status};
+use super::opened::OpenFiles;
 use super::table::FD_LIMIT;
 use super::{Error, FilesPlan, Kind};
 

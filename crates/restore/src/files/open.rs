@@ -1,21 +1,20 @@
 //! Opening what was planned: every open file once, at a number that is in nobody's way.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::memfd::Object;
+use super::opened::{OpenFiles, Opened};
 use super::place::{Leftover, Names, Place};
 use super::regular::Regular;
 use super::remap::Remap;
 use super::{
     Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fifo, memfd, pipe,
-    regular, signalfd, timerfd, tty,
+    regular, signalfd, timerfd, tty, unix,
 };
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -32,16 +31,20 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     signalfd::open_all(&mut opener)?;
     timerfd::open_all(&mut opener)?;
     tty::open_all(&mut opener)?;
+    // What is in flight between sockets is open by now.
+    unix::open_all(&mut opener)?;
     opener.finish(limit)
 }
 
 /// Opens files one after the other, and holds what is open so far.
 pub(super) struct Opener<'a> {
     pub(super) plan: &'a FilesPlan,
+    pub(super) root: BorrowedFd<'a>,
     pub(super) names: Names<'a>,
     pub(super) terminal: Option<BorrowedFd<'a>>,
     pub(super) objects: BTreeMap<u64, Object>,
     pub(super) before: Option<tty::Before>,
+    pub(super) nodes: unix::Nodes,
     files: BTreeMap<u32, Opened>,
     /// Names that the dump made and that a success makes superfluous.
     leftovers: BTreeMap<Name, Leftover>,
@@ -63,10 +66,12 @@ impl<'a> Opener<'a> {
         Ok(Self {
             _below: occupy(&own, context.base, plan.descriptions.len()),
             plan,
+            root: context.root,
             names: Names::new(context.root),
             terminal: context.terminal,
             objects: BTreeMap::new(),
             before: None,
+            nodes: unix::Nodes::default(),
             files: BTreeMap::new(),
             leftovers: BTreeMap::new(),
             late: Vec::new(),
@@ -105,6 +110,33 @@ impl<'a> Opener<'a> {
     /// Takes note of what was opened.
     pub(super) fn add(&mut self, id: u32, fd: OwnedFd) {
         self.files.insert(id, Opened::new(fd));
+    }
+
+    /// The same of what may be open at any number.
+    pub(super) fn add_raised(&mut self, id: u32, fd: OwnedFd, object: &str) -> Result<(), Error> {
+        let fd = self.raise(fd, object)?;
+        self.add(id, fd);
+        Ok(())
+    }
+
+    /// What was opened under an id.
+    pub(super) fn fd(&self, id: u32) -> Option<BorrowedFd<'_>> {
+        self.files.get(&id).map(|opened| opened.fd.as_fd())
+    }
+
+    /// The same, which must be there.
+    pub(super) fn need(&self, id: u32, object: &str) -> Result<BorrowedFd<'_>, Error> {
+        self.fd(id).ok_or_else(|| Error::Missing {
+            by: object.to_owned(),
+            what: "file",
+            id: id.into(),
+            image: "files.img",
+        })
+    }
+
+    /// The directory of one's own descriptors.
+    pub(super) fn own(&self) -> BorrowedFd<'_> {
+        self.own.as_fd()
     }
 
     /// Brings a new descriptor to a number that is in nobody's way.
@@ -219,6 +251,8 @@ impl<'a> Opener<'a> {
             }
         }
         let base = self.base;
+        let raised = self.nodes.raise(base);
+        raised.map_err(|errno| too_many("hold", "a directory", base, errno))?;
         let leftovers = self
             .leftovers
             .into_values()
@@ -231,6 +265,7 @@ impl<'a> Opener<'a> {
             files: self.files,
             objects: self.objects,
             before: self.before,
+            nodes: self.nodes,
             leftovers,
             own: self.own,
             base,
@@ -255,7 +290,11 @@ fn occupy(own: &OwnedFd, base: RawFd, count: usize) -> Vec<OwnedFd> {
 }
 
 /// Opens the file behind a descriptor once more, by the directory of one's own descriptors.
-fn reopen(own: BorrowedFd<'_>, fd: BorrowedFd<'_>, flags: Flags) -> Result<OwnedFd, Errno> {
+pub(super) fn reopen(
+    own: BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
+    flags: Flags,
+) -> Result<OwnedFd, Errno> {
     // It is a link to follow, and what it leads to need not be a directory.
     let flags = flags.to_open().difference(OFlags::NOFOLLOW);
     let name = fd.as_raw_fd().to_string();
@@ -267,7 +306,7 @@ pub(super) fn set_status(fd: BorrowedFd<'_>, status: OFlags, object: &str) -> Re
     rustix::fs::fcntl_setfl(fd, status).map_err(Error::system("set the flags of", object))
 }
 
-fn too_many(operation: &'static str, object: &str, base: RawFd, errno: Errno) -> Error {
+pub(super) fn too_many(operation: &'static str, object: &str, base: RawFd, errno: Errno) -> Error {
     let object = object.to_owned();
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let above = u64::try_from(base).is_ok_and(|base| base >= limit);
@@ -293,7 +332,7 @@ fn too_many(operation: &'static str, object: &str, base: RawFd, errno: Errno) ->
 
 /// The limit of open files: raised as far as allowed if need be, put back when dropped.
 #[derive(Debug)]
-struct Limit(Option<Rlimit>);
+pub(super) struct Limit(Option<Rlimit>);
 
 impl Limit {
     fn raise(plan: &FilesPlan, base: RawFd) -> Self {
@@ -317,171 +356,6 @@ impl Drop for Limit {
         if let Some(limit) = self.0.take() {
             // It was allowed a moment ago.
             let _ = setrlimit(Resource::Nofile, limit);
-        }
-    }
-}
-
-/// An open file, and what was opened of it to be mapped, by access mode.
-#[derive(Debug)]
-struct Opened {
-    fd: OwnedFd,
-    mapped: [OnceLock<OwnedFd>; 3],
-}
-
-impl Opened {
-    fn new(fd: OwnedFd) -> Self {
-        Self {
-            fd,
-            mapped: Default::default(),
-        }
-    }
-}
-
-/// Everything that is open. Dropped, it undoes what it did to the machine; [kept](Self::keep), only what a
-/// restored tree does not need.
-#[derive(Debug)]
-pub struct OpenFiles {
-    pub(super) plan: FilesPlan,
-    files: BTreeMap<u32, Opened>,
-    objects: BTreeMap<u64, Object>,
-    before: Option<tty::Before>,
-    leftovers: Vec<Leftover>,
-    own: OwnedFd,
-    base: RawFd,
-    _limit: Limit,
-}
-
-impl OpenFiles {
-    /// The open file with this id: what descriptors refer to, and executables and directories of tasks.
-    /// `None` for ids that are not there or are only to be mapped.
-    #[must_use]
-    pub fn fd(&self, id: u32) -> Option<BorrowedFd<'_>> {
-        self.files.get(&id).map(|opened| opened.fd.as_fd())
-    }
-
-    /// A descriptor to map the file with this id by. `access` is 0 to read, 1 to write, 2 for both. To be
-    /// asked for before tasks are born that shall inherit it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Missing`] if nothing has that id, or that of opening it.
-    pub fn mapping(&self, id: u32, access: u32) -> Result<BorrowedFd<'_>, Error> {
-        let missing = || Error::Missing {
-            by: "a mapping".into(),
-            what: "file",
-            id: id.into(),
-            image: "files.img",
-        };
-        let description = self.plan.descriptions.get(&id).ok_or_else(missing)?;
-        let label = description.label();
-        let Some(slot) = usize::try_from(access).ok().filter(|access| *access < 3) else {
-            return Err(Error::invalid(label, "access mode", access, "it is 0 to 2"));
-        };
-        let opened = match &description.kind {
-            Kind::Memory(file) => {
-                let object = self.objects.get(&file.inode).ok_or_else(missing)?;
-                if access == 2 {
-                    return Ok(object.fd.as_fd());
-                }
-                &object.mapped
-            }
-            _ => {
-                let opened = self.files.get(&id).ok_or_else(missing)?;
-                let flags = description.flags;
-                let given = matches!(description.kind, Kind::Given(_));
-                if flags.access() == access && !flags.is_path() && !given {
-                    return Ok(opened.fd.as_fd());
-                }
-                &opened.mapped
-            }
-        };
-        let from = match &description.kind {
-            Kind::Memory(file) => self
-                .objects
-                .get(&file.inode)
-                .map(|object| object.fd.as_fd()),
-            _ => self.fd(id),
-        };
-        self.map_by(&opened[slot], from.ok_or_else(missing)?, access, &label)
-    }
-
-    /// Opens what will be asked for by [`mapping`](Self::mapping).
-    ///
-    /// # Errors
-    ///
-    /// As for one mapping.
-    pub fn open_mappings(
-        &self,
-        mappings: impl IntoIterator<Item = (u32, u32)>,
-    ) -> Result<(), Error> {
-        let mut mappings = mappings.into_iter();
-        mappings.try_for_each(|(id, access)| self.mapping(id, access).map(drop))
-    }
-
-    /// What is opened of a file for an access mode, once.
-    fn map_by<'f>(
-        &self,
-        slot: &'f OnceLock<OwnedFd>,
-        from: BorrowedFd<'_>,
-        access: u32,
-        label: &str,
-    ) -> Result<BorrowedFd<'f>, Error> {
-        if let Some(fd) = slot.get() {
-            return Ok(fd.as_fd());
-        }
-        let fail = |errno| too_many("open", label, self.base, errno);
-        let opened = reopen(self.own.as_fd(), from, Flags(access)).map_err(fail)?;
-        let opened = rustix::io::fcntl_dupfd_cloexec(&opened, self.base).map_err(fail)?;
-        Ok(slot.get_or_init(|| opened).as_fd())
-    }
-
-    /// The objects in memory that the caller has to fill: the key of their pages, their size, and a file to
-    /// write them through. Each is given once.
-    pub fn shared_memory(&mut self) -> Vec<(u32, u64, File)> {
-        self.objects.values_mut().filter_map(Object::take).collect()
-    }
-
-    /// Seals memory as it was. To be done when it is filled, and mapped wherever it was: a seal against
-    /// writing refuses mappings that are allowed to stay.
-    ///
-    /// # Errors
-    ///
-    /// That of `F_ADD_SEALS`.
-    pub fn seal(&self) -> Result<(), Error> {
-        self.objects.values().try_for_each(Object::seal)
-    }
-
-    /// Sets who gets signals about files. To be done when those exist.
-    ///
-    /// # Errors
-    ///
-    /// `ESRCH` if an owner does not exist, and others of `fcntl(2)`.
-    pub fn owners(&self) -> Result<(), Error> {
-        for description in self.plan.descriptions.values() {
-            let Some(fd) = self.fd(description.id) else {
-                continue;
-            };
-            if description.flags.is_path() || matches!(description.kind, Kind::Given(_)) {
-                continue;
-            }
-            if let Some(owner) = &description.owner {
-                owner.apply(&description.label(), fd)?;
-            }
-            if let Some(status) = description.flags.late_status() {
-                set_status(fd, status, &description.label())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes everything and leaves the machine as the restored tree needs it. Links that a dump made to
-    /// keep files reachable are removed.
-    pub fn keep(mut self) {
-        if let Some(before) = self.before.take() {
-            before.forget();
-        }
-        for leftover in &self.leftovers {
-            leftover.remove();
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::{Error, Name};
@@ -45,6 +45,24 @@ impl Entry {
             false => AtFlags::empty(),
         };
         rustix::fs::unlinkat(&self.dir, &*self.name, flags)
+    }
+
+    /// The type of what is there now.
+    pub(crate) fn file_type(&self) -> Result<FileType, Errno> {
+        self.stat()
+            .map(|stat| FileType::from_raw_mode(stat.st_mode))
+    }
+
+    /// Gives it another name, with something behind its own one.
+    pub(crate) fn moved(&self, suffix: &str) -> Result<Self, Errno> {
+        let other = Self {
+            dir: self.dir.clone(),
+            name: [&self.name, suffix.as_bytes()].concat(),
+            identity: self.identity,
+        };
+        let flags = RenameFlags::NOREPLACE;
+        rustix::fs::renameat_with(&self.dir, &*self.name, &self.dir, &*other.name, flags)?;
+        Ok(other)
     }
 
     /// Notes what is there now.

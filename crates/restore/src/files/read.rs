@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::{
-    FdTypes, FownEntry, MemfdFileEntry, PipeEntry, RegFileEntry, TtyFileEntry,
+    FdTypes, FownEntry, MemfdFileEntry, PipeEntry, RegFileEntry, TtyFileEntry, UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -12,8 +12,8 @@ use super::records::{Body, Entry, FILES, Records};
 use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
-    Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fifo,
-    ghost, owner, pipe, signalfd, table, timerfd, tty,
+    Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
+    fifo, ghost, owner, pipe, signalfd, table, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -38,6 +38,7 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
         ghosts: BTreeMap::new(),
         memories: BTreeMap::new(),
         watches: BTreeMap::new(),
+        sockets: unix::Sockets::default(),
         options: options.clone(),
     };
     reader.descriptions(&mut plan)?;
@@ -61,19 +62,49 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn descriptions(&self, plan: &mut FilesPlan) -> Result<(), Error> {
+        let mut sockets = self.sockets(plan)?;
         let linked: BTreeSet<u32> = self.remaps.values().filter_map(Target::file).collect();
         for entry in &self.records.entries {
             // A link that stands in for another file is a name, not an open file.
             if linked.contains(&entry.id) && !self.remaps.contains_key(&entry.id) {
                 continue;
             }
-            let description = self.description(entry, plan)?;
+            if let Some(Body::Socket(socket)) = &entry.body
+                && unix::is_outside(socket)
+            {
+                continue;
+            }
+            let description = self.description(entry, &mut sockets, plan)?;
             plan.descriptions.insert(entry.id, description);
         }
         Ok(())
     }
 
-    fn description(&self, entry: &Entry, plan: &mut FilesPlan) -> Result<Description, Error> {
+    /// Plans the Unix sockets, as far as the caller does not give them.
+    fn sockets(&self, plan: &mut FilesPlan) -> Result<BTreeMap<u32, Unix>, Error> {
+        let mut records = unix::Records::default();
+        for entry in &self.records.entries {
+            if let Some(Body::Socket(socket)) = &entry.body {
+                records.add(socket, self.given_socket(socket).is_some())?;
+            }
+        }
+        let (planned, mut sockets) = unix::plan(&records)?;
+        let known: BTreeSet<u32> = self.records.kinds.keys().copied().collect();
+        sockets.read_packets(self.dir, &planned, &known)?;
+        plan.sockets = sockets;
+        Ok(planned)
+    }
+
+    fn given_socket(&self, socket: &UnixSkEntry) -> Option<Kind> {
+        self.given(format!("socket:[{}]", socket.ino).into_bytes(), false)
+    }
+
+    fn description(
+        &self,
+        entry: &Entry,
+        sockets: &mut BTreeMap<u32, Unix>,
+        plan: &mut FilesPlan,
+    ) -> Result<Description, Error> {
         let id = entry.id;
         let part = match &entry.body {
             Some(Body::Regular) => self.regular(self.path("a file", Some(id))?, plan)?,
@@ -103,9 +134,9 @@ impl Reader<'_> {
                 Part::new(Kind::Timerfd(timer), file.flags, Some(&file.fown))
             }
             Some(Body::Socket(socket)) => {
-                let key = format!("socket:[{}]", socket.inode);
-                match self.given(key.into_bytes(), false) {
-                    Some(kind) => Part::new(kind, socket.flags, Some(&socket.owner)),
+                let own = || Some(Kind::Unix(Box::new(sockets.remove(&id)?)));
+                match self.given_socket(socket).or_else(own) {
+                    Some(kind) => Part::new(kind, socket.flags, Some(&socket.fown)),
                     None => return Err(self.unsupported(entry)),
                 }
             }
@@ -286,15 +317,12 @@ fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
         FdTypes::Reg | FdTypes::Pipe | FdTypes::Fifo | FdTypes::Tty | FdTypes::Memfd => {
             return None;
         }
+        FdTypes::Unixsk => return None,
         FdTypes::Eventfd | FdTypes::Eventpoll | FdTypes::Signalfd | FdTypes::Timerfd => {
             return None;
         }
         FdTypes::Und => ("of no kind", WITHOUT),
         FdTypes::Inetsk => ("an internet socket", SOCKET),
-        FdTypes::Unixsk => (
-            "a Unix socket",
-            "close it before the dump, or give it with --inherit-fd 'fd[N]:socket:[INODE]'",
-        ),
         FdTypes::Inotify => ("an inotify instance", WITHOUT),
         FdTypes::Packetsk => ("a packet socket", SOCKET),
         FdTypes::Fanotify => ("a fanotify group", WITHOUT),

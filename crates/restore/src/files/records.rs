@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::{
     EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FdTypes, FifoEntry, FileEntry,
-    FownEntry, MemfdFileEntry, PipeEntry, RegFileEntry, SignalfdEntry, TimerfdEntry, TtyFileEntry,
+    MemfdFileEntry, PipeEntry, RegFileEntry, SignalfdEntry, TimerfdEntry, TtyFileEntry,
     UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
@@ -45,14 +45,7 @@ pub(super) enum Body {
     Eventpoll(EventpollFileEntry),
     Signalfd(SignalfdEntry),
     Timerfd(TimerfdEntry),
-    Socket(Socket),
-}
-
-/// What is needed of a socket that the caller gives.
-pub(super) struct Socket {
-    pub(super) inode: u32,
-    pub(super) flags: u32,
-    pub(super) owner: FownEntry,
+    Socket(Box<UnixSkEntry>),
 }
 
 impl Records {
@@ -91,11 +84,8 @@ impl Records {
         }
         self.read_obsolete_events(dir)?;
         for socket in dir.read_all::<UnixSkEntry>(ImageKind::Unixsk, ())? {
-            self.push(
-                socket.id,
-                FdTypes::Unixsk,
-                Some(Body::Socket(socket.into())),
-            );
+            let id = socket.id;
+            self.push(id, FdTypes::Unixsk, Some(Body::Socket(Box::new(socket))));
         }
         Ok(())
     }
@@ -137,7 +127,7 @@ impl Records {
             FdTypes::Timerfd => entry.tfd.filter(|file| file.id == id).map(Body::Timerfd),
             FdTypes::Unixsk => {
                 let socket = entry.usk.filter(|socket| socket.id == id);
-                socket.map(|socket| Body::Socket(socket.into()))
+                socket.map(|socket| Body::Socket(Box::new(socket)))
             }
             _ => None,
         };
@@ -175,16 +165,6 @@ impl Records {
             }
         }
         Ok(())
-    }
-}
-
-impl From<UnixSkEntry> for Socket {
-    fn from(socket: UnixSkEntry) -> Self {
-        Self {
-            inode: socket.ino,
-            flags: socket.flags,
-            owner: socket.fown,
-        }
     }
 }
 

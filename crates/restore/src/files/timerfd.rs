@@ -10,7 +10,8 @@ use rustix::time::{
     timerfd_create, timerfd_settime,
 };
 
-use super::open::{OpenFiles, Opener, set_status};
+use super::open::{Opener, set_status};
+use super::opened::OpenFiles;
 use super::{Error, Kind};
 
 /// Seconds of the latest time that a timer of the kernel knows.

@@ -1,0 +1,209 @@
+//! Unix sockets: pairs, names, those that listen, what is on its way. Section 14.4 of the format.
+//!
+//! Each socket is looked at when it is met. Who is whose peer can only be told when all were seen, so the
+//! records are written at the end.
+
+mod name;
+mod peers;
+mod queue;
+mod refusal;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+
+use gelid_image::messages::{FdTypes, GelidUnixSkEntry, SkShutdown, UnixSkEntry};
+use gelid_image::{ImageKind, ImageWriter, Staging};
+use gelid_sys::Errno;
+use gelid_sys::diag::{Diag, UnixSocket};
+use gelid_sys::sockopt::{self, IntOption};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use self::queue::Queue;
+pub use self::refusal::UnixRefusal;
+use super::regfile::Opening;
+use super::{Collector, Error, Name, Object, Place, Task, sk_opts};
+
+/// `SOCK_STREAM`
+const STREAM: u32 = 1;
+/// `SOCK_DGRAM`
+const DGRAM: u32 = 2;
+/// `TCP_ESTABLISHED`
+const CONNECTED: u32 = 1;
+/// `TCP_LISTEN`
+const LISTENING: u32 = 10;
+/// Number of the dumper's network namespace (section 4.2), which every task is in.
+const NETWORK: u32 = 2;
+
+/// Unix sockets met so far.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    diag: Option<Diag>,
+    met: Vec<Socket>,
+    by_inode: HashMap<u32, usize>,
+    /// Sockets with something to read that was not looked at yet.
+    unread: Vec<Queue>,
+    /// Descriptors that were in flight, which stay comparable as long as they are open.
+    in_flight: Vec<OwnedFd>,
+    packets: ImageWriter,
+}
+
+/// A socket, and what its record does not say.
+#[derive(Debug)]
+struct Socket {
+    place: Place,
+    link: Name,
+    entry: UnixSkEntry,
+    /// As the kernel has it: 0 for one that is closed or not accepted yet.
+    peer: u32,
+    /// Who waits to be accepted.
+    pending: Vec<u32>,
+}
+
+impl Sockets {
+    pub(super) fn new(staging: &Staging) -> Result<Self, Error> {
+        Ok(Self {
+            diag: None,
+            met: Vec::new(),
+            by_inode: HashMap::new(),
+            unread: Vec::new(),
+            in_flight: Vec::new(),
+            packets: staging.writer(ImageKind::SkQueues, ())?,
+        })
+    }
+
+    /// Closes the image of their queues.
+    pub(super) fn finish(self) -> Result<(), Error> {
+        Ok(self.packets.finish()?)
+    }
+
+    /// What the kernel tells about a socket; nothing of those in other network namespaces.
+    fn ask(&mut self, object: &Object<'_>) -> Result<Option<UnixSocket>, Error> {
+        let diag = match &self.diag {
+            Some(diag) => diag,
+            None => {
+                let diag = Diag::new().map_err(|errno| Error::Own {
+                    operation: "make a socket to ask about sockets",
+                    errno,
+                })?;
+                self.diag.get_or_insert(diag)
+            }
+        };
+        let Ok(inode) = u32::try_from(object.stat.st_ino) else {
+            return Ok(None);
+        };
+        diag.unix(inode)
+            .map_err(object.failed("ask for the state of"))
+    }
+}
+
+impl Collector<'_> {
+    /// Takes note of a socket, which is recorded at the end.
+    pub(super) fn unix(
+        &mut self,
+        task: Task<'_>,
+        object: &Object<'_>,
+        opening: Opening,
+    ) -> Result<(FdTypes, u32), Error> {
+        let Some(seen) = self.sockets.ask(object)? else {
+            return Err(object.refused(UnixRefusal::Namespace));
+        };
+        let events = events(object)?;
+        if events.contains(PollFlags::PRI) {
+            return Err(object.refused(UnixRefusal::Urgent));
+        }
+        let id = self.new_id()?;
+        let bound = self.bound(task, object, &seen.name)?;
+        let listens = u32::from(seen.state) == LISTENING;
+        let readable = events.contains(PollFlags::IN) || seen.receive_queue > 0;
+        if readable && !listens {
+            self.sockets.unread.push(Queue::new(id, object, &seen)?);
+        }
+        let entry = UnixSkEntry {
+            id,
+            ino: seen.inode,
+            r#type: seen.kind.into(),
+            state: seen.state.into(),
+            flags: opening.flags,
+            backlog: seen.send_queue,
+            fown: opening.fown,
+            opts: sk_opts::entry(object)?,
+            name: seen.name.clone(),
+            shutdown: match seen.shutdown {
+                0 => None,
+                1 => Some(SkShutdown::Read.into()),
+                2 => Some(SkShutdown::Write.into()),
+                _ => Some(SkShutdown::Both.into()),
+            },
+            file_perms: bound.permissions,
+            name_dir: bound.directory,
+            deleted: bound.deleted.then_some(true),
+            ns_id: Some(NETWORK),
+            gelid: beyond(object, &seen, events)?,
+            ..UnixSkEntry::default()
+        };
+        let sockets = &mut self.sockets;
+        sockets.by_inode.insert(entry.ino, sockets.met.len());
+        sockets.met.push(Socket {
+            place: object.place,
+            link: Name(object.link.clone()),
+            entry,
+            peer: seen.peer.unwrap_or_default(),
+            pending: seen.pending,
+        });
+        Ok((FdTypes::Unixsk, id))
+    }
+}
+
+/// What the published format cannot tell; `None` if there is nothing of that.
+fn beyond(
+    object: &Object<'_>,
+    seen: &UnixSocket,
+    events: PollFlags,
+) -> Result<Option<GelidUnixSkEntry>, Error> {
+    let datagrams = u32::from(seen.kind) == DGRAM;
+    let int = |option| match sockopt::int(object.file, option) {
+        Err(Errno::NOPROTOOPT) => Ok(0),
+        value => value.map_err(object.failed("ask for the options of")),
+    };
+    let gone = seen.peer == Some(0) && (datagrams || seen.shutdown == 3);
+    let reset = events.contains(PollFlags::ERR);
+    if reset && !gone {
+        return Err(object.refused(UnixRefusal::Error));
+    }
+    let entry = GelidUnixSkEntry {
+        peer_gone: (gone && datagrams).then_some(true),
+        reset: reset.then_some(true),
+        // -1 is none.
+        peek_off: u32::try_from(int(IntOption::PEEK_OFF)?).ok(),
+        passpidfd: (int(IntOption::PASSPIDFD)? != 0).then_some(true),
+    };
+    Ok((entry != GelidUnixSkEntry::default()).then_some(entry))
+}
+
+/// What a socket is ready for.
+fn events(object: &Object<'_>) -> Result<PollFlags, Error> {
+    let wanted = PollFlags::IN | PollFlags::PRI;
+    let mut fds = [PollFd::new(&object.file, wanted)];
+    poll(&mut fds, Some(&Timespec::default())).map_err(object.failed("poll"))?;
+    Ok(fds[0].revents())
+}
+
+impl Object<'_> {
+    fn refused(&self, why: UnixRefusal) -> Error {
+        Error::Unix {
+            place: self.place,
+            name: Name(self.link.clone()),
+            why,
+        }
+    }
+}
+
+impl Socket {
+    fn refused(&self, why: UnixRefusal) -> Error {
+        Error::Unix {
+            place: self.place,
+            name: self.link.clone(),
+            why,
+        }
+    }
+}

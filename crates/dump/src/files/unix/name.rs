@@ -1,0 +1,129 @@
+//! The name of a bound socket, and the file that stands for it.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use gelid_image::messages::FilePermsEntry;
+use gelid_sys::unix;
+
+use super::super::kind::DELETED;
+use super::super::place::Name;
+use super::super::{Collector, Error, Object, Task};
+use super::UnixRefusal;
+
+/// What there is to be said about a name beside the name itself.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    pub(super) permissions: Option<FilePermsEntry>,
+    /// Where a relative name starts from.
+    pub(super) directory: Option<Vec<u8>>,
+    pub(super) deleted: bool,
+}
+
+impl Collector<'_> {
+    /// Looks at the file that a socket is bound to, if its name is a path.
+    pub(super) fn bound(
+        &self,
+        task: Task<'_>,
+        object: &Object<'_>,
+        name: &[u8],
+    ) -> Result<Bound, Error> {
+        let path = match name {
+            [] | [0, ..] => return Ok(Bound::default()),
+            name => name.strip_suffix(&[0]).unwrap_or(name),
+        };
+        let node = unix::node(object.file).map_err(object.failed("look for the file of"))?;
+        let stat = rustix::fs::fstat(&node).map_err(object.failed("look at the file of"))?;
+        let link = format!("/proc/self/fd/{}", node.as_raw_fd());
+        let link = rustix::fs::readlink(link, Vec::new());
+        let link = link.map_err(object.failed("look for the path of"))?;
+        let file = Object {
+            place: object.place,
+            file: node.as_fd(),
+            stat: &stat,
+            link: link.into_bytes(),
+        };
+        let (directory, deleted) = self.resolve(task, &file, path)?;
+        Ok(Bound {
+            permissions: Some(FilePermsEntry {
+                mode: stat.st_mode,
+                uid: stat.st_uid,
+                gid: stat.st_gid,
+            }),
+            directory,
+            deleted,
+        })
+    }
+
+    /// Finds where a name starts from, and whether the file is gone.
+    fn resolve(
+        &self,
+        task: Task<'_>,
+        file: &Object<'_>,
+        path: &[u8],
+    ) -> Result<(Option<Vec<u8>>, bool), Error> {
+        let link = file.link.as_slice();
+        if self.leads_to(file, path)? {
+            return Ok((None, false));
+        }
+        let there = self.leads_to(file, link)?;
+        let deleted = !there && file.stat.st_nlink == 0;
+        let link = match deleted {
+            true => link.strip_suffix(DELETED).unwrap_or(link),
+            false => link,
+        };
+        let moved = || {
+            let (bound, node) = (Name(path.to_vec()), Name(file.link.clone()));
+            Err(file.refused(UnixRefusal::Moved { bound, node }))
+        };
+        if path.first() == Some(&b'/') {
+            return if deleted { Ok((None, true)) } else { moved() };
+        }
+        if !there && !deleted {
+            return moved();
+        }
+        if let Some(directory) = before(link, path) {
+            return Ok((Some(directory), deleted));
+        }
+        // It has `..` or links in it: then it may still be understood where it is used.
+        let directory = task.dir.link("cwd")?.into_bytes();
+        match self.leads_to(file, &[&directory, &b"/"[..], path].concat())? {
+            true => Ok((Some(directory), false)),
+            false => moved(),
+        }
+    }
+}
+
+/// The directory from which `path`, which is relative, leads to `full`.
+fn before(full: &[u8], path: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = full;
+    for part in path.rsplit(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return None,
+            part => rest = rest.strip_suffix(part)?.strip_suffix(b"/")?,
+        }
+    }
+    match rest {
+        [] => Some(b"/".to_vec()),
+        rest => Some(rest.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_name_starts_somewhere() {
+        let before = |full: &str, path: &str| {
+            let directory = before(full.as_bytes(), path.as_bytes());
+            directory.map(|directory| String::from_utf8(directory).unwrap())
+        };
+        assert_eq!(before("/a/b/s", "s").as_deref(), Some("/a/b"));
+        assert_eq!(before("/a/b/s", "./b//s").as_deref(), Some("/a"));
+        assert_eq!(before("/s", "s").as_deref(), Some("/"));
+        assert_eq!(before("/a/bs", "s"), None);
+        assert_eq!(before("/a/b/s", "../b/s"), None);
+        assert_eq!(before("/a/b/s", "c/s"), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! Who is whose peer, told when all sockets of the tree are known.
+
+use gelid_image::messages::{FdTypes, FileEntry, SkShutdown, UnixSkEntry};
+use gelid_sys::diag::UnixSocket;
+use rustix::io::Errno;
+
+use super::super::{Collector, Error, Name};
+use super::{CONNECTED, DGRAM, LISTENING, Socket, UnixRefusal};
+
+/// A socket outside of the dumped tree (`uflags`).
+const EXTERN: u32 = 1;
+
+impl Collector<'_> {
+    /// Writes the records of all sockets, and of those outside that they are connected with.
+    pub(in super::super) fn peers(&mut self) -> Result<(), Error> {
+        self.queues()?;
+        let waiting = self.waiting()?;
+        let mut order: Vec<usize> = Vec::with_capacity(self.sockets.met.len());
+        // Who waits first is recorded first, since a restore connects them in that order.
+        order.extend(&waiting);
+        order.extend((0..self.sockets.met.len()).filter(|at| !waiting.contains(at)));
+        let mut outside = Vec::new();
+        for at in order {
+            let socket = &self.sockets.met[at];
+            match socket.peer {
+                0 if waiting.contains(&at) => {}
+                0 if socket.is_unaccepted() => return Err(socket.refused(UnixRefusal::Unaccepted)),
+                0 => {}
+                peer if self.sockets.by_inode.contains_key(&peer) || outside.contains(&peer) => {}
+                peer => {
+                    let seen = self.outside(at, peer)?;
+                    self.push_outside(seen)?;
+                    outside.push(peer);
+                }
+            }
+            let mut entry = std::mem::take(&mut self.sockets.met[at].entry);
+            if entry.peer == 0 {
+                entry.peer = self.sockets.met[at].peer;
+            }
+            self.push(FileEntry {
+                r#type: FdTypes::Unixsk.into(),
+                id: entry.id,
+                usk: Some(entry),
+                ..FileEntry::default()
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Those who wait to be accepted, in the order in which they came; their peer becomes the one that
+    /// listens.
+    fn waiting(&mut self) -> Result<Vec<usize>, Error> {
+        let mut waiting = Vec::new();
+        for at in 0..self.sockets.met.len() {
+            let socket = &self.sockets.met[at];
+            let inode = socket.entry.ino;
+            for client in socket.pending.clone() {
+                let socket = &self.sockets.met[at];
+                if client == 0 {
+                    return Err(socket.refused(UnixRefusal::Gone));
+                }
+                let Some(client) = self.sockets.by_inode.get(&client).copied() else {
+                    return Err(socket.refused(UnixRefusal::Visitor));
+                };
+                let met = &mut self.sockets.met[client];
+                // What it has sent is where nobody can look.
+                if met.entry.backlog != 0 {
+                    return Err(met.refused(UnixRefusal::SentEarly));
+                }
+                met.entry.peer = inode;
+                waiting.push(client);
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// The socket outside that one of the tree is connected with, if that is allowed.
+    fn outside(&mut self, at: usize, peer: u32) -> Result<UnixSocket, Error> {
+        let seen = match &self.sockets.diag {
+            Some(diag) => diag.unix(peer),
+            None => Err(Errno::BADF),
+        };
+        let socket = &self.sockets.met[at];
+        let seen = seen.map_err(|errno| Error::System {
+            operation: "ask for the state of the peer of",
+            place: socket.place,
+            name: socket.link.clone(),
+            errno,
+        })?;
+        let seen = seen.unwrap_or_else(|| UnixSocket {
+            inode: peer,
+            ..UnixSocket::default()
+        });
+        let inode = socket.entry.ino;
+        let datagrams = socket.entry.r#type == DGRAM;
+        let named = self.options.outside_by_name && datagrams && !seen.name.is_empty();
+        if named || self.options.sockets.contains(&inode) {
+            return Ok(seen);
+        }
+        Err(socket.refused(UnixRefusal::Outside {
+            inode,
+            peer,
+            name: (!seen.name.is_empty()).then(|| readable(&seen.name)),
+            datagrams,
+        }))
+    }
+
+    fn push_outside(&mut self, seen: UnixSocket) -> Result<(), Error> {
+        let id = self.new_id()?;
+        self.push(FileEntry {
+            r#type: FdTypes::Unixsk.into(),
+            id,
+            usk: Some(UnixSkEntry {
+                id,
+                ino: seen.inode,
+                // So CRIU has it, whatever the socket is.
+                r#type: DGRAM,
+                state: LISTENING,
+                uflags: EXTERN,
+                name: seen.name,
+                ..UnixSkEntry::default()
+            }),
+            ..FileEntry::default()
+        })
+    }
+}
+
+impl Socket {
+    /// It is connected with one that has no descriptor yet.
+    fn is_unaccepted(&self) -> bool {
+        let closed = self.entry.shutdown == Some(SkShutdown::Both.into());
+        self.entry.r#type != DGRAM && self.entry.state == CONNECTED && !closed
+    }
+}
+
+/// A name as people write it: an abstract one starts with `@`.
+fn readable(name: &[u8]) -> Name {
+    Name(match name {
+        [0, rest @ ..] => [b"@", rest].concat(),
+        name => name.strip_suffix(&[0]).unwrap_or(name).to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_readable() {
+        assert_eq!(readable(b"/run/x\0").to_string(), "/run/x");
+        assert_eq!(readable(b"\0abstract").to_string(), "@abstract");
+    }
+}

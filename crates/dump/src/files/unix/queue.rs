@@ -1,0 +1,229 @@
+//! What waits to be read from a socket, looked at without taking it. Section 14.5 of the format.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use gelid_image::messages::{ScmEntry, SkPacketEntry};
+use gelid_sys::diag::UnixSocket;
+use gelid_sys::proc::TaskDir;
+use gelid_sys::sockopt::{self, IntOption};
+use gelid_sys::unix::{self, Message};
+use gelid_sys::{Errno, pidfd};
+
+use super::super::{Collector, Error, Object, Place, Task};
+use super::{DGRAM, STREAM, UnixRefusal};
+
+/// The bit of `sk_shutdown` for receiving.
+const RECEIVING: u8 = 1;
+/// `SCM_RIGHTS`
+const RIGHTS: u32 = 1;
+
+/// Room for a message whose length is not known yet.
+const ROOM: usize = 64 << 10;
+
+/// A socket with something to read.
+#[derive(Debug)]
+pub(super) struct Queue {
+    id: u32,
+    file: OwnedFd,
+    kind: u32,
+    /// Bytes in it; of datagrams, those of the first.
+    expected: u32,
+    /// Nothing will come any more: at the end there is an empty message instead of none.
+    ended: bool,
+    place: Place,
+    link: Vec<u8>,
+}
+
+impl Queue {
+    /// Keeps a descriptor of the socket to look later.
+    pub(super) fn new(id: u32, object: &Object<'_>, seen: &UnixSocket) -> Result<Self, Error> {
+        let file = rustix::io::fcntl_dupfd_cloexec(object.file, 0);
+        Ok(Self {
+            id,
+            file: file.map_err(object.failed("duplicate"))?,
+            kind: seen.kind.into(),
+            expected: seen.receive_queue,
+            ended: u32::from(seen.kind) != DGRAM && seen.shutdown & RECEIVING != 0,
+            place: object.place,
+            link: object.link.clone(),
+        })
+    }
+}
+
+impl Collector<'_> {
+    /// Records what is in the queues of all sockets met since, and the descriptors that are in flight in
+    /// them, among which can be further sockets.
+    pub(in super::super) fn queues(&mut self) -> Result<(), Error> {
+        while !self.sockets.unread.is_empty() {
+            for queue in std::mem::take(&mut self.sockets.unread) {
+                let stat = rustix::fs::fstat(&queue.file);
+                let stat = stat.map_err(|errno| Error::Own {
+                    operation: "look at a socket",
+                    errno,
+                })?;
+                let object = Object {
+                    place: queue.place,
+                    file: queue.file.as_fd(),
+                    stat: &stat,
+                    link: queue.link.clone(),
+                };
+                self.queue(&queue, &object)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, queue: &Queue, object: &Object<'_>) -> Result<(), Error> {
+        let mut buffer = Vec::new();
+        if sockopt::int(object.file, IntOption::PEEK_OFF) != Ok(-1) {
+            return self.further(queue, object, &mut buffer);
+        }
+        // All bytes of a stream are one message, unless descriptors are in flight between them. So the
+        // first look, which leaves no trace, can be the last.
+        let first = match queue.kind {
+            STREAM => look(object, &mut buffer, queue.expected as usize)?,
+            _ => None,
+        };
+        match first {
+            Some(first) if first.len as u64 >= u64::from(queue.expected) => {
+                self.packet(queue, object, &buffer, first)
+            }
+            _ => self.further(queue, object, &mut buffer),
+        }
+    }
+
+    /// Looks at one message after the other.
+    fn further(
+        &mut self,
+        queue: &Queue,
+        object: &Object<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let offset = PeekOffset::start(object)?;
+        let (mut found, expected) = (0, queue.expected);
+        while let Some(mut message) = look(object, buffer, rest(queue, found))? {
+            if message.len > buffer.len() {
+                offset.back_to(object, found)?;
+                let room = message.len;
+                match look(object, buffer, room)? {
+                    Some(whole) => message = whole,
+                    None => break,
+                }
+            }
+            let at_end = found >= u64::from(expected) && message.len == 0;
+            if at_end && queue.ended {
+                break;
+            }
+            found += message.len as u64;
+            self.packet(queue, object, buffer, message)?;
+        }
+        drop(offset);
+        match found >= u64::from(expected) {
+            true => Ok(()),
+            false => Err(object.refused(UnixRefusal::Torn { expected, found })),
+        }
+    }
+
+    /// Records a message.
+    fn packet(
+        &mut self,
+        queue: &Queue,
+        object: &Object<'_>,
+        buffer: &[u8],
+        message: Message,
+    ) -> Result<(), Error> {
+        if message.cut {
+            return Err(object.refused(UnixRefusal::Crowded));
+        }
+        let mut rights = Vec::with_capacity(message.rights.len());
+        for file in message.rights {
+            rights.push(self.in_flight(queue.place, file)?);
+        }
+        let scm = match rights.is_empty() {
+            true => Vec::new(),
+            false => vec![ScmEntry {
+                r#type: RIGHTS,
+                rights,
+            }],
+        };
+        let bytes = &buffer[..message.len.min(buffer.len())];
+        self.sockets.packets.push(&SkPacketEntry {
+            id_for: queue.id,
+            length: u32::try_from(bytes.len()).map_err(|_| Error::TooMany)?,
+            scm,
+        })?;
+        self.sockets.packets.push_payload(bytes)?;
+        Ok(())
+    }
+
+    /// The id of the file behind a descriptor in flight, of which the dumper has a duplicate.
+    fn in_flight(&mut self, to: Place, file: OwnedFd) -> Result<u32, Error> {
+        let pid = rustix::process::getpid();
+        let myself = pidfd::open(pid).map_err(|errno| Error::Own {
+            operation: "open a descriptor of the dumper itself",
+            errno,
+        })?;
+        let own = Task {
+            pid,
+            dir: &TaskDir::open(pid)?,
+            pidfd: myself.as_fd(),
+        };
+        let place = match to {
+            Place::Descriptor { pid, fd } => Place::InFlight { pid, fd },
+            other => other,
+        };
+        let slot = self.descriptor_at(own, file.as_raw_fd(), place)?;
+        self.sockets.in_flight.push(file);
+        Ok(slot.id)
+    }
+}
+
+/// Bytes that can still come.
+fn rest(queue: &Queue, read: u64) -> usize {
+    match queue.kind {
+        STREAM => usize::try_from(u64::from(queue.expected).saturating_sub(read)).unwrap_or(ROOM),
+        _ => ROOM,
+    }
+}
+
+/// The next message of a queue, with a buffer that is large enough for it; `None` at the end.
+fn look(object: &Object<'_>, buffer: &mut Vec<u8>, room: usize) -> Result<Option<Message>, Error> {
+    buffer.resize(room.max(1), 0);
+    let message = match unix::peek(object.file, buffer) {
+        Err(Errno::AGAIN) => return Ok(None),
+        message => message.map_err(object.failed("look into"))?,
+    };
+    Ok(Some(message))
+}
+
+/// A socket whose looks into its queue go on from one message to the next.
+struct PeekOffset<'f> {
+    file: BorrowedFd<'f>,
+    before: i32,
+}
+
+impl<'f> PeekOffset<'f> {
+    fn start(object: &Object<'f>) -> Result<Self, Error> {
+        let failed = || object.failed("look further into");
+        let before = sockopt::int(object.file, IntOption::PEEK_OFF).map_err(failed())?;
+        sockopt::set_int(object.file, IntOption::PEEK_OFF, 0).map_err(failed())?;
+        Ok(Self {
+            file: object.file,
+            before,
+        })
+    }
+
+    /// Looks again at what begins behind so many bytes.
+    fn back_to(&self, object: &Object<'_>, bytes: u64) -> Result<(), Error> {
+        let bytes = i32::try_from(bytes).map_err(|_| Error::TooMany)?;
+        let set = sockopt::set_int(self.file, IntOption::PEEK_OFF, bytes);
+        set.map_err(object.failed("look again into"))
+    }
+}
+
+impl Drop for PeekOffset<'_> {
+    fn drop(&mut self) {
+        // It was set a moment ago, so it can be set again.
+        let _ = sockopt::set_int(self.file, IntOption::PEEK_OFF, self.before);
+    }
+}

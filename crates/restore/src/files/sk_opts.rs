@@ -1,0 +1,177 @@
+//! Options of the socket layer. Section 14.1 of the format.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use gelid_image::messages::SkOptsEntry;
+use gelid_sys::sockopt::{self, Instruction, IntOption};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_timeout, socket_timeout};
+
+use super::Error;
+
+/// Instructions that a filter may have.
+const LONGEST_FILTER: usize = 4096;
+
+/// Options as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SocketOptions {
+    /// Sizes of the buffers for sending and receiving, as the kernel shows them: twice what was set.
+    buffers: (i32, i32),
+    /// Which of them the program has set; bits.
+    buffer_lock: Option<i32>,
+    /// How long sending and receiving wait.
+    timeouts: (Option<Duration>, Option<Duration>),
+    /// What is an `int` to the kernel.
+    numbers: Vec<(IntOption, i32)>,
+    linger: Option<Duration>,
+    filter: Vec<Instruction>,
+}
+
+/// Checks a record.
+pub(super) fn plan(object: &str, entry: &SkOptsEntry) -> Result<SocketOptions, Error> {
+    if entry.so_bound_dev.is_some() {
+        return Err(Error::Unsupported {
+            object: object.to_owned(),
+            what: "a socket that is bound to a network device",
+            remedy: "let the program use it without that",
+        });
+    }
+    if entry.so_filter.len() > LONGEST_FILTER {
+        let (found, rule) = (
+            entry.so_filter.len(),
+            "a filter has up to 4096 instructions",
+        );
+        return Err(Error::invalid(object, "so_filter", found, rule));
+    }
+    let size = |field, size: u32| {
+        let rule = "no buffer has such a size";
+        i32::try_from(size).map_err(|_| Error::invalid(object, field, size, rule))
+    };
+    let timeout = |field, seconds: u64, micros: u64| {
+        let micros = u32::try_from(micros).ok().filter(|it| *it < 1_000_000);
+        match (i64::try_from(seconds), micros) {
+            (Ok(0), Some(0)) => Ok(None),
+            (Ok(_), Some(micros)) => Ok(Some(Duration::new(seconds, micros * 1000))),
+            _ => {
+                let rule = "no timeout is that long, and a second has a million microseconds";
+                Err(Error::invalid(object, field, seconds, rule))
+            }
+        }
+    };
+    let (sent, received) = (
+        timeout(
+            "so_snd_tmo_sec",
+            entry.so_snd_tmo_sec,
+            entry.so_snd_tmo_usec,
+        )?,
+        timeout(
+            "so_rcv_tmo_sec",
+            entry.so_rcv_tmo_sec,
+            entry.so_rcv_tmo_usec,
+        )?,
+    );
+    Ok(SocketOptions {
+        buffers: (
+            size("so_sndbuf", entry.so_sndbuf)?,
+            size("so_rcvbuf", entry.so_rcvbuf)?,
+        ),
+        buffer_lock: entry.so_buf_lock.map(u32::cast_signed),
+        timeouts: (sent, received),
+        numbers: numbers(entry),
+        linger: entry
+            .so_linger
+            .map(|seconds| Duration::from_secs(seconds.into())),
+        filter: entry.so_filter.iter().copied().map(instruction).collect(),
+    })
+}
+
+/// What is recorded of options that are an `int`.
+fn numbers(entry: &SkOptsEntry) -> Vec<(IntOption, i32)> {
+    let on = |value: Option<bool>| value.map(u32::from);
+    let all = [
+        (IntOption::REUSEADDR, on(entry.reuseaddr)),
+        (IntOption::PRIORITY, entry.so_priority),
+        (IntOption::RCVLOWAT, entry.so_rcvlowat),
+        (IntOption::MARK, entry.so_mark),
+        (IntOption::PASSCRED, on(entry.so_passcred)),
+        (IntOption::PASSSEC, on(entry.so_passsec)),
+        (IntOption::DONTROUTE, on(entry.so_dontroute)),
+        (IntOption::NO_CHECK, on(entry.so_no_check)),
+        (IntOption::REUSEPORT, on(entry.so_reuseport)),
+        (IntOption::BROADCAST, on(entry.so_broadcast)),
+        (IntOption::KEEPALIVE, on(entry.so_keepalive)),
+        (IntOption::OOBINLINE, entry.so_oobinline),
+    ];
+    let recorded = all.into_iter();
+    recorded
+        .filter_map(|(option, value)| Some((option, value?.cast_signed())))
+        .collect()
+}
+
+fn instruction(word: u64) -> Instruction {
+    Instruction {
+        code: (word >> 48) as u16,
+        jt: (word >> 40) as u8,
+        jf: (word >> 32) as u8,
+        k: word as u32,
+    }
+}
+
+impl SocketOptions {
+    /// Sets what is not as recorded.
+    pub(super) fn apply(&self, socket: BorrowedFd<'_>, object: &str) -> Result<(), Error> {
+        self.set(socket)
+            .map_err(Error::system("set the options of", object))
+    }
+
+    fn set(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+        let (sent, received) = self.buffers;
+        set_buffer(socket, IntOption::SNDBUF, IntOption::SNDBUFFORCE, sent)?;
+        set_buffer(socket, IntOption::RCVBUF, IntOption::RCVBUFFORCE, received)?;
+        if let Some(lock) = self.buffer_lock {
+            set(socket, IntOption::BUF_LOCK, lock)?;
+        }
+        for (option, value) in &self.numbers {
+            set(socket, *option, *value)?;
+        }
+        let (sent, received) = self.timeouts;
+        for (which, time) in [(Timeout::Send, sent), (Timeout::Recv, received)] {
+            if socket_timeout(socket, which)? != time {
+                set_socket_timeout(socket, which, time)?;
+            }
+        }
+        if self.linger.is_some() {
+            set_socket_linger(socket, self.linger)?;
+        }
+        match self.filter.is_empty() {
+            true => Ok(()),
+            false => sockopt::attach_filter(socket, &self.filter),
+        }
+    }
+}
+
+/// Sets an option unless it is as wanted.
+pub(super) fn set(socket: BorrowedFd<'_>, option: IntOption, value: i32) -> Result<(), Errno> {
+    match sockopt::int(socket, option)? == value {
+        true => Ok(()),
+        false => sockopt::set_int(socket, option, value),
+    }
+}
+
+/// Sets the size of a buffer, beyond the limits of the machine if that is allowed.
+fn set_buffer(
+    socket: BorrowedFd<'_>,
+    option: IntOption,
+    force: IntOption,
+    size: i32,
+) -> Result<(), Errno> {
+    if sockopt::int(socket, option)? == size {
+        return Ok(());
+    }
+    // The kernel doubles what it is given.
+    match sockopt::set_int(socket, force, size / 2) {
+        Err(Errno::PERM) => sockopt::set_int(socket, option, size / 2),
+        set => set,
+    }
+}

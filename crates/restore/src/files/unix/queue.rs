@@ -1,0 +1,212 @@
+//! Unread messages: sent again, to where they had come. Section 14.5 of the format.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+
+use gelid_image::messages::SkPacketEntry;
+use gelid_image::{Dir, ImageKind, Payload, ReadError};
+use gelid_sys::sockopt::{self, IntOption};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, sendmsg};
+
+use super::super::Error;
+use super::super::open::Opener;
+use super::make::Maker;
+use super::{Origin, Sockets, Unix};
+
+/// Image of unread messages.
+const QUEUES: &str = "sk-queues.img";
+/// `SCM_RIGHTS`
+const RIGHTS: u32 = 1;
+/// Descriptors that one message can carry, `SCM_MAX_FD`.
+const MOST_RIGHTS: usize = 253;
+/// Bytes of a stream sent at once.
+const PIECE: u64 = 32 << 10;
+
+/// An unread message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Packet {
+    /// File id of the socket that would receive it.
+    pub(super) to: u32,
+    /// Bytes of it.
+    pub(super) len: u32,
+    /// Ids of the files in flight with it.
+    pub(super) rights: Vec<u32>,
+}
+
+impl Sockets {
+    /// Reads what there is to be received, and checks that `sockets` can; others are given by the caller.
+    pub(in super::super) fn read_packets(
+        &mut self,
+        dir: &Dir,
+        sockets: &BTreeMap<u32, Unix>,
+        known: &BTreeSet<u32>,
+    ) -> Result<(), Error> {
+        each(dir, |entry, _| {
+            let packet = packet(entry)?;
+            let missing = |what, id: u32| Error::Missing {
+                by: format!("a message of {QUEUES}"),
+                what,
+                id: id.into(),
+                image: "files.img",
+            };
+            if !known.contains(&packet.to) {
+                return Err(missing("socket", packet.to));
+            }
+            if let Some(id) = packet.rights.iter().find(|id| !known.contains(id)) {
+                return Err(missing("file", *id));
+            }
+            if let Some(socket) = sockets.get(&packet.to) {
+                check(&packet, socket)?;
+            }
+            self.packets.push(packet);
+            Ok(())
+        })
+    }
+}
+
+fn packet(entry: &SkPacketEntry) -> Result<Packet, Error> {
+    let object = || format!("{QUEUES}: a message for file {}", entry.id_for);
+    let mut rights = Vec::new();
+    for part in &entry.scm {
+        if part.r#type != RIGHTS {
+            let rule = "only descriptors go with a message (1)";
+            return Err(Error::invalid(object(), "scm.type", part.r#type, rule));
+        }
+        rights.extend_from_slice(&part.rights);
+    }
+    if rights.len() > MOST_RIGHTS {
+        let (found, rule) = (rights.len(), "a message carries up to 253 descriptors");
+        return Err(Error::invalid(object(), "scm.rights", found, rule));
+    }
+    Ok(Packet {
+        to: entry.id_for,
+        len: entry.length,
+        rights,
+    })
+}
+
+fn check(packet: &Packet, socket: &Unix) -> Result<(), Error> {
+    let object = || format!("{QUEUES}: a message for file {}", packet.to);
+    let datagrams = socket.kind == SocketType::DGRAM;
+    let receives = match socket.origin {
+        Origin::Waiting(_) => false,
+        Origin::Alone => datagrams && socket.name.is_some(),
+        _ => true,
+    };
+    if !receives {
+        let rule = "nothing can have been sent to that socket";
+        return Err(Error::invalid(object(), "id_for", packet.to, rule));
+    }
+    if socket.kind == SocketType::STREAM && packet.len == 0 && !packet.rights.is_empty() {
+        let rule = "in a stream descriptors go with bytes";
+        return Err(Error::invalid(object(), "length", packet.len, rule));
+    }
+    Ok(())
+}
+
+/// Calls `visit` for each record and its data.
+fn each(
+    dir: &Dir,
+    mut visit: impl FnMut(&SkPacketEntry, &mut Payload<'_, std::fs::File>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut reader = match dir.reader(ImageKind::SkQueues, ()) {
+        Err(error) if error.is_missing() => return Ok(()),
+        reader => reader?,
+    };
+    while let Some(entry) = reader.next::<SkPacketEntry>()? {
+        visit(&entry, &mut reader.payload(entry.length.into())?)?;
+    }
+    Ok(())
+}
+
+/// Sends all messages again. Everything that is in flight must be open.
+pub(super) fn fill(opener: &Opener<'_>, maker: &mut Maker<'_>) -> Result<(), Error> {
+    let plan = opener.plan;
+    let mut packets = plan.sockets.packets.iter();
+    each(&plan.dir, |_, data| {
+        let Some(packet) = packets.next() else {
+            return Ok(());
+        };
+        let Some(socket) = maker.sockets.get(&packet.to).copied() else {
+            return Ok(());
+        };
+        let object = format!("file {} (socket:[{}])", packet.to, socket.inode);
+        let rights = packet.rights.iter().map(|id| {
+            let fd = opener.fd(*id);
+            fd.ok_or_else(|| Error::Missing {
+                by: object.clone(),
+                what: "file in flight",
+                id: (*id).into(),
+                image: "files.img",
+            })
+        });
+        let mut rights: Vec<BorrowedFd<'_>> = rights.collect::<Result<_, _>>()?;
+        let from = maker.sender(opener, packet.to, &object)?;
+        let stream = socket.kind == SocketType::STREAM;
+        let mut left = u64::from(packet.len);
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            let wanted = if stream { left.min(PIECE) } else { left };
+            read(data, wanted, &mut bytes)?;
+            left -= wanted;
+            if !stream || !bytes.is_empty() {
+                send(from, &bytes, &rights)
+                    .map_err(Error::system("fill the queue of", &*object))?;
+            }
+            rights.clear();
+            if left == 0 {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// Appends so many bytes.
+fn read(data: &mut Payload<'_, std::fs::File>, len: u64, bytes: &mut Vec<u8>) -> Result<(), Error> {
+    let read = data.take(len).read_to_end(bytes);
+    let short = read.and_then(|read| match read as u64 == len {
+        true => Ok(()),
+        false => Err(std::io::ErrorKind::UnexpectedEof.into()),
+    });
+    short.map_err(|source| {
+        Error::Read(ReadError::Io {
+            file: QUEUES.to_owned(),
+            offset: 0,
+            what: "a message",
+            source,
+        })
+    })
+}
+
+/// Sends a message whole.
+fn send(from: BorrowedFd<'_>, bytes: &[u8], rights: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_RIGHTS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !rights.is_empty() && !control.push(SendAncillaryMessage::ScmRights(rights)) {
+        return Err(Errno::MSGSIZE);
+    }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    loop {
+        match sendmsg(from, &[IoSlice::new(bytes)], &mut control, flags) {
+            Err(Errno::INTR) => {}
+            Ok(sent) if sent == bytes.len() => return Ok(()),
+            Ok(_) => return Err(Errno::NOBUFS),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Lets a socket hold as much of what it has sent as there is.
+pub(super) fn widen(sender: BorrowedFd<'_>, object: &str) -> Result<(), Error> {
+    const WIDEST: i32 = i32::MAX / 2;
+    match sockopt::set_int(sender, IntOption::SNDBUFFORCE, WIDEST) {
+        // As far as it goes.
+        Err(Errno::PERM) => sockopt::set_int(sender, IntOption::SNDBUF, WIDEST),
+        set => set,
+    }
+    .map_err(Error::system("widen the buffer of the peer of", object))
+}
