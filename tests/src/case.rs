@@ -7,7 +7,7 @@ use crate::guest::{Guest, Started};
 use crate::mode::{Mode, rounds};
 use crate::snapshot::Snapshot;
 use anyhow::{Result, bail, ensure};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A tree that was killed must be gone by then.
 const DEATH: Duration = Duration::from_secs(20);
@@ -17,6 +17,9 @@ const PASSING_FLAGS: &[&str] = &["sd"];
 
 /// So often a tree is looked at until it has come to rest.
 const LOOKS: usize = 50;
+
+/// So long it may take a restored tree to come to rest.
+const REST: Duration = Duration::from_secs(2);
 
 /// A guest and what to know about it.
 #[derive(Debug, Clone, Copy)]
@@ -231,9 +234,15 @@ impl Journey<'_> {
         Ok(last)
     }
 
-    /// Notes what differs from before.
+    /// Notes what differs from before, once the tasks had time to come to rest: one that is about to enter its
+    /// system call again, say, does not have the mask of it yet.
     fn same(&mut self, before: &Snapshot, when: &str) -> Result<()> {
-        let differences = compare(before, &self.look()?);
+        let mut differences = compare(before, &self.look()?);
+        let deadline = Instant::now() + REST;
+        while !differences.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+            differences = compare(before, &self.look()?);
+        }
         if !differences.is_empty() {
             let count = differences.len();
             self.findings.push(format!(

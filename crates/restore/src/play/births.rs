@@ -147,6 +147,9 @@ impl<'a> Births<'a> {
                 forks.push(ops);
             }
             first = false;
+            let children = forks.iter().flatten().map(|fork| fork.child);
+            let pids: Vec<i32> = children.filter_map(|child| self.pid(child)).collect();
+            self.crew.expect(pids.into_iter().filter_map(Pid::from_raw));
             let outcomes = self.crew.play(&work).map_err(taken_or)?;
             for ((outcome, forks), (parent, _)) in outcomes.iter().zip(forks).zip(&work) {
                 for fork in forks {
@@ -155,6 +158,7 @@ impl<'a> Births<'a> {
                     born.push(fork.child);
                 }
             }
+            self.crew.expect_no_more();
             left.retain(|(_, steps)| !steps.is_empty());
         }
         Ok(born)
@@ -412,7 +416,8 @@ fn taken(pid: i32) -> Error {
     }
 }
 
-fn taken_or(error: Error) -> Error {
+/// Tells who has a pid, if that is the reason of a failure.
+pub(crate) fn taken_or(error: Error) -> Error {
     match error {
         Error::Call {
             object: Object::Task(pid),

@@ -1,16 +1,20 @@
 //! The tasks that have been made so far. Until they are let go, dropping the crew ends them all.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use gelid_sys::ptrace::{Running, Stopped};
 use gelid_sys::wait::{self, Status, Whom};
-use gelid_sys::{Errno, Pid, prctl, syscall};
+use gelid_sys::{Errno, Pid, prctl, proc, syscall};
 use gelid_tape::{Carrier, Host, Identity, Outcome};
 use rustix::process::{Signal, kill_process};
 
 use super::script::Script;
 use crate::Error;
 use crate::plan::births::Who;
+
+/// How long ended tasks may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process that plays tapes.
 #[derive(Debug)]
@@ -30,12 +34,24 @@ pub(crate) struct Crew {
     born: Vec<Pid>,
     /// Threads that are no leaders, and end with them.
     threads: Vec<Pid>,
+    /// Pids that are given on a tape whose end has not been seen.
+    expected: Vec<Pid>,
 }
 
 impl Crew {
     /// Remembers a process, so that it does not outlive a failure.
     pub(crate) fn note(&mut self, pid: Pid) {
         self.born.push(pid);
+    }
+
+    /// Remembers pids that are about to be given, until [`note`](Self::note) tells of them.
+    pub(crate) fn expect(&mut self, pids: impl IntoIterator<Item = Pid>) {
+        self.expected.extend(pids);
+    }
+
+    /// All that were expected have been noted.
+    pub(crate) fn expect_no_more(&mut self) {
+        self.expected.clear();
     }
 
     /// Remembers a thread of one of the processes.
@@ -160,6 +176,11 @@ pub(crate) fn await_death(pid: Pid) -> Result<Status, Error> {
 
 impl Drop for Crew {
     fn drop(&mut self) {
+        // Of those whose birth was not seen any more, only the tracees of this thread are meant.
+        let me = rustix::thread::gettid().as_raw_pid();
+        let unseen = std::mem::take(&mut self.expected);
+        let born = unseen.into_iter().filter(|pid| tracer(*pid) == Some(me));
+        self.born.extend(born);
         if self.born.is_empty() {
             return;
         }
@@ -168,17 +189,35 @@ impl Drop for Crew {
         for pid in &self.born {
             let _ = kill_process(*pid, Signal::KILL);
         }
-        // A leader is reported after its threads, which nobody but the tracer reaps.
+        // A leader is reported after its threads, which nobody but the tracer reaps; a child twice: to the
+        // tracer, and to its parent, which is this process in the end.
         let tracees = self.threads.iter().chain(&self.born);
-        for pid in tracees.chain(&self.born) {
-            while let Ok(Some((_, status))) = wait::wait(Whom::Task(*pid), true) {
-                if status.is_dead() {
-                    break;
-                }
-            }
+        let all: Vec<Pid> = tracees.chain(&self.born).copied().collect();
+        let deadline = Instant::now() + PATIENCE;
+        for pid in all {
+            reap(pid, deadline);
         }
         if adopting {
             let _ = prctl::set_child_subreaper(false);
+        }
+    }
+}
+
+/// The thread that traces a task.
+fn tracer(pid: Pid) -> Option<i32> {
+    let dir = proc::TaskDir::open(pid).ok()?;
+    Some(proc::status::read(&dir).ok()?.tracer_pid)
+}
+
+/// Waits for the end of a task, but not for ever: the kernel may be busy with it.
+fn reap(pid: Pid, deadline: Instant) {
+    loop {
+        match wait::wait(Whom::Task(pid), false) {
+            Ok(Some((_, status))) if status.is_dead() => return,
+            Ok(Some(_)) => {}
+            Ok(None) if Instant::now() > deadline => return,
+            Ok(None) => std::thread::sleep(Duration::from_micros(100)),
+            Err(_) => return,
         }
     }
 }

@@ -5,6 +5,7 @@ use gelid_sys::ptrace::Stopped;
 use gelid_sys::syscall::nr;
 use gelid_sys::{Errno, Pid};
 
+use super::births::taken_or;
 use super::crew::{Crew, newborn};
 use super::script::{Object, Script};
 use crate::Error;
@@ -52,7 +53,16 @@ pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
             .into_iter()
             .map(|(who, script, range)| ((who, script), range))
             .unzip();
-        crew.play(&scripts)?;
+        for (who, range) in scripts.iter().map(|(who, _)| *who).zip(&ranges) {
+            if let Who::Task(task) = who
+                && let Life::Alive(alive) = &plan.lives[task]
+            {
+                let threads = alive.threads[range.clone()].iter();
+                let tids = threads.filter_map(|thread| Pid::from_raw(thread.tid));
+                tids.for_each(|tid| crew.note_thread(tid));
+            }
+        }
+        crew.play(&scripts).map_err(taken_or)?;
         for ((who, _), range) in scripts.iter().zip(ranges) {
             let Who::Task(task) = *who else { continue };
             let Life::Alive(alive) = &plan.lives[task] else {
@@ -65,7 +75,6 @@ pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
                     pid: tid,
                     errno: Errno::SRCH,
                 })?;
-                crew.note_thread(pid);
                 born.push(Newborn {
                     task,
                     thread,
