@@ -132,6 +132,7 @@ const CASES: &[Case] = &[
     guest("devices"),
     guest("many-files"),
     guest("no-stdio"),
+    guest("of-processes"),
     guest("epoll"),
     guest("epoll-nested"),
     unlike("epoll-oneshot", "watches that have fired are armed"),

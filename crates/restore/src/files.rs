@@ -19,6 +19,7 @@ mod flags;
 mod ghost;
 mod memfd;
 mod name;
+mod of_process;
 mod open;
 mod opened;
 mod options;
@@ -213,6 +214,14 @@ impl FilesPlan {
             ("root directory", entry.root_id),
         ] {
             let kind = self.descriptions.get(&id).map(|file| &file.kind);
+            if let Some(Kind::Regular(Regular {
+                process: Some(_),
+                name,
+                ..
+            })) = kind
+            {
+                return Err(of_process::foreign(&name.to_string()));
+            }
             if !matches!(kind, Some(Kind::Regular(_) | Kind::Given(_))) {
                 return Err(Error::Missing {
                     by: format!("the {what} of task {pid}"),

@@ -187,6 +187,7 @@ impl Plan {
         let births = births::plan(&nodes, &reader.tables, options.shell_job)?;
         let tables: Vec<u32> = reader.files.keys().copied().collect();
         let files = FilesPlan::read(dir, &tables, options)?;
+        files.check_processes(|pid| nodes.iter().any(|node| node.pid.cast_unsigned() == pid))?;
         for index in reader.fs.into_values() {
             if let Life::Alive(alive) = &mut reader.lives[index] {
                 alive.fs = Some(files.fs(nodes[index].pid)?);

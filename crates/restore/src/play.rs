@@ -68,6 +68,7 @@ pub(crate) fn run(
     let before = Instant::now();
     births::run(plan, &zone, &kernel, options.sibling, &mut crew)?;
     let forking = before.elapsed();
+    files.open_of_processes(root.as_fd())?;
 
     options.phase(Phase::Memory)?;
     let filler = Filler::start(options.workers)?;
@@ -105,6 +106,7 @@ pub(crate) fn run(
         release.prepare(plan, &machine, &zone, concerned, &mut crew)?;
     }
     files.owners()?;
+    files.seek_of_processes()?;
     files.start_timers()?;
 
     options.phase(Phase::Release)?;

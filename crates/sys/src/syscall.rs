@@ -94,6 +94,7 @@ pub mod nr {
         open = SYS_open;
         openat = SYS_openat;
         personality = SYS_personality;
+        pidfd_getfd = SYS_pidfd_getfd;
         pipe2 = SYS_pipe2;
         poll = SYS_poll;
         prctl = SYS_prctl;

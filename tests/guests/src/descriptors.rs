@@ -3,6 +3,7 @@
 //! `dup`: several descriptors of one task share a position. `dup-forked`: so do parent and children, until one closes.
 //! `cloexec`: the flag, by descriptor. `high-descriptors`: large numbers, and a table with holes. `owner-signal`: `F_SETOWN`
 //! and `F_SETSIG`. `devices`: null, zero, full, random, urandom. `many-files`: a thousand of them.
+//! `of-processes`: what `/proc` shows of oneself and of the parent.
 
 use crate::Entry;
 use crate::os::{errno, os};
@@ -20,6 +21,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("devices", devices),
     Entry("many-files", many_files),
     Entry("no-stdio", no_stdio),
+    Entry("of-processes", of_processes),
 ];
 
 /// Position of a descriptor.
@@ -324,5 +326,40 @@ fn no_stdio(guest: &Guest) -> Check {
     guest.hold()?;
     let open: Vec<_> = fs::read_dir("/proc/self/fd")?.collect();
     same!("open descriptors (one lists them)", open.len(), 1);
+    Ok(())
+}
+
+/// Files of `/proc` with contents read half-way, some by descriptors that others have as well.
+fn of_processes(guest: &Guest) -> Check {
+    const HIGH: i32 = 200;
+    let me = std::process::id();
+    let mut maps = File::open("/proc/self/maps")?;
+    let mut head = [0; 40];
+    maps.read_exact(&mut head)?;
+    let whole = fs::read("/proc/self/maps")?;
+    let comm = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/proc/self/comm")?;
+    os!(libc::dup2(comm.as_raw_fd(), HIGH))?;
+    let tasks = File::open("/proc/self/task")?;
+    let kid = guest.fork("reader", |guest| {
+        let mut of_parent = File::open(format!("/proc/{me}/stat"))?;
+        guest.wait();
+        let mut text = String::new();
+        of_parent.read_to_string(&mut text)?;
+        ensure!(text.starts_with(&format!("{me} (")), "parent: {text}");
+        same!("flags", os!(libc::fcntl(HIGH, libc::F_GETFD))?, 0);
+        Ok(())
+    })?;
+    guest.hold()?;
+    kid.join(guest)?;
+    os!(libc::write(HIGH, b"renamed".as_ptr().cast(), 7))?;
+    let mut rest = Vec::new();
+    maps.read_to_end(&mut rest)?;
+    same!("start of the rest", rest.get(..400), whole.get(40..440));
+    same!("name", fs::read_to_string("/proc/self/comm")?, "renamed\n");
+    let found = fs::read_dir(format!("/proc/self/fd/{}", tasks.as_raw_fd()))?.count();
+    same!("tasks", found, 1);
     Ok(())
 }

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::memfd::Object;
+use super::of_process::OfProcesses;
 use super::opened::{OpenFiles, Opened};
 use super::place::{Leftover, Names, Place};
 use super::regular::Regular;
@@ -261,6 +262,7 @@ impl<'a> Opener<'a> {
             .collect::<Result<_, _>>()
             .map_err(|errno| too_many("hold", "a link", base, errno))?;
         Ok(OpenFiles {
+            of_processes: OfProcesses::prepare(self.plan, base)?,
             plan: self.plan.clone(),
             files: self.files,
             objects: self.objects,

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
 use super::memfd::Object;
+use super::of_process::OfProcesses;
 use super::open::{Limit, reopen, set_status, too_many};
 use super::place::Leftover;
 use super::{Error, FilesPlan, Flags, Kind, tty, unix};
@@ -31,6 +32,7 @@ impl Opened {
 #[derive(Debug)]
 pub struct OpenFiles {
     pub(super) plan: FilesPlan,
+    pub(super) of_processes: OfProcesses,
     pub(super) files: BTreeMap<u32, Opened>,
     pub(super) objects: BTreeMap<u64, Object>,
     pub(super) before: Option<tty::Before>,

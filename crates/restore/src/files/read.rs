@@ -13,7 +13,7 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fifo, ghost, owner, pipe, signalfd, table, timerfd, tty, unix,
+    fifo, ghost, of_process, owner, pipe, signalfd, table, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -196,11 +196,8 @@ impl Reader<'_> {
                 }
                 Some(Remap::Ghost(*id))
             }
-            Some(Target::Process) => return Err(regular::of_process(&label)),
+            Some(Target::Process) => return Err(of_process::foreign(&label)),
         };
-        if remap.is_none() && name.process().is_some() {
-            return Err(regular::of_process(&label));
-        }
         regular::plan(label, reg, name, remap)
     }
 

@@ -33,6 +33,8 @@ pub struct Regular {
     pub build_id: Vec<u32>,
     /// What stands in for the path.
     pub remap: Option<Remap>,
+    /// The process that it shows something of, in `/proc`.
+    pub process: Option<u32>,
 }
 
 /// Checks a record.
@@ -55,6 +57,7 @@ pub(super) fn plan(
     // The contents of a ghost are those of the images.
     let ghost = matches!(remap, Some(Remap::Ghost(_)));
     Ok(Regular {
+        process: name.process(),
         name,
         position: Some(reg.pos).filter(|pos| !matches!(*pos, 0 | u64::MAX)),
         mode: reg.mode,
@@ -65,15 +68,6 @@ pub(super) fn plan(
         },
         remap,
     })
-}
-
-/// The refusal of what `/proc` shows of a task: it is there only once the task is.
-pub(super) fn of_process(object: &str) -> Error {
-    Error::Unsupported {
-        object: object.to_owned(),
-        what: "a file of a process in /proc",
-        remedy: "let the program close it before the dump",
-    }
 }
 
 /// Opens everything that has a path.
@@ -91,6 +85,7 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
             file,
         };
         match &file.remap {
+            _ if file.process.is_some() => {}
             Some(Remap::Ghost(id)) => ghosts.entry(*id).or_default().push(job),
             _ => others.push(job),
         }

@@ -24,7 +24,10 @@ pub(crate) fn table(
     files: &OpenFiles,
 ) -> Result<(), Error> {
     let mut numbers = Vec::with_capacity(table.len());
-    for planned in table {
+    let (fetched, inherited): (Vec<&PlannedFd>, Vec<_>) = table
+        .iter()
+        .partition(|planned| files.to_be_fetched(planned.id).is_some());
+    for planned in inherited {
         let from = files.fd(planned.id).ok_or(Error::NoSuchFile {
             pid,
             id: planned.id,
@@ -40,8 +43,50 @@ pub(crate) fn table(
         close(reel, next, number - 1);
         next = number + 1;
     }
+    let mut taken: BTreeSet<i32> = table.iter().map(|planned| planned.fd).collect();
+    for planned in &fetched {
+        taken.remove(&planned.fd);
+    }
+    for planned in fetched {
+        if let Some(from) = files.to_be_fetched(planned.id) {
+            fetch(reel, planned, from, &taken);
+            taken.insert(planned.fd);
+        }
+    }
+    for number in numbers_above(next, &taken) {
+        close(reel, next, number - 1);
+        next = number + 1;
+    }
     close(reel, next, i32::MAX);
     Ok(())
+}
+
+fn numbers_above(first: i32, numbers: &BTreeSet<i32>) -> impl Iterator<Item = i32> {
+    numbers.range(first..).copied()
+}
+
+/// Appends what takes a descriptor from this process, by a pidfd and its number there. `taken` are the numbers
+/// that the table has so far; all others below the one wanted are free or of no use.
+fn fetch(reel: &mut Reel, planned: &PlannedFd, (door, from): (i32, i32), taken: &BTreeSet<i32>) {
+    const F_SETFD: u64 = 2;
+    let object = Object::Descriptor(planned.fd);
+    let lowest = (0..=planned.fd).find(|number| !taken.contains(number));
+    let lowest = lowest.unwrap_or(planned.fd);
+    // It comes at the lowest number that is free.
+    close(reel, lowest, lowest);
+    reel.must(
+        object,
+        nr::pidfd_getfd,
+        [door.into(), from.into(), 0.into()],
+    );
+    if lowest != planned.fd {
+        let flags = if planned.cloexec { O_CLOEXEC } else { 0 };
+        let args = [lowest.into(), planned.fd.into(), flags.into()];
+        reel.must(object, nr::dup3, args);
+        close(reel, lowest, lowest);
+    } else if !planned.cloexec {
+        reel.must(object, nr::fcntl, [lowest.into(), F_SETFD.into(), 0.into()]);
+    }
 }
 
 /// Appends what makes epoll sets watch files. Each is added by a descriptor of the number that the kernel is to

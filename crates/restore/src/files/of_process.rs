@@ -1,0 +1,116 @@
+//! Files of processes in `/proc`: opened when the processes of the tree are there, and fetched by tasks that were
+//! born before.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use super::open::set_status;
+use super::place::{Names, Place};
+use super::regular::{Regular, seek};
+use super::{Description, Error, FilesPlan, Kind, OpenFiles};
+use rustix::fs::OFlags;
+
+/// How tasks come to files that they have not inherited.
+#[derive(Debug, Default)]
+pub(super) struct OfProcesses {
+    /// A pidfd of this process, which tasks inherit.
+    door: Option<OwnedFd>,
+    files: BTreeMap<u32, OwnedFd>,
+}
+
+/// The refusal of what `/proc` shows of a process that does not belong to the tree.
+pub(super) fn foreign(object: &str) -> Error {
+    Error::Unsupported {
+        object: object.to_owned(),
+        what: "a file in /proc of a process outside of the tree",
+        remedy: "let the program close it before the dump",
+    }
+}
+
+impl OfProcesses {
+    /// Before tasks are born.
+    pub(super) fn prepare(plan: &FilesPlan, base: RawFd) -> Result<Self, Error> {
+        let mut this = Self::default();
+        if plan.of_processes().next().is_some() {
+            let door = gelid_sys::pidfd::open(rustix::process::getpid())
+                .and_then(|door| rustix::io::fcntl_dupfd_cloexec(&door, base));
+            this.door = Some(door.map_err(Error::system("open", "a pidfd of this process"))?);
+        }
+        Ok(this)
+    }
+}
+
+impl FilesPlan {
+    /// Files of processes in `/proc`: the process, and the open file.
+    fn of_processes(&self) -> impl Iterator<Item = (u32, &Description, &Regular)> {
+        let files = self.descriptions.values();
+        files.filter_map(|description| match &description.kind {
+            Kind::Regular(file) => Some((file.process?, description, file)),
+            _ => None,
+        })
+    }
+
+    /// Refuses files of processes that are not among those of the tree, as `is_in_tree` tells.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`]
+    pub fn check_processes(&self, is_in_tree: impl Fn(u32) -> bool) -> Result<(), Error> {
+        let mut files = self.of_processes();
+        match files.find(|(pid, ..)| !is_in_tree(*pid)) {
+            Some((_, description, _)) => Err(foreign(&description.label())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl OpenFiles {
+    /// Opens the files of processes, which are there by now.
+    ///
+    /// # Errors
+    ///
+    /// As for all other files.
+    pub fn open_of_processes(&mut self, root: BorrowedFd<'_>) -> Result<(), Error> {
+        let names = Names::new(root);
+        for (_, description, file) in self.plan.of_processes() {
+            let object = description.label();
+            let flags = description.flags;
+            let opened = names
+                .open(&Place::Path(file.name.clone()), flags.to_open())
+                .map_err(Error::system("open", &*object))?;
+            let stat = rustix::fs::fstat(&opened).map_err(Error::system("examine", &*object))?;
+            let options = &self.plan.options;
+            file.check(opened.as_fd(), &stat, flags, &object, options)?;
+            if !flags.is_path() && !flags.has(OFlags::NONBLOCK) {
+                set_status(opened.as_fd(), flags.status(), &object)?;
+            }
+            self.of_processes.files.insert(description.id, opened);
+        }
+        Ok(())
+    }
+
+    /// Sets the positions of the files of processes, whose contents are as they will be by now.
+    ///
+    /// # Errors
+    ///
+    /// Those of `lseek(2)`.
+    pub fn seek_of_processes(&self) -> Result<(), Error> {
+        for (_, description, file) in self.plan.of_processes() {
+            if let Some(fd) = self.of_processes.files.get(&description.id)
+                && !description.flags.is_path()
+            {
+                seek(fd.as_fd(), file.position, &description.label())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// For a file that tasks do not inherit: the number of the pidfd of this process that they do, and that of the
+    /// file in this process.
+    #[must_use]
+    pub fn to_be_fetched(&self, id: u32) -> Option<(RawFd, RawFd)> {
+        let door = self.of_processes.door.as_ref()?;
+        let file = self.of_processes.files.get(&id)?;
+        Some((door.as_raw_fd(), file.as_raw_fd()))
+    }
+}
