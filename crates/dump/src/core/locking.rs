@@ -18,7 +18,7 @@ const MCL_ONFAULT: u32 = 4;
 pub(super) fn look(pid: Pid, mapping: &Range<u64>) -> Option<u32> {
     let last = mapping.end - PAGE_SIZE as u64..mapping.end;
     let process = pidfd::open(pid).ok()?;
-    match process_madvise(process, &[last.clone()], Advice::Cold) {
+    match process_madvise(process, std::slice::from_ref(&last), Advice::Cold) {
         Err(Errno::INVAL) => {}
         _ => return None,
     }

@@ -60,7 +60,7 @@ impl Descriptions {
         let others = self.0.iter().filter(|(key, _)| **key != inode);
         let classes = self.0.get(&inode).into_iter();
         for class in classes.chain(others.map(|(_, class)| class)) {
-            if let Some(known) = search(class, &compare)?.ok() {
+            if let Ok(known) = search(class, &compare)? {
                 return Ok(Some(class[known].id));
             }
         }
