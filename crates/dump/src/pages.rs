@@ -223,7 +223,7 @@ impl<'a> Worker<'a> {
 
 impl Sink<'_> {
     /// Queues the pages of tasks anew whose memory held something of ours while a tape played. The file of what
-    /// was read first stays, and nothing refers to it.
+    /// was read first goes away.
     pub(crate) fn queue_again(
         &mut self,
         queued: &mut [Queued],
@@ -239,7 +239,9 @@ impl Sink<'_> {
                     .find(|queued| queued.stored.owner == Owner::Task(cores.pid.as_raw_pid()))
             {
                 tracing::debug!(pid = cores.pid.as_raw_pid(), lent = ?cores.lent, "pages again");
-                *place = queue(self, cores.pid, layout, &AtomicBool::new(false))?;
+                let anew = queue(self, cores.pid, layout, &AtomicBool::new(false))?;
+                let first = std::mem::replace(place, anew).wait()?;
+                self.staging.discard(&first.file)?;
             }
         }
         Ok(())

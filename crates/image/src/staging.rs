@@ -142,6 +142,16 @@ impl Staging {
         }
     }
 
+    /// Removes a raw file from the set, after it was closed.
+    pub fn discard(&self, name: &str) -> Result<(), WriteError> {
+        match self.shared.state().files.remove(name) {
+            Some(Staged::Raw(_)) => {}
+            _ => return Err(WriteError::BadName { name: name.into() }),
+        }
+        rustix::fs::unlinkat(&self.shared.hidden, name, AtFlags::empty())
+            .map_err(|source| WriteError::io(name, "remove", source))
+    }
+
     /// Writes an image of a single record.
     pub fn put<M: Record>(
         &self,

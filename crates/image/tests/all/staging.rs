@@ -66,6 +66,9 @@ fn a_committed_set_reads_back() {
         .write_all(&[1; 4096])
         .unwrap();
     staging.raw("pages-2.img").unwrap();
+    staging.raw("pages-3.img").unwrap().write_all(b"x").unwrap();
+    staging.discard("pages-3.img").unwrap();
+    staging.discard("pages-3.img").unwrap_err();
     staging.set_checksum("pages-2.img", "xxh3:0").unwrap();
     staging.commit().unwrap();
 
