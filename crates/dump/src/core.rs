@@ -20,8 +20,8 @@ mod thread;
 mod timers;
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::collections::hash_map::Entry;
+use std::ops::Range;
 
 use gelid_image::messages::CoreEntry;
 use gelid_seize::{Process, Tree};
