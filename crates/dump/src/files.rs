@@ -15,6 +15,7 @@ mod descriptions;
 mod error;
 mod eventfd;
 mod eventpoll;
+mod foresight;
 mod fown;
 mod ghost_file;
 mod kind;

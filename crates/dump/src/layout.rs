@@ -45,6 +45,9 @@ pub(crate) trait Looker {
     /// Asks for the layout of a task; the number is the caller's.
     fn look(&self, index: usize, pid: Pid) -> Result<(), Error>;
 
+    /// Says what has been seen by the caller itself.
+    fn seen(&self, pid: Pid, layout: Arc<Layout>) -> Result<(), Error>;
+
     /// The next layout that was asked for, with its number.
     fn layout(&self) -> Result<(usize, Arc<Layout>), Error>;
 }

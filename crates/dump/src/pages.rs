@@ -113,6 +113,8 @@ pub(crate) struct Flow<'scope, 'a> {
 enum Order {
     /// Look at the address space of a task; the number is the caller's.
     Look(usize, Pid),
+    /// The layout of a task that somebody else has looked at.
+    Seen(Pid, Arc<Layout>),
     /// Queue the pages of all that were looked at.
     Queue,
 }
@@ -167,6 +169,10 @@ impl<'scope, 'a> Flow<'scope, 'a> {
 }
 
 impl Looker for Flow<'_, '_> {
+    fn seen(&self, pid: Pid, layout: Arc<Layout>) -> Result<(), Error> {
+        self.order(Order::Seen(pid, layout))
+    }
+
     fn look(&self, index: usize, pid: Pid) -> Result<(), Error> {
         self.order(Order::Look(index, pid))
     }
@@ -204,7 +210,15 @@ impl<'a> Worker<'a> {
     fn run(mut self) -> Result<AllQueued<'a>, Error> {
         let mut known = Vec::new();
         // Without a caller there is nothing to do.
-        while let Ok(Order::Look(index, pid)) = self.orders.recv() {
+        loop {
+            let (index, pid) = match self.orders.recv() {
+                Ok(Order::Look(index, pid)) => (index, pid),
+                Ok(Order::Seen(pid, layout)) => {
+                    known.push((pid, layout));
+                    continue;
+                }
+                Ok(Order::Queue) | Err(_) => break,
+            };
             let layout = Layout::read(pid).map(Arc::new);
             if let Ok(layout) = &layout {
                 known.push((pid, Arc::clone(layout)));

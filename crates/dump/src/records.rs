@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use gelid_image::messages::{CoreEntry, March, MmEntry, TaskCoreEntry};
@@ -27,29 +29,35 @@ pub(crate) struct Context<'a> {
 }
 
 /// The thread that looks at descriptors and mappings, and writes `fdinfo`, `fs` and the images of files.
-pub(crate) struct Collecting<'scope>(ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>);
+pub(crate) struct Collecting<'scope> {
+    tasks: Sender<Arc<Vec<Task>>>,
+    thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
+}
 
 impl<'scope> Collecting<'scope> {
-    /// Starts it.
+    /// Starts it, while the tree still runs: what the root has mapped is looked at in advance.
     pub(crate) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         context: Context<'scope>,
-        tasks: std::sync::Arc<Vec<Task>>,
     ) -> Result<Self, Error> {
+        let (tasks, frozen) = mpsc::channel();
         let thread = std::thread::Builder::new().name("files".into());
-        let thread = thread.spawn_scoped(scope, move || {
-            context
-                .phases
-                .run(Phase::Files, || collect(context, &tasks))
-        });
-        Ok(Self(thread.map_err(|source| StoreError::Start {
-            source: std::sync::Arc::new(source),
-        })?))
+        let thread = thread.spawn_scoped(scope, move || collect(context, &frozen));
+        let thread = thread.map_err(|source| StoreError::Start {
+            source: Arc::new(source),
+        })?;
+        Ok(Self { tasks, thread })
+    }
+
+    /// Begins with a tree that is frozen.
+    pub(crate) fn begin(&self, tasks: &Arc<Vec<Task>>) {
+        // If nobody is there to take them, finish tells why.
+        let _ = self.tasks.send(Arc::clone(tasks));
     }
 
     /// Waits for what it has found.
     pub(crate) fn finish(self) -> Result<(Spaces, Collected), Error> {
-        self.0
+        self.thread
             .join()
             .unwrap_or_else(|_| Err(StoreError::Panicked.into()))
     }
@@ -59,9 +67,26 @@ impl<'scope> Collecting<'scope> {
 #[derive(Debug, Default)]
 pub(crate) struct Spaces(HashMap<usize, MmEntry>);
 
-fn collect(context: Context<'_>, tasks: &[Task]) -> Result<(Spaces, Collected), Error> {
-    survey::threads(tasks, context.namespaces)?;
+fn collect(
+    context: Context<'_>,
+    frozen: &Receiver<Arc<Vec<Task>>>,
+) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
+    if let Ok(root) = proc::task_dir(context.options.tree) {
+        files.foresee(&root);
+    }
+    let tasks = frozen.recv().map_err(|_| StoreError::Stopped)?;
+    context
+        .phases
+        .run(Phase::Files, || look(context, &tasks, files))
+}
+
+fn look(
+    context: Context<'_>,
+    tasks: &[Task],
+    mut files: Collector<'_>,
+) -> Result<(Spaces, Collected), Error> {
+    survey::threads(tasks, context.namespaces)?;
     let mut spaces = Spaces::default();
     let mut tables = HashSet::new();
     for (index, task) in tasks.iter().enumerate() {

@@ -36,9 +36,8 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         phases: Phases::new(options.fault),
     };
     let phases = context.phases;
-    let sink = Sink::new(Store::start(options.pages)?, options.pages.format, &staging);
 
-    let written = std::thread::scope(|scope| write(scope, context, sink))?;
+    let written = std::thread::scope(|scope| write(scope, context))?;
     let Written {
         tree,
         links,
@@ -74,10 +73,12 @@ struct Written {
 fn write<'scope, 'a: 'scope>(
     scope: &'scope Scope<'scope, '_>,
     context: Context<'a>,
-    sink: Sink<'a>,
 ) -> Result<Written, Error> {
     let phases = context.phases;
-    let flow = Flow::start(scope, sink)?;
+    let collecting = Collecting::start(scope, context)?;
+    let store = Store::start(context.options.pages)?;
+    let format = context.options.pages.format;
+    let flow = Flow::start(scope, Sink::new(store, format, context.staging))?;
     // On every way out but the last it is to stop.
     let stopper = flow.stopper();
     let before = Before::look(context.options.tree);
@@ -88,7 +89,7 @@ fn write<'scope, 'a: 'scope>(
     let tasks = Arc::new(tasks);
     let begun = Instant::now();
     phases.run(Phase::Memory, || flow.queue())?;
-    let collecting = Collecting::start(scope, context, Arc::clone(&tasks))?;
+    collecting.begin(&tasks);
     let cores = phases.run(Phase::Tasks, || {
         Ok(core::collect(&mut tree, &tasks, &before)?)
     })?;

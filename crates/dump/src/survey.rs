@@ -103,6 +103,7 @@ pub(crate) fn tree(
         looker,
         ids: Ids::new(namespaces.clone()),
         spaces: HashMap::new(),
+        is_alone: tree.processes().len() == 1,
     };
     let root = tree.root().pid;
     let mut tasks = Vec::with_capacity(tree.processes().len());
@@ -111,7 +112,11 @@ pub(crate) fn tree(
         tasks.push(surveyor.task(process, ppid, tasks.len())?);
     }
     kinship::check(&tasks, options.shell_job)?;
-    for _ in 0..surveyor.spaces.len() {
+    let asked = match surveyor.is_alone {
+        true => 0,
+        false => surveyor.spaces.len(),
+    };
+    for _ in 0..asked {
         let (index, layout) = looker.layout()?;
         if let Some(live) = &mut tasks[index].live {
             live.space = Space::Own(layout);
@@ -126,6 +131,7 @@ struct Surveyor<'a> {
     ids: Ids,
     /// The first process with each address space, by its id.
     spaces: HashMap<u32, usize>,
+    is_alone: bool,
 }
 
 impl Surveyor<'_> {
@@ -144,8 +150,16 @@ impl Surveyor<'_> {
         }
         let ids = self.ids.of(pid)?;
         let first = *self.spaces.entry(ids.vm_id).or_insert(index);
+        let mut space = Space::Of(first);
         if first == index {
-            self.looker.look(index, pid)?;
+            // One at a time is looked at sooner than it is asked for.
+            if self.is_alone {
+                let layout = Arc::new(Layout::read(pid)?);
+                self.looker.seen(pid, Arc::clone(&layout))?;
+                space = Space::Own(layout);
+            } else {
+                self.looker.look(index, pid)?;
+            }
         }
         let dir = process.dir()?;
         own_namespaces(pid, task.comm(), self.namespaces.foreign(&dir)?)?;
@@ -154,7 +168,7 @@ impl Surveyor<'_> {
             ids,
             status,
             // Of the first itself until its layout is there.
-            space: Space::Of(first),
+            space,
         });
         Ok(task)
     }

@@ -125,6 +125,10 @@ impl Looker for AtOnce {
         Ok(())
     }
 
+    fn seen(&self, _: Pid, _: Arc<Layout>) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn layout(&self) -> Result<(usize, Arc<Layout>), Error> {
         Ok(self.0.borrow_mut().pop_front().unwrap())
     }

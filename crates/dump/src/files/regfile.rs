@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use gelid_image::messages::{FdTypes, FileEntry, FownEntry, RegFileEntry};
 use gelid_sys::Errno;
 use gelid_sys::proc::{TaskDir, fdinfo};
-use rustix::fs::{AtFlags, FileType, OFlags, statat};
+use rustix::fs::{AtFlags, FileType, OFlags, Stat, statat};
 
 use super::descriptions::Inode;
 use super::kind::DELETED;
@@ -45,12 +45,26 @@ impl Opening {
 pub(super) struct Known {
     /// References to regular files that have a record, by inode and path.
     references: HashMap<(Inode, Vec<u8>), u32>,
-    build_ids: HashMap<Inode, Vec<u32>>,
+    /// With the time at which the inode had last changed.
+    build_ids: HashMap<Inode, (Changed, Vec<u32>)>,
     /// Type of the file system, by its device.
     magics: HashMap<u64, u64>,
 }
 
+/// Time of the last change of an inode: seconds and nanoseconds.
+type Changed = (i64, u64);
+
+fn changed(stat: &Stat) -> Changed {
+    (stat.st_ctime, stat.st_ctime_nsec)
+}
+
 impl Collector<'_> {
+    /// Keeps a build id for when the file is met.
+    pub(super) fn note_build_id(&mut self, stat: &Stat, id: Vec<u32>) {
+        let inode = (stat.st_dev, stat.st_ino);
+        self.known.build_ids.insert(inode, (changed(stat), id));
+    }
+
     /// The id of a file that is held by path only: an executable, a mapped file, a directory. Regular files
     /// share theirs.
     pub(super) fn reference(&mut self, object: &Object<'_>) -> Result<u32, Error> {
@@ -201,14 +215,16 @@ impl Collector<'_> {
         if !reference && object.stat.st_mode & 0o111 == 0 {
             return Vec::new();
         }
-        if let Some(id) = self.known.build_ids.get(&object.inode()) {
+        if let Some((then, id)) = self.known.build_ids.get(&object.inode())
+            && *then == changed(object.stat)
+        {
             return id.clone();
         }
         // What cannot be read is no program whose version would matter.
         let file = object.reopen(OFlags::RDONLY);
         let id = file.map(|file| build_id::read(&file).unwrap_or_default());
         let id = id.unwrap_or_default();
-        self.known.build_ids.insert(object.inode(), id.clone());
+        self.note_build_id(object.stat, id.clone());
         id
     }
 }
