@@ -2,7 +2,7 @@
 //! that bring it back.
 //!
 //! `read` turns records into plain values and refuses what makes no sense or cannot be had; `check` compares
-//! them with the [`Machine`]; `write` puts the calls on a tape of the task or thread itself. A tape of a thread
+//! them with the machine; `write` puts the calls on a tape of the task or thread itself. A tape of a thread
 //! ends with its credentials, so whatever needs rights comes before, on the tape of the process.
 
 mod attributes;
