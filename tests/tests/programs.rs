@@ -90,6 +90,24 @@ const PROGRAMS: &[Program] = &[
             ..Case::new("run")
         },
     },
+    // The same without that file, since the original must be able to end before the restore.
+    Program {
+        probe: &["javac", "-version"],
+        case: Case {
+            name: "jvm-without-counters",
+            args: &[
+                "java",
+                "-XX:-UsePerfData",
+                "-Xmx256m",
+                "{dir}/Work.java",
+                "{dir}",
+            ],
+            files: &[("Work.java", include_str!("programs/Work.java"))],
+            without: &[Mode::None, Mode::Raw, Mode::Zstd, Mode::Rounds],
+            moving: true,
+            ..Case::new("run")
+        },
+    },
 ];
 
 /// One test for each program in each of its modes.

@@ -32,6 +32,11 @@ mod threads;
 mod timerfd;
 mod timers;
 mod tree;
+mod unix;
+mod unix_datagrams;
+mod unix_names;
+mod unix_options;
+mod unix_rights;
 mod woken;
 mod xstate;
 
@@ -68,6 +73,11 @@ const OBJECTS: &[&[Entry]] = &[
     timerfd::GUESTS,
     timers::GUESTS,
     tree::GUESTS,
+    unix::GUESTS,
+    unix_datagrams::GUESTS,
+    unix_names::GUESTS,
+    unix_options::GUESTS,
+    unix_rights::GUESTS,
     woken::GUESTS,
     xstate::GUESTS,
 ];

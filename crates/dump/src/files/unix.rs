@@ -113,9 +113,10 @@ impl Collector<'_> {
         }
         let id = self.new_id()?;
         let bound = self.bound(task, object, &seen.name)?;
-        let listens = u32::from(seen.state) == LISTENING;
-        let readable = events.contains(PollFlags::IN) || seen.receive_queue > 0;
-        if readable && !listens {
+        if is_readable(&seen, events) {
+            if events.contains(PollFlags::ERR) && u32::from(seen.kind) != STREAM {
+                return Err(object.refused(UnixRefusal::ErrorFirst));
+            }
             self.sockets.unread.push(Queue::new(id, object, &seen)?);
         }
         let entry = UnixSkEntry {
@@ -151,6 +152,19 @@ impl Collector<'_> {
             pending: seen.pending,
         });
         Ok((FdTypes::Unixsk, id))
+    }
+}
+
+/// Whether something may be in the queue of a socket.
+fn is_readable(seen: &UnixSocket, events: PollFlags) -> bool {
+    let ready = events.contains(PollFlags::IN);
+    match (u32::from(seen.kind), u32::from(seen.state)) {
+        (_, LISTENING) => false,
+        (STREAM, _) => seen.receive_queue > 0,
+        // It is ready to tell an error as well, and that nothing will come any more.
+        (DGRAM, _) => seen.receive_queue > 0 || ready && !events.contains(PollFlags::ERR),
+        _ if events.contains(PollFlags::ERR) => seen.receive_queue > 0,
+        (_, state) => ready && state == CONNECTED,
     }
 }
 

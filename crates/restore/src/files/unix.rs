@@ -3,6 +3,7 @@
 
 mod bind;
 mod make;
+mod order;
 mod plan;
 mod queue;
 
@@ -24,6 +25,8 @@ pub(super) use self::queue::Packet;
 pub(super) struct Sockets {
     /// File ids in the order of the records: who waits to be accepted first comes first.
     pub(super) order: Vec<u32>,
+    /// Those that connect with who is not their peer, in an order in which the kernel allows it.
+    pub(super) connects: Vec<u32>,
     /// Names under which several sockets were accepted, but nobody listens any more.
     pub(super) lost: Vec<Lost>,
     /// Unread messages, in the order of the image.

@@ -1,5 +1,7 @@
 //! Who is whose peer, told when all sockets of the tree are known.
 
+use std::collections::HashSet;
+
 use gelid_image::messages::{FdTypes, FileEntry, SkShutdown, UnixSkEntry};
 use gelid_sys::diag::UnixSocket;
 use rustix::io::Errno;
@@ -15,15 +17,11 @@ impl Collector<'_> {
     pub(in super::super) fn peers(&mut self) -> Result<(), Error> {
         self.queues()?;
         let waiting = self.waiting()?;
-        let mut order: Vec<usize> = Vec::with_capacity(self.sockets.met.len());
-        // Who waits first is recorded first, since a restore connects them in that order.
-        order.extend(&waiting);
-        order.extend((0..self.sockets.met.len()).filter(|at| !waiting.contains(at)));
         let mut outside = Vec::new();
-        for at in order {
+        for at in self.order(&waiting) {
             let socket = &self.sockets.met[at];
             match socket.peer {
-                0 if waiting.contains(&at) => {}
+                0 if socket.entry.peer != 0 => {}
                 0 if socket.is_unaccepted() => return Err(socket.refused(UnixRefusal::Unaccepted)),
                 0 => {}
                 peer if self.sockets.by_inode.contains_key(&peer) || outside.contains(&peer) => {}
@@ -45,6 +43,21 @@ impl Collector<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// The order of the records. CRIU makes the later end of a pair and gives the earlier one away, which
+    /// works if the later one is that which it has met first.
+    fn order(&self, waiting: &[usize]) -> Vec<usize> {
+        let sockets = &self.sockets;
+        let mut order = Vec::with_capacity(sockets.met.len());
+        let mut done: HashSet<usize> = waiting.iter().copied().collect();
+        for (at, socket) in sockets.met.iter().enumerate() {
+            let peer = sockets.by_inode.get(&socket.peer).copied();
+            order.extend(peer.into_iter().chain([at]).filter(|at| done.insert(*at)));
+        }
+        // Behind those that they wait for, in the order in which a restore is to connect them.
+        order.extend(waiting);
+        order
     }
 
     /// Those who wait to be accepted, in the order in which they came; their peer becomes the one that

@@ -101,7 +101,11 @@ impl Collector<'_> {
     ) -> Result<(), Error> {
         let offset = PeekOffset::start(object)?;
         let (mut found, expected) = (0, queue.expected);
-        while let Some(mut message) = look(object, buffer, rest(queue, found))? {
+        // A stream is not asked for more than it has: it could have an error to tell then.
+        while queue.kind != STREAM || found < u64::from(expected) {
+            let Some(mut message) = look(object, buffer, rest(queue, found))? else {
+                break;
+            };
             if message.len > buffer.len() {
                 offset.back_to(object, found)?;
                 let room = message.len;

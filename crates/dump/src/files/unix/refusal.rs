@@ -21,6 +21,11 @@ pub enum UnixRefusal {
     /// An error that is not known to come back.
     #[error("which has an error to tell, as a peer has left it: let the program ask for it first")]
     Error,
+    /// An error that a look into the queue would take away.
+    #[error(
+        "which has an error to tell before what waits in its queue, which no look leaves as it is:          let the program ask for it first"
+    )]
+    ErrorFirst,
     /// Its peer is not in the tree.
     #[error(
         "whose peer socket:[{peer}]{} is outside of the tree: choose a root that is the ancestor of both, or use \

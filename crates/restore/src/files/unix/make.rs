@@ -247,11 +247,15 @@ impl<'p> Maker<'p> {
 
     /// Connects datagram sockets with those who are not their peers.
     fn connect(&self, opener: &Opener<'_>) -> Result<(), Error> {
-        for (id, socket, object) in self.all() {
+        for id in &opener.plan.sockets.connects {
+            let Some(socket) = self.sockets.get(id) else {
+                continue;
+            };
             let Some(target) = &socket.target else {
                 continue;
             };
-            let fd = opener.need(id, &object)?;
+            let object = object(*id, socket);
+            let fd = opener.need(*id, &object)?;
             match target {
                 Target::Socket(id) => {
                     let place = self.place(Listener::Socket(*id), &object)?;
@@ -272,12 +276,12 @@ impl<'p> Maker<'p> {
             let Some(other) = self.others.get(&id).filter(|_| socket.reset) else {
                 continue;
             };
-            let failed = Error::system("cut off", &*object);
-            match socket.kind {
-                SocketType::DGRAM => connect_unspec(other).map_err(failed)?,
-                // A peer that closes with something unread is one that resets.
-                _ => drop(rustix::io::write(opener.need(id, &object)?, b"x").map_err(failed)?),
+            // A peer that leaves with something unread is one that resets.
+            let mut cut = rustix::io::write(opener.need(id, &object)?, b"x").map(drop);
+            if socket.kind == SocketType::DGRAM {
+                cut = cut.and_then(|()| connect_unspec(other));
             }
+            cut.map_err(Error::system("cut off", &*object))?;
         }
         self.others.clear();
         Ok(())

@@ -1,12 +1,12 @@
 //! From records to how each socket is made: who is whose peer, who was accepted by whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::{SkShutdown, UnixSkEntry};
 use rustix::net::SocketType;
 
 use super::super::{Error, Name, sk_opts};
-use super::{Address, Bound, Listener, Lost, Origin, Sockets, Target, Unix};
+use super::{Address, Bound, Listener, Lost, Origin, Sockets, Target, Unix, order};
 
 /// A socket outside of the dumped tree (`uflags`).
 const EXTERN: u32 = 1;
@@ -130,13 +130,41 @@ impl<'r> Records<'r> {
             false if peer.state == LISTENING => Ok(Relation::Waits(other)),
             _ if peer.peer == entry.ino && other != at => Ok(Relation::Mutual(other)),
             false => Err(wrong("the peer is connected with another socket")),
-            true if peer.name.is_empty() => Err(Error::Unsupported {
-                object: label(entry),
-                what: "connected with a socket without a name, which has left it",
+            true => self.one_way(at, other),
+        }
+    }
+
+    /// A datagram socket that connects with one of the tree by its name.
+    fn one_way(&self, at: usize, other: usize) -> Result<Relation, Error> {
+        let peer = self.own[other];
+        match peer.name.is_empty() {
+            true => Err(Error::Unsupported {
+                object: label(self.own[at]),
+                what: "connected with a socket without a name, which others are connected with",
                 remedy: "let the program close it before the dump",
             }),
-            true => Ok(Relation::OneWay(Target::Socket(peer.id))),
+            false => Ok(Relation::OneWay(Target::Socket(peer.id))),
         }
+    }
+
+    /// Two datagram sockets with which others are connected were no pair from the start: who has a peer
+    /// lets nobody else connect. So each connects with the other after those have.
+    fn part_friends(&self, relations: &mut [Relation]) -> Result<(), Error> {
+        let others = relations.iter().filter_map(|relation| match relation {
+            Relation::OneWay(Target::Socket(id)) => Some(*id),
+            _ => None,
+        });
+        let others: BTreeSet<u32> = others.collect();
+        for at in 0..relations.len() {
+            let Relation::Mutual(other) = relations[at] else {
+                continue;
+            };
+            if others.contains(&self.own[at].id) || others.contains(&self.own[other].id) {
+                relations[at] = self.one_way(at, other)?;
+                relations[other] = self.one_way(other, at)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -146,7 +174,8 @@ pub(in super::super) fn plan(
 ) -> Result<(BTreeMap<u32, Unix>, Sockets), Error> {
     let count = records.own.len();
     let relations = (0..count).map(|at| records.relation(at));
-    let relations: Vec<Relation> = relations.collect::<Result<_, _>>()?;
+    let mut relations: Vec<Relation> = relations.collect::<Result<_, _>>()?;
+    records.part_friends(&mut relations)?;
     let names = records.own.iter().map(|entry| bound(entry));
     let names: Vec<Option<Bound>> = names.collect::<Result<_, _>>()?;
     let mut sockets = Sockets::default();
@@ -183,6 +212,7 @@ pub(in super::super) fn plan(
         sockets.order.push(entry.id);
         planned.insert(entry.id, socket);
     }
+    sockets.connects = order::connects(&sockets.order, &planned)?;
     Ok((planned, sockets))
 }
 
