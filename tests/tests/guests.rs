@@ -156,6 +156,19 @@ const CASES: &[Case] = &[
     guest("idle-threads"),
     guest("idle-tree"),
     guest("idle-heap"),
+    guest("inotify"),
+    unlike("inotify-oneshot", "the flags of a watch"),
+    Case {
+        // Looking after the directory is an event too.
+        without: &[Mode::Running],
+        ..guest("inotify-all")
+    },
+    unlike("inotify-deleted", "causes events of its own"),
+    guest("inotify-blocked"),
+    Case {
+        refused: Some("let the program read them"),
+        ..guest("inotify-unread")
+    },
     guest("file-private"),
     guest("file-shared"),
     guest("file-past-end"),

@@ -18,6 +18,7 @@ mod eventpoll;
 mod foresight;
 mod fown;
 mod ghost_file;
+mod inotify;
 mod kind;
 mod memfd;
 mod options;
@@ -112,6 +113,7 @@ pub(crate) struct Collector<'s> {
     tee: Tee,
     memfds: Memfds,
     sets: Vec<eventpoll::Set>,
+    watchers: Vec<inotify::Queue>,
     terminals: Terminals,
     sockets: Sockets,
 }
@@ -151,6 +153,7 @@ impl<'s> Collector<'s> {
             tee: Tee::default(),
             memfds: Memfds::new(staging)?,
             sets: Vec::new(),
+            watchers: Vec::new(),
             terminals: Terminals::default(),
             sockets: Sockets::new(staging)?,
         })
@@ -205,6 +208,7 @@ impl<'s> Collector<'s> {
     pub(crate) fn finish(mut self) -> Result<Collected, Error> {
         self.peers()?;
         self.finish_sets()?;
+        self.finish_watchers()?;
         self.sockets.finish()?;
         self.writer.finish()?;
         self.remaps.finish()?;
@@ -340,6 +344,7 @@ impl<'s> Collector<'s> {
             Kind::Eventfd => self.eventfd(&object, opening, info),
             Kind::Eventpoll => self.eventpoll((task.pid, fd), &object, opening, info),
             Kind::Signalfd => self.signalfd(&object, opening, info),
+            Kind::Inotify => self.inotify(&object, opening, info),
             Kind::Timerfd => self.timerfd(task, fd, &object, opening, info),
             Kind::Memory if self.is_memory(&object)? => self.memory(&object, opening),
             Kind::Path | Kind::Memory => {

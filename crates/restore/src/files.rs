@@ -17,6 +17,7 @@ mod eventpoll;
 mod fifo;
 mod flags;
 mod ghost;
+mod inotify;
 mod memfd;
 mod name;
 mod of_process;
@@ -53,6 +54,7 @@ pub use eventpoll::{Eventpoll, Watch, Watching};
 pub use fifo::Fifo;
 pub use flags::Flags;
 pub use ghost::Ghost;
+pub use inotify::{Inotify, Notified, WatchedFile};
 pub use memfd::{Memory, MemoryFile};
 pub use name::Name;
 pub use opened::OpenFiles;
@@ -117,6 +119,8 @@ pub enum Kind {
     Signalfd(Signalfd),
     /// A timer.
     Timerfd(Timerfd),
+    /// Watches of the file system.
+    Inotify(Inotify),
     /// A terminal.
     Terminal(Terminal),
     /// A Unix socket.
@@ -294,6 +298,7 @@ impl FilesPlan {
             Kind::Eventpoll(set) => format!("set of {} watched files", set.watches.len()),
             Kind::Signalfd(signals) => signals.to_string(),
             Kind::Timerfd(timer) => timer.to_string(),
+            Kind::Inotify(queue) => format!("{} watches of the file system", queue.watches.len()),
             Kind::Terminal(Terminal::Job(_)) => "the terminal of the restore".to_owned(),
             Kind::Terminal(Terminal::Controlling(name)) => name.to_string(),
             Kind::Unix(socket) => socket.describe(),
@@ -327,6 +332,7 @@ impl Description {
             Kind::Eventpoll(_) => format!("file {id} (epoll set)"),
             Kind::Signalfd(_) => format!("file {id} (signalfd)"),
             Kind::Timerfd(_) => format!("file {id} (timerfd)"),
+            Kind::Inotify(_) => format!("file {id} (inotify)"),
             Kind::Terminal(_) => format!("file {id} (terminal)"),
             Kind::Unix(socket) => format!("file {id} (socket:[{}])", socket.inode),
             Kind::Given(given) => format!("file {id} ({})", given.key),

@@ -110,7 +110,7 @@ pub(crate) fn run(
     files.start_timers()?;
 
     options.phase(Phase::Release)?;
-    files.keep();
+    files.keep(root.as_fd())?;
     release.let_go(&mut crew)?;
     if let Some(root) = Pid::from_raw(plan.root()).filter(|_| stop_is_told(plan, 0)) {
         // ECHILD: it has another parent, whose business it is.

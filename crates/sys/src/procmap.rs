@@ -53,6 +53,9 @@ const COVERING_OR_NEXT: u64 = 0x10;
 /// `PATH_MAX`, the longest name the kernel gives.
 const NAME_MAX: usize = 4096;
 
+/// Bytes of the longest build id that the kernel knows.
+const BUILD_ID_MAX: usize = 20;
+
 /// What [`Query::next_from`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -105,6 +108,32 @@ impl<Fd: AsFd> Query<Fd> {
         }
     }
 
+    /// The inode of the file behind the mapping that holds `address`, and its build id if it is an ELF file that
+    /// has one of at most 20 bytes. The file is not opened; the kernel may read it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTTY` on a kernel without the ioctl, `ENOENT` if nothing is mapped there, `ESRCH` if the address
+    /// space is gone.
+    pub fn build_id(&self, address: u64) -> Result<(u64, Option<Vec<u8>>)> {
+        let mut id = [0; BUILD_ID_MAX];
+        let mut query = ProcmapQuery {
+            size: size_of::<ProcmapQuery>() as u64,
+            query_addr: address,
+            build_id_size: BUILD_ID_MAX as u32,
+            build_id_addr: id.as_mut_ptr() as u64,
+            ..ProcmapQuery::default()
+        };
+        let fd = self.maps.as_fd().as_raw_fd() as usize;
+        let args = [fd, PROCMAP_QUERY, &raw mut query as usize, 0, 0, 0];
+        // SAFETY: query and buffer are alive and exclusively ours during the call; the kernel writes at most
+        // `build_id_size` bytes of it and no name, whose size is 0.
+        unsafe { call(libc::SYS_ioctl as usize, args) }?;
+        let id = id.get(..query.build_id_size as usize);
+        let id = id.filter(|id| !id.is_empty()).map(<[u8]>::to_vec);
+        Ok((query.inode, id))
+    }
+
     fn found(&self, query: &ProcmapQuery) -> Result<Found> {
         if query.vma_end <= query.vma_start {
             return Err(Errno::OVERFLOW);
@@ -142,4 +171,30 @@ pub fn list(maps: impl AsFd) -> Result<Vec<Found>> {
         all.push(found);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn the_kernel_knows_build_ids() {
+        let maps = File::open("/proc/self/maps").unwrap();
+        let mut query = Query::new(&maps);
+        let text = the_kernel_knows_build_ids as fn() as usize as u64;
+        let found = query.next_from(text).unwrap().unwrap();
+        let (inode, id) = query.build_id(found.map.start).unwrap();
+        assert_eq!(inode, found.map.inode);
+        // A linker may leave it out.
+        assert!(id.is_none_or(|id| id.len() <= BUILD_ID_MAX));
+        let libc = list(&maps).unwrap();
+        let libc = libc
+            .iter()
+            .find(|found| found.map.path.ends_with(b"/libc.so.6"));
+        if let Some(libc) = libc {
+            assert_eq!(query.build_id(libc.map.start).unwrap().1.unwrap().len(), 20);
+        }
+        assert_eq!(query.build_id(0).err(), Some(Errno::NOENT));
+    }
 }

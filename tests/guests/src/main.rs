@@ -15,6 +15,7 @@ mod descriptors;
 mod epoll;
 mod eventfd;
 mod idle;
+mod inotify;
 mod mapped;
 mod os;
 mod pipe;
@@ -58,6 +59,7 @@ const OBJECTS: &[&[Entry]] = &[
     epoll::GUESTS,
     eventfd::GUESTS,
     idle::GUESTS,
+    inotify::GUESTS,
     mapped::GUESTS,
     pipe::GUESTS,
     place::GUESTS,

@@ -93,7 +93,8 @@ fn find(mut notes: &[u8]) -> Option<&[u8]> {
     None
 }
 
-fn words(id: &[u8]) -> Vec<u32> {
+/// An id as words, the last one padded with zeros.
+pub(super) fn words(id: &[u8]) -> Vec<u32> {
     let word = |bytes: &[u8]| {
         let padded = bytes.iter().rev();
         padded.fold(0, |word, byte| word << 8 | u32::from(*byte))

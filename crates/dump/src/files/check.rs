@@ -38,7 +38,9 @@ fn look(
 ) -> Result<(), Error> {
     let kind = match kind::of(&link, stat, false) {
         Kind::Path | Kind::Pipe | Kind::Fifo | Kind::Memory => return Ok(()),
-        Kind::Eventfd | Kind::Eventpoll | Kind::Signalfd | Kind::Timerfd => return Ok(()),
+        Kind::Eventfd | Kind::Eventpoll | Kind::Signalfd | Kind::Timerfd | Kind::Inotify => {
+            return Ok(());
+        }
         Kind::Socket => match family(task, fd) {
             Some(why) => Kind::Refused(why),
             None => return Ok(()),

@@ -67,6 +67,11 @@ impl Descriptions {
         Ok(None)
     }
 
+    /// The id of a description of an inode.
+    pub(super) fn of_inode(&self, inode: Inode) -> Option<u32> {
+        self.0.get(&inode)?.first().map(|known| known.id)
+    }
+
     /// Notes the record of a description. Nothing may have been noted since the vacancy was found.
     pub(super) fn insert(&mut self, vacancy: Vacancy, id: u32, kind: FdTypes) {
         let holder = vacancy.holder;

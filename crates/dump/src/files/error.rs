@@ -167,6 +167,38 @@ pub enum Error {
         /// Number that the file was added by.
         tfd: RawFd,
     },
+    /// Events of the file system that nobody has read.
+    #[error(
+        "{place} is {name}, which holds {bytes} bytes of events; events are not dumped: let the program read \
+         them, and try again"
+    )]
+    Events {
+        /// Who holds the queue.
+        place: Place,
+        /// The queue.
+        name: Name,
+        /// Bytes of events.
+        bytes: u64,
+    },
+    /// A watched file has no name, or none that can be found.
+    #[error(
+        "{place} is {name}, whose watch {wd} is of a file without a name that can be found (inode {inode} on \
+         device {major}:{minor}): remove the watch first, or open the file"
+    )]
+    Nameless {
+        /// Who holds the queue.
+        place: Place,
+        /// The queue.
+        name: Name,
+        /// Number of the watch.
+        wd: i32,
+        /// Inode of the file.
+        inode: u64,
+        /// Its device.
+        major: u32,
+        /// Its device.
+        minor: u32,
+    },
     /// A Unix socket that cannot be brought back as it is.
     #[error("{place} is the Unix socket {name}, {why}")]
     Unix {
@@ -221,8 +253,6 @@ pub enum Unsupported {
         /// Its family: `AF_INET` and so on.
         family: i32,
     },
-    /// inotify.
-    Inotify,
     /// fanotify.
     Fanotify,
     /// userfaultfd.
@@ -272,7 +302,6 @@ impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, remedy) = match self {
             Self::Socket { family } => (socket(*family), CLOSE),
-            Self::Inotify => ("an inotify queue", CLOSE),
             Self::Fanotify => ("a fanotify queue", CLOSE),
             Self::Userfaultfd => ("a userfaultfd", CLOSE),
             Self::IoUring => ("an io_uring", CLOSE),

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Signalfd,
     /// As a timer.
     Timerfd,
+    /// As watches of the file system.
+    Inotify,
     /// As the tree's terminal, by its own name.
     Terminal,
     /// As the tree's terminal, by the name `/dev/tty`.
@@ -93,6 +95,7 @@ fn anonymous(name: &[u8], is_path: bool) -> Kind {
         b"[eventpoll]" => Kind::Eventpoll,
         b"[signalfd]" => Kind::Signalfd,
         b"[timerfd]" => Kind::Timerfd,
+        b"inotify" | b"[inotify]" => Kind::Inotify,
         name => Kind::Refused(unsupported(name)),
     };
     match kind {
@@ -104,7 +107,6 @@ fn anonymous(name: &[u8], is_path: bool) -> Kind {
 
 fn unsupported(name: &[u8]) -> Unsupported {
     match name {
-        b"inotify" | b"[inotify]" => Unsupported::Inotify,
         b"[fanotify]" => Unsupported::Fanotify,
         b"[userfaultfd]" => Unsupported::Userfaultfd,
         b"[io_uring]" => Unsupported::IoUring,
@@ -151,10 +153,10 @@ mod tests {
         assert_eq!(of("socket:[7]"), Kind::Socket);
         assert_eq!(of("(unreachable)/x"), Kind::Path);
         assert_eq!(of("anon_inode:[eventpoll]"), Kind::Eventpoll);
+        assert_eq!(of("anon_inode:inotify"), Kind::Inotify);
         let path = super::of(b"anon_inode:[timerfd]", &stat, true);
         assert_eq!(path, Kind::Refused(Unsupported::PathOfEvents));
         for (link, why) in [
-            ("anon_inode:inotify", Unsupported::Inotify),
             ("anon_inode:[io_uring]", Unsupported::IoUring),
             ("anon_inode:bpf-map", Unsupported::Bpf),
             ("anon_inode:[pidfd]", Unsupported::Pidfd),

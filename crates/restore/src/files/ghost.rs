@@ -17,6 +17,8 @@ use super::{Error, Name};
 pub struct Ghost {
     /// Key of its image.
     pub id: u32,
+    /// Device (major << 20 | minor) and inode it had.
+    pub origin: Option<(u32, u64)>,
     /// `st_mode`.
     pub mode: u32,
     /// Owner and group.
@@ -85,6 +87,7 @@ fn plan(id: u32, entry: GhostFileEntry) -> Result<Ghost, Error> {
     };
     Ok(Ghost {
         id,
+        origin: entry.dev.zip(entry.ino),
         mode: entry.mode,
         owner: (entry.uid, entry.gid),
         rdev: entry.rdev.unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! Everything that is open, for tasks to take over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
@@ -166,9 +166,23 @@ impl OpenFiles {
         Ok(())
     }
 
-    /// Closes everything and leaves the machine as the restored tree needs it. Links that a dump made to
-    /// keep files reachable are removed.
-    pub fn keep(mut self) {
+    /// Closes whatever has none of these ids.
+    pub(super) fn close_all_but(&mut self, ids: &BTreeSet<u32>) {
+        self.files.retain(|id, _| ids.contains(id));
+        for opened in self.files.values_mut() {
+            opened.mapped = Default::default();
+        }
+        self.objects.clear();
+    }
+
+    /// Closes everything and leaves the machine as the restored tree needs it: the file system is watched
+    /// again, by paths from `root` on, and links that a dump made to keep files reachable are removed.
+    ///
+    /// # Errors
+    ///
+    /// That of a watch that cannot be added.
+    pub fn keep(mut self, root: BorrowedFd<'_>) -> Result<(), Error> {
+        self.watch(root)?;
         if let Some(before) = self.before.take() {
             before.forget();
         }
@@ -176,5 +190,6 @@ impl OpenFiles {
         for leftover in &self.leftovers {
             leftover.remove();
         }
+        Ok(())
     }
 }

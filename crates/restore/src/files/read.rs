@@ -13,7 +13,7 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fifo, ghost, of_process, owner, pipe, signalfd, table, timerfd, tty, unix,
+    fifo, ghost, inotify, of_process, owner, pipe, signalfd, table, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -45,6 +45,7 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
     plan.tables = table::check(tables, &records.kinds, &plan.descriptions)?;
     plan.check_packets()?;
     plan.resolve_watches()?;
+    plan.resolve_notified()?;
     Ok(plan)
 }
 
@@ -128,6 +129,10 @@ impl Reader<'_> {
             Some(Body::Signalfd(file)) => {
                 let kind = Kind::Signalfd(signalfd::plan(file));
                 Part::new(kind, file.flags, Some(&file.fown))
+            }
+            Some(Body::Inotify(file)) => {
+                let queue = inotify::plan(&format!("file {id} (inotify)"), file)?;
+                Part::new(Kind::Inotify(queue), file.flags, Some(&file.fown))
             }
             Some(Body::Timerfd(file)) => {
                 let timer = timerfd::plan(&format!("file {id} (timerfd)"), file)?;
@@ -318,9 +323,9 @@ fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
         FdTypes::Eventfd | FdTypes::Eventpoll | FdTypes::Signalfd | FdTypes::Timerfd => {
             return None;
         }
+        FdTypes::Inotify => return None,
         FdTypes::Und => ("of no kind", WITHOUT),
         FdTypes::Inetsk => ("an internet socket", SOCKET),
-        FdTypes::Inotify => ("an inotify instance", WITHOUT),
         FdTypes::Packetsk => ("a packet socket", SOCKET),
         FdTypes::Fanotify => ("a fanotify group", WITHOUT),
         FdTypes::Netlinksk => ("a netlink socket", SOCKET),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::{
     EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FdTypes, FifoEntry, FileEntry,
-    MemfdFileEntry, PipeEntry, RegFileEntry, SignalfdEntry, TimerfdEntry, TtyFileEntry,
-    UnixSkEntry,
+    InotifyFileEntry, InotifyWdEntry, MemfdFileEntry, PipeEntry, RegFileEntry, SignalfdEntry,
+    TimerfdEntry, TtyFileEntry, UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -45,6 +45,7 @@ pub(super) enum Body {
     Eventpoll(EventpollFileEntry),
     Signalfd(SignalfdEntry),
     Timerfd(TimerfdEntry),
+    Inotify(InotifyFileEntry),
     Socket(Box<UnixSkEntry>),
 }
 
@@ -101,6 +102,16 @@ impl Records {
         for file in dir.read_all::<TimerfdEntry>(ImageKind::Timerfd, ())? {
             self.push(file.id, FdTypes::Timerfd, Some(Body::Timerfd(file)));
         }
+        let mut watches: BTreeMap<u32, Vec<InotifyWdEntry>> = BTreeMap::new();
+        for watch in dir.read_all::<InotifyWdEntry>(ImageKind::InotifyWd, ())? {
+            watches.entry(watch.id).or_default().push(watch);
+        }
+        for mut queue in dir.read_all::<InotifyFileEntry>(ImageKind::InotifyFile, ())? {
+            queue
+                .wd
+                .extend(watches.remove(&queue.id).unwrap_or_default());
+            self.push(queue.id, FdTypes::Inotify, Some(Body::Inotify(queue)));
+        }
         let mut watches: BTreeMap<u32, Vec<EventpollTfdEntry>> = BTreeMap::new();
         for watch in dir.read_all::<EventpollTfdEntry>(ImageKind::EventpollTfd, ())? {
             watches.entry(watch.id).or_default().push(watch);
@@ -125,6 +136,7 @@ impl Records {
             FdTypes::Eventpoll => entry.epfd.filter(|file| file.id == id).map(Body::Eventpoll),
             FdTypes::Signalfd => entry.sgfd.filter(|file| file.id == id).map(Body::Signalfd),
             FdTypes::Timerfd => entry.tfd.filter(|file| file.id == id).map(Body::Timerfd),
+            FdTypes::Inotify => entry.ify.filter(|file| file.id == id).map(Body::Inotify),
             FdTypes::Unixsk => {
                 let socket = entry.usk.filter(|socket| socket.id == id);
                 socket.map(|socket| Body::Socket(Box::new(socket)))

@@ -149,3 +149,48 @@ fn paths_to_event_files_are_refused() {
     let text = super::refusal(&guest);
     assert!(text.contains("an event file opened with O_PATH"), "{text}");
 }
+
+/// What a script needs to watch the file system.
+const WATCH: &str = "def watch(fd, path, mask):\n\
+    \x20   wd = libc.inotify_add_watch(fd, path.encode(), mask); assert wd > 0; return wd\n\
+    i = libc.inotify_init1(0o4000); os.mkdir('d'); open('d/file', 'w').close()\n";
+
+#[test]
+fn watched_files_have_paths() {
+    let script = "a = watch(i, 'd', 0xfff); b = watch(i, 'd/file', 0x80000002)\n\
+        k = open('gone', 'w'); c = watch(i, 'gone', 8); os.unlink('gone')\n\
+        ready(i, a, b, c, k.fileno())";
+    let guest = guest(&format!("{WATCH}{script}"));
+    let images = Images::guest(&guest);
+    let queue = images.open(guest.number(0)).ify.unwrap();
+    assert_eq!(queue.flags, 0o4000);
+    let watch = |word: usize| {
+        let mut watches = queue.wd.iter();
+        watches
+            .find(|watch| watch.wd == guest.number(word))
+            .unwrap()
+    };
+    let path = |word| watch(word).f_handle.path.clone();
+    assert_eq!((path(1), watch(1).mask), (Some(guest.path("d")), 0xfff));
+    assert_eq!(
+        (path(2), watch(2).mask),
+        (Some(guest.path("d/file")), 0x8000_0002)
+    );
+    assert_eq!(path(3), None);
+    assert_eq!(watch(3).file, Some(images.slot(guest.number(4)).id));
+    assert!(watch(3).f_handle.bytes > 0 && watch(3).f_handle.handle.len() == 16);
+}
+
+#[test]
+fn events_that_nobody_has_read_are_refused() {
+    let script = "watch(i, 'd', 0x100); open('d/new', 'w').close(); ready(i)";
+    let text = super::refusal(&guest(&format!("{WATCH}{script}")));
+    assert!(text.contains("bytes of events"), "{text}");
+}
+
+#[test]
+fn files_that_cannot_be_found_are_refused() {
+    let script = "watch(i, '/proc/self', 0x100); ready(i)";
+    let text = super::refusal(&guest(&format!("{WATCH}{script}")));
+    assert!(text.contains("without a name that can be found"), "{text}");
+}

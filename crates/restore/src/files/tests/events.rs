@@ -3,7 +3,8 @@
 use super::*;
 use crate::files::{Eventpoll, Kind};
 use gelid_image::messages::{
-    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, SignalfdEntry, TimerfdEntry,
+    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FhEntry, GhostFileEntry,
+    InotifyFileEntry, InotifyWdEntry, SignalfdEntry, TimerfdEntry,
 };
 use gelid_sys::proc::fdinfo::{Eventfd, Timerfd};
 
@@ -55,6 +56,34 @@ fn set(id: u32, numbers: &[u32]) -> FileEntry {
         epfd: Some(file),
         ..entry(FdTypes::Eventpoll, id)
     }
+}
+
+/// An inotify descriptor with watches of paths.
+fn inotify(id: u32, watches: &[(u32, &str)]) -> FileEntry {
+    let watch = |(wd, path): &(u32, &str)| InotifyWdEntry {
+        wd: *wd,
+        mask: 0x8400_0fff,
+        f_handle: FhEntry {
+            path: Some((*path).into()),
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let file = InotifyFileEntry {
+        id,
+        flags: O_NONBLOCK,
+        wd: watches.iter().map(watch).collect(),
+        ..Default::default()
+    };
+    FileEntry {
+        ify: Some(file),
+        ..entry(FdTypes::Inotify, id)
+    }
+}
+
+/// Another descriptor of an open file.
+fn twin(open: &OpenFiles, id: u32) -> OwnedFd {
+    rustix::io::fcntl_dupfd_cloexec(open.fd(id).unwrap(), BASE).unwrap()
 }
 
 fn watch(images: &mut Images, set: usize, watch: usize) -> &mut EventpollTfdEntry {
@@ -207,4 +236,75 @@ fn watches_that_cannot_be_are_refused() {
         let error = images.plan().unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
     }
+}
+
+#[test]
+fn watches_of_the_file_system_come_last() {
+    let mut images = Images::new();
+    fs::create_dir(images.root().join("d")).unwrap();
+    fs::write(images.root().join("d/file"), b"").unwrap();
+    images.regular(3, "/d/file", 0, 0);
+    images.push(inotify(4, &[(900, "/d/file"), (7, "/d")]));
+    let open = images.open().unwrap();
+    let queue = twin(&open, 4);
+    assert_eq!(info(queue.as_fd()).inotify(), Ok(Vec::new()));
+    open.keep(open_dir(&images.root()).as_fd()).unwrap();
+    let watches = info(queue.as_fd()).inotify().unwrap();
+    let watches: Vec<_> = watches.iter().map(|watch| (watch.wd, watch.mask)).collect();
+    assert_eq!(watches, [(900, 0x8400_0fff), (7, 0x8400_0fff)]);
+    // That the file was closed came before.
+    assert_eq!(rustix::io::ioctl_fionread(&queue), Ok(0));
+    assert_eq!(flags(queue.as_fd()), O_NONBLOCK);
+}
+
+#[test]
+fn watched_files_without_a_name_are_those_that_are_open() {
+    let mut images = Images::new();
+    images.regular(3, "/gone", 2, 0);
+    images.remap(3, RemapType::Ghost, 1);
+    images.push(inotify(4, &[(1, "")]));
+    let watch = &mut images.entries[1].ify.as_mut().unwrap().wd[0];
+    (watch.s_dev, watch.i_ino) = (5, 6);
+    watch.f_handle = FhEntry {
+        bytes: 8,
+        handle: vec![1; 16],
+        ..Default::default()
+    };
+    let ghost = |dev| {
+        move |staging: &Staging| {
+            let entry = GhostFileEntry {
+                mode: 0o100_600,
+                dev: Some(dev),
+                ino: Some(6),
+                ..Default::default()
+            };
+            staging.put(ImageKind::GhostFile, 1, &entry).unwrap();
+        }
+    };
+    let open = images.open_with(ghost(5)).unwrap();
+    let (file, queue) = (twin(&open, 3), twin(&open, 4));
+    open.keep(open_dir(&images.root()).as_fd()).unwrap();
+    let watches = info(queue.as_fd()).inotify().unwrap();
+    assert_eq!(watches[0].inode, rustix::fs::fstat(&file).unwrap().st_ino);
+    // Another file: only the handle is left.
+    let open = images.open_with(ghost(4)).unwrap();
+    let error = open.keep(open_dir(&images.root()).as_fd()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("cannot find the file of watch 1"),
+        "{error}"
+    );
+    images.entries[1].ify.as_mut().unwrap().wd[0].file = Some(9);
+    let error = images.open_with(ghost(4)).unwrap_err().to_string();
+    assert!(error.contains("watched file 9"), "{error}");
+}
+
+#[test]
+fn one_file_has_one_watch() {
+    let mut images = Images::new();
+    images.push(inotify(4, &[(2, "/"), (1, "/")]));
+    let open = images.open().unwrap();
+    let error = open.keep(open_dir(&images.root()).as_fd()).unwrap_err();
+    assert!(error.to_string().contains("wd is 2"), "{error}");
 }

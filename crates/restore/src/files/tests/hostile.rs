@@ -3,9 +3,9 @@
 use super::*;
 use crate::files::{Inherit, Watching};
 use gelid_image::messages::{
-    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FifoEntry, GhostChunkEntry,
-    GhostFileEntry, MemfdFileEntry, MemfdInodeEntry, SignalfdEntry, TermiosEntry, TimerfdEntry,
-    TtyFileEntry, TtyInfoEntry,
+    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FhEntry, FifoEntry, GhostChunkEntry,
+    GhostFileEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry, MemfdInodeEntry,
+    SignalfdEntry, TermiosEntry, TimerfdEntry, TtyFileEntry, TtyInfoEntry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -62,7 +62,7 @@ fn fown() -> impl Strategy<Value = FownEntry> {
 }
 
 fn file() -> impl Strategy<Value = FileEntry> {
-    let kinds = prop::sample::select(vec![1, 1, 1, 1, 2, 3, 11, 18, 5, 99, 6, 7, 7, 9, 17]);
+    let kinds = prop::sample::select(vec![1, 1, 1, 1, 2, 3, 11, 18, 5, 99, 6, 7, 7, 8, 9, 17]);
     let common = (kinds, id(), id(), flags(), fown());
     let regular = (
         name(),
@@ -138,6 +138,28 @@ fn file() -> impl Strategy<Value = FileEntry> {
                         flags,
                         fown,
                         tfd: vec![watch; (pos % 3) as usize],
+                    });
+                }
+                8 => {
+                    let watch = InotifyWdEntry {
+                        i_ino: pos,
+                        mask: flags,
+                        s_dev: other,
+                        wd: id,
+                        f_handle: FhEntry {
+                            bytes: other,
+                            handle: vec![pos; (pos % 20) as usize],
+                            path: mode.map(|_| name),
+                            ..Default::default()
+                        },
+                        file: size.and_then(|size| size.try_into().ok()),
+                        ..Default::default()
+                    };
+                    entry.ify = Some(InotifyFileEntry {
+                        id,
+                        flags,
+                        fown,
+                        wd: vec![watch; (pos % 3) as usize],
                     });
                 }
                 9 => {
@@ -325,6 +347,7 @@ proptest! {
                 let _ = open.seal();
                 let _ = open.start_timers();
                 let _ = open.owners();
+                let _ = open.keep(open_dir(&images.root()).as_fd());
             }
         }
         // Whatever happened, what was made for the moment is gone.

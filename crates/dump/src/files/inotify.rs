@@ -1,0 +1,225 @@
+//! Watches of the file system: `inotify(7)`. Section 15 of the format.
+//!
+//! The kernel tells of a watched inode its number and a handle. A handle opens it; that tells its path, which is
+//! recorded if it leads there. An inode without a name is one that the tree has open, or cannot be found again.
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use gelid_image::messages::{
+    FH_HANDLE_WORDS, FdTypes, FhEntry, FileEntry, InotifyFileEntry, InotifyWdEntry,
+};
+use gelid_sys::handle;
+use gelid_sys::proc::fdinfo::{FdInfo, Notified};
+use gelid_sys::proc::mountinfo::{self, MountInfo};
+use gelid_sys::proc::{TaskDir, fdinfo};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, makedev, statat};
+
+use super::descriptions::Inode;
+use super::kind::DELETED;
+use super::regfile::{Opening, relative};
+use super::{Collector, Error, Name, Object, Place};
+
+/// A descriptor whose record waits until all files are known.
+#[derive(Debug)]
+pub(super) struct Queue {
+    id: u32,
+    opening: Opening,
+    place: Place,
+    name: Name,
+    watches: Vec<Notified>,
+}
+
+impl Collector<'_> {
+    /// Notes an inotify descriptor.
+    pub(super) fn inotify(
+        &mut self,
+        object: &Object<'_>,
+        opening: Opening,
+        info: &FdInfo,
+    ) -> Result<(FdTypes, u32), Error> {
+        let waiting = rustix::io::ioctl_fionread(object.file);
+        let waiting = waiting.map_err(object.failed("ask for the events of"))?;
+        if waiting > 0 {
+            return Err(Error::Events {
+                place: object.place,
+                name: Name(object.link.clone()),
+                bytes: waiting,
+            });
+        }
+        let id = self.new_id()?;
+        self.watchers.push(Queue {
+            id,
+            opening,
+            place: object.place,
+            name: Name(object.link.clone()),
+            watches: info.inotify().map_err(object.odd())?,
+        });
+        Ok((FdTypes::Inotify, id))
+    }
+
+    /// Records the descriptors.
+    pub(super) fn finish_watchers(&mut self) -> Result<(), Error> {
+        let queues = std::mem::take(&mut self.watchers);
+        if queues.is_empty() {
+            return Ok(());
+        }
+        let mut mounts = Mounts::read()?;
+        for queue in queues {
+            let mut wd = Vec::with_capacity(queue.watches.len());
+            for watch in &queue.watches {
+                wd.push(self.watch(&queue, watch, &mut mounts)?);
+            }
+            self.push(FileEntry {
+                r#type: FdTypes::Inotify.into(),
+                id: queue.id,
+                ify: Some(InotifyFileEntry {
+                    id: queue.id,
+                    flags: queue.opening.flags,
+                    fown: queue.opening.fown,
+                    wd,
+                }),
+                ..FileEntry::default()
+            })?;
+        }
+        Ok(())
+    }
+
+    fn watch(
+        &self,
+        queue: &Queue,
+        watch: &Notified,
+        mounts: &mut Mounts,
+    ) -> Result<InotifyWdEntry, Error> {
+        let mut entry = InotifyWdEntry {
+            id: 0,
+            i_ino: watch.inode,
+            mask: watch.mask,
+            ignored_mask: watch.ignored_mask,
+            s_dev: watch.dev,
+            wd: watch.wd.cast_unsigned(),
+            f_handle: handle_entry(watch.handle.as_ref()),
+            file: None,
+        };
+        let found = mounts.open(watch);
+        let path = found.as_ref().and_then(path_of);
+        let inode = found.as_ref().and_then(stat_of);
+        let inode = inode.unwrap_or_else(|| told(watch));
+        match path {
+            Some(path) if self.is_at(&path, inode) => entry.f_handle.path = Some(path),
+            // It has a name, though not here, and is found by its handle again.
+            Some(path) if !path.ends_with(DELETED) => {}
+            _ => {
+                let file = self.descriptions.of_inode(inode);
+                entry.file = Some(file.ok_or_else(|| nameless(queue, watch))?);
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Whether a path leads to an inode.
+    fn is_at(&self, path: &[u8], inode: Inode) -> bool {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        statat(&self.root, relative(path), flags)
+            .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == inode)
+    }
+}
+
+fn nameless(queue: &Queue, watch: &Notified) -> Error {
+    Error::Nameless {
+        place: queue.place,
+        name: queue.name.clone(),
+        wd: watch.wd,
+        inode: watch.inode,
+        major: watch.dev >> 20,
+        minor: watch.dev & 0xf_ffff,
+    }
+}
+
+/// The inode as the kernel tells it, which is not always as `stat(2)` does.
+fn told(watch: &Notified) -> Inode {
+    (makedev(watch.dev >> 20, watch.dev & 0xf_ffff), watch.inode)
+}
+
+/// A handle in words; without one, a record that says so.
+fn handle_entry(handle: Option<&(u32, Vec<u8>)>) -> FhEntry {
+    let mut entry = FhEntry {
+        handle: vec![0; FH_HANDLE_WORDS],
+        ..FhEntry::default()
+    };
+    let Some((kind, bytes)) = handle else {
+        return entry;
+    };
+    entry.r#type = *kind;
+    entry.bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    for (word, bytes) in entry.handle.iter_mut().zip(bytes.chunks(8)) {
+        let mut whole = [0; 8];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        *word = u64::from_le_bytes(whole);
+    }
+    entry
+}
+
+fn stat_of(file: &OwnedFd) -> Option<Inode> {
+    let stat = rustix::fs::fstat(file).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+/// What the kernel calls a file.
+fn path_of(file: &OwnedFd) -> Option<Vec<u8>> {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = rustix::fs::readlinkat(CWD, link, Vec::new()).ok()?;
+    Some(path.into_bytes()).filter(|path| path.first() == Some(&b'/'))
+}
+
+/// The mounts that the dumper sees, to open files by their handles.
+struct Mounts {
+    all: Vec<MountInfo>,
+    /// By device, a file on a mount of it.
+    open: HashMap<u32, Option<OwnedFd>>,
+}
+
+impl Mounts {
+    fn read() -> Result<Self, Error> {
+        let own = TaskDir::open(rustix::process::getpid())?;
+        Ok(Self {
+            all: mountinfo::read(&own)?,
+            open: HashMap::new(),
+        })
+    }
+
+    /// Opens a watched file, if its file system can find it.
+    fn open(&mut self, watch: &Notified) -> Option<OwnedFd> {
+        let (kind, bytes) = watch.handle.as_ref()?;
+        let all = &self.all;
+        let mount = self.open.entry(watch.dev).or_insert_with(|| {
+            let of_device =
+                |mount: &&MountInfo| mount.dev.major << 20 | mount.dev.minor == watch.dev;
+            all.iter().filter(of_device).find_map(open_mount)
+        });
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        handle::open(mount.as_ref()?, *kind, bytes, flags).ok()
+    }
+}
+
+/// Opens the root of a mount, which another one may cover.
+fn open_mount(mount: &MountInfo) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(&*mount.mount_point, flags, Mode::empty()).ok()?;
+    let own = TaskDir::open(rustix::process::getpid()).ok()?;
+    let info = fdinfo::read(&own, opened.as_raw_fd()).ok()?;
+    (info.mnt_id == mount.id).then_some(opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_are_words_of_little_end() {
+        let entry = handle_entry(Some(&(1, vec![1, 0, 0, 0, 0, 0, 0, 2, 3])));
+        assert_eq!((entry.bytes, entry.r#type, entry.handle.len()), (9, 1, 16));
+        assert_eq!(entry.handle[..3], [0x0200_0000_0000_0001, 3, 0]);
+        assert_eq!(handle_entry(None).bytes, 0);
+    }
+}
