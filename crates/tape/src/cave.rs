@@ -22,15 +22,19 @@ impl Cave {
     pub(crate) fn dig(tid: Pid, code: &[Range<u64>]) -> Result<(Mem, Self), Error> {
         let mem = Mem::open(tid).map_err(|errno| of(tid, "opening the memory", errno))?;
         let mut page = vec![0; PAGE_SIZE];
-        let cave = code.iter().find_map(|range| {
-            let last = range.end.checked_sub(PAGE_SIZE as u64)?;
+        for range in code {
+            let Some(last) = range.end.checked_sub(PAGE_SIZE as u64) else {
+                continue;
+            };
             if last < range.start || mem.read(last, &mut page).is_err() {
-                return None;
+                continue;
             }
-            find(tid, &page, last)
-        });
+            if let Some(cave) = find(tid, &page, last)? {
+                return Ok((mem, cave));
+            }
+        }
         let need = size();
-        Ok((mem, cave.ok_or(Error::NoCave { tid, need })?))
+        Err(Error::NoCave { tid, need })
     }
 
     pub(crate) fn stub(&self) -> u64 {
@@ -71,7 +75,7 @@ fn size() -> usize {
 }
 
 /// A place in the page at `base`: a stub that is there already, else the zeros at the end.
-fn find(tid: Pid, page: &[u8], base: u64) -> Option<Cave> {
+fn find(tid: Pid, page: &[u8], base: u64) -> Result<Option<Cave>, Error> {
     let fits = |start: usize| start + size() <= page.len();
     let stub = (0..page.len())
         .step_by(16)
@@ -79,8 +83,12 @@ fn find(tid: Pid, page: &[u8], base: u64) -> Option<Cave> {
     if let Some(start) = stub.filter(|start| fits(*start)) {
         let at = base + start as u64;
         let owner = start + block_offset() + BLOCK_OWNER;
-        if is_dead(&page[owner..owner + 8]) && !is_trodden(tid, at..at + block_offset() as u64) {
-            return Some(Cave { at, found: true });
+        if is_dead(&page[owner..owner + 8]) {
+            // What is stopped by job control comes back only when it is continued.
+            return match is_trodden(tid, at..at + block_offset() as u64) {
+                true => Err(Error::Away { tid }),
+                false => Ok(Some(Cave { at, found: true })),
+            };
         }
     }
     let used = page
@@ -89,10 +97,10 @@ fn find(tid: Pid, page: &[u8], base: u64) -> Option<Cave> {
         .map_or(0, |at| at + 1);
     // A gap keeps a zero that belongs to the mapping's own contents, such as the end of a string.
     let start = (used + 64).next_multiple_of(16);
-    fits(start).then(|| Cave {
+    Ok(fits(start).then(|| Cave {
         at: base + start as u64,
         found: false,
-    })
+    }))
 }
 
 /// Whether the owner of a stub is no more. One that lives may be this very process: tasks can share an
@@ -135,10 +143,11 @@ mod tests {
         let me = rustix::process::getpid();
         let mut page = vec![0; PAGE_SIZE];
         page[..100].fill(7);
-        let cave = find(me, &page, 0x1000).map(|cave| (cave.at, cave.found));
+        let cave = find(me, &page, 0x1000).unwrap();
+        let cave = cave.map(|cave| (cave.at, cave.found));
         assert_eq!(cave, Some((0x1000 + 176, false)));
         page[PAGE_SIZE - 400] = 1;
-        assert!(find(me, &page, 0x1000).is_none());
+        assert!(find(me, &page, 0x1000).unwrap().is_none());
     }
 
     #[test]

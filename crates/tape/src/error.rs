@@ -29,6 +29,15 @@ pub enum Error {
         /// Thread id as the tracer sees it.
         tid: Pid,
     },
+    /// A thread is still on its way back from the tape of a tracer that has died.
+    #[error(
+        "a thread of task {tid} has not come back yet from a dump that was killed; send it SIGCONT, and stop it \
+         again afterwards"
+    )]
+    Away {
+        /// Thread id as the tracer sees it.
+        tid: Pid,
+    },
     /// No executable mapping has unused bytes at its end to put the stub in.
     #[error(
         "task {tid} has no executable page with {need} unused bytes at its end (no vDSO?); \
