@@ -191,6 +191,10 @@ fn mutexes(guest: &Guest) -> Check {
                 })
             })
             .collect();
+        // All have begun when each has had its turn.
+        crate::protocol::until("the token goes round", || {
+            Ok(rounds.load(Ordering::SeqCst) > 4 * COUNT)
+        })?;
         guest.hold()?;
         let before = rounds.load(Ordering::SeqCst);
         crate::protocol::until("the token goes on", || {
