@@ -4,6 +4,7 @@
 //! sets. `epoll-oneshot`: watches that have fired and wait to be armed again. `epoll-numbers`: files watched under numbers
 //! that belong to another file by now, or to none, and twice under two. `epoll-shared`: a set of parent and child.
 //! `epoll-signalfd`, `epoll-timerfd`: signals and timers that go off afterwards. `epoll-many`: thousands of watches.
+//! `epoll-sockets`: of sockets. `epoll-in-flight`: a set that is on its way between sockets.
 
 use crate::Entry;
 use crate::eventfd::{add, counter, take};
@@ -11,6 +12,10 @@ use crate::os::{errno, os};
 use crate::protocol::{Check, Gate, Guest, ensure, same};
 use crate::signalfd;
 use crate::signals::bit;
+use crate::unix::{pair, say, socket};
+use crate::unix_rights::{give, take_one};
+use rustix::net::SocketType;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 pub(crate) const GUESTS: &[Entry] = &[
@@ -22,6 +27,8 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("epoll-signalfd", signals),
     Entry("epoll-timerfd", timers),
     Entry("epoll-many", many),
+    Entry("epoll-sockets", sockets),
+    Entry("epoll-in-flight", in_flight),
 ];
 
 const IN: u32 = libc::EPOLLIN.cast_unsigned();
@@ -262,6 +269,57 @@ fn timers(guest: &Guest) -> Check {
         same!("ticks", take(*fd)?, 1);
     }
     Ok(())
+}
+
+fn sockets(guest: &Guest) -> Check {
+    let set = set()?;
+    let (one, other) = pair(SocketType::STREAM)?;
+    let (quiet, far) = pair(SocketType::DGRAM)?;
+    let lonely = socket(SocketType::STREAM)?;
+    let hang_up = libc::EPOLLRDHUP.cast_unsigned();
+    watch(set, one.as_raw_fd(), IN | hang_up | EDGE, 1)?;
+    watch(set, other.as_raw_fd(), OUT | ONCE, 2)?;
+    watch(set, quiet.as_raw_fd(), IN, 3)?;
+    watch(set, lonely.as_raw_fd(), IN, 4)?;
+    let found = ready(set)?;
+    ensure!(found.contains(&(2, OUT)), "ready: {found:?}");
+    guest.hold()?;
+    let found: Vec<_> = ready(set)?
+        .into_iter()
+        .filter(|event| event.0 != 4)
+        .collect();
+    same!("ready", found, []);
+    say(&other, "x")?;
+    say(&far, "y")?;
+    let found: Vec<_> = ready(set)?
+        .into_iter()
+        .filter(|event| event.0 != 4)
+        .collect();
+    same!("ready then", found, [(1, IN), (3, IN)]);
+    drop(other);
+    let found = ready(set)?;
+    let gone = IN | hang_up | libc::EPOLLHUP.cast_unsigned();
+    ensure!(found.contains(&(1, gone)), "ready at last: {found:?}");
+    Ok(())
+}
+
+fn in_flight(guest: &Guest) -> Check {
+    let (one, other) = pair(SocketType::DGRAM)?;
+    let set = set()?;
+    let (read, write) = pipe()?;
+    watch(set, read, IN, 1)?;
+    {
+        // SAFETY: the descriptor is open until it has been sent.
+        let set = unsafe { BorrowedFd::borrow_raw(set) };
+        give(&one, "set", &[set])?;
+    }
+    os!(libc::close(set))?;
+    guest.hold()?;
+    let set = take_one("set", &other)?;
+    same!("ready", ready(set.as_raw_fd())?, []);
+    fill(write)?;
+    same!("ready then", ready(set.as_raw_fd())?, [(1, IN)]);
+    control(set.as_raw_fd(), libc::EPOLL_CTL_DEL, read, 0, 0)
 }
 
 fn many(guest: &Guest) -> Check {

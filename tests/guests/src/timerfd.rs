@@ -1,7 +1,7 @@
 //! Timers of `timerfd_create(2)`.
 //!
 //! `timerfd`: clocks, remaining time, intervals, ticks that wait, timers that are off. `timerfd-deadlines`: those set to
-//! an absolute time. `timerfd-fires`: goes off while somebody waits in `read(2)`. `timerfd-periodic`: ticks on, and counts what was missed.
+//! an absolute time. `timerfd-time-of-day`: goes off when it is time, though the tree was away. `timerfd-fires`: goes off while somebody waits in `read(2)`. `timerfd-periodic`: ticks on, and counts what was missed.
 
 use crate::Entry;
 use crate::eventfd::{is_empty, take};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 pub(crate) const GUESTS: &[Entry] = &[
     Entry("timerfd", remaining),
     Entry("timerfd-deadlines", deadlines),
+    Entry("timerfd-time-of-day", time_of_day),
     Entry("timerfd-fires", fires),
     Entry("timerfd-periodic", periodic),
 ];
@@ -164,6 +165,22 @@ fn deadlines(guest: &Guest) -> Check {
     running.push(Running::start(libc::CLOCK_REALTIME, "03", DAY, interval)?);
     guest.hold()?;
     running.iter().try_for_each(|timer| timer.check(start))
+}
+
+fn time_of_day(guest: &Guest) -> Check {
+    let clock = libc::CLOCK_REALTIME;
+    let fd = timer(clock, 0)?;
+    let time = now(clock)? + Duration::from_millis(1500);
+    set(fd, libc::TFD_TIMER_ABSTIME, time, Duration::ZERO)?;
+    guest.hold()?;
+    same!("ticks", take(fd)?, 1);
+    let late = now(clock)?.checked_sub(time);
+    // The tree was away for longer than that.
+    ensure!(
+        late.is_some_and(|late| late < Duration::from_millis(900)),
+        "it went off {late:?} late"
+    );
+    Ok(())
 }
 
 fn fires(guest: &Guest) -> Check {

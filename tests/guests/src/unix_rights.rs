@@ -30,7 +30,7 @@ pub(crate) const GUESTS: &[Entry] = &[
 /// As many descriptors as the guests send at once.
 const SPACE: usize = rustix::cmsg_space!(ScmRights(253));
 
-fn give(socket: impl AsFd, text: &str, files: &[BorrowedFd<'_>]) -> Check {
+pub(crate) fn give(socket: impl AsFd, text: &str, files: &[BorrowedFd<'_>]) -> Check {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = SendAncillaryBuffer::new(&mut space);
     ensure!(
@@ -69,7 +69,7 @@ fn take(socket: impl AsFd) -> Result<(String, Vec<OwnedFd>), Errno> {
 }
 
 /// Exactly one message with exactly one descriptor.
-fn take_one(what: &str, socket: impl AsFd) -> Check<OwnedFd> {
+pub(crate) fn take_one(what: &str, socket: impl AsFd) -> Check<OwnedFd> {
     let (text, mut files) = take(socket)?;
     same!("text", text, what);
     same!(format!("descriptors with {what}"), files.len(), 1);

@@ -114,13 +114,17 @@ impl Watch<'_> {
             file: None,
             added_as: None,
         };
-        if self.is(self.set.holder.0, told.tfd)? {
+        let in_flight = self.set.holder.0 == rustix::process::getpid();
+        if !in_flight && self.is(self.set.holder.0, told.tfd)? {
             return Ok(entry);
         }
         let file = descriptions.watched(self.inode(), |holder| self.compare(holder))?;
         entry.file = Some(file.ok_or_else(|| self.unknown())?);
         entry.added_as = Some(number);
-        entry.tfd = self.twin()?.unwrap_or(NOBODY);
+        // What is in flight belongs to no table.
+        if !in_flight {
+            entry.tfd = self.twin()?.unwrap_or(NOBODY);
+        }
         Ok(entry)
     }
 

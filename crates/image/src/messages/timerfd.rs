@@ -25,5 +25,8 @@ messages! {
         required uint64 isec = 9;
         /// Interval, nanoseconds.
         required uint64 insec = 10;
+        /// gelid's own; CRIU skips it. Nanoseconds since the epoch at which a timer goes off that was set to a time
+        /// of day, however long the tree was away.
+        optional uint64 deadline = 1000;
     }
 }

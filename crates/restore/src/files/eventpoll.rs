@@ -123,22 +123,29 @@ struct Tables<'p> {
     holders: HashMap<u32, Vec<u32>>,
     /// Files by table and number.
     slots: HashMap<(u32, RawFd), u32>,
+    /// By number, the first table that has such a descriptor, and its file.
+    anywhere: HashMap<RawFd, (u32, u32)>,
 }
 
 impl<'p> Tables<'p> {
     fn of(plan: &'p FilesPlan) -> Self {
-        let is_set = |id| matches!(plan.descriptions.get(&id), Some(file) if matches!(file.kind, Kind::Eventpoll(_)));
+        let is_set = |id| {
+            let file = plan.descriptions.get(&id);
+            file.is_some_and(|file| matches!(file.kind, Kind::Eventpoll(_)))
+        };
         let mut tables = Self {
             plan,
             holders: HashMap::new(),
             slots: HashMap::new(),
+            anywhere: HashMap::new(),
         };
+        if !plan.descriptions.keys().any(|id| is_set(*id)) {
+            return tables;
+        }
         for (table, slots) in &plan.tables {
-            if !slots.iter().any(|slot| is_set(slot.id)) {
-                continue;
-            }
             for slot in slots {
                 tables.slots.insert((*table, slot.fd), slot.id);
+                tables.anywhere.entry(slot.fd).or_insert((*table, slot.id));
                 if is_set(slot.id) {
                     tables.holders.entry(slot.id).or_default().push(*table);
                 }
@@ -166,11 +173,13 @@ impl<'p> Tables<'p> {
                 Ok((*table.ok_or_else(|| missing("table", 0))?, file))
             }
             None => {
-                let mut holders = holders.iter();
-                let found = holders.find_map(|table| {
-                    let file = self.slots.get(&(*table, watch.number))?;
-                    Some((*table, *file))
-                });
+                let found = match holders {
+                    [] => self.anywhere.get(&watch.number).copied(),
+                    holders => holders.iter().find_map(|table| {
+                        let file = self.slots.get(&(*table, watch.number))?;
+                        Some((*table, *file))
+                    }),
+                };
                 let number = watch.number.unsigned_abs();
                 found.ok_or_else(|| missing("watched descriptor", number.into()))
             }

@@ -117,7 +117,7 @@ impl FilesPlan {
             .values()
             .filter_map(|description| Some((self.origin(description)?, description.id)))
             .collect();
-        let ids: BTreeSet<u32> = self.used();
+        let ids: BTreeSet<u32> = self.descriptions.keys().copied().collect();
         for description in self.descriptions.values_mut() {
             let label = description.label();
             let Kind::Inotify(queue) = &mut description.kind else {

@@ -30,6 +30,8 @@ pub struct Timerfd {
     pub left: (u64, u64),
     /// Seconds and nanoseconds from one expiration to the next.
     pub interval: (u64, u64),
+    /// Seconds and nanoseconds since the epoch at which it goes off, if it was set to a time of day.
+    pub deadline: Option<(u64, u64)>,
 }
 
 /// The clock of a timer.
@@ -57,6 +59,10 @@ impl Clock {
             9 => Self::BoottimeAlarm,
             _ => return None,
         })
+    }
+
+    fn is_of_day(self) -> bool {
+        matches!(self, Self::Realtime | Self::RealtimeAlarm)
     }
 
     fn of_timer(self) -> TimerfdClockId {
@@ -122,6 +128,7 @@ pub(super) fn plan(object: &str, entry: &TimerfdEntry) -> Result<Timerfd, Error>
         flags: entry.settime_flags,
         left,
         interval,
+        deadline: entry.deadline.filter(|_| clock.is_of_day()).map(seconds),
     })
 }
 
@@ -130,7 +137,10 @@ impl Timerfd {
         let flags = TimerfdTimerFlags::from_bits_retain(self.flags);
         let mut value = timespec(self.left);
         if flags.contains(TimerfdTimerFlags::ABSTIME) && self.left != (0, 0) {
-            value = sum(self.clock.now(), value);
+            value = match self.deadline {
+                Some(deadline) => timespec(deadline),
+                None => sum(self.clock.now(), value),
+            };
         }
         let time = Itimerspec {
             it_interval: timespec(self.interval),
@@ -142,6 +152,10 @@ impl Timerfd {
             ticks => timerfd::set_ticks(fd, ticks),
         }
     }
+}
+
+fn seconds(nanoseconds: u64) -> (u64, u64) {
+    (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000)
 }
 
 fn timespec((seconds, nanoseconds): (u64, u64)) -> Timespec {

@@ -66,6 +66,9 @@ fn timers_tell_what_is_left() {
     let deadline = timer(1);
     assert_eq!((deadline.clockid, deadline.settime_flags), (0, 3));
     assert!(deadline.vsec < 4_000_000_000 - 1_700_000_000, "relative");
+    let late = deadline.deadline.unwrap() - 4_000_000_000_000_000_000;
+    assert!(late < 1_000_000_000, "{late}");
+    assert_eq!(running.deadline, None);
     // It stood still since the first time, and has counted what it missed.
     let periodic = timer(2);
     assert!(periodic.ticks >= 5, "{}", periodic.ticks);

@@ -130,6 +130,11 @@ fn timers_start_at_the_end() {
         (timer.clockid, timer.settime_flags, timer.vsec) = (0, 3, 1000);
     }));
     images.push(timerfd(5, |timer| timer.insec = 10));
+    // Of a day that is long over.
+    images.push(timerfd(6, |timer| {
+        (timer.clockid, timer.settime_flags, timer.vsec) = (0, 1, 1000);
+        timer.deadline = Some(5_000_000_000);
+    }));
     let open = images.open().unwrap();
     let told = |id| info(open.fd(id).unwrap()).timerfd().unwrap();
     assert_eq!(told(3).value, (0, 0));
@@ -147,6 +152,8 @@ fn timers_start_at_the_end() {
         interval: (0, 0),
     };
     assert_eq!(deadline, expected);
+    let over = told(6);
+    assert_eq!((over.value, over.ticks), ((0, 0), 1));
     let off = told(5);
     assert_eq!((off.value, off.interval, off.ticks), ((0, 0), (0, 10), 0));
 }

@@ -182,6 +182,7 @@ fn file() -> impl Strategy<Value = FileEntry> {
                         vnsec: other.into(),
                         isec: size.unwrap_or_default(),
                         insec: mode.unwrap_or_default().into(),
+                        deadline: size,
                     });
                 }
                 18 => {
