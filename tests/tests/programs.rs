@@ -54,6 +54,26 @@ const PROGRAMS: &[Program] = &[
         },
     },
     Program {
+        probe: &["python3", "-c", "import asyncio; asyncio.create_subprocess_exec"],
+        case: Case {
+            name: "python-asyncio",
+            args: &["python3", "{dir}/loop.py", "{dir}"],
+            files: &[("loop.py", include_str!("programs/loop.py"))],
+            moving: true,
+            ..Case::new("run")
+        },
+    },
+    Program {
+        probe: &["node", "-e", "require('worker_threads')"],
+        case: Case {
+            name: "node",
+            args: &["node", "{dir}/loop.js", "{dir}"],
+            files: &[("loop.js", include_str!("programs/loop.js"))],
+            moving: true,
+            ..Case::new("run")
+        },
+    },
+    Program {
         probe: &["perl", "-e", "use strict"],
         case: Case {
             name: "perl",
