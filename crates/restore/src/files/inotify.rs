@@ -256,7 +256,11 @@ impl<'a> Watcher<'a> {
             }
             target => Found::Own(self.find(target).map_err(failed("find the file of"))?),
         };
-        inotify::set_next(fd, watch.wd).map_err(failed("number"))?;
+        match inotify::set_next(fd, watch.wd) {
+            // A kernel that cannot be told counts, which may do.
+            Ok(()) | Err(Errno::NOTTY) => {}
+            Err(errno) => return Err(failed("number")(errno)),
+        }
         let path = format!("/proc/self/fd/{}", found.as_fd().as_raw_fd());
         let mask = WatchFlags::from_bits_retain(watch.mask);
         let wd = add_watch(fd, path, mask).map_err(failed("add"))?;
