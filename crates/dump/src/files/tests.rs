@@ -3,6 +3,7 @@
 mod events;
 mod kinds;
 mod limits;
+mod unix;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;

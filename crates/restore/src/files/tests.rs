@@ -7,6 +7,8 @@ mod hostile;
 mod memory;
 mod pipes;
 mod regular;
+mod unix;
+mod unix_hostile;
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use gelid_image::messages::{
     FdTypes, FdinfoEntry, FileEntry, FownEntry, PipeDataEntry, PipeEntry, RegFileEntry,
-    RemapFilePathEntry, RemapType,
+    RemapFilePathEntry, RemapType, SkPacketEntry,
 };
 use gelid_image::{Dir, ImageKind, Staging};
 use gelid_sys::proc::fdinfo::{self, FdInfo};
@@ -36,6 +38,7 @@ struct Images {
     slots: Vec<FdinfoEntry>,
     remaps: Vec<RemapFilePathEntry>,
     pipes: Vec<(PipeDataEntry, Vec<u8>)>,
+    packets: Vec<(SkPacketEntry, Vec<u8>)>,
     options: FileOptions,
 }
 
@@ -50,6 +53,7 @@ impl Images {
             slots: Vec::new(),
             remaps: Vec::new(),
             pipes: Vec::new(),
+            packets: Vec::new(),
             options: FileOptions::default(),
         }
     }
@@ -140,6 +144,11 @@ impl Images {
                 pipes.push(entry).unwrap().push_payload(data).unwrap();
             }
         }
+        let mut packets = put(ImageKind::SkQueues);
+        for (entry, data) in &self.packets {
+            packets.push(entry).unwrap().push_payload(data).unwrap();
+        }
+        drop(packets);
         let mut slots = staging.writer(ImageKind::Fdinfo, 2).unwrap();
         for slot in &self.slots {
             slots.push(slot).unwrap();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use gelid_sys::unix;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::net::{SocketAddrUnix, connect};
 
 use super::super::place::{self, Entry, Names};
@@ -27,6 +28,19 @@ pub(super) struct Job<'j> {
     pub(super) socket: BorrowedFd<'j>,
     pub(super) name: &'j Bound,
     pub(super) object: String,
+}
+
+impl Job<'_> {
+    /// The socket and its name.
+    fn title(&self) -> String {
+        format!("{} ({})", self.object, self.name.address)
+    }
+
+    fn bind(&self, path: &[u8]) -> Result<(), Error> {
+        let address = SocketAddrUnix::new(path);
+        let bound = address.and_then(|address| rustix::net::bind(self.socket, &address));
+        bound.map_err(Error::system("bind", self.title()))
+    }
 }
 
 /// What has become of the names.
@@ -55,8 +69,6 @@ pub(super) fn all(
     let mut paths = Vec::new();
     for job in jobs {
         match &job.name.address {
-            // Those that are gone come first: others may have their names now.
-            Address::Path(path) if job.name.deleted => paths.insert(0, (job, path)),
             Address::Path(path) => paths.push((job, path)),
             Address::Abstract(name) => {
                 let address = SocketAddrUnix::new_abstract_name(name);
@@ -77,7 +89,7 @@ pub(super) fn all(
                 let node = binder.bind(job, path, &mut made.nodes)?;
                 made.places.insert(job.owner, Place::Node(node));
             }
-            binder.names.clear()
+            Ok(())
         };
         scope.spawn(bind).join()
     });
@@ -91,79 +103,92 @@ pub(super) fn all(
 struct Binder<'b> {
     root: BorrowedFd<'b>,
     own: BorrowedFd<'b>,
-    names: Names<'b>,
+    /// A file system that nobody sees, for files that are gone.
+    limbo: Option<OwnedFd>,
 }
 
 impl<'b> Binder<'b> {
     fn new(root: BorrowedFd<'b>, own: BorrowedFd<'b>) -> Result<Self, Error> {
-        let enter = || {
-            unix::leave_directories()?;
-            // Nobody may connect before the mode of a file is right.
-            rustix::process::umask(Mode::RWXU | Mode::RWXG | Mode::RWXO);
-            let (ours, theirs) = (rustix::fs::stat("/")?, rustix::fs::fstat(root)?);
-            if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
-                rustix::process::fchdir(root)?;
-                rustix::process::chroot(".")?;
-            }
-            Ok(())
-        };
-        enter().map_err(Error::system("enter", "the root directory"))?;
+        // Nobody may connect before the mode of a file is right.
+        let closed = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+        let entered = unix::leave_directories().and_then(|()| {
+            rustix::process::umask(closed);
+            enter(root)
+        });
+        entered.map_err(Error::system("enter", "the root directory"))?;
         Ok(Self {
             root,
             own,
-            names: Names::new(root),
+            limbo: None,
         })
     }
 
     /// Binds a socket and gives its file.
     fn bind(&mut self, job: &Job<'_>, path: &[u8], nodes: &mut Nodes) -> Result<OwnedFd, Error> {
-        let failed =
-            |operation| Error::system(operation, format!("{} ({})", job.object, job.name.address));
+        if !job.name.deleted {
+            return self.bind_here(job, path, nodes);
+        }
+        let limbo = match self.limbo.take() {
+            Some(limbo) => limbo,
+            None => limbo().map_err(Error::system("make", "a file system of its own"))?,
+        };
+        let bound = self.bind_there(limbo.as_fd(), job, path);
+        self.limbo = Some(limbo);
+        enter(self.root).map_err(Error::system("enter", "the root directory"))?;
+        bound
+    }
+
+    /// Binds a socket to a file that stays.
+    fn bind_here(&self, job: &Job<'_>, path: &[u8], nodes: &mut Nodes) -> Result<OwnedFd, Error> {
+        let failed = |operation| Error::system(operation, job.title());
         let entry = self.entry(job.name, path);
         let entry = entry.map_err(failed("find the directory of"))?;
-        let aside = self.clear(&entry, job, nodes)?;
         let mut node = Node {
             made: None,
-            aside,
+            aside: self.clear(&entry, job, nodes)?,
             entry,
         };
-        let address = SocketAddrUnix::new(path);
-        let bound = address.and_then(|address| rustix::net::bind(job.socket, &address));
-        bound.map_err(failed("bind"))?;
+        job.bind(path)?;
         let file = unix::node(job.socket).map_err(failed("look for the file of"))?;
         let stat = rustix::fs::fstat(&file).map_err(failed("look at the file of"))?;
         node.made = Some((stat.st_dev, stat.st_ino));
         let dressed = self.dress(file.as_fd(), job.name.permissions);
         dressed.map_err(failed("set owner and mode of the file of"))?;
-        match job.name.deleted {
-            true => node.undo().map_err(failed("unlink the file of"))?,
-            false => nodes.0.push(node),
-        }
+        nodes.0.push(node);
         Ok(file)
     }
 
-    /// Directory and name of a path; one that is missing is made for the moment if the file is gone too.
-    fn entry(&mut self, name: &Bound, path: &[u8]) -> Result<Entry, Errno> {
-        let base = name.directory.as_ref();
-        if name.deleted {
-            let full = match (base, path) {
-                (_, [b'/', ..]) => path.to_vec(),
-                (Some(base), path) => [b"/", base.relative(), b"/", path].concat(),
-                (None, path) => [b"/", path].concat(),
-            };
-            if let Ok(full) = Name::new(&full) {
-                // Others make and enter it, whatever the umask here is.
-                let before = rustix::process::umask(Mode::empty());
-                let made = self.names.entry(&full, true);
-                rustix::process::umask(before);
-                made?;
+    /// Binds a socket to a file that is gone, where that is in nobody's way.
+    fn bind_there(
+        &self,
+        limbo: BorrowedFd<'_>,
+        job: &Job<'_>,
+        path: &[u8],
+    ) -> Result<OwnedFd, Error> {
+        let failed = |operation| Error::system(operation, job.title());
+        let prepared = enter(limbo).and_then(|()| {
+            if let Some(base) = &job.name.directory {
+                make_directories(base.relative())?;
+                rustix::process::chdir(base.relative())?;
             }
-        }
-        match base {
+            let parent = path.iter().rposition(|byte| *byte == b'/');
+            make_directories(&path[..parent.map_or(0, |at| at + 1)])
+        });
+        prepared.map_err(failed("make directories for"))?;
+        job.bind(path)?;
+        let file = unix::node(job.socket).map_err(failed("look for the file of"))?;
+        let dressed = self.dress(file.as_fd(), job.name.permissions);
+        dressed.map_err(failed("set owner and mode of the file of"))?;
+        rustix::fs::unlink(path).map_err(failed("unlink the file of"))?;
+        Ok(file)
+    }
+
+    /// Directory and name of a path.
+    fn entry(&self, name: &Bound, path: &[u8]) -> Result<Entry, Errno> {
+        match &name.directory {
             Some(base) => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let base = self.names.open(&place::Place::Path(base.clone()), flags)?;
-                rustix::process::fchdir(base)?;
+                rustix::process::fchdir(self.root)?;
+                rustix::process::chdir(base.relative())?;
             }
             None => rustix::process::fchdir(self.root)?,
         }
@@ -180,8 +205,7 @@ impl<'b> Binder<'b> {
         })
     }
 
-    /// Moves out of the way what has the name now: the file of a socket that is gone, or, for the moment,
-    /// anything.
+    /// Moves out of the way what has the name now, if it is the file of a socket.
     fn clear(&self, entry: &Entry, job: &Job<'_>, nodes: &Nodes) -> Result<Option<Entry>, Error> {
         let found = match entry.clone().identify() {
             Err(Errno::NOENT) => return Ok(None),
@@ -189,9 +213,9 @@ impl<'b> Binder<'b> {
         };
         let ours = nodes.0.iter().any(|node| node.made == found.identity);
         let kind = found.file_type();
-        if ours || kind != Ok(FileType::Socket) && !job.name.deleted {
+        if ours || kind != Ok(FileType::Socket) {
             return Err(Error::Changed {
-                object: format!("{} ({})", job.object, job.name.address),
+                object: job.title(),
                 what: "type",
                 recorded: "Socket".to_owned(),
                 found: match (ours, kind) {
@@ -224,6 +248,37 @@ impl<'b> Binder<'b> {
         let name = file.as_raw_fd().to_string();
         rustix::fs::chmodat(self.own, name, Mode::from_raw_mode(mode), AtFlags::empty())
     }
+}
+
+/// Makes a directory the root and the working directory of the calling thread.
+fn enter(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::process::fchdir(root)?;
+    let (ours, theirs) = (rustix::fs::stat("/")?, rustix::fs::fstat(root)?);
+    match (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino) {
+        true => Ok(()),
+        false => rustix::process::chroot("."),
+    }
+}
+
+/// A new, empty file system, which is gone when nothing in it is open.
+fn limbo() -> Result<OwnedFd, Errno> {
+    let system = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&system)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    fsmount(&system, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Makes all directories of a path, which has no links in it.
+fn make_directories(path: &[u8]) -> Result<(), Errno> {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    let ends = ends.map(|(at, _)| at).chain([path.len()]);
+    for part in ends.map(|end| &path[..end]).filter(|part| !part.is_empty()) {
+        match rustix::fs::mkdir(part, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 impl Place {
