@@ -54,7 +54,11 @@ const PROGRAMS: &[Program] = &[
         },
     },
     Program {
-        probe: &["python3", "-c", "import asyncio; asyncio.create_subprocess_exec"],
+        probe: &[
+            "python3",
+            "-c",
+            "import asyncio; asyncio.create_subprocess_exec",
+        ],
         case: Case {
             name: "python-asyncio",
             args: &["python3", "{dir}/loop.py", "{dir}"],
