@@ -9,6 +9,7 @@ use crate::Entry;
 use crate::os::os;
 use crate::protocol::{Check, Gate, Guest, ensure, same};
 use crate::unix::{now, pair, say, socket, talk};
+use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -95,6 +96,8 @@ fn rights(guest: &Guest) -> Check {
     rustix::io::write(&writer, b"in the pipe")?;
     let event = rustix::event::eventfd(42, rustix::event::EventfdFlags::empty())?;
     let folder = File::open(&guest.dir)?;
+    let memory = File::from(rustix::fs::memfd_create("rights", MemfdFlags::CLOEXEC)?);
+    (&memory).write_all(b"in memory")?;
     for (what, file) in [
         ("file", file.as_fd()),
         ("deleted", deleted.as_fd()),
@@ -102,10 +105,11 @@ fn rights(guest: &Guest) -> Check {
         ("writer", writer.as_fd()),
         ("event", event.as_fd()),
         ("folder", folder.as_fd()),
+        ("memory", memory.as_fd()),
     ] {
         give(&one, what, &[file])?;
     }
-    drop((file, deleted, reader, writer, event, folder));
+    drop((file, deleted, reader, writer, event, folder, memory));
     guest.hold()?;
     let mut file = File::from(take_one("file", &other)?);
     let mut text = String::new();
@@ -131,6 +135,12 @@ fn rights(guest: &Guest) -> Check {
     let folder = take_one("folder", &other)?;
     let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&folder)?.st_mode);
     same!("the folder", kind, rustix::fs::FileType::Directory);
+    let mut memory = File::from(take_one("memory", &other)?);
+    same!("position in memory", memory.stream_position()?, 9);
+    memory.rewind()?;
+    text.clear();
+    memory.read_to_string(&mut text)?;
+    same!("the memory", text, "in memory");
     Ok(())
 }
 

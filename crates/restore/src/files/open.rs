@@ -364,8 +364,9 @@ impl Drop for Limit {
 }
 
 impl FilesPlan {
-    /// Files that a descriptor refers to.
+    /// Files that a descriptor refers to, or that are in flight between sockets.
     pub(super) fn used(&self) -> BTreeSet<u32> {
-        self.tables.values().flatten().map(|slot| slot.id).collect()
+        let slots = self.tables.values().flatten().map(|slot| slot.id);
+        slots.chain(self.sockets.in_flight()).collect()
     }
 }

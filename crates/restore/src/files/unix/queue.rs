@@ -67,6 +67,14 @@ impl Sockets {
     }
 }
 
+impl Sockets {
+    /// Ids of all files in flight.
+    pub(in super::super) fn in_flight(&self) -> impl Iterator<Item = u32> {
+        let packets = self.packets.iter();
+        packets.flat_map(|packet| packet.rights.iter().copied())
+    }
+}
+
 fn packet(entry: &SkPacketEntry) -> Result<Packet, Error> {
     let object = || format!("{QUEUES}: a message for file {}", entry.id_for);
     let mut rights = Vec::new();
