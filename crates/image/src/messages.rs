@@ -207,6 +207,8 @@ pub fn all_schemas() -> Vec<&'static crate::Schema> {
         of::<GelidSchedEntry>(),
         of::<GelidTaskEntry>(),
         of::<GelidThreadEntry>(),
+        of::<GelidPacketEntry>(),
+        of::<GelidUcredEntry>(),
         of::<GelidUnixSkEntry>(),
         of::<GelidXsaveEntry>(),
         of::<GhostFileEntry>(),

@@ -14,6 +14,8 @@ const HEADER: usize = 16;
 const UNIX_MESSAGE: usize = 16;
 /// `UDIAG_SHOW_NAME`, `..._VFS`, `..._PEER`, `..._ICONS`, `..._RQLEN`.
 const SHOW: u32 = 0x1f;
+/// `UDIAG_SHOW_VFS`
+const SHOW_VFS: u32 = 2;
 
 /// The kernel's informant about sockets.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct UnixSocket {
     /// `sun_path` as it was bound: a path with its zero byte, an abstract name that starts with one, or
     /// nothing.
     pub name: Vec<u8>,
+    /// Device, in the kernel's own encoding, and inode of the file that it is bound to.
+    pub node: Option<(u32, u32)>,
     /// Inode of its peer; 0 if that has no descriptor: it is closed, or not accepted yet.
     pub peer: Option<u32>,
     /// Inodes of those who wait to be accepted, the first first; 0 for one that is closed already.
@@ -57,7 +61,8 @@ impl Diag {
     ///
     /// `EMSGSIZE` if more connections wait to be accepted than an answer has room for (some 900).
     pub fn unix(&self, inode: u32) -> Result<Option<UnixSocket>> {
-        rustix::net::send(&self.0, &unix_request(inode), SendFlags::empty())?;
+        let request = unix_request(inode, libc::NLM_F_REQUEST, SHOW);
+        rustix::net::send(&self.0, &request, SendFlags::empty())?;
         let mut answer = [0; 2 * crate::PAGE_SIZE];
         let (len, whole) = rustix::net::recv(&self.0, &mut answer[..], RecvFlags::TRUNC)?;
         if whole > len {
@@ -68,19 +73,42 @@ impl Diag {
             body => unix_socket(body?).map(Some).ok_or(Errno::BADMSG),
         }
     }
+
+    /// Whether a Unix socket is bound to a file with this device and inode.
+    pub fn is_unix_node(&self, device: u64, inode: u64) -> Result<bool> {
+        let device = (rustix::fs::major(device) << 20) | rustix::fs::minor(device);
+        let request = unix_request(0, libc::NLM_F_REQUEST | libc::NLM_F_DUMP, SHOW_VFS);
+        rustix::net::send(&self.0, &request, SendFlags::empty())?;
+        let mut found = false;
+        let mut answer = vec![0; 32 << 10];
+        loop {
+            let (len, _) = rustix::net::recv(&self.0, &mut answer[..], RecvFlags::empty())?;
+            let mut rest = &answer[..len];
+            while let Some(size) = word(rest, 0) {
+                if rest.get(4..6) == Some(&(libc::NLMSG_DONE as u16).to_ne_bytes()) {
+                    return Ok(found);
+                }
+                let socket = unix_socket(body(rest)?).ok_or(Errno::BADMSG)?;
+                // The kernel tells half of a large inode.
+                found |= socket.node == Some((device, inode as u32));
+                let size = (size as usize).next_multiple_of(4);
+                rest = rest.get(size.max(HEADER)..).unwrap_or_default();
+            }
+        }
+    }
 }
 
-/// `struct nlmsghdr` and `struct unix_diag_req` for one socket, whatever its cookie.
-fn unix_request(inode: u32) -> [u8; HEADER + 24] {
+/// `struct nlmsghdr` and `struct unix_diag_req` for one socket, whatever its cookie, or for all.
+fn unix_request(inode: u32, flags: i32, show: u32) -> [u8; HEADER + 24] {
     let mut request = [0; HEADER + 24];
     let len = request.len() as u32;
     request[..4].copy_from_slice(&len.to_ne_bytes());
     request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    request[6..8].copy_from_slice(&(flags as u16).to_ne_bytes());
     request[HEADER] = libc::AF_UNIX as u8;
     request[HEADER + 4..HEADER + 8].fill(0xff);
     request[HEADER + 8..HEADER + 12].copy_from_slice(&inode.to_ne_bytes());
-    request[HEADER + 12..HEADER + 16].copy_from_slice(&SHOW.to_ne_bytes());
+    request[HEADER + 12..HEADER + 16].copy_from_slice(&show.to_ne_bytes());
     request[HEADER + 16..].fill(0xff);
     request
 }
@@ -115,6 +143,7 @@ fn unix_socket(message: &[u8]) -> Option<UnixSocket> {
         let value = rest.get(4..len)?;
         match kind {
             0 => socket.name = value.to_vec(),
+            1 => socket.node = Some((word(value, 4)?, word(value, 0)?)),
             2 => socket.peer = word(value, 0),
             3 => socket.pending = value.chunks_exact(4).filter_map(|w| word(w, 0)).collect(),
             4 => (socket.receive_queue, socket.send_queue) = (word(value, 0)?, word(value, 4)?),
@@ -172,6 +201,18 @@ mod tests {
         assert_eq!(seen.name, name);
         let client = diag.unix(inode(&clients[0])).unwrap().unwrap();
         assert_eq!((client.state, client.peer), (1, Some(0)));
+    }
+
+    #[test]
+    fn a_file_is_that_of_a_living_socket() {
+        let diag = Diag::new().unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("sock");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let stat = rustix::fs::lstat(&path).unwrap();
+        assert_eq!(diag.is_unix_node(stat.st_dev, stat.st_ino), Ok(true));
+        drop(socket);
+        assert_eq!(diag.is_unix_node(stat.st_dev, stat.st_ino), Ok(false));
     }
 
     #[test]

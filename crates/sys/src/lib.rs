@@ -39,6 +39,7 @@ pub mod sched;
 pub mod signal;
 pub mod signalfd;
 pub mod sockopt;
+pub mod stand_in;
 pub mod syscall;
 pub mod timerfd;
 pub mod tty;

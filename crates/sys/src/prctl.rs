@@ -94,6 +94,20 @@ pub fn set_timer_restore_ids(on: bool) -> Result<()> {
     query(PR_TIMER_CREATE_RESTORE_IDS, usize::from(on)).map(drop)
 }
 
+/// Whether the caller's memory may be dumped, and its files in procfs are its own: 0, 1 or 2.
+pub fn dumpable() -> Result<usize> {
+    query(PR_GET_DUMPABLE, 0)
+}
+
+/// Sets it.
+///
+/// # Errors
+///
+/// `EINVAL` for anything but 0 and 1.
+pub fn set_dumpable(dumpable: usize) -> Result<()> {
+    query(PR_SET_DUMPABLE, dumpable).map(drop)
+}
+
 /// Whether transparent huge pages are disabled for the caller.
 pub fn thp_disabled() -> Result<bool> {
     query(PR_GET_THP_DISABLE, 0).map(|value| value != 0)

@@ -60,6 +60,19 @@ pub fn int(socket: impl AsFd, option: IntOption) -> Result<i32> {
     Ok(value)
 }
 
+/// Process, user and group that a socket is connected with, or that listen: `SO_PEERCRED`. Without any the pid
+/// is 0 and the others are -1.
+pub fn peer(socket: impl AsFd) -> Result<(i32, u32, u32)> {
+    const PEERCRED: i32 = 17;
+    let mut words = [0u32; 3];
+    let mut len = size_of_val(&words) as u32;
+    let (value, room) = (words.as_mut_ptr() as usize, &raw mut len as usize);
+    let args = arguments(&socket, PEERCRED, value, room);
+    // SAFETY: the kernel writes at most the three words that the length allows, and the length.
+    unsafe { call(libc::SYS_getsockopt as usize, args) }?;
+    Ok((words[0].cast_signed(), words[1], words[2]))
+}
+
 /// Sets an option.
 ///
 /// # Errors

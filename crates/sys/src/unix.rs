@@ -1,9 +1,9 @@
 //! Unix sockets, as far as rustix does not know them: `unix(7)`.
 
-use std::mem::{MaybeUninit, size_of_val, zeroed};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::mem::{MaybeUninit, offset_of, size_of_val, zeroed};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 use rustix::thread::UnshareFlags;
 
 use crate::syscall::{call, last};
@@ -26,6 +26,160 @@ pub fn node(socket: impl AsFd) -> Result<OwnedFd> {
 pub fn leave_directories() -> Result<()> {
     // SAFETY: nothing but the thread's view of paths changes, which no reference depends on.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
+}
+
+/// A name of a socket as the kernel takes it, `struct sockaddr_un`.
+#[derive(Clone)]
+pub struct Address {
+    raw: libc::sockaddr_un,
+    len: usize,
+}
+
+impl Address {
+    /// A path; `None` if it is too long or has a zero byte.
+    #[must_use]
+    pub fn path(path: &[u8]) -> Option<Self> {
+        let whole = !path.is_empty() && !path.contains(&0);
+        // The end counts if there is room for it.
+        let len = (path.len() + 1).min(SUN_PATH);
+        Self::new(path, len).filter(|_| whole)
+    }
+
+    /// A name without a file; `None` if it is too long.
+    #[must_use]
+    pub fn named(name: &[u8]) -> Option<Self> {
+        Self::new(&[b"\0", name].concat(), name.len() + 1)
+    }
+
+    fn new(path: &[u8], len: usize) -> Option<Self> {
+        // SAFETY: it is plain data, of which zeros are a value.
+        let mut raw: libc::sockaddr_un = unsafe { zeroed() };
+        raw.sun_family = libc::AF_UNIX as u16;
+        let room = raw.sun_path.get_mut(..path.len())?;
+        for (to, from) in room.iter_mut().zip(path) {
+            *to = from.cast_signed();
+        }
+        Some(Self { raw, len })
+    }
+
+    /// Where it is, and how long.
+    pub(crate) fn raw(&self) -> (*const libc::sockaddr_un, usize) {
+        (
+            &raw const self.raw,
+            offset_of!(libc::sockaddr_un, sun_path) + self.len,
+        )
+    }
+}
+
+/// Bytes of a path in an address.
+const SUN_PATH: usize = 108;
+
+/// What goes with a message.
+pub(crate) struct Control {
+    bytes: Aligned,
+    len: usize,
+}
+
+#[repr(C, align(8))]
+struct Aligned([u8; CONTROL]);
+
+impl Control {
+    /// Descriptors, and the process and users that the sender is said to be.
+    pub(crate) fn new(
+        rights: &[BorrowedFd<'_>],
+        credentials: Option<(i32, u32, u32)>,
+    ) -> Result<Self> {
+        let mut control = Self {
+            bytes: Aligned([0; CONTROL]),
+            len: 0,
+        };
+        if !rights.is_empty() {
+            let numbers = rights.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes());
+            control.push(libc::SCM_RIGHTS, &numbers.collect::<Vec<_>>())?;
+        }
+        if let Some((pid, uid, gid)) = credentials {
+            let words = [pid.to_ne_bytes(), uid.to_ne_bytes(), gid.to_ne_bytes()];
+            control.push(libc::SCM_CREDENTIALS, words.as_flattened())?;
+        }
+        Ok(control)
+    }
+
+    /// Appends `struct cmsghdr` and its data.
+    fn push(&mut self, kind: i32, data: &[u8]) -> Result<()> {
+        const HEADER: usize = size_of::<libc::cmsghdr>();
+        let space = (HEADER + data.len()).next_multiple_of(align_of::<usize>());
+        let place = self.bytes.0.get_mut(self.len..self.len + space);
+        let place = place.ok_or(Errno::MSGSIZE)?;
+        place[..8].copy_from_slice(&(HEADER + data.len()).to_ne_bytes());
+        place[8..12].copy_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
+        place[12..16].copy_from_slice(&kind.to_ne_bytes());
+        place[HEADER..HEADER + data.len()].copy_from_slice(data);
+        self.len += space;
+        Ok(())
+    }
+}
+
+const _: () = assert!(size_of::<libc::cmsghdr>() == 16);
+
+/// Gives `send` a message that it can point to.
+pub(crate) fn with_message<T>(
+    to: Option<&Address>,
+    bytes: &[u8],
+    control: &mut Control,
+    send: impl FnOnce(*const libc::msghdr) -> T,
+) -> T {
+    let mut vector = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: it is plain data, of which zeros are a value.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    if let Some((at, len)) = to.map(Address::raw) {
+        header.msg_name = at.cast_mut().cast();
+        header.msg_namelen = len as u32;
+    }
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    header.msg_control = control.bytes.0.as_mut_ptr().cast();
+    header.msg_controllen = control.len;
+    send(&raw const header)
+}
+
+/// Sends a message, to somebody if the socket is not connected, without waiting.
+///
+/// # Errors
+///
+/// Those of `sendmsg(2)`; `EAGAIN` if there is no room.
+pub fn send(
+    socket: impl AsFd,
+    to: Option<&Address>,
+    bytes: &[u8],
+    rights: &[BorrowedFd<'_>],
+) -> Result<usize> {
+    let mut control = Control::new(rights, None)?;
+    with_message(to, bytes, &mut control, |header| {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: the header and what it points to live until the call has ended.
+        let sent = unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), header, flags) };
+        usize::try_from(sent).map_err(|_| last())
+    })
+}
+
+/// Binds a socket.
+pub fn bind(socket: impl AsFd, address: &Address) -> Result<()> {
+    name(libc::SYS_bind, socket.as_fd(), address)
+}
+
+/// Connects a socket.
+pub fn connect(socket: impl AsFd, address: &Address) -> Result<()> {
+    name(libc::SYS_connect, socket.as_fd(), address)
+}
+
+fn name(nr: libc::c_long, socket: BorrowedFd<'_>, address: &Address) -> Result<()> {
+    let (at, len) = address.raw();
+    let args = [socket.as_raw_fd() as usize, at as usize, len, 0, 0, 0];
+    // SAFETY: the kernel reads an address of that length.
+    unsafe { call(nr as usize, args) }.map(drop)
 }
 
 /// What a look at a queue has brought.
@@ -127,7 +281,6 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::io::Errno;
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     #[test]
@@ -168,15 +321,9 @@ mod tests {
     #[test]
     fn descriptors_come_with_a_message() {
         use crate::sockopt::{IntOption, set_int};
-        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
         let (one, other) = UnixStream::pair().unwrap();
         set_int(&other, IntOption::PASSCRED, 1).unwrap();
-        let fds = [one.as_fd(), other.as_fd()];
-        let mut space = [MaybeUninit::uninit(); 64];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        let bytes = [std::io::IoSlice::new(b"x")];
-        sendmsg(&one, &bytes, &mut control, SendFlags::empty()).unwrap();
+        assert_eq!(send(&one, None, b"x", &[one.as_fd(), other.as_fd()]), Ok(1));
         let message = peek(&other, &mut [0]).unwrap();
         assert_eq!((message.len, message.rights.len()), (1, 2));
         let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
@@ -188,6 +335,23 @@ mod tests {
             (credentials.0, credentials.1),
             (pid.as_raw_pid(), uid.as_raw())
         );
+    }
+
+    #[test]
+    fn names_are_bound_as_they_are() {
+        let receiver = UnixDatagram::unbound().unwrap();
+        let name = Address::named(format!("gelid-{}\0x", std::process::id()).as_bytes()).unwrap();
+        bind(&receiver, &name).unwrap();
+        let sender = UnixDatagram::unbound().unwrap();
+        assert_eq!(send(&sender, Some(&name), b"by name", &[]), Ok(7));
+        connect(&sender, &name).unwrap();
+        assert_eq!(send(&sender, None, b"", &[]), Ok(0));
+        assert_eq!(receiver.recv(&mut [0; 9]).unwrap(), 7);
+        assert!(Address::path(&[b'x'; 108]).is_some() && Address::named(&[0; 107]).is_some());
+        for wrong in [&b""[..], b"a\0b", &[b'x'; 109]] {
+            assert!(Address::path(wrong).is_none());
+        }
+        assert!(Address::named(&[0; 108]).is_none());
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod unix_datagrams;
 mod unix_names;
 mod unix_options;
 mod unix_rights;
+mod unix_senders;
 mod woken;
 mod xstate;
 
@@ -80,6 +81,7 @@ const OBJECTS: &[&[Entry]] = &[
     unix_names::GUESTS,
     unix_options::GUESTS,
     unix_rights::GUESTS,
+    unix_senders::GUESTS,
     woken::GUESTS,
     xstate::GUESTS,
 ];

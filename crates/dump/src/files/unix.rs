@@ -11,7 +11,7 @@ mod refusal;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-use gelid_image::messages::{FdTypes, GelidUnixSkEntry, SkShutdown, UnixSkEntry};
+use gelid_image::messages::{FdTypes, GelidUcredEntry, GelidUnixSkEntry, SkShutdown, UnixSkEntry};
 use gelid_image::{ImageKind, ImageWriter, Staging};
 use gelid_sys::Errno;
 use gelid_sys::diag::{Diag, UnixSocket};
@@ -190,8 +190,15 @@ fn beyond(
         // -1 is none.
         peek_off: u32::try_from(int(IntOption::PEEK_OFF)?).ok(),
         passpidfd: (int(IntOption::PASSPIDFD)? != 0).then_some(true),
+        peer: who(sockopt::peer(object.file).map_err(object.failed("ask for the peer of"))?),
     };
     Ok((entry != GelidUnixSkEntry::default()).then_some(entry))
+}
+
+/// The record of somebody; `None` for nobody, and for those whose pid has no number here.
+fn who((pid, uid, gid): (i32, u32, u32)) -> Option<GelidUcredEntry> {
+    let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
+    Some(GelidUcredEntry { pid, uid, gid })
 }
 
 /// What a socket is ready for.

@@ -1,5 +1,7 @@
 //! `sk-queues.img`: an unread packet; `length` bytes follow the record. Section 14.5 of the format.
 
+use super::GelidUcredEntry;
+
 messages! {
     /// Ancillary data of a packet, `unix(7)`. Section 14.5.
     message ScmEntry = "scm_entry" {
@@ -17,5 +19,15 @@ messages! {
         required uint32 length = 2;
         /// Ancillary data.
         repeated message ScmEntry scm = 4;
+        /// gelid's own; CRIU skips it.
+        optional message GelidPacketEntry gelid = 1000;
+    }
+
+    /// What gelid records of a packet beyond the published format. Field 1000 of `sk_packet_entry`.
+    message GelidPacketEntry = "gelid_packet_entry" {
+        /// Address of the sender of a datagram, as the name of a socket.
+        optional bytes source = 1 as socket_name;
+        /// Who has sent it, as far as the receiver asks for that.
+        optional message GelidUcredEntry sender = 2;
     }
 }

@@ -67,5 +67,17 @@ messages! {
         optional uint32 peek_off = 3;
         /// `SO_PASSPIDFD`, if on.
         optional bool passpidfd = 4;
+        /// `SO_PEERCRED`.
+        optional message GelidUcredEntry peer = 5;
+    }
+
+    /// Who has made or sent something, `struct ucred`.
+    message GelidUcredEntry = "gelid_ucred_entry" {
+        /// Process.
+        required uint32 pid = 1;
+        /// User.
+        required uint32 uid = 2;
+        /// Group.
+        required uint32 gid = 3;
     }
 }

@@ -83,6 +83,12 @@ pub enum Error {
         /// What to do about it.
         remedy: &'static str,
     },
+    /// A name belongs to somebody else now.
+    #[error("{object}: another program has that name now; stop it first")]
+    Occupied {
+        /// The description.
+        object: String,
+    },
     /// More descriptors are needed than the limit allows.
     #[error(
         "cannot {operation} {object}: descriptors from {base} on are needed, the limit is {limit}; \

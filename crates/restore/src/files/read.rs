@@ -89,9 +89,10 @@ impl Reader<'_> {
                 records.add(socket, self.given_socket(socket).is_some())?;
             }
         }
-        let (planned, mut sockets) = unix::plan(&records)?;
         let known: BTreeSet<u32> = self.records.kinds.keys().copied().collect();
-        sockets.read_packets(self.dir, &planned, &known)?;
+        let packets = unix::read_packets(self.dir, &known)?;
+        let (planned, sockets) = unix::plan(&records, packets)?;
+        sockets.check_packets(&planned)?;
         plan.sockets = sockets;
         Ok(planned)
     }

@@ -10,6 +10,8 @@ mod queue;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use gelid_image::messages::GelidUcredEntry;
+use gelid_sys::stand_in::Who;
 use rustix::net::SocketType;
 
 use super::Name;
@@ -18,7 +20,7 @@ use super::sk_opts::SocketOptions;
 pub(super) use self::bind::Nodes;
 pub(super) use self::make::open_all;
 pub(super) use self::plan::{Records, is_outside, plan};
-pub(super) use self::queue::Packet;
+pub(super) use self::queue::{Packet, Sender, read as read_packets};
 
 /// All Unix sockets of a tree.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +33,8 @@ pub(super) struct Sockets {
     pub(super) lost: Vec<Lost>,
     /// Unread messages, in the order of the image.
     pub(super) packets: Vec<Packet>,
+    /// Names of those who have sent some of them and are no sockets of the tree.
+    pub(super) strangers: Vec<Address>,
 }
 
 /// One who listened, and was closed before those that it has accepted.
@@ -59,6 +63,8 @@ pub struct Unix {
     pub shutdown: u32,
     /// Options.
     pub options: SocketOptions,
+    /// `SO_PEERCRED`.
+    pub peer: Option<Who>,
     /// `ECONNRESET` waits to be told.
     pub reset: bool,
     /// `SO_PEEK_OFF`.
@@ -89,13 +95,15 @@ pub enum Origin {
     Waiting(u32),
 }
 
-/// Who accepts a connection.
+/// Who has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Listener {
     /// The socket of that id.
     Socket(u32),
     /// One that is closed, by its place among those.
     Lost(usize),
+    /// One that has sent something, by its place among those.
+    Stranger(usize),
 }
 
 /// With whom a datagram socket is connected.
@@ -118,6 +126,18 @@ pub struct Bound {
     pub deleted: bool,
     /// Mode, user and group of the file.
     pub permissions: Option<(u32, u32, u32)>,
+}
+
+impl Bound {
+    /// A name whose file is gone.
+    fn gone(address: &Address) -> Self {
+        Self {
+            address: address.clone(),
+            directory: None,
+            deleted: true,
+            permissions: None,
+        }
+    }
 }
 
 /// A name of a socket.
@@ -145,6 +165,21 @@ impl Address {
             },
         }
     }
+
+    /// The name as it is recorded.
+    fn is(&self, name: &[u8]) -> bool {
+        Self::new(name).is_ok_and(|it| it.as_ref() == Some(self))
+    }
+}
+
+/// Somebody as recorded; `None` if no process has such a number.
+fn who(entry: &GelidUcredEntry) -> Option<Who> {
+    let pid = i32::try_from(entry.pid).ok().filter(|pid| *pid > 0)?;
+    Some(Who {
+        pid,
+        uid: entry.uid,
+        gid: entry.gid,
+    })
 }
 
 /// As readable as an error message on one line can have it.

@@ -194,6 +194,73 @@ fn cpuid(leaf: u32, sub: u32) -> (u32, u32, u32, u32) {
     (found.eax, found.ebx, found.ecx, found.edx)
 }
 
+/// One system call of a list, and where its result goes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Call {
+    pub(crate) nr: usize,
+    pub(crate) args: [usize; 6],
+    pub(crate) result: isize,
+}
+
+const _: () = assert!(size_of::<Call>() == 64);
+
+/// `clone3(2)` whose child makes the calls in their order until one fails, and ends. Gives what `clone3` gives
+/// to the parent.
+///
+/// # Safety
+///
+/// The child must share memory and keep the caller waiting until it ends (`CLONE_VM`, `CLONE_VFORK`); pointers
+/// among the arguments must be valid for what the calls do.
+pub(crate) unsafe fn clone_and_call(args: &crate::clone::CloneArgs, calls: &mut [Call]) -> isize {
+    let result: isize;
+    // SAFETY: the child touches the calls and nothing else, not even the stack, and never leaves the block; the
+    // parent goes on when it has ended, with its own registers.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 4f",
+            "2:",
+            "test r13, r13",
+            "jz 3f",
+            "mov rax, [r12]",
+            "mov rdi, [r12 + 8]",
+            "mov rsi, [r12 + 16]",
+            "mov rdx, [r12 + 24]",
+            "mov r10, [r12 + 32]",
+            "mov r8, [r12 + 40]",
+            "mov r9, [r12 + 48]",
+            "syscall",
+            "mov [r12 + 56], rax",
+            "add r12, 64",
+            "dec r13",
+            "test rax, rax",
+            "jns 2b",
+            "3:",
+            "mov eax, {exit}",
+            "xor edi, edi",
+            "syscall",
+            "ud2",
+            "4:",
+            exit = const libc::SYS_exit_group,
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            inlateout("rdi") &raw const *args => _,
+            inlateout("rsi") size_of::<crate::clone::CloneArgs>() => _,
+            inlateout("r12") calls.as_mut_ptr() => _,
+            inlateout("r13") calls.len() => _,
+            out("rcx") _,
+            out("r11") _,
+            out("rdx") _,
+            out("r8") _,
+            out("r9") _,
+            out("r10") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

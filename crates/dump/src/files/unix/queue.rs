@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use gelid_image::messages::{ScmEntry, SkPacketEntry};
+use gelid_image::messages::{GelidPacketEntry, ScmEntry, SkPacketEntry};
 use gelid_sys::diag::UnixSocket;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::sockopt::{self, IntOption};
@@ -139,6 +139,10 @@ impl Collector<'_> {
         if message.cut {
             return Err(object.refused(UnixRefusal::Crowded));
         }
+        let gelid = GelidPacketEntry {
+            source: Some(message.source).filter(|it| queue.kind == DGRAM && !it.is_empty()),
+            sender: message.credentials.and_then(super::who),
+        };
         let mut rights = Vec::with_capacity(message.rights.len());
         for file in message.rights {
             rights.push(self.in_flight(queue.place, file)?);
@@ -155,6 +159,7 @@ impl Collector<'_> {
             id_for: queue.id,
             length: u32::try_from(bytes.len()).map_err(|_| Error::TooMany)?,
             scm,
+            gelid: (gelid != GelidPacketEntry::default()).then_some(gelid),
         })?;
         self.sockets.packets.push_payload(bytes)?;
         Ok(())

@@ -47,7 +47,12 @@ impl Images {
         self.entries.last_mut().unwrap().usk.as_mut().unwrap()
     }
 
-    pub(super) fn packet(&mut self, id_for: u32, data: &[u8], rights: &[u32]) {
+    pub(super) fn packet(
+        &mut self,
+        id_for: u32,
+        data: &[u8],
+        rights: &[u32],
+    ) -> &mut SkPacketEntry {
         let scm = ScmEntry {
             r#type: 1,
             rights: rights.to_vec(),
@@ -56,8 +61,10 @@ impl Images {
             id_for,
             length: data.len() as u32,
             scm: if rights.is_empty() { vec![] } else { vec![scm] },
+            gelid: None,
         };
         self.packets.push((entry, data.to_vec()));
+        &mut self.packets.last_mut().unwrap().0
     }
 }
 
@@ -176,6 +183,17 @@ fn a_file_in_the_way_stays() {
     assert_eq!(name(getsockname(open.fd(3).unwrap()).unwrap()), b"/taken");
     assert_eq!(images.names(""), ["taken"]);
     assert_eq!(fs::read(images.root().join("taken")).unwrap(), b"contents");
+}
+
+#[test]
+fn a_name_that_somebody_has_is_not_taken_away() {
+    let mut images = Images::new();
+    let other = UnixDatagram::bind(images.root().join("taken")).unwrap();
+    images.socket(socket_of(3, STREAM, ALONE, 0)).name = b"/taken\0".to_vec();
+    let error = images.refusal();
+    assert!(error.contains("another program has that name"), "{error}");
+    drop(other);
+    images.open().unwrap();
 }
 
 #[test]

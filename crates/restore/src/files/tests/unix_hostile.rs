@@ -2,16 +2,14 @@
 
 use super::unix::{ALONE, CONNECTED, DGRAM, LISTENING, PACKETS, STREAM, socket_of};
 use super::*;
-use gelid_image::messages::{FilePermsEntry, GelidUnixSkEntry, SkOptsEntry, UnixSkEntry};
+use gelid_image::messages::{
+    FilePermsEntry, GelidPacketEntry, GelidUcredEntry, GelidUnixSkEntry, SkOptsEntry, UnixSkEntry,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::os::unix::fs::FileTypeExt;
 
-/// Few of everything, so that sockets meet each other.
-fn any_socket() -> impl Strategy<Value = UnixSkEntry> {
-    let kinds = prop::sample::select(vec![STREAM, STREAM, DGRAM, PACKETS, 9]);
-    let states = prop::sample::select(vec![CONNECTED, CONNECTED, ALONE, LISTENING, 3]);
-    let peers = (0..7u32, prop::sample::select(vec![0, 0, 0, 0, 1, 2]));
+fn any_name() -> impl Strategy<Value = Vec<u8>> {
     let names: Vec<&[u8]> = vec![
         b"",
         b"",
@@ -30,9 +28,16 @@ fn any_socket() -> impl Strategy<Value = UnixSkEntry> {
         b"/d/../../s\0",
         b"a/b\0",
     ];
-    let name = prop::sample::select(names.iter().map(|it| it.to_vec()).collect::<Vec<_>>());
+    prop::sample::select(names.iter().map(|it| it.to_vec()).collect::<Vec<_>>())
+}
+
+/// Few of everything, so that sockets meet each other.
+fn any_socket() -> impl Strategy<Value = UnixSkEntry> {
+    let kinds = prop::sample::select(vec![STREAM, STREAM, DGRAM, PACKETS, 9]);
+    let states = prop::sample::select(vec![CONNECTED, CONNECTED, ALONE, LISTENING, 3]);
+    let peers = (0..7u32, prop::sample::select(vec![0, 0, 0, 0, 1, 2]));
     let place = (
-        name,
+        any_name(),
         prop::option::of(prop::sample::select(vec!["/d", "/", "/none", "d", "/d/.."])),
         prop::option::of(any::<bool>()),
     );
@@ -68,6 +73,11 @@ fn any_socket() -> impl Strategy<Value = UnixSkEntry> {
                     reset: Some(flags % 3 == 0),
                     peek_off: Some(size),
                     passpidfd: Some(flags % 5 == 0),
+                    peer: Some(GelidUcredEntry {
+                        pid: flags,
+                        uid: size,
+                        gid: flags,
+                    }),
                 }),
                 ..socket_of(0, kind, state, peer)
             }
@@ -108,7 +118,10 @@ proptest! {
     fn no_sockets_do_harm(
         // Most are as they could be.
         sockets in vec((any_socket(), prop::sample::select(vec![1, 2, 3, 2, 1, 0])), 1..5),
-        packets in vec((0..8u32, 0..9000usize, vec(1..4u32, 0..3)), 0..2),
+        packets in vec(
+            (1..5u32, 0..9000usize, vec(1..4u32, 0..3), any::<u32>(), any_name()),
+            0..2,
+        ),
         keep in any::<bool>(),
     ) {
         let mut images = Images::new();
@@ -122,8 +135,15 @@ proptest! {
             }
             images.socket(socket);
         }
-        for (to, len, rights) in packets {
-            images.packet(to, &vec![1; len], &rights);
+        for (to, len, rights, who, source) in packets {
+            images.packet(to, &vec![1; len], &rights).gelid = Some(GelidPacketEntry {
+                source: Some(source),
+                sender: Some(GelidUcredEntry {
+                    pid: who,
+                    uid: who,
+                    gid: who,
+                }),
+            });
         }
         if let Ok(plan) = images.plan() {
             plan.describe().for_each(drop);

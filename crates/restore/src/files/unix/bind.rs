@@ -6,14 +6,16 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use gelid_sys::diag::Diag;
+use gelid_sys::stand_in::Who;
 use gelid_sys::unix;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
-use rustix::net::{SocketAddrUnix, connect};
 
 use super::super::place::{self, Entry, Names};
 use super::super::{Error, Name};
+use super::make::as_somebody;
 use super::{Address, Bound, Listener};
 
 /// What is put behind the name of a file that is in the way.
@@ -37,8 +39,8 @@ impl Job<'_> {
     }
 
     fn bind(&self, path: &[u8]) -> Result<(), Error> {
-        let address = SocketAddrUnix::new(path);
-        let bound = address.and_then(|address| rustix::net::bind(self.socket, &address));
+        let address = unix::Address::path(path).ok_or(Errno::NAMETOOLONG);
+        let bound = address.and_then(|address| unix::bind(self.socket, &address));
         bound.map_err(Error::system("bind", self.title()))
     }
 }
@@ -71,8 +73,16 @@ pub(super) fn all(
         match &job.name.address {
             Address::Path(path) => paths.push((job, path)),
             Address::Abstract(name) => {
-                let address = SocketAddrUnix::new_abstract_name(name);
-                let bound = address.and_then(|address| rustix::net::bind(job.socket, &address));
+                let address = unix::Address::named(name).ok_or(Errno::NAMETOOLONG);
+                let bound = address.and_then(|address| unix::bind(job.socket, &address));
+                if let (Listener::Stranger(_), Err(errno)) = (job.owner, bound) {
+                    // Somebody else has the name by now.
+                    tracing::warn!(
+                        "a message has lost its sender {}: {errno}",
+                        job.name.address
+                    );
+                    continue;
+                }
                 bound.map_err(Error::system("bind", &*job.object))?;
                 let place = Place::Abstract(name.clone());
                 made.places.insert(job.owner, place);
@@ -225,6 +235,13 @@ impl<'b> Binder<'b> {
                 remedy: "remove what is there now",
             });
         }
+        if let Some((device, inode)) = found.identity
+            && Diag::new().and_then(|diag| diag.is_unix_node(device, inode)) == Ok(true)
+        {
+            return Err(Error::Occupied {
+                object: job.title(),
+            });
+        }
         let aside = found.moved(ASIDE);
         aside.map(Some).map_err(Error::system(
             "move aside what is at the name of",
@@ -305,14 +322,33 @@ impl Place {
         node.map(Self::Node).map_err(failed)
     }
 
-    /// Connects a socket with the one here.
-    pub(super) fn connect(&self, socket: BorrowedFd<'_>, object: &str) -> Result<(), Error> {
-        let address = match self {
-            Self::Node(file) => SocketAddrUnix::new(format!("/proc/self/fd/{}", file.as_raw_fd())),
-            Self::Abstract(name) => SocketAddrUnix::new_abstract_name(name),
+    /// What it is called here and now.
+    pub(super) fn address(&self) -> Option<unix::Address> {
+        match self {
+            Self::Node(file) => {
+                unix::Address::path(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes())
+            }
+            Self::Abstract(name) => unix::Address::named(name),
+        }
+    }
+
+    /// Connects a socket with the one here, as somebody else if that is known.
+    pub(super) fn connect(
+        &self,
+        socket: BorrowedFd<'_>,
+        who: Option<Who>,
+        object: &str,
+    ) -> Result<(), Error> {
+        let failed = Error::system("connect", object);
+        let Some(address) = self.address() else {
+            return Err(failed(Errno::NAMETOOLONG));
         };
-        let connected = address.and_then(|address| connect(socket, &address));
-        connected.map_err(Error::system("connect", object))
+        let plain = || unix::connect(socket, &address);
+        let connected = match who {
+            Some(who) => as_somebody(who, || who.connect(socket, &address), plain),
+            None => plain(),
+        };
+        connected.map_err(failed)
     }
 }
 

@@ -1,9 +1,12 @@
 //! Making sockets: pairs, names, connections, queues, options; in this order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use gelid_sys::sockopt::{self, IntOption};
+use gelid_sys::stand_in::Who;
+use gelid_sys::{Pid, unix};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, Shutdown, SocketFlags, SocketType, accept_with, connect_unspec, listen,
@@ -13,7 +16,7 @@ use rustix::net::{
 use super::super::open::{Opener, set_status};
 use super::super::{Error, Kind, sk_opts};
 use super::bind::{self, Job, Place};
-use super::{ById, Listener, Origin, Target, Unix, queue};
+use super::{Address, Bound, ById, Listener, Origin, Packet, Sender, Target, Unix, queue};
 
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
@@ -36,13 +39,14 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         others: BTreeMap::new(),
         places: BTreeMap::new(),
         lost: Vec::new(),
-        widened: BTreeSet::new(),
+        strangers: Vec::new(),
     };
     maker.make(opener)?;
     maker.bind(opener)?;
     maker.listen(opener)?;
     maker.accept(opener)?;
-    queue::fill(opener, &mut maker)?;
+    maker.ready_senders(opener)?;
+    queue::fill(opener, &maker)?;
     maker.connect(opener)?;
     maker.part(opener)?;
     maker.finish(opener)
@@ -59,8 +63,8 @@ pub(super) struct Maker<'p> {
     places: BTreeMap<Listener, Place>,
     /// Those who listen for the time of the restore.
     lost: Vec<OwnedFd>,
-    /// Those to whom as much can be sent as there is.
-    widened: BTreeSet<u32>,
+    /// Those who send for the time of the restore, and have a name for that.
+    strangers: Vec<OwnedFd>,
 }
 
 /// A new socket.
@@ -96,12 +100,12 @@ impl<'p> Maker<'p> {
                 }
                 Origin::Pair(_) if opener.fd(id).is_some() => {}
                 Origin::Pair(other) => {
-                    let (one, two) = pair(socket.kind).map_err(failed)?;
+                    let (one, two) = pair(socket).map_err(failed)?;
                     opener.add_raised(id, one, &object)?;
                     opener.add_raised(other, two, &object)?;
                 }
                 Origin::Severed => {
-                    let (one, two) = pair(socket.kind).map_err(failed)?;
+                    let (one, two) = pair(socket).map_err(failed)?;
                     opener.add_raised(id, one, &object)?;
                     self.others.insert(id, two);
                 }
@@ -112,11 +116,16 @@ impl<'p> Maker<'p> {
 
     /// Binds those that have a name of their own.
     fn bind(&mut self, opener: &mut Opener<'_>) -> Result<(), Error> {
-        for lost in &opener.plan.sockets.lost {
-            let made = self::socket(lost.kind);
-            let object = lost.name.address.to_string();
-            self.lost
-                .push(made.map_err(|errno| opener.failed("make", &object, errno))?);
+        let plan = &opener.plan.sockets;
+        let made = |kind, name: &Address| {
+            let made = self::socket(kind);
+            made.map_err(|errno| opener.failed("make", &name.to_string(), errno))
+        };
+        for lost in &plan.lost {
+            self.lost.push(made(lost.kind, &lost.name.address)?);
+        }
+        for name in &plan.strangers {
+            self.strangers.push(made(SocketType::DGRAM, name)?);
         }
         let mut jobs = Vec::new();
         for (at, (lost, fd)) in opener.plan.sockets.lost.iter().zip(&self.lost).enumerate() {
@@ -136,6 +145,17 @@ impl<'p> Maker<'p> {
                     object,
                 });
             }
+        }
+        // Their files are gone as soon as they are there.
+        let names = plan.strangers.iter().map(Bound::gone);
+        let names: Vec<Bound> = names.collect();
+        for (at, (name, fd)) in names.iter().zip(&self.strangers).enumerate() {
+            jobs.push(Job {
+                owner: Listener::Stranger(at),
+                socket: fd.as_fd(),
+                name,
+                object: "one who has sent something".to_owned(),
+            });
         }
         let made = bind::all(opener.root, opener.own(), &jobs)?;
         drop(jobs);
@@ -161,6 +181,7 @@ impl<'p> Maker<'p> {
 
     /// Connects those that are connected through a socket that listens, and then those that wait for it.
     fn accept(&mut self, opener: &mut Opener<'_>) -> Result<(), Error> {
+        let mut listening: BTreeMap<Listener, Who> = BTreeMap::new();
         for (id, socket, object) in self.all() {
             let Origin::Accepted { by, from } = socket.origin else {
                 continue;
@@ -174,31 +195,55 @@ impl<'p> Maker<'p> {
                 (None, Some(other)) => other.as_fd(),
                 (from, _) => opener.need(from.unwrap_or(id), &object)?,
             };
-            self.place(by, &object)?.connect(client, &object)?;
-            let listener = match by {
-                Listener::Socket(id) => opener.need(id, &object)?,
-                Listener::Lost(at) => match self.lost.get(at) {
-                    Some(fd) => fd.as_fd(),
-                    None => continue,
-                },
+            let listener = match (by, self.lost.first()) {
+                (Listener::Lost(at), Some(first)) => self.lost.get(at).unwrap_or(first).as_fd(),
+                (Listener::Socket(id), _) => opener.need(id, &object)?,
+                _ => continue,
             };
+            // Who connects sees who has listened, and who accepts sees who has connected.
+            let seen = from.and_then(|from| self.sockets.get(&from)?.peer);
+            self.listen_as(listener, seen.map(|who| (by, who)), &mut listening);
+            self.place(by, &object)?
+                .connect(client, socket.peer, &object)?;
             let accepted = accept_with(listener, FLAGS);
             let accepted = accepted.map_err(|errno| opener.failed("accept", &object, errno))?;
             opener.add_raised(id, accepted, &object)?;
         }
         for (id, socket, object) in self.all() {
-            if let Origin::Waiting(listener) = socket.origin {
-                let place = self.place(Listener::Socket(listener), &object)?;
-                place.connect(opener.need(id, &object)?, &object)?;
+            if let Origin::Waiting(id_of_listener) = socket.origin {
+                let by = Listener::Socket(id_of_listener);
+                let listener = opener.need(id_of_listener, &object)?;
+                self.listen_as(listener, socket.peer.map(|who| (by, who)), &mut listening);
+                let place = self.place(by, &object)?;
+                place.connect(opener.need(id, &object)?, None, &object)?;
             }
         }
         Ok(())
     }
 
+    /// Lets somebody else be seen as who listens, unless that is so already.
+    fn listen_as(
+        &self,
+        listener: BorrowedFd<'_>,
+        who: Option<(Listener, Who)>,
+        listening: &mut BTreeMap<Listener, Who>,
+    ) {
+        let Some((listener_of, who)) = who else {
+            return;
+        };
+        if listening.insert(listener_of, who) == Some(who) {
+            return;
+        }
+        let room = i32::try_from(self.order.len() + 1).unwrap_or(i32::MAX);
+        let listen = |_: &()| who.listen(listener, room);
+        // It listens in any case.
+        let _ = as_somebody(who, || listen(&()), || Ok(()));
+    }
+
     fn place(&self, owner: Listener, object: &str) -> Result<&Place, Error> {
         let id = match owner {
             Listener::Socket(id) => id,
-            Listener::Lost(at) => at as u32,
+            Listener::Lost(at) | Listener::Stranger(at) => at as u32,
         };
         self.places.get(&owner).ok_or_else(|| Error::Missing {
             by: object.to_owned(),
@@ -208,41 +253,50 @@ impl<'p> Maker<'p> {
         })
     }
 
-    /// A socket that sends to the one with this id.
+    /// Makes senders where there are none, and lets all hold as much as they send.
+    fn ready_senders(&mut self, opener: &Opener<'_>) -> Result<(), Error> {
+        let mut ready = BTreeSet::new();
+        for packet in &opener.plan.sockets.packets {
+            let Some(socket) = self.sockets.get(&packet.to).copied() else {
+                continue;
+            };
+            let object = object(packet.to, socket);
+            if packet.from == Sender::Nobody && !self.others.contains_key(&packet.to) {
+                let made = self::socket(SocketType::DGRAM);
+                let made = made.map_err(|errno| opener.failed("make a sender to", &object, errno));
+                self.others.insert(packet.to, made?);
+            }
+            let (sender, _) = self.sender(opener, packet, &object)?;
+            if ready.insert(sender.as_raw_fd()) {
+                queue::widen(sender, &object)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket that sends a message, and where to if it is not connected with the receiver.
     pub(super) fn sender<'s>(
-        &'s mut self,
+        &'s self,
         opener: &'s Opener<'_>,
-        to: u32,
+        packet: &Packet,
         object: &str,
-    ) -> Result<BorrowedFd<'s>, Error> {
-        let peer = match self.sockets.get(&to).map(|socket| socket.origin) {
-            Some(
-                Origin::Pair(peer)
-                | Origin::Connecting(peer)
-                | Origin::Accepted {
-                    from: Some(peer), ..
-                },
-            ) => Some(peer),
-            _ => None,
+    ) -> Result<(BorrowedFd<'s>, Option<unix::Address>), Error> {
+        let other = |list: Option<&'s OwnedFd>| match list {
+            Some(fd) => Ok(fd.as_fd()),
+            None => opener.need(packet.to, object),
         };
-        if peer.is_none() && !self.others.contains_key(&to) {
-            let made = self::socket(SocketType::DGRAM);
-            let made = made.map_err(|errno| opener.failed("make a sender to", object, errno))?;
-            let place = self.place(Listener::Socket(to), object)?;
-            place.connect(made.as_fd(), object)?;
-            self.others.insert(to, made);
-        }
-        let sender = match peer {
-            Some(peer) => opener.need(peer, object)?,
-            None => match self.others.get(&to) {
-                Some(other) => other.as_fd(),
-                None => opener.need(to, object)?,
-            },
+        let (sender, by_name) = match packet.from {
+            Sender::Peer(id) => (opener.need(id, object)?, false),
+            Sender::Named(id) => (opener.need(id, object)?, true),
+            Sender::Gone => (other(self.others.get(&packet.to))?, false),
+            Sender::Nobody => (other(self.others.get(&packet.to))?, true),
+            Sender::Stranger(at) => (other(self.strangers.get(at))?, true),
         };
-        if self.widened.insert(to) {
-            queue::widen(sender, object)?;
-        }
-        Ok(sender)
+        let address = match by_name {
+            true => self.place(Listener::Socket(packet.to), object)?.address(),
+            false => None,
+        };
+        Ok((sender, address))
     }
 
     /// Connects datagram sockets with those who are not their peers.
@@ -259,11 +313,11 @@ impl<'p> Maker<'p> {
             match target {
                 Target::Socket(id) => {
                     let place = self.place(Listener::Socket(*id), &object)?;
-                    place.connect(fd, &object)?;
+                    place.connect(fd, None, &object)?;
                 }
                 Target::Outside(address) => {
                     let place = Place::outside(&opener.names, address, &object)?;
-                    place.connect(fd, &object)?;
+                    place.connect(fd, None, &object)?;
                 }
             }
         }
@@ -295,7 +349,12 @@ impl<'p> Maker<'p> {
             set_rest(fd, socket).map_err(Error::system("set the options of", &*object))?;
             if let Some(backlog) = socket.backlog {
                 let backlog = backlog.min(i32::MAX as u32) as i32;
-                listen(fd, backlog).map_err(Error::system("listen at", &*object))?;
+                let plain = || listen(fd, backlog);
+                let listening = match socket.peer {
+                    Some(who) => as_somebody(who, || who.listen(fd, backlog), plain),
+                    None => plain(),
+                };
+                listening.map_err(Error::system("listen at", &*object))?;
             }
             let how = match socket.shutdown {
                 1 => Some(Shutdown::Read),
@@ -324,6 +383,41 @@ fn set_rest(fd: BorrowedFd<'_>, socket: &Unix) -> Result<(), Errno> {
     }
 }
 
-fn pair(kind: SocketType) -> Result<(OwnedFd, OwnedFd), Errno> {
-    socketpair(AddressFamily::UNIX, kind, FLAGS, None)
+/// Makes a pair, as somebody else if that is known.
+fn pair(socket: &Unix) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let kind = socket.kind;
+    let plain = || socketpair(AddressFamily::UNIX, kind, FLAGS, None);
+    match socket.peer {
+        Some(who) => as_somebody(who, || who.pair(kind), plain),
+        None => plain(),
+    }
+}
+
+/// Does something as somebody else, or, where that is not possible, as it is.
+pub(super) fn as_somebody<T>(
+    who: Who,
+    act: impl Fn() -> Result<T, Errno>,
+    plain: impl FnOnce() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    /// So often a pid is tried whose process has just ended.
+    const TRIES: usize = 20;
+    let mut tries = TRIES;
+    loop {
+        match act() {
+            Err(Errno::EXIST) if tries > 0 && !is_there(who.pid) => {
+                tries -= 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(errno) => {
+                tracing::debug!("a socket is not that of {who:?}: {errno}");
+                return plain();
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_there(pid: i32) -> bool {
+    let pid = Pid::from_raw(pid);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH))
 }

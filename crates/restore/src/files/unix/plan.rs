@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::{SkShutdown, UnixSkEntry};
+use gelid_sys::stand_in::Who;
 use rustix::net::SocketType;
 
 use super::super::{Error, Name, sk_opts};
-use super::{Address, Bound, Listener, Lost, Origin, Sockets, Target, Unix, order};
+use super::{Address, Bound, Listener, Lost, Origin, Packet, Sockets, Target, Unix, order, who};
 
 /// A socket outside of the dumped tree (`uflags`).
 const EXTERN: u32 = 1;
@@ -147,38 +148,73 @@ impl<'r> Records<'r> {
         }
     }
 
-    /// Two datagram sockets with which others are connected were no pair from the start: who has a peer
-    /// lets nobody else connect. So each connects with the other after those have.
-    fn part_friends(&self, relations: &mut [Relation]) -> Result<(), Error> {
+    /// Two datagram sockets with which others are connected, or to which others have sent something, were
+    /// no pair from the start: who has a peer hears nobody else. So each connects with the other after that.
+    fn part_friends(&self, relations: &mut [Relation], packets: &[Packet]) -> Result<(), Error> {
         let others = relations.iter().filter_map(|relation| match relation {
             Relation::OneWay(Target::Socket(id)) => Some(*id),
             _ => None,
         });
         let others: BTreeSet<u32> = others.collect();
+        let sent = packets.iter().filter(|packet| packet.source.is_some());
+        let sent = sent.map(|packet| (packet.to, &packet.source));
+        let sent: BTreeMap<u32, &Option<Address>> = sent.collect();
         for at in 0..relations.len() {
             let Relation::Mutual(other) = relations[at] else {
                 continue;
             };
-            if others.contains(&self.own[at].id) || others.contains(&self.own[other].id) {
+            let (one, two) = (self.own[at], self.own[other]);
+            let foreign = |to: &UnixSkEntry, peer: &UnixSkEntry| {
+                let source = sent.get(&to.id).and_then(|source| source.as_ref());
+                source.is_some_and(|source| !source.is(&peer.name))
+            };
+            let named = !one.name.is_empty() && !two.name.is_empty();
+            if others.contains(&one.id)
+                || others.contains(&two.id)
+                || named && (foreign(one, two) || foreign(two, one))
+            {
                 relations[at] = self.one_way(at, other)?;
                 relations[other] = self.one_way(other, at)?;
             }
         }
         Ok(())
     }
+
+    /// Names of senders that no datagram socket of the tree has.
+    fn strangers(&self, packets: &[Packet]) -> Vec<Address> {
+        let sources = packets.iter().filter_map(|packet| packet.source.as_ref());
+        let sources: BTreeSet<&Address> = sources.collect();
+        let known = |source: &Address| {
+            let mut own = self
+                .own
+                .iter()
+                .filter(|it| matches!(kind(it), Ok(SocketType::DGRAM)));
+            own.any(|entry| source.is(&entry.name))
+        };
+        sources
+            .into_iter()
+            .filter(|it| !known(it))
+            .cloned()
+            .collect()
+    }
 }
 
 /// Plans all sockets.
 pub(in super::super) fn plan(
     records: &Records<'_>,
+    packets: Vec<Packet>,
 ) -> Result<(BTreeMap<u32, Unix>, Sockets), Error> {
     let count = records.own.len();
     let relations = (0..count).map(|at| records.relation(at));
     let mut relations: Vec<Relation> = relations.collect::<Result<_, _>>()?;
-    records.part_friends(&mut relations)?;
+    records.part_friends(&mut relations, &packets)?;
     let names = records.own.iter().map(|entry| bound(entry));
     let names: Vec<Option<Bound>> = names.collect::<Result<_, _>>()?;
-    let mut sockets = Sockets::default();
+    let mut sockets = Sockets {
+        strangers: records.strangers(&packets),
+        packets,
+        ..Sockets::default()
+    };
     let accepted = acceptors(records, &relations, &names, &mut sockets.lost)?;
     let mut planned = BTreeMap::new();
     for (at, (entry, relation)) in records.own.iter().zip(&relations).enumerate() {
@@ -212,6 +248,7 @@ pub(in super::super) fn plan(
         sockets.order.push(entry.id);
         planned.insert(entry.id, socket);
     }
+    sockets.find_senders(&planned);
     sockets.connects = order::connects(&sockets.order, &planned)?;
     Ok((planned, sockets))
 }
@@ -257,9 +294,14 @@ fn acceptors(
             );
             return Err(Error::invalid(label(entry), "name", name, rule));
         }
+        // Two who were made at once see the same peer; who was accepted sees another than who has connected.
+        let accepted_alone = |at: usize| match relations[at] {
+            Relation::Mutual(other) => peer(records.own[at]) != peer(records.own[other]),
+            _ => false,
+        };
         let by = match (listener, &connected[..]) {
             (Some(listener), _) => Listener::Socket(records.own[*listener].id),
-            (None, [first, _, ..]) => {
+            (None, [first, rest @ ..]) if !rest.is_empty() || accepted_alone(*first) => {
                 let kind = kind(records.own[*first])?;
                 if let Some(name) = names[*first].clone() {
                     lost.push(Lost { kind, name });
@@ -313,10 +355,15 @@ fn socket(
         target,
         shutdown,
         options: sk_opts::plan(&object, &entry.opts)?,
+        peer: peer(entry),
         reset: gelid.reset == Some(true),
         peek_offset: peek_offset.transpose()?,
         pass_pidfd: gelid.passpidfd == Some(true),
     })
+}
+
+fn peer(entry: &UnixSkEntry) -> Option<Who> {
+    who(entry.gelid.as_ref()?.peer.as_ref()?)
 }
 
 fn kind(entry: &UnixSkEntry) -> Result<SocketType, Error> {

@@ -1,20 +1,21 @@
 //! Unread messages: sent again, to where they had come. Section 14.5 of the format.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IoSlice, Read};
-use std::mem::MaybeUninit;
+use std::io::Read;
 use std::os::fd::BorrowedFd;
 
 use gelid_image::messages::SkPacketEntry;
 use gelid_image::{Dir, ImageKind, Payload, ReadError};
 use gelid_sys::sockopt::{self, IntOption};
+use gelid_sys::stand_in::Who;
+use gelid_sys::unix;
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, sendmsg};
+use rustix::net::SocketType;
 
 use super::super::Error;
 use super::super::open::Opener;
-use super::make::Maker;
-use super::{Origin, Sockets, Unix};
+use super::make::{Maker, as_somebody};
+use super::{Address, Origin, Sockets, Unix, who};
 
 /// Image of unread messages.
 const QUEUES: &str = "sk-queues.img";
@@ -34,37 +35,95 @@ pub(in super::super) struct Packet {
     pub(super) len: u32,
     /// Ids of the files in flight with it.
     pub(super) rights: Vec<u32>,
+    /// Name of its sender.
+    pub(super) source: Option<Address>,
+    /// Who sends it again.
+    pub(super) from: Sender,
+    /// Who has sent it.
+    pub(super) sender: Option<Who>,
+}
+
+/// Who sends a message again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Sender {
+    /// The peer, by file id.
+    Peer(u32),
+    /// The end that is closed then.
+    Gone,
+    /// Another socket of the tree, by file id.
+    Named(u32),
+    /// One that has the name of the sender for the moment, by its place among those.
+    Stranger(usize),
+    /// One without a name.
+    Nobody,
 }
 
 impl Sockets {
-    /// Reads what there is to be received, and checks that `sockets` can; others are given by the caller.
-    pub(in super::super) fn read_packets(
-        &mut self,
-        dir: &Dir,
-        sockets: &BTreeMap<u32, Unix>,
-        known: &BTreeSet<u32>,
-    ) -> Result<(), Error> {
-        each(dir, |entry, _| {
-            let packet = packet(entry)?;
-            let missing = |what, id: u32| Error::Missing {
-                by: format!("a message of {QUEUES}"),
-                what,
-                id: id.into(),
-                image: "files.img",
+    /// Decides who sends each message.
+    pub(super) fn find_senders(&mut self, sockets: &BTreeMap<u32, Unix>) {
+        let named = sockets.iter().filter_map(|(id, socket)| {
+            let name = socket.name.as_ref()?;
+            (socket.kind == SocketType::DGRAM).then_some((&name.address, *id))
+        });
+        let named: BTreeMap<&Address, u32> = named.collect();
+        for packet in &mut self.packets {
+            let known = |source: &Address| match named.get(source) {
+                Some(id) => Some(Sender::Named(*id)),
+                None => {
+                    let mut strangers = self.strangers.iter();
+                    strangers.position(|it| it == source).map(Sender::Stranger)
+                }
             };
-            if !known.contains(&packet.to) {
-                return Err(missing("socket", packet.to));
-            }
-            if let Some(id) = packet.rights.iter().find(|id| !known.contains(id)) {
-                return Err(missing("file", *id));
-            }
-            if let Some(socket) = sockets.get(&packet.to) {
-                check(&packet, socket)?;
-            }
-            self.packets.push(packet);
-            Ok(())
-        })
+            packet.from = match sockets.get(&packet.to).map(|socket| socket.origin) {
+                Some(
+                    Origin::Pair(peer)
+                    | Origin::Connecting(peer)
+                    | Origin::Accepted {
+                        from: Some(peer), ..
+                    },
+                ) => Sender::Peer(peer),
+                Some(Origin::Severed | Origin::Accepted { .. }) => Sender::Gone,
+                _ => packet
+                    .source
+                    .as_ref()
+                    .and_then(known)
+                    .unwrap_or(Sender::Nobody),
+            };
+        }
     }
+
+    /// Checks that those of `sockets` can have got what is there; others are given by the caller.
+    pub(in super::super) fn check_packets(
+        &self,
+        sockets: &BTreeMap<u32, Unix>,
+    ) -> Result<(), Error> {
+        let all = self.packets.iter();
+        let mut own = all.filter_map(|packet| Some((packet, sockets.get(&packet.to)?)));
+        own.try_for_each(|(packet, socket)| check(packet, socket))
+    }
+}
+
+/// Reads what there is to be received. Files must be among those `known`.
+pub(in super::super) fn read(dir: &Dir, known: &BTreeSet<u32>) -> Result<Vec<Packet>, Error> {
+    let mut packets = Vec::new();
+    each(dir, |entry, _| {
+        let packet = packet(entry)?;
+        let missing = |what, id: u32| Error::Missing {
+            by: format!("a message of {QUEUES}"),
+            what,
+            id: id.into(),
+            image: "files.img",
+        };
+        if !known.contains(&packet.to) {
+            return Err(missing("socket", packet.to));
+        }
+        if let Some(id) = packet.rights.iter().find(|id| !known.contains(id)) {
+            return Err(missing("file", *id));
+        }
+        packets.push(packet);
+        Ok(())
+    })?;
+    Ok(packets)
 }
 
 impl Sockets {
@@ -89,10 +148,19 @@ fn packet(entry: &SkPacketEntry) -> Result<Packet, Error> {
         let (found, rule) = (rights.len(), "a message carries up to 253 descriptors");
         return Err(Error::invalid(object(), "scm.rights", found, rule));
     }
+    let gelid = entry.gelid.as_ref();
+    let source = gelid.and_then(|gelid| gelid.source.as_deref());
+    let source = Address::new(source.unwrap_or_default()).map_err(|rule| {
+        let found = source.unwrap_or_default().escape_ascii();
+        Error::invalid(object(), "source", found, rule)
+    })?;
     Ok(Packet {
         to: entry.id_for,
         len: entry.length,
         rights,
+        source,
+        from: Sender::Nobody,
+        sender: gelid.and_then(|gelid| who(gelid.sender.as_ref()?)),
     })
 }
 
@@ -131,7 +199,7 @@ fn each(
 }
 
 /// Sends all messages again. Everything that is in flight must be open.
-pub(super) fn fill(opener: &Opener<'_>, maker: &mut Maker<'_>) -> Result<(), Error> {
+pub(super) fn fill(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error> {
     let plan = opener.plan;
     let mut packets = plan.sockets.packets.iter();
     each(&plan.dir, |_, data| {
@@ -152,18 +220,29 @@ pub(super) fn fill(opener: &Opener<'_>, maker: &mut Maker<'_>) -> Result<(), Err
             })
         });
         let mut rights: Vec<BorrowedFd<'_>> = rights.collect::<Result<_, _>>()?;
-        let from = maker.sender(opener, packet.to, &object)?;
+        let (from, to) = maker.sender(opener, packet, &object)?;
+        let send = |bytes: &[u8], rights: &[BorrowedFd<'_>]| match packet.sender {
+            Some(who) => as_somebody(
+                who,
+                || who.send(from, to.as_ref(), bytes, rights),
+                || unix::send(from, to.as_ref(), bytes, rights),
+            ),
+            None => unix::send(from, to.as_ref(), bytes, rights),
+        };
         let stream = socket.kind == SocketType::STREAM;
         let mut left = u64::from(packet.len);
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
             let wanted = if stream { left.min(PIECE) } else { left };
-            read(data, wanted, &mut bytes)?;
+            take(data, wanted, &mut bytes)?;
             left -= wanted;
             if !stream || !bytes.is_empty() {
-                send(from, &bytes, &rights)
-                    .map_err(Error::system("fill the queue of", &*object))?;
+                let sent = send(&bytes, &rights).and_then(|sent| match sent == bytes.len() {
+                    true => Ok(()),
+                    false => Err(Errno::NOBUFS),
+                });
+                sent.map_err(Error::system("fill the queue of", &*object))?;
             }
             rights.clear();
             if left == 0 {
@@ -174,7 +253,7 @@ pub(super) fn fill(opener: &Opener<'_>, maker: &mut Maker<'_>) -> Result<(), Err
 }
 
 /// Appends so many bytes.
-fn read(data: &mut Payload<'_, std::fs::File>, len: u64, bytes: &mut Vec<u8>) -> Result<(), Error> {
+fn take(data: &mut Payload<'_, std::fs::File>, len: u64, bytes: &mut Vec<u8>) -> Result<(), Error> {
     let read = data.take(len).read_to_end(bytes);
     let short = read.and_then(|read| match read as u64 == len {
         true => Ok(()),
@@ -188,24 +267,6 @@ fn read(data: &mut Payload<'_, std::fs::File>, len: u64, bytes: &mut Vec<u8>) ->
             source,
         })
     })
-}
-
-/// Sends a message whole.
-fn send(from: BorrowedFd<'_>, bytes: &[u8], rights: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_RIGHTS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !rights.is_empty() && !control.push(SendAncillaryMessage::ScmRights(rights)) {
-        return Err(Errno::MSGSIZE);
-    }
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    loop {
-        match sendmsg(from, &[IoSlice::new(bytes)], &mut control, flags) {
-            Err(Errno::INTR) => {}
-            Ok(sent) if sent == bytes.len() => return Ok(()),
-            Ok(_) => return Err(Errno::NOBUFS),
-            Err(errno) => return Err(errno),
-        }
-    }
 }
 
 /// Lets a socket hold as much of what it has sent as there is.

@@ -1,0 +1,245 @@
+//! System calls that somebody else is to have made: a process that exists for no other purpose.
+//!
+//! The kernel remembers of some objects who has made them: of a connected socket, the process and the users
+//! that its peer sees by `SO_PEERCRED`. A child with that pid and those users, which shares memory and
+//! descriptors with the caller, makes the calls and ends. The caller waits for it and reaps it, so the pid is
+//! free again.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::{Errno, Result};
+use rustix::net::SocketType;
+
+use crate::arch::{Call, clone_and_call};
+use crate::clone::{CloneArgs, flags};
+use crate::{prctl, unix};
+
+/// Who is to have made a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Who {
+    /// Process, in the caller's pid namespace.
+    pub pid: i32,
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+}
+
+impl Who {
+    /// Makes a pair of Unix sockets; both are close-on-exec and do not wait.
+    ///
+    /// # Errors
+    ///
+    /// Those of `socketpair(2)`, and of becoming that process: `EEXIST` if the pid is taken, `EPERM`.
+    pub fn pair(self, kind: SocketType) -> Result<(OwnedFd, OwnedFd)> {
+        let mut fds: [RawFd; 2] = [-1; 2];
+        let kind = kind.as_raw() as usize | (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as usize;
+        let to = fds.as_mut_ptr() as usize;
+        let args = [libc::AF_UNIX as usize, kind, 0, to, 0, 0];
+        // SAFETY: the kernel writes two numbers.
+        unsafe { self.call(libc::SYS_socketpair, args) }?;
+        // SAFETY: the kernel has just made these descriptors for us; nobody else knows their numbers.
+        Ok(fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).into())
+    }
+
+    /// Lets a bound socket listen, for those who connect from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`pair`](Self::pair), and those of `listen(2)`.
+    pub fn listen(self, socket: impl AsFd, backlog: i32) -> Result<()> {
+        let args = [number(&socket), backlog as usize, 0, 0, 0, 0];
+        // SAFETY: the call takes two numbers.
+        unsafe { self.call(libc::SYS_listen, args) }.map(drop)
+    }
+
+    /// Connects a socket.
+    ///
+    /// # Errors
+    ///
+    /// As [`pair`](Self::pair), and those of `connect(2)`.
+    pub fn connect(self, socket: impl AsFd, address: &unix::Address) -> Result<()> {
+        let (at, len) = address.raw();
+        let args = [number(&socket), at as usize, len, 0, 0, 0];
+        // SAFETY: the kernel reads an address of that length.
+        unsafe { self.call(libc::SYS_connect, args) }.map(drop)
+    }
+
+    /// Sends a message with this process and these users as its credentials.
+    ///
+    /// # Errors
+    ///
+    /// As [`pair`](Self::pair), and those of `sendmsg(2)`.
+    pub fn send(
+        self,
+        socket: impl AsFd,
+        to: Option<&unix::Address>,
+        bytes: &[u8],
+        rights: &[BorrowedFd<'_>],
+    ) -> Result<usize> {
+        let mut control = unix::Control::new(rights, Some((self.pid, self.uid, self.gid)))?;
+        unix::with_message(to, bytes, &mut control, |header| {
+            let flags = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as usize;
+            let args = [number(&socket), header as usize, flags, 0, 0, 0];
+            let who = Self {
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+                ..self
+            };
+            // SAFETY: the header and what it points to live until the call has ended.
+            unsafe { who.call(libc::SYS_sendmsg, args) }
+        })
+    }
+
+    /// Makes one call as this process.
+    ///
+    /// # Safety
+    ///
+    /// As for the call itself.
+    unsafe fn call(self, nr: libc::c_long, args: [usize; 6]) -> Result<usize> {
+        let keep = usize::MAX;
+        let set = |nr: libc::c_long, args: [usize; 3]| Call {
+            nr: nr as usize,
+            args: [args[0], args[1], args[2], 0, 0, 0],
+            result: -(libc::ECANCELED as isize),
+        };
+        let mut calls = Vec::with_capacity(4);
+        if self.gid != rustix::process::getegid().as_raw() {
+            calls.push(set(libc::SYS_setresgid, [keep, self.gid as usize, keep]));
+        }
+        let user = rustix::process::geteuid().as_raw();
+        if self.uid != user {
+            calls.push(set(libc::SYS_setresuid, [keep, self.uid as usize, keep]));
+            // Files are reached with the rights of the caller all the same.
+            calls.push(set(libc::SYS_setfsuid, [user as usize, 0, 0]));
+        }
+        calls.push(Call {
+            nr: nr as usize,
+            args,
+            ..set(nr, [0; 3])
+        });
+        // SAFETY: the caller vouches for the last one, and the others take numbers.
+        unsafe { run(self.pid, &mut calls) }?;
+        let failed = calls.iter().find(|call| call.result < 0);
+        let result = failed.or(calls.last()).map_or(0, |call| call.result);
+        usize::try_from(result).map_err(|_| Errno::from_raw_os_error(-result as i32))
+    }
+}
+
+/// Lets a child with this pid make calls.
+///
+/// # Safety
+///
+/// As for the calls.
+unsafe fn run(pid: i32, calls: &mut [Call]) -> Result<()> {
+    let args = CloneArgs {
+        flags: flags::VM | flags::VFORK | flags::FILES,
+        set_tid: (&raw const pid) as u64,
+        set_tid_size: 1,
+        ..CloneArgs::default()
+    };
+    let dumpable = prctl::dumpable()?;
+    // SAFETY: the flags are those that the function asks for.
+    let child = unsafe { clone_and_call(&args, calls) };
+    if child < 0 {
+        return Err(Errno::from_raw_os_error(-child as i32));
+    }
+    loop {
+        // SAFETY: no status is asked for.
+        let waited = unsafe { libc::waitpid(child as i32, std::ptr::null_mut(), libc::__WALL) };
+        match waited {
+            -1 if crate::syscall::last() == Errno::INTR => {}
+            -1 => return Err(crate::syscall::last()),
+            _ => break,
+        }
+    }
+    // A change of users has cleared it, for all who share the memory.
+    match prctl::dumpable()? == dumpable {
+        true => Ok(()),
+        false => prctl::set_dumpable(dumpable),
+    }
+}
+
+fn number(fd: &impl AsFd) -> usize {
+    fd.as_fd().as_raw_fd() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clone::fork_sleeper;
+    use crate::sockopt;
+    use crate::unix::{Address, peek};
+    use std::os::unix::net::UnixListener;
+
+    /// A pid that is free now, somebody's user and somebody's group.
+    fn somebody() -> Who {
+        let child = fork_sleeper(None, false).unwrap();
+        rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
+        crate::wait::wait_task(child).unwrap();
+        Who {
+            pid: child.as_raw_pid(),
+            uid: 1234,
+            gid: 4321,
+        }
+    }
+
+    #[test]
+    fn a_pair_is_somebody_elses() {
+        let who = somebody();
+        let before = prctl::dumpable().unwrap();
+        let (one, other) = match who.pair(SocketType::STREAM) {
+            Err(Errno::PERM) => return,
+            made => made.unwrap(),
+        };
+        for end in [&one, &other] {
+            assert_eq!(sockopt::peer(end), Ok((who.pid, 1234, 4321)));
+        }
+        // This process is who it was, and the pid is free.
+        assert_eq!(rustix::process::geteuid(), rustix::process::getuid());
+        assert_eq!(prctl::dumpable(), Ok(before));
+        assert!(
+            rustix::process::test_kill_process(rustix::process::Pid::from_raw(who.pid).unwrap())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_pid_that_is_taken_is_told() {
+        let who = Who {
+            pid: rustix::process::getpid().as_raw_pid(),
+            ..somebody()
+        };
+        let refused = who.pair(SocketType::DGRAM).map(drop);
+        assert!(matches!(refused, Err(Errno::EXIST | Errno::PERM)));
+    }
+
+    #[test]
+    fn a_connection_is_between_others() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (server, client) = (
+            somebody(),
+            Who {
+                uid: 77,
+                ..somebody()
+            },
+        );
+        if server.listen(&listener, 3) == Err(Errno::PERM) {
+            return;
+        }
+        let socket =
+            rustix::net::socket(rustix::net::AddressFamily::UNIX, SocketType::STREAM, None);
+        let socket = socket.unwrap();
+        let address = Address::path(path.to_str().unwrap().as_bytes()).unwrap();
+        client.connect(&socket, &address).unwrap();
+        assert_eq!(sockopt::peer(&socket).unwrap(), (server.pid, 1234, 4321));
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(sockopt::peer(&accepted).unwrap(), (client.pid, 77, 4321));
+        sockopt::set_int(&accepted, sockopt::IntOption::PASSCRED, 1).unwrap();
+        assert_eq!(client.send(&socket, None, b"hello", &[]), Ok(5));
+        let message = peek(&accepted, &mut [0; 9]).unwrap();
+        assert_eq!(message.credentials, Some((client.pid, 77, 4321)));
+    }
+}
