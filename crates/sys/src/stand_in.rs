@@ -26,27 +26,41 @@ pub struct Who {
 }
 
 impl Who {
-    /// Makes a pair of Unix sockets; both are close-on-exec and do not wait.
+    /// Makes a pair of Unix sockets of each of these kinds; all are close-on-exec and do not wait.
     ///
     /// # Errors
     ///
     /// Those of `socketpair(2)`, and of becoming that process: `EEXIST` if the pid is taken, `EPERM`.
-    pub fn pair(self, kind: SocketType) -> Result<(OwnedFd, OwnedFd)> {
-        let mut fds: [RawFd; 2] = [-1; 2];
-        let kind = kind.as_raw() as usize | (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as usize;
-        let to = fds.as_mut_ptr() as usize;
-        let args = [libc::AF_UNIX as usize, kind, 0, to, 0, 0];
-        // SAFETY: the kernel writes two numbers.
-        unsafe { self.call(libc::SYS_socketpair, args) }?;
+    pub fn pairs(self, kinds: &[SocketType]) -> Result<Vec<(OwnedFd, OwnedFd)>> {
+        let mut fds: Vec<[RawFd; 2]> = vec![[-1; 2]; kinds.len()];
+        let calls = kinds.iter().zip(&mut fds).map(|(kind, fds)| {
+            let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+            let kind = kind.as_raw() as usize | flags as usize;
+            let args = [
+                libc::AF_UNIX as usize,
+                kind,
+                0,
+                fds.as_mut_ptr() as usize,
+                0,
+                0,
+            ];
+            (libc::SYS_socketpair, args)
+        });
+        let calls: Vec<_> = calls.collect();
+        // SAFETY: for each the kernel writes two numbers, to where they live until all is done.
+        let made = unsafe { self.calls(&calls) };
+        let pairs = fds.into_iter().filter(|[one, _]| *one >= 0);
         // SAFETY: the kernel has just made these descriptors for us; nobody else knows their numbers.
-        Ok(fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).into())
+        let pairs = pairs.map(|pair| pair.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).into());
+        let pairs = pairs.collect();
+        made.map(|_| pairs)
     }
 
     /// Lets a bound socket listen, for those who connect from now on.
     ///
     /// # Errors
     ///
-    /// As [`pair`](Self::pair), and those of `listen(2)`.
+    /// As [`pairs`](Self::pairs), and those of `listen(2)`.
     pub fn listen(self, socket: impl AsFd, backlog: i32) -> Result<()> {
         let args = [number(&socket), backlog as usize, 0, 0, 0, 0];
         // SAFETY: the call takes two numbers.
@@ -57,7 +71,7 @@ impl Who {
     ///
     /// # Errors
     ///
-    /// As [`pair`](Self::pair), and those of `connect(2)`.
+    /// As [`pairs`](Self::pairs), and those of `connect(2)`.
     pub fn connect(self, socket: impl AsFd, address: &unix::Address) -> Result<()> {
         let (at, len) = address.raw();
         let args = [number(&socket), at as usize, len, 0, 0, 0];
@@ -69,7 +83,7 @@ impl Who {
     ///
     /// # Errors
     ///
-    /// As [`pair`](Self::pair), and those of `sendmsg(2)`.
+    /// As [`pairs`](Self::pairs), and those of `sendmsg(2)`.
     pub fn send(
         self,
         socket: impl AsFd,
@@ -97,13 +111,24 @@ impl Who {
     ///
     /// As for the call itself.
     unsafe fn call(self, nr: libc::c_long, args: [usize; 6]) -> Result<usize> {
+        // SAFETY: the caller vouches for it.
+        unsafe { self.calls(&[(nr, args)]) }
+    }
+
+    /// Makes calls until one fails, and gives the result of the last.
+    ///
+    /// # Safety
+    ///
+    /// As for the calls.
+    unsafe fn calls(self, wanted: &[(libc::c_long, [usize; 6])]) -> Result<usize> {
         let keep = usize::MAX;
-        let set = |nr: libc::c_long, args: [usize; 3]| Call {
+        let call = |nr: libc::c_long, args: [usize; 6]| Call {
             nr: nr as usize,
-            args: [args[0], args[1], args[2], 0, 0, 0],
+            args,
             result: -(libc::ECANCELED as isize),
         };
-        let mut calls = Vec::with_capacity(4);
+        let set = |nr, [a, b, c]: [usize; 3]| call(nr, [a, b, c, 0, 0, 0]);
+        let mut calls = Vec::with_capacity(3 + wanted.len());
         if self.gid != rustix::process::getegid().as_raw() {
             calls.push(set(libc::SYS_setresgid, [keep, self.gid as usize, keep]));
         }
@@ -113,12 +138,8 @@ impl Who {
             // Files are reached with the rights of the caller all the same.
             calls.push(set(libc::SYS_setfsuid, [user as usize, 0, 0]));
         }
-        calls.push(Call {
-            nr: nr as usize,
-            args,
-            ..set(nr, [0; 3])
-        });
-        // SAFETY: the caller vouches for the last one, and the others take numbers.
+        calls.extend(wanted.iter().map(|(nr, args)| call(*nr, *args)));
+        // SAFETY: the caller vouches for its own, and the others take numbers.
         unsafe { run(self.pid, &mut calls) }?;
         let failed = calls.iter().find(|call| call.result < 0);
         let result = failed.or(calls.last()).map_or(0, |call| call.result);
@@ -188,12 +209,14 @@ mod tests {
     fn a_pair_is_somebody_elses() {
         let who = somebody();
         let before = prctl::dumpable().unwrap();
-        let (one, other) = match who.pair(SocketType::STREAM) {
+        let pairs = match who.pairs(&[SocketType::STREAM, SocketType::DGRAM]) {
             Err(Errno::PERM) => return,
             made => made.unwrap(),
         };
-        for end in [&one, &other] {
-            assert_eq!(sockopt::peer(end), Ok((who.pid, 1234, 4321)));
+        assert_eq!(pairs.len(), 2);
+        for (one, other) in &pairs {
+            assert_eq!(sockopt::peer(one), Ok((who.pid, 1234, 4321)));
+            assert_eq!(sockopt::peer(other), Ok((who.pid, 1234, 4321)));
         }
         // This process is who it was, and the pid is free.
         assert_eq!(rustix::process::geteuid(), rustix::process::getuid());
@@ -205,12 +228,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_made_before_a_failure_is_closed() {
+        let who = somebody();
+        let before = std::fs::read_dir("/proc/thread-self/fd").unwrap().count();
+        let refused = who.pairs(&[SocketType::STREAM, SocketType::from_raw(99)]);
+        assert!(refused.is_err());
+        let after = std::fs::read_dir("/proc/thread-self/fd").unwrap().count();
+        // Other tests have some of their own.
+        assert!(after < before + 40);
+    }
+
+    #[test]
     fn a_pid_that_is_taken_is_told() {
         let who = Who {
             pid: rustix::process::getpid().as_raw_pid(),
             ..somebody()
         };
-        let refused = who.pair(SocketType::DGRAM).map(drop);
+        let refused = who.pairs(&[SocketType::DGRAM]).map(drop);
         assert!(matches!(refused, Err(Errno::EXIST | Errno::PERM)));
     }
 

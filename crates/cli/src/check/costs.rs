@@ -105,8 +105,8 @@ fn table(feature: Feature) -> (Need, &'static str) {
         Feature::SkNs | Feature::Nsid | Feature::LinkNsid | Feature::ExternalNetNs => {
             (Later, "no network namespaces")
         }
-        Feature::SkUnixFile => (Later, "no UNIX sockets bound to deleted paths"),
-        Feature::SockoptBufLock => (Later, "sockets lose the lock of their buffer sizes"),
+        Feature::SkUnixFile => (Some, "Unix sockets bound to files cannot be dumped"),
+        Feature::SockoptBufLock => (Some, "sockets lose the lock of their buffer sizes"),
         Feature::Ipv6Freebind => (Later, "no IPv6 sockets bound to missing addresses"),
         Feature::TcpRepair | Feature::TcpHalfClosed => (Later, "no TCP connections"),
         Feature::NetDiagRaw => (Later, "no raw sockets"),

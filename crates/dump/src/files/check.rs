@@ -1,13 +1,14 @@
 //! A look at a table before anything is disturbed.
 
-use std::os::fd::RawFd;
+use std::cell::LazyCell;
+use std::os::fd::{OwnedFd, RawFd};
 
 use gelid_sys::pidfd;
 use gelid_sys::proc::{TaskDir, fd, fdinfo};
 use rustix::fs::{AtFlags, OFlags, Stat, statat};
 
 use super::kind::{self, Kind};
-use super::{Error, Name, Place, Unsupported, socket};
+use super::{Error, Name, Place, socket};
 use crate::Options;
 
 /// Refuses what a dump of this table would refuse, as far as names and inodes tell. What comes and goes
@@ -17,6 +18,7 @@ pub(crate) fn check(options: &Options, task: &TaskDir) -> Result<(), Error> {
         Err(error) if error.is_gone() => return Ok(()),
         numbers => numbers?,
     };
+    let pidfd = LazyCell::new(|| pidfd::open(task.pid()).ok());
     for fd in numbers {
         let Ok(link) = fd::link(task, fd) else {
             continue;
@@ -24,7 +26,8 @@ pub(crate) fn check(options: &Options, task: &TaskDir) -> Result<(), Error> {
         let Ok(stat) = statat(task, format!("fd/{fd}"), AtFlags::empty()) else {
             continue;
         };
-        look(options, task, fd, link.into_bytes(), &stat)?;
+        let socket = || pidfd::getfd(pidfd.as_ref()?, fd).ok();
+        look(options, task, fd, link.into_bytes(), &stat, socket)?;
     }
     Ok(())
 }
@@ -35,13 +38,14 @@ fn look(
     fd: RawFd,
     link: Vec<u8>,
     stat: &Stat,
+    duplicate: impl FnOnce() -> Option<OwnedFd>,
 ) -> Result<(), Error> {
     let kind = match kind::of(&link, stat, false) {
         Kind::Path | Kind::Pipe | Kind::Fifo | Kind::Memory => return Ok(()),
         Kind::Eventfd | Kind::Eventpoll | Kind::Signalfd | Kind::Timerfd | Kind::Inotify => {
             return Ok(());
         }
-        Kind::Socket => match family(task, fd) {
+        Kind::Socket => match duplicate().and_then(|socket| socket::refused(socket).ok()?) {
             Some(why) => Kind::Refused(why),
             None => return Ok(()),
         },
@@ -64,11 +68,4 @@ fn look(
         Kind::Terminal | Kind::ControllingTerminal => Err(Error::Terminal { place, name }),
         _ => Ok(()),
     }
-}
-
-/// Why a socket would be refused.
-fn family(task: &TaskDir, fd: RawFd) -> Option<Unsupported> {
-    let task = pidfd::open(task.pid()).ok()?;
-    let socket = pidfd::getfd(task, fd).ok()?;
-    socket::refused(socket).ok()?
 }

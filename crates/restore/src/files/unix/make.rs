@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gelid_sys::sockopt::{self, IntOption};
 use gelid_sys::stand_in::Who;
-use gelid_sys::{Pid, unix};
+use gelid_sys::{Pid, proc, unix};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, Shutdown, SocketFlags, SocketType, accept_with, connect_unspec, listen,
@@ -90,6 +90,11 @@ impl<'p> Maker<'p> {
 
     /// Makes all but those that are accepted.
     fn make(&mut self, opener: &mut Opener<'_>) -> Result<(), Error> {
+        let mut pairs = self.pairs();
+        let mut pair = |id, kind| match pairs.remove(&id) {
+            Some(pair) => Ok(pair),
+            None => socketpair(AddressFamily::UNIX, kind, FLAGS, None),
+        };
         for (id, socket, object) in self.all() {
             let failed = |errno| opener.failed("make", &object, errno);
             match socket.origin {
@@ -100,18 +105,43 @@ impl<'p> Maker<'p> {
                 }
                 Origin::Pair(_) if opener.fd(id).is_some() => {}
                 Origin::Pair(other) => {
-                    let (one, two) = pair(socket).map_err(failed)?;
+                    let (one, two) = pair(id, socket.kind).map_err(failed)?;
                     opener.add_raised(id, one, &object)?;
                     opener.add_raised(other, two, &object)?;
                 }
                 Origin::Severed => {
-                    let (one, two) = pair(socket).map_err(failed)?;
+                    let (one, two) = pair(id, socket.kind).map_err(failed)?;
                     opener.add_raised(id, one, &object)?;
                     self.others.insert(id, two);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Pairs made as who had made them, by the id of the end that comes first; all of one maker at once.
+    fn pairs(&self) -> BTreeMap<u32, (OwnedFd, OwnedFd)> {
+        let mut makers: BTreeMap<Who, Vec<(u32, SocketType)>> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for (id, socket, _) in self.all() {
+            let first = match socket.origin {
+                Origin::Pair(other) => !seen.contains(&other),
+                Origin::Severed => true,
+                _ => false,
+            };
+            if let (true, Some(who)) = (first, socket.peer) {
+                seen.insert(id);
+                makers.entry(who).or_default().push((id, socket.kind));
+            }
+        }
+        let mut pairs = BTreeMap::new();
+        for (who, wanted) in makers {
+            let kinds: Vec<SocketType> = wanted.iter().map(|(_, kind)| *kind).collect();
+            let made = as_somebody(who, || who.pairs(&kinds), || Ok(Vec::new()));
+            let ids = wanted.into_iter().map(|(id, _)| id);
+            pairs.extend(ids.zip(made.unwrap_or_default()));
+        }
+        pairs
     }
 
     /// Binds those that have a name of their own.
@@ -383,16 +413,6 @@ fn set_rest(fd: BorrowedFd<'_>, socket: &Unix) -> Result<(), Errno> {
     }
 }
 
-/// Makes a pair, as somebody else if that is known.
-fn pair(socket: &Unix) -> Result<(OwnedFd, OwnedFd), Errno> {
-    let kind = socket.kind;
-    let plain = || socketpair(AddressFamily::UNIX, kind, FLAGS, None);
-    match socket.peer {
-        Some(who) => as_somebody(who, || who.pair(kind), plain),
-        None => plain(),
-    }
-}
-
 /// Does something as somebody else, or, where that is not possible, as it is.
 pub(super) fn as_somebody<T>(
     who: Who,
@@ -404,7 +424,7 @@ pub(super) fn as_somebody<T>(
     let mut tries = TRIES;
     loop {
         match act() {
-            Err(Errno::EXIST) if tries > 0 && !is_there(who.pid) => {
+            Err(Errno::EXIST) if tries > 0 && !lives(who.pid) => {
                 tries -= 1;
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -417,7 +437,9 @@ pub(super) fn as_somebody<T>(
     }
 }
 
-fn is_there(pid: i32) -> bool {
-    let pid = Pid::from_raw(pid);
-    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH))
+/// Whether a process has this pid that has not ended.
+fn lives(pid: i32) -> bool {
+    let dir = Pid::from_raw(pid).and_then(|pid| proc::TaskDir::open(pid).ok());
+    let stat = dir.and_then(|dir| proc::stat::read(&dir).ok());
+    stat.is_some_and(|stat| !stat.state.is_dead())
 }
