@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -31,7 +33,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// As [`run`], and hands every line of the standard output to `line` after it was printed.
+/// As [`run`], and hands every line of the standard output to `line` after it was printed. A process that the
+/// command has left behind, with its output open, is not waited for.
 pub(crate) fn run_lines(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
     announce(command);
     let mut child = command
@@ -39,11 +42,32 @@ pub(crate) fn run_lines(command: &mut Command, mut line: impl FnMut(&str)) -> Re
         .spawn()
         .with_context(|| does_not_start(command))?;
     let stdout = child.stdout.take().context("the child has no output")?;
-    for text in BufReader::new(stdout).split(b'\n') {
-        let text = text.context("reading the output of a command")?;
-        let text = String::from_utf8_lossy(&text);
-        println!("{text}");
-        line(&text);
+    let (sender, lines) = mpsc::channel();
+    // It ends with the output, or with this program.
+    std::thread::spawn(move || {
+        for text in BufReader::new(stdout).split(b'\n') {
+            if sender.send(text).is_err() {
+                return;
+            }
+        }
+    });
+    let mut ended = None;
+    loop {
+        match lines.recv_timeout(Duration::from_secs(2)) {
+            Ok(text) => {
+                let text = text.context("reading the output of a command")?;
+                let text = String::from_utf8_lossy(&text);
+                println!("{text}");
+                line(&text);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            // The second time, whatever it has written has been read.
+            Err(RecvTimeoutError::Timeout) if ended.is_some() => {
+                eprintln!("something that the command started still has its output open");
+                break;
+            }
+            Err(RecvTimeoutError::Timeout) => ended = child.try_wait()?,
+        }
     }
     let status = child.wait()?;
     if !status.success() {
@@ -91,4 +115,24 @@ fn words(command: &Command) -> String {
         text.push_str(&word.to_string_lossy());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn what_a_command_leaves_behind_is_not_waited_for() {
+        let start = Instant::now();
+        let mut lines = Vec::new();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "sleep 60 & echo $!; echo done"]);
+        run_lines(&mut shell, |line| lines.push(line.to_owned())).unwrap();
+        assert!(start.elapsed() < Duration::from_secs(30));
+        assert_eq!(lines[1], "done");
+        run(Command::new("kill").arg(&lines[0])).unwrap();
+        run_lines(Command::new("sh").args(["-c", "exit 3"]), |_| ()).unwrap_err();
+    }
 }

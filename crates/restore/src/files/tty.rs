@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gelid_image::messages::{TermiosEntry, TtyInfoEntry, TtyType};
 use gelid_image::{Dir, ImageKind};
+use gelid_sys::proc;
 use rustix::io::Errno;
 use rustix::termios::{
     ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios,
@@ -252,7 +253,10 @@ fn set(
     settings: &Settings,
 ) -> Result<Option<Before>, Error> {
     let object = "the terminal";
-    if rustix::termios::tcgetpgrp(terminal) != Ok(rustix::process::getpgrp()) {
+    let own = proc::task_dir(rustix::process::getpid()).and_then(|task| proc::stat::read(&task));
+    let foreground = rustix::termios::tcgetpgrp(terminal).map(|group| group.as_raw_pid());
+    // The own group is 0 if its leader lives outside the pid namespace: `getpgrp` of rustix cannot say so.
+    if !own.is_ok_and(|own| Ok(own.pgrp) == foreground) {
         return Ok(None);
     }
     let before = rustix::termios::tcgetattr(terminal)
