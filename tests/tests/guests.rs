@@ -53,6 +53,23 @@ const fn refused(name: &'static str, reason: &'static str) -> Case {
     }
 }
 
+/// A guest whose files are locked.
+const fn locking(case: Case) -> Case {
+    Case {
+        options: &["--file-locks"],
+        ..case
+    }
+}
+
+/// A guest with leases.
+const fn leasing(case: Case) -> Case {
+    Case {
+        // Looking after the directory breaks them.
+        without: &[Mode::Running],
+        ..locking(case)
+    }
+}
+
 /// A guest that no tracer can stop.
 const fn waiting_in_vfork(name: &'static str) -> Case {
     Case {
@@ -171,6 +188,24 @@ const CASES: &[Case] = &[
         refused: Some("let the program read them"),
         ..guest("inotify-unread")
     },
+    leasing(guest("leases")),
+    leasing(unlike("leases-unowned", "files that nobody owns")),
+    leasing(unlike("leases-breaking", "leases that are being broken")),
+    leasing(unlike("leases-blocked", "leases that are being broken")),
+    Case {
+        refused: Some("a file with a lease and without a name"),
+        ..locking(guest("leases-deleted"))
+    },
+    locking(guest("locks-posix")),
+    // Who has taken a lock and closed the file is not known as the taker any more.
+    locking(changing("locks-descriptions", &["fd "])),
+    locking(unlike("locks-shared-table", SHARED)),
+    locking(guest("locks-blocked")),
+    // The file has another inode.
+    locking(changing("locks-deleted", &["fd "])),
+    refused("locks-refused", "use --file-locks"),
+    locking(refused("locks-awaited", "waits, which would get it")),
+    locking(refused("locks-kept", "shares and keeps")),
     guest("file-private"),
     guest("file-shared"),
     guest("file-past-end"),

@@ -95,6 +95,7 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         ghost_limit: given.files.ghost_limit,
         link_remap: given.files.link_remap,
         evasive_devices: given.files.evasive_devices,
+        file_locks: given.files.file_locks,
         fault: fault()?,
         ..defaults
     })

@@ -15,6 +15,7 @@ mod descriptions;
 mod error;
 mod eventfd;
 mod eventpoll;
+mod file_lock;
 mod foresight;
 mod fown;
 mod ghost_file;
@@ -47,6 +48,7 @@ use gelid_sys::{Errno, Pid, pidfd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, major, minor, statat};
 
 use self::descriptions::{Descriptions, Inode};
+use self::file_lock::Locks;
 use self::kind::Kind;
 use self::memfd::Memfds;
 use self::options::Choices;
@@ -57,7 +59,7 @@ use self::tty::{Terminals, Way};
 use self::unix::Sockets;
 
 pub(crate) use self::check::check;
-pub use self::error::{Error, Unsupported};
+pub use self::error::{Error, LockRefusal, Unsupported};
 pub(crate) use self::memfd::Memory;
 pub use self::place::{Name, Place};
 pub(crate) use self::remap_file_path::Links;
@@ -116,6 +118,9 @@ pub(crate) struct Collector<'s> {
     watchers: Vec<inotify::Queue>,
     terminals: Terminals,
     sockets: Sockets,
+    locks: Locks,
+    /// Processes of the tree, zombies among them.
+    tree: Vec<Pid>,
 }
 
 /// A file that is to be recorded.
@@ -156,7 +161,14 @@ impl<'s> Collector<'s> {
             watchers: Vec::new(),
             terminals: Terminals::default(),
             sockets: Sockets::new(staging)?,
+            locks: Locks::default(),
+            tree: Vec::new(),
         })
+    }
+
+    /// Tells which processes the tree has.
+    pub(crate) fn know_tree(&mut self, tree: Vec<Pid>) {
+        self.tree = tree;
     }
 
     /// Records a table of descriptors, and gives its slots in ascending order.
@@ -209,6 +221,7 @@ impl<'s> Collector<'s> {
         self.peers()?;
         self.finish_sets()?;
         self.finish_watchers()?;
+        self.finish_locks()?;
         self.sockets.finish()?;
         self.writer.finish()?;
         self.remaps.finish()?;
@@ -281,8 +294,8 @@ impl<'s> Collector<'s> {
             name: Name(format!("fd/{fd}").into_bytes()),
             errno,
         })?;
-        refuse_locks(task.dir, fd, place, &info)?;
         let inode = (stat.st_dev, stat.st_ino);
+        self.look_at_locks(task.dir, fd, place, inode, &info)?;
         let (kind, id) = match self.descriptions.find(inode, (task.pid, fd))? {
             Ok(known) => (known.kind, known.id),
             Err(vacancy) => {
@@ -291,6 +304,7 @@ impl<'s> Collector<'s> {
                 (kind, id)
             }
         };
+        self.note_locks((task.pid, fd), task.dir, place, (id, inode), &info)?;
         Ok(FdinfoEntry {
             id,
             flags: info.cloexec().into(),
@@ -417,22 +431,6 @@ impl Object<'_> {
             why,
         }
     }
-}
-
-fn refuse_locks(
-    dir: &TaskDir,
-    fd: RawFd,
-    place: Place,
-    info: &fdinfo::FdInfo,
-) -> Result<(), Error> {
-    let Some(lock) = info.value("lock") else {
-        return Ok(());
-    };
-    Err(Error::Locked {
-        place,
-        name: Name(fd::link(dir, fd)?.into_bytes()),
-        lock: Name(lock.to_vec()),
-    })
 }
 
 /// A device number as `st_rdev` of the C library's small form has it.

@@ -55,7 +55,7 @@ use gelid_sys::Pid;
 
 pub use self::core::Error as CoreError;
 pub use error::Error;
-pub use files::{Error as FilesError, Name, Place, UnixRefusal, Unsupported};
+pub use files::{Error as FilesError, LockRefusal, Name, Place, UnixRefusal, Unsupported};
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;
 
@@ -110,6 +110,8 @@ pub struct Options {
     pub link_remap: bool,
     /// Whether a device file may be reached by another path, if its number is equal.
     pub evasive_devices: bool,
+    /// Whether locks of files and leases are dumped; without it a tree that has some is refused.
+    pub file_locks: bool,
     /// The phase that is to fail, for tests.
     pub fault: Option<Phase>,
 }
@@ -132,6 +134,7 @@ impl Options {
             ghost_limit: 1 << 20,
             link_remap: false,
             evasive_devices: false,
+            file_locks: false,
             fault: None,
         }
     }

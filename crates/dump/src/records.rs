@@ -87,6 +87,7 @@ fn look(
     mut files: Collector<'_>,
 ) -> Result<(Spaces, Collected), Error> {
     survey::threads(tasks, context.namespaces)?;
+    files.know_tree(tasks.iter().map(|task| task.pid).collect());
     let mut spaces = Spaces::default();
     let mut tables = HashSet::new();
     for (index, task) in tasks.iter().enumerate() {

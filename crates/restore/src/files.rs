@@ -15,6 +15,7 @@ mod error;
 mod eventfd;
 mod eventpoll;
 mod fifo;
+mod file_lock;
 mod flags;
 mod ghost;
 mod inotify;
@@ -45,13 +46,14 @@ mod unix;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
-use gelid_image::messages::FsEntry;
+use gelid_image::messages::{FileLockEntry, FsEntry};
 use gelid_image::{Dir, ImageKind};
 
 pub use error::Error;
 pub use eventfd::Eventfd;
 pub use eventpoll::{Eventpoll, Watch, Watching};
 pub use fifo::Fifo;
+pub use file_lock::{FileLock, FileLockKind, Left};
 pub use flags::Flags;
 pub use ghost::Ghost;
 pub use inotify::{Inotify, Notified, WatchedFile};
@@ -84,6 +86,8 @@ pub struct FilesPlan {
     /// By the table that is filled afterwards.
     watches: BTreeMap<u32, Vec<Watching>>,
     sockets: unix::Sockets,
+    lock_entries: Vec<FileLockEntry>,
+    locks: Vec<FileLock>,
     options: FileOptions,
 }
 
@@ -266,7 +270,8 @@ impl FilesPlan {
                 )
             })
         });
-        files.chain(tables)
+        let locks = self.locks.iter().map(ToString::to_string);
+        files.chain(tables).chain(locks)
     }
 
     fn describe_file(&self, file: &Description) -> String {

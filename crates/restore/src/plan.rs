@@ -186,13 +186,17 @@ impl Plan {
         }
         let births = births::plan(&nodes, &reader.tables, options.shell_job)?;
         let tables: Vec<u32> = reader.files.keys().copied().collect();
-        let files = FilesPlan::read(dir, &tables, options)?;
+        let mut files = FilesPlan::read(dir, &tables, options)?;
         files.check_processes(|pid| nodes.iter().any(|node| node.pid.cast_unsigned() == pid))?;
         for index in reader.fs.into_values() {
             if let Life::Alive(alive) = &mut reader.lives[index] {
                 alive.fs = Some(files.fs(nodes[index].pid)?);
             }
         }
+        files.find_locked(|pid| {
+            let index = nodes.iter().position(|node| node.pid == pid)?;
+            Some(reader.tables[index].as_ref()?.files)
+        })?;
         let mut shared = HashMap::new();
         for id in files.shared_memory() {
             match space::pagemap(dir, ImageKind::PagemapShmem, id.into()) {

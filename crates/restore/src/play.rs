@@ -5,6 +5,7 @@ mod crew;
 mod descriptors;
 mod end;
 mod kernel;
+mod locks;
 pub(crate) mod script;
 mod space;
 mod state;
@@ -88,6 +89,7 @@ pub(crate) fn run(
 
     options.phase(Phase::State)?;
     state::complete_spaces(plan, &mut crew)?;
+    locks::take(plan, &files, &mut crew)?;
     let mut newborns = state::Newborns::new();
     for thread in newborn {
         newborns.entry(thread.task).or_default().push(thread);

@@ -24,6 +24,7 @@ pub mod inotify;
 pub mod kcmp;
 #[cfg(test)]
 mod layout;
+pub mod lock;
 pub mod madvise;
 pub mod map;
 pub mod mm;

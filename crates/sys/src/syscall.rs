@@ -70,6 +70,7 @@ pub mod nr {
         exit_group = SYS_exit_group;
         fchdir = SYS_fchdir;
         fcntl = SYS_fcntl;
+        flock = SYS_flock;
         fork = SYS_fork;
         futex = SYS_futex;
         getgroups = SYS_getgroups;

@@ -16,6 +16,8 @@ mod epoll;
 mod eventfd;
 mod idle;
 mod inotify;
+mod leases;
+mod locks;
 mod mapped;
 mod os;
 mod pipe;
@@ -62,6 +64,8 @@ const OBJECTS: &[&[Entry]] = &[
     idle::GUESTS,
     inotify::GUESTS,
     mapped::GUESTS,
+    leases::GUESTS,
+    locks::GUESTS,
     pipe::GUESTS,
     place::GUESTS,
     registers::GUESTS,

@@ -1,6 +1,8 @@
 //! A look at a table before anything is disturbed.
 
 use std::cell::LazyCell;
+use std::collections::HashSet;
+use std::ffi::CStr;
 use std::os::fd::{OwnedFd, RawFd};
 
 use gelid_sys::pidfd;
@@ -8,7 +10,7 @@ use gelid_sys::proc::{TaskDir, fd, fdinfo};
 use rustix::fs::{AtFlags, OFlags, Stat, statat};
 
 use super::kind::{self, Kind};
-use super::{Error, Name, Place, socket};
+use super::{Error, Name, Place, file_lock, socket};
 use crate::Options;
 
 /// Refuses what a dump of this table would refuse, as far as names and inodes tell. What comes and goes
@@ -18,6 +20,10 @@ pub(crate) fn check(options: &Options, task: &TaskDir) -> Result<(), Error> {
         Err(error) if error.is_gone() => return Ok(()),
         numbers => numbers?,
     };
+    let locked = match options.file_locks {
+        true => HashSet::new(),
+        false => file_lock::locked(),
+    };
     let pidfd = LazyCell::new(|| pidfd::open(task.pid()).ok());
     for fd in numbers {
         let Ok(link) = fd::link(task, fd) else {
@@ -26,10 +32,29 @@ pub(crate) fn check(options: &Options, task: &TaskDir) -> Result<(), Error> {
         let Ok(stat) = statat(task, format!("fd/{fd}"), AtFlags::empty()) else {
             continue;
         };
+        if locked.contains(&stat.st_ino) {
+            unlocked(task, fd, &link)?;
+        }
         let socket = || pidfd::getfd(pidfd.as_ref()?, fd).ok();
         look(options, task, fd, link.into_bytes(), &stat, socket)?;
     }
     Ok(())
+}
+
+/// Refuses a descriptor that has part in a lock.
+fn unlocked(task: &TaskDir, fd: RawFd, link: &CStr) -> Result<(), Error> {
+    let Ok(info) = fdinfo::read(task, fd) else {
+        return Ok(());
+    };
+    let pid = task.pid();
+    match info.value("lock") {
+        None => Ok(()),
+        Some(lock) => Err(Error::Locked {
+            place: Place::Descriptor { pid, fd },
+            name: Name(link.to_bytes().to_vec()),
+            lock: Name(lock.to_vec()),
+        }),
+    }
 }
 
 fn look(

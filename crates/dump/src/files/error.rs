@@ -66,7 +66,7 @@ pub enum Error {
     },
     /// A file is locked.
     #[error(
-        "{place} is {name}, which holds a lock ({lock}); locks are not dumped yet: release it first"
+        "{place} is {name}, which holds a lock ({lock}): use --file-locks, or release it first"
     )]
     Locked {
         /// Who holds the file.
@@ -75,6 +75,18 @@ pub enum Error {
         name: Name,
         /// The lock as `fdinfo` has it.
         lock: Name,
+    },
+    /// A lock that could not be taken again.
+    #[error("{place} is {name}, which holds a lock ({lock}), {why}")]
+    Lock {
+        /// Who holds the file.
+        place: Place,
+        /// The file.
+        name: Name,
+        /// The lock as the kernel tells of it.
+        lock: Name,
+        /// What is in its way.
+        why: LockRefusal,
     },
     /// A deleted file is too large to be put into the images.
     #[error(
@@ -244,6 +256,45 @@ pub enum Error {
     TooMany,
 }
 
+/// Why a lock could not be taken again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LockRefusal {
+    /// Somebody outside would get it.
+    Awaited {
+        /// Who waits for it.
+        by: i32,
+    },
+    /// Somebody outside keeps it.
+    Shared {
+        /// Who has the description too.
+        by: i32,
+    },
+    /// No task has the description.
+    InFlight,
+}
+
+impl fmt::Display for LockRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Awaited { by } => write!(
+                f,
+                "for which process {by} outside of the tree waits, which would get it when the tree ends: \
+                 stop that process, or use --leave-running"
+            ),
+            Self::Shared { by } => write!(
+                f,
+                "which process {by} outside of the tree shares and keeps when the tree ends: choose a root \
+                 above both, or use --leave-running"
+            ),
+            Self::InFlight => write!(
+                f,
+                "by a descriptor that is in flight only: let the program receive it first"
+            ),
+        }
+    }
+}
+
 /// A kind of file that is not dumped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -292,6 +343,8 @@ pub enum Unsupported {
     PathOfEvents,
     /// A deleted file on hugetlbfs.
     DeletedHuge,
+    /// A file with a lease, and without a name.
+    DeletedLeased,
     /// An anonymous inode that gelid does not know.
     Anonymous,
     /// A deleted file of procfs that belongs to no process.
@@ -327,6 +380,10 @@ impl fmt::Display for Unsupported {
             Self::PathOfPipe => ("a pipe opened with O_PATH", CLOSE),
             Self::PathOfEvents => ("an event file opened with O_PATH", CLOSE),
             Self::DeletedHuge => ("a deleted file on hugetlbfs", "leave it its name"),
+            Self::DeletedLeased => (
+                "a file with a lease and without a name",
+                "give the lease back first",
+            ),
             Self::Anonymous => ("a kind of file that gelid does not know", CLOSE),
             Self::Vanished => ("a file of procfs that is gone", CLOSE),
         };

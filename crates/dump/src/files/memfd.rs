@@ -126,6 +126,9 @@ impl Collector<'_> {
         object: &Object<'_>,
         opening: Opening,
     ) -> Result<(FdTypes, u32), Error> {
+        if self.is_leased(object.inode()) {
+            return Err(object.unsupported(Unsupported::DeletedLeased));
+        }
         let id = self.new_id()?;
         let huge = self.magic(object)? == HUGETLBFS_MAGIC;
         let inode_id = self.memfds.inode(object, huge)?;

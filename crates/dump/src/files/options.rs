@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Error;
-use crate::{Options, Validation};
+use crate::{End, Options, Validation};
 
 /// The options that concern files, understood.
 #[derive(Debug, Default)]
@@ -19,6 +19,9 @@ pub(super) struct Choices {
     pub(super) link_remap: bool,
     pub(super) shell_job: bool,
     pub(super) evasive_devices: bool,
+    pub(super) file_locks: bool,
+    /// Whether the tree ends when it is dumped.
+    pub(super) ends: bool,
 }
 
 impl Choices {
@@ -43,6 +46,8 @@ impl Choices {
             link_remap: options.link_remap,
             shell_job: options.shell_job,
             evasive_devices: options.evasive_devices,
+            file_locks: options.file_locks,
+            ends: options.end == End::Kill,
         })
     }
 }

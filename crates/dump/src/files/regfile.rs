@@ -220,6 +220,10 @@ impl Collector<'_> {
         {
             return id.clone();
         }
+        // It cannot be executed, and opening it would break the lease.
+        if self.is_leased(object.inode()) {
+            return Vec::new();
+        }
         // What cannot be read is no program whose version would matter.
         let file = object.reopen(OFlags::RDONLY);
         let id = file.map(|file| build_id::read(&file).unwrap_or_default());

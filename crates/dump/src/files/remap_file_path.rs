@@ -83,6 +83,9 @@ impl Collector<'_> {
                     limit: self.options.ghost_limit,
                 });
             }
+            if self.is_leased(object.inode()) {
+                return Err(object.unsupported(Unsupported::DeletedLeased));
+            }
             if self.magic(object)? == HUGETLBFS_MAGIC {
                 return Err(object.unsupported(Unsupported::DeletedHuge));
             }

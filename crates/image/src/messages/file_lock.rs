@@ -16,5 +16,8 @@ messages! {
         required int64 start = 5;
         /// Byte range; `len` 0 = to end of file.
         required int64 len = 6;
+        /// gelid's own; CRIU skips it. 1: a lease that is being broken until nothing is left of it is one for
+        /// writing, although the description is for reading.
+        optional uint32 held = 1000;
     }
 }

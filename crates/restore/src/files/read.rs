@@ -13,7 +13,7 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fifo, ghost, inotify, of_process, owner, pipe, signalfd, table, timerfd, tty, unix,
+    fifo, file_lock, ghost, inotify, of_process, owner, pipe, signalfd, table, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -39,6 +39,8 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
         memories: BTreeMap::new(),
         watches: BTreeMap::new(),
         sockets: unix::Sockets::default(),
+        lock_entries: file_lock::read(dir)?,
+        locks: Vec::new(),
         options: options.clone(),
     };
     reader.descriptions(&mut plan)?;

@@ -12,6 +12,8 @@ pub enum Object {
     Area(u64),
     /// A descriptor.
     Descriptor(i32),
+    /// The lock taken by a descriptor.
+    Lock(i32),
     /// A file of the image, by its id.
     File(u32),
     /// Another task or thread.
@@ -25,6 +27,12 @@ impl fmt::Display for Object {
         match self {
             Self::Area(start) => write!(f, "the mapping at {start:#x}"),
             Self::Descriptor(fd) => write!(f, "descriptor {fd}"),
+            Self::Lock(fd) => {
+                write!(
+                    f,
+                    "the lock of descriptor {fd}, which may be another's now,"
+                )
+            }
             Self::File(id) => write!(f, "file {id} of the image"),
             Self::Task(id) => write!(f, "task {id}"),
             Self::Itself => write!(f, "the task itself"),

@@ -3,9 +3,9 @@
 use super::*;
 use crate::files::{Inherit, Watching};
 use gelid_image::messages::{
-    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FhEntry, FifoEntry, GhostChunkEntry,
-    GhostFileEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry, MemfdInodeEntry,
-    SignalfdEntry, TermiosEntry, TimerfdEntry, TtyFileEntry, TtyInfoEntry,
+    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FhEntry, FifoEntry, FileLockEntry,
+    GhostChunkEntry, GhostFileEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry,
+    MemfdInodeEntry, SignalfdEntry, TermiosEntry, TimerfdEntry, TtyFileEntry, TtyInfoEntry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -228,6 +228,27 @@ fn ghosts() -> impl Strategy<Value = Ghosts> {
     vec(ghost, 0..4)
 }
 
+fn locks() -> impl Strategy<Value = Vec<FileLockEntry>> {
+    let lock = (
+        0..10_u32,
+        0..8_u32,
+        -1..3_i32,
+        0..6_i32,
+        any::<i64>(),
+        any::<bool>(),
+    );
+    let lock = lock.prop_map(|(flag, r#type, pid, fd, start, whole)| FileLockEntry {
+        flag,
+        r#type,
+        pid,
+        fd,
+        start: if whole { 0 } else { start },
+        len: 0,
+        held: None,
+    });
+    vec(lock, 0..2)
+}
+
 fn memories() -> impl Strategy<Value = Vec<MemfdInodeEntry>> {
     let names = prop::sample::select(vec!["/dev/zero", "x", "/anon_hugepage", ""]);
     let size = prop_oneof![0..9000u64, Just(u64::MAX)];
@@ -299,6 +320,7 @@ proptest! {
         ghosts in ghosts(),
         memories in memories(),
         terminals in terminals(),
+        locks in locks(),
         shell_job in any::<bool>(),
     ) {
         let mut images = Images::new();
@@ -329,12 +351,17 @@ proptest! {
             for memory in &memories {
                 writer.push(memory).unwrap();
             }
+            let mut writer = staging.writer(ImageKind::FileLocks, ()).unwrap();
+            for lock in &locks {
+                writer.push(lock).unwrap();
+            }
             let mut writer = staging.writer(ImageKind::TtyInfo, ()).unwrap();
             for terminal in &terminals {
                 writer.push(terminal).unwrap();
             }
         });
-        if let Ok(plan) = FilesPlan::read(&dir, &[2, 3], &images.options) {
+        if let Ok(mut plan) = FilesPlan::read(&dir, &[2, 3], &images.options) {
+            let _ = plan.find_locked(|pid| (pid > 0).then_some(2));
             plan.describe().for_each(drop);
             for Watching { watch, file, set } in plan.watches(2) {
                 prop_assert!(watch.number < plan.first_free());
@@ -346,6 +373,7 @@ proptest! {
                     let _ = open.mapping(id, id % 4);
                 }
                 let _ = open.seal();
+                let _ = open.break_leases();
                 let _ = open.start_timers();
                 let _ = open.owners();
                 let _ = open.keep(open_dir(&images.root()).as_fd());
