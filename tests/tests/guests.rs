@@ -298,6 +298,16 @@ const CASES: &[Case] = &[
         ..guest("rseq-critical")
     },
     guest("rseq-registration"),
+    guest("seccomp-strict"),
+    guest("seccomp-filters"),
+    unlike(
+        "seccomp-threads",
+        "that some filters are the same in all threads",
+    ),
+    unlike("seccomp-poor", FOREIGN),
+    guest("seccomp-narrow"),
+    guest("seccomp-long"),
+    refused("seccomp-supervised", "asks a supervisor"),
     guest("sharing-nothing"),
     guest("sharing-files"),
     unlike("sharing-fs", SHARED),

@@ -15,6 +15,7 @@ mod locking;
 mod process;
 mod registers;
 mod sched;
+mod seccomp;
 mod signals;
 mod thread;
 mod timers;
@@ -23,7 +24,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 
-use gelid_image::messages::CoreEntry;
+use gelid_image::messages::{CoreEntry, SeccompEntry};
 use gelid_seize::{Process, Tree};
 use gelid_sys::proc::maps::Perms;
 use gelid_sys::proc::smaps::Area;
@@ -35,6 +36,7 @@ use crate::survey::{Live, Space, Task};
 use crate::vma::{self, Kind};
 use carry::Played;
 use sched::Defaults;
+use seccomp::Restraint;
 
 pub(crate) use before::Before;
 pub use error::Error;
@@ -53,6 +55,8 @@ pub(crate) struct Cores {
     pub(crate) leader: CoreEntry,
     /// Of the other threads.
     pub(crate) threads: Vec<(Pid, CoreEntry)>,
+    /// What its threads are forbidden, the leader first.
+    restraints: Vec<Restraint>,
     /// The program break.
     pub(crate) brk: u64,
     /// 0, 1 or 2, `PR_GET_DUMPABLE`.
@@ -64,7 +68,8 @@ pub(crate) struct Cores {
 }
 
 /// Learns the state of every process of a frozen tree that has not ended, in the order of the tree. `tasks`
-/// are what was seen of its processes since, `before` what was seen of its threads before it was frozen.
+/// are what was seen of its processes since, `before` what was seen of its threads before it was frozen. Also gives
+/// the seccomp filters of all of them.
 ///
 /// # Errors
 ///
@@ -73,12 +78,13 @@ pub(crate) fn collect(
     tree: &mut Tree,
     tasks: &[Task],
     before: &Before,
-) -> Result<Vec<Cores>, Error> {
+) -> Result<(Vec<Cores>, SeccompEntry), Error> {
     let defaults = Defaults::look()?;
     let mut looks = thread::Looks {
         before,
         frozen: before::frozen(tree),
         vectors: fpu::Reader::new(),
+        suspended: tree.seccomp_suspended(),
     };
     let mut asked = Vec::new();
     let mut spaces: HashMap<u32, carry::Space> = HashMap::new();
@@ -112,7 +118,8 @@ pub(crate) fn collect(
         let played = played.ok_or(Error::Gone { tid: task.pid })?;
         cores.push(this.record(process, task, &played, &defaults)?);
     }
-    Ok(cores)
+    let filters = seccomp::record(&mut cores);
+    Ok((cores, filters))
 }
 
 /// The mappings of a process.

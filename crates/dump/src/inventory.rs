@@ -1,9 +1,7 @@
-//! What is said about the image set as a whole: `inventory.img`, `timens-0.img`, `seccomp.img`. Sections 5,
-//! 19.2 and 22.2 of the format.
+//! What is said about the image set as a whole: `inventory.img`, `timens-0.img`. Sections 5 and 19.2
+//! of the format.
 
-use gelid_image::messages::{
-    InventoryEntry, Lsmtype, PluginsEntry, SeccompEntry, TimensEntry, Timespec,
-};
+use gelid_image::messages::{InventoryEntry, Lsmtype, PluginsEntry, TimensEntry, Timespec};
 use gelid_image::{ImageKind, Staging};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -34,7 +32,6 @@ pub(crate) fn write(staging: &Staging, namespaces: &Namespaces) -> Result<(), Er
         boottime: reading(ClockId::Boottime),
     };
     staging.put(ImageKind::Timens, 0, &clocks)?;
-    staging.put(ImageKind::Seccomp, (), &SeccompEntry::default())?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use gelid_image::messages::{CoreEntry, March, MmEntry, TaskCoreEntry};
+use gelid_image::messages::{CoreEntry, March, MmEntry, SeccompEntry, TaskCoreEntry};
 use gelid_image::{ImageKind, Staging};
 use gelid_pages::{Owner, StoreError};
 use gelid_sys::{pidfd, proc};
@@ -128,11 +128,12 @@ fn table(
     Ok(())
 }
 
-/// Writes what is known when the tapes have been played: `pstree`, `ids`, `core`, `inventory`.
+/// Writes what is known when the tapes have been played: `pstree`, `ids`, `core`, `seccomp`, `inventory`.
 pub(crate) fn write_tasks(
     context: Context<'_>,
     tasks: &[Task],
     cores: &[Cores],
+    filters: &SeccompEntry,
 ) -> Result<(), Error> {
     let staging = context.staging;
     kinship::write(staging, tasks)?;
@@ -149,6 +150,7 @@ pub(crate) fn write_tasks(
             staging.put(ImageKind::Core, tid.as_raw_pid(), core)?;
         }
     }
+    staging.put(ImageKind::Seccomp, (), filters)?;
     inventory::write(staging, context.namespaces)
 }
 

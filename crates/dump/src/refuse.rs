@@ -26,8 +26,8 @@ pub enum Refusal {
     },
     /// Strict mode or filters.
     #[error(
-        "task {pid} ({comm}) is under seccomp (mode {mode}), which is not dumped yet: \
-         run it without its sandbox"
+        "task {pid} ({comm}) is under seccomp (mode {mode}), which can be suspended only with CAP_SYS_ADMIN and by \
+         a dumper that is under no filter itself: run the dump as root, outside of the sandbox"
     )]
     Seccomp {
         /// The task.

@@ -90,10 +90,10 @@ fn write<'scope, 'a: 'scope>(
     let begun = Instant::now();
     phases.run(Phase::Memory, || flow.queue())?;
     collecting.begin(&tasks);
-    let cores = phases.run(Phase::Tasks, || {
+    let (cores, filters) = phases.run(Phase::Tasks, || {
         Ok(core::collect(&mut tree, &tasks, &before)?)
     })?;
-    records::write_tasks(context, &tasks, &cores)?;
+    records::write_tasks(context, &tasks, &cores, &filters)?;
     let (spaces, files) = collecting.finish()?;
     let pages = phases.run(Phase::Pages, || {
         let (mut sink, mut queued) = flow.finish()?;

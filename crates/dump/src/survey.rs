@@ -68,14 +68,15 @@ pub(crate) fn root(options: &Options, namespaces: &Namespaces) -> Result<(), Err
         let sid = stat.sid;
         return Err(Refusal::ShellJob { pid, comm, sid }.into());
     }
-    no_seccomp(pid, &comm, status::read(&dir)?)?;
     own_namespaces(pid, comm, namespaces.foreign(&dir)?)?;
     Ok(files::check(options, &dir)?)
 }
 
-fn no_seccomp(pid: Pid, comm: &str, status: Status) -> Result<Status, Refusal> {
+/// Refuses a process under seccomp if that cannot be suspended while tapes play.
+fn free(pid: Pid, comm: &str, status: &Status, suspended: bool) -> Result<(), Refusal> {
     match status.seccomp {
-        0 => Ok(status),
+        _ if suspended => Ok(()),
+        0 => Ok(()),
         mode => Err(Refusal::Seccomp {
             pid,
             comm: comm.to_owned(),
@@ -104,6 +105,7 @@ pub(crate) fn tree(
         ids: Ids::new(namespaces.clone()),
         spaces: HashMap::new(),
         is_alone: tree.processes().len() == 1,
+        suspended: tree.seccomp_suspended(),
     };
     let root = tree.root().pid;
     let mut tasks = Vec::with_capacity(tree.processes().len());
@@ -132,6 +134,8 @@ struct Surveyor<'a> {
     /// The first process with each address space, by its id.
     spaces: HashMap<u32, usize>,
     is_alone: bool,
+    /// Nothing is forbidden by seccomp for the time.
+    suspended: bool,
 }
 
 impl Surveyor<'_> {
@@ -163,7 +167,8 @@ impl Surveyor<'_> {
         }
         let dir = process.dir()?;
         own_namespaces(pid, task.comm(), self.namespaces.foreign(&dir)?)?;
-        let status = no_seccomp(pid, &task.comm(), status::read(&dir)?)?;
+        let status = status::read(&dir)?;
+        free(pid, &task.comm(), &status, self.suspended)?;
         task.live = Some(Live {
             ids,
             status,

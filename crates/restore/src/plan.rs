@@ -13,6 +13,7 @@ use gelid_pages::Run;
 use gelid_sys::signal::SigSet;
 
 use crate::files::{self, Directories, FileOptions, FilesPlan};
+use crate::state::seccomp::{self, Restraint};
 use crate::state::{self, ProcessState, ThreadState};
 use births::{Births, Tables};
 use space::Space;
@@ -100,6 +101,8 @@ pub enum PlanError {
 pub(crate) struct Thread {
     pub(crate) tid: i32,
     pub(crate) state: ThreadState,
+    /// What it is forbidden.
+    pub(crate) restraint: Restraint,
 }
 
 /// How job control has stopped a task.
@@ -116,6 +119,8 @@ pub(crate) struct Alive {
     pub(crate) process: ProcessState,
     /// The leader first.
     pub(crate) threads: Vec<Thread>,
+    /// Number of seccomp filters, from the oldest on, that all threads have.
+    pub(crate) common_filters: usize,
     /// Index of its address space.
     pub(crate) space: usize,
     /// It builds the address space; others share it.
@@ -180,7 +185,7 @@ impl Plan {
     pub fn read(dir: &Dir, options: &FileOptions) -> Result<Self, PlanError> {
         let inventory: InventoryEntry = dir.read_one(ImageKind::Inventory, ())?;
         let nodes = tree::read(dir)?;
-        let mut reader = Reader::new(dir, &inventory);
+        let mut reader = Reader::new(dir, &inventory)?;
         for node in &nodes {
             reader.task(node)?;
         }
@@ -188,15 +193,15 @@ impl Plan {
         let tables: Vec<u32> = reader.files.keys().copied().collect();
         let mut files = FilesPlan::read(dir, &tables, options)?;
         files.check_processes(|pid| nodes.iter().any(|node| node.pid.cast_unsigned() == pid))?;
+        files.find_locked(|pid| {
+            let index = nodes.iter().position(|node| node.pid == pid)?;
+            Some(reader.tables[index].as_ref()?.files)
+        })?;
         for index in reader.fs.into_values() {
             if let Life::Alive(alive) = &mut reader.lives[index] {
                 alive.fs = Some(files.fs(nodes[index].pid)?);
             }
         }
-        files.find_locked(|pid| {
-            let index = nodes.iter().position(|node| node.pid == pid)?;
-            Some(reader.tables[index].as_ref()?.files)
-        })?;
         let mut shared = HashMap::new();
         for id in files.shared_memory() {
             match space::pagemap(dir, ImageKind::PagemapShmem, id.into()) {
@@ -224,6 +229,12 @@ impl Plan {
     #[must_use]
     pub fn root(&self) -> i32 {
         self.nodes[0].pid
+    }
+
+    /// True if any thread is under seccomp.
+    pub(crate) fn is_restrained(&self) -> bool {
+        let mut threads = self.alive().flat_map(|(_, alive)| &alive.threads);
+        threads.any(|thread| thread.restraint.is_any())
     }
 
     /// True if another task has the same descriptor table.
@@ -267,11 +278,12 @@ struct Reader<'a> {
     sighand: HashMap<u32, usize>,
     shared_files: HashSet<usize>,
     shared_spaces: HashSet<usize>,
+    filters: seccomp::Filters,
 }
 
 impl<'a> Reader<'a> {
-    fn new(dir: &'a Dir, inventory: &'a InventoryEntry) -> Self {
-        Self {
+    fn new(dir: &'a Dir, inventory: &'a InventoryEntry) -> Result<Self, PlanError> {
+        Ok(Self {
             dir,
             host: inventory.root_ids.as_ref(),
             lives: Vec::new(),
@@ -283,7 +295,8 @@ impl<'a> Reader<'a> {
             sighand: HashMap::new(),
             shared_files: HashSet::new(),
             shared_spaces: HashSet::new(),
-        }
+            filters: seccomp::Filters::read(dir)?,
+        })
     }
 
     fn task(&mut self, node: &Node) -> Result<(), PlanError> {
@@ -322,17 +335,17 @@ impl<'a> Reader<'a> {
         self.check_namespaces(pid, &ids)?;
         let mut threads = Vec::with_capacity(node.threads.len());
         let state = ProcessState::read(pid, &core)?;
-        for tid in &node.threads {
-            let thread = match *tid == pid {
-                true => ThreadState::read(pid, *tid, &core)?,
-                false => {
-                    let core = self.dir.read_one(ImageKind::Core, *tid)?;
-                    ThreadState::read(pid, *tid, &core)?
-                }
-            };
+        let mut cores = vec![(pid, core)];
+        for tid in node.threads.iter().filter(|tid| **tid != pid) {
+            cores.push((*tid, self.dir.read_one(ImageKind::Core, *tid)?));
+        }
+        let restraints = self.filters.of_process(&cores)?;
+        let common_filters = seccomp::common(&restraints);
+        for ((tid, core), restraint) in cores.iter().zip(restraints) {
             threads.push(Thread {
                 tid: *tid,
-                state: thread,
+                state: ThreadState::read(pid, *tid, core)?,
+                restraint,
             });
         }
         let index = self.lives.len();
@@ -355,6 +368,7 @@ impl<'a> Reader<'a> {
         let alive = Alive {
             process: state,
             threads,
+            common_filters,
             space,
             builds: builder == index,
             handles: first(&mut self.sighand, ids.sighand_id, index),

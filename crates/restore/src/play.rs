@@ -7,6 +7,7 @@ mod end;
 mod kernel;
 mod locks;
 pub(crate) mod script;
+mod seccomp;
 mod space;
 mod state;
 mod threads;
@@ -88,12 +89,13 @@ pub(crate) fn run(
     files.seal()?;
 
     options.phase(Phase::State)?;
-    state::complete_spaces(plan, &mut crew)?;
     locks::take(plan, &files, &mut crew)?;
+    state::complete_spaces(plan, &mut crew)?;
     let mut newborns = state::Newborns::new();
     for thread in newborn {
         newborns.entry(thread.task).or_default().push(thread);
     }
+    seccomp::restrain(plan, &mut newborns, &mut crew)?;
     let mut release = end::Release::new(plan, options.leave_stopped);
     // Parents must not be told of children that stop, so their handlers come later.
     let late = |plan: &Plan, index| !stops_early(plan, index);
@@ -152,6 +154,7 @@ fn check(plan: &Plan, machine: &Machine) -> Result<(), Error> {
         alive.process.check(machine)?;
         for thread in &alive.threads {
             thread.state.check(machine)?;
+            thread.restraint.check(thread.tid, machine)?;
         }
     }
     Ok(())

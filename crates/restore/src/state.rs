@@ -14,6 +14,7 @@ mod machine;
 mod registers;
 mod restart;
 mod sched;
+pub(crate) mod seccomp;
 mod signals;
 mod timers;
 

@@ -37,6 +37,7 @@ pub mod proc;
 pub mod procmap;
 pub mod ptrace;
 pub mod sched;
+pub mod seccomp;
 pub mod signal;
 pub mod signalfd;
 pub mod sockopt;

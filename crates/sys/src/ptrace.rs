@@ -7,8 +7,10 @@
 //! Dropping either value does nothing: the kernel detaches from all tracees when the tracing thread
 //! ends, and until then the owner of these values decides.
 
+mod seccomp;
 mod syscall;
 
+pub use seccomp::SockFilter;
 pub use syscall::{Call, Dispatch, SyscallInfo};
 
 use crate::Pid;
@@ -63,29 +65,12 @@ crate::layout::same!(whole RseqConfiguration, linux_raw_sys::ptrace::ptrace_rseq
     rseq_abi_pointer, rseq_abi_size, signature, flags, pad,
 });
 
-/// One instruction of a classic BPF program: `struct sock_filter`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of linux/filter.h")]
-pub struct SockFilter {
-    pub code: u16,
-    pub jt: u8,
-    pub jf: u8,
-    pub k: u32,
-}
-
-const _: () = assert!(size_of::<SockFilter>() == 8);
-
-#[cfg(test)]
-crate::layout::same!(whole SockFilter, linux_raw_sys::ptrace::sock_filter { code, jt, jf, k });
-
 const SEIZE: u32 = 0x4206;
 const INTERRUPT: u32 = 0x4207;
 const LISTEN: u32 = 0x4208;
 const PEEKSIGINFO: u32 = 0x4209;
 const GETSIGMASK: u32 = 0x420a;
 const SETSIGMASK: u32 = 0x420b;
-const SECCOMP_GET_FILTER: u32 = 0x420c;
 const GET_RSEQ_CONFIGURATION: u32 = 0x420f;
 const GETSIGINFO: u32 = 0x4202;
 const SETSIGINFO: u32 = 0x4203;
@@ -371,33 +356,6 @@ impl Stopped {
             )
         }?;
         Ok(conf)
-    }
-
-    /// Seccomp filter `index` of the thread, 0 the one installed last. `None` behind the first one.
-    ///
-    /// # Errors
-    ///
-    /// `EACCES` without `CAP_SYS_ADMIN` or under seccomp itself; `EMEDIUMTYPE` for a filter that has no
-    /// classic form.
-    pub fn seccomp_filter(&self, index: usize) -> Result<Option<Vec<SockFilter>>> {
-        // SAFETY: with a null pointer the kernel only tells the length.
-        let len = match unsafe { ptrace(SECCOMP_GET_FILTER, self.pid, index, 0) } {
-            Ok(len) => len,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(errno),
-        };
-        let mut program = vec![SockFilter::default(); len];
-        // SAFETY: the kernel writes the `len` instructions it has just announced; the task is stopped, so
-        // the filter cannot change.
-        unsafe {
-            ptrace(
-                SECCOMP_GET_FILTER,
-                self.pid,
-                index,
-                program.as_mut_ptr() as usize,
-            )
-        }?;
-        Ok(Some(program))
     }
 
     /// Replaces the options given to [`seize`].

@@ -27,6 +27,7 @@ mod registers;
 mod regular;
 mod robust;
 mod rseq;
+mod seccomp;
 mod sharing;
 mod signalfd;
 mod signals;
@@ -63,9 +64,9 @@ const OBJECTS: &[&[Entry]] = &[
     eventfd::GUESTS,
     idle::GUESTS,
     inotify::GUESTS,
-    mapped::GUESTS,
     leases::GUESTS,
     locks::GUESTS,
+    mapped::GUESTS,
     pipe::GUESTS,
     place::GUESTS,
     registers::GUESTS,
@@ -73,6 +74,7 @@ const OBJECTS: &[&[Entry]] = &[
     robust::GUESTS,
     rseq::GUESTS,
     sharing::GUESTS,
+    seccomp::GUESTS,
     signalfd::GUESTS,
     signals::GUESTS,
     steady::GUESTS,

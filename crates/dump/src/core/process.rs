@@ -119,6 +119,9 @@ impl Asked {
                 thread.record(process, status, played, shared, &actions, defaults)?;
             cores.push((thread.tid, core, rest));
         }
+        let restraints = self.threads.iter().zip(played);
+        let restraints = restraints.map(|(thread, played)| thread.restraint(played));
+        let restraints = restraints.collect::<Result<_, _>>()?;
         let mut cores = cores.into_iter();
         let (_, mut core, rest) = cores.next().ok_or(Error::Gone { tid: task.pid })?;
         let mut tc = TaskCoreEntry {
@@ -151,6 +154,7 @@ impl Asked {
             pid: task.pid,
             leader: core,
             threads: cores.map(|(tid, core, _)| (tid, core)).collect(),
+            restraints,
             brk: space.brk,
             dumpable: space.dumpable,
             thp_disabled: space.thp_disabled,

@@ -147,7 +147,7 @@ fn collect_from(tree: &mut Tree) -> Vec<Cores> {
     let tasks = survey::tree(tree, &options, &namespaces, &AtOnce::default()).unwrap();
     let before = Before::look(tree.root().pid);
     let start = Instant::now();
-    let cores = collect(tree, &tasks, &before).unwrap();
+    let (cores, _) = collect(tree, &tasks, &before).unwrap();
     eprintln!("{} processes: {:?}", cores.len(), start.elapsed());
     cores
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use gelid_image::messages::{
-    CoreEntry, CredsEntry, GelidThreadEntry, March, SeccompMode, ThreadCoreEntry, ThreadInfoX86,
+    CoreEntry, CredsEntry, GelidThreadEntry, March, ThreadCoreEntry, ThreadInfoX86,
     UserX86FpregsEntry,
 };
 use gelid_seize::Process;
@@ -20,6 +20,7 @@ use super::call::Answers;
 use super::carry::Played;
 use super::creds::{AskedBits, AskedCreds};
 use super::sched::{Defaults, Sched};
+use super::seccomp::{AskedRestraint, Restraint};
 use super::signals::{Actions, AskedStack};
 use super::{Error, creds, fpu, registers, signals, wrong_registers};
 
@@ -30,6 +31,8 @@ pub(super) struct Looks<'a> {
     /// When the tree was frozen.
     pub(super) frozen: Instant,
     pub(super) vectors: fpu::Reader,
+    /// Nothing is forbidden by seccomp for the time.
+    pub(super) suspended: bool,
 }
 
 /// A thread that has been looked at, and what it is asked.
@@ -45,6 +48,7 @@ pub(super) struct Asked {
     bits: AskedBits,
     /// The call it sleeps in, if somebody has looked.
     known: Option<Known>,
+    restraint: AskedRestraint,
     /// Of all but the leader.
     creds: Option<AskedCreds>,
     pub(super) tape: Tape,
@@ -58,7 +62,6 @@ impl Asked {
         leader: Option<&Status>,
         looks: &mut Looks<'_>,
     ) -> Result<Self, Error> {
-        no_filter(task)?;
         let mut tape = Tape::new();
         Ok(Self {
             tid: task.pid(),
@@ -70,6 +73,7 @@ impl Asked {
             stack: AskedStack::ask(&mut tape),
             attributes: AskedThread::ask(&mut tape),
             bits: AskedBits::ask(&mut tape),
+            restraint: AskedRestraint::look(task, looks.suspended, &mut tape)?,
             creds: leader.map(|leader| AskedCreds::ask(&mut tape, leader)),
             tape,
         })
@@ -106,7 +110,6 @@ impl Asked {
             sas: Some(self.stack.answer(answers)?),
             signals_p: Some(signals::queue(&self.private, pending)),
             creds: Some(self.creds(process, status, answers)?),
-            seccomp_mode: Some(SeccompMode::Disabled as i32),
             ..Default::default()
         };
         let mut gelid = GelidThreadEntry {
@@ -135,6 +138,14 @@ impl Asked {
         Ok((core, rest))
     }
 
+    /// What it is forbidden.
+    pub(super) fn restraint(&self, played: &Played) -> Result<Restraint, Error> {
+        self.restraint.answer(Answers {
+            tid: self.tid,
+            outcome: &played.outcome,
+        })
+    }
+
     fn creds(
         &self,
         process: &Process,
@@ -155,18 +166,5 @@ impl Asked {
         }
         let dir = process.dir()?.thread(self.tid)?;
         Ok(creds::of_status(&status::read(&dir)?, bits))
-    }
-}
-
-/// Refuses a thread under a seccomp filter, which images do not tell yet.
-fn no_filter(task: &Stopped) -> Result<(), Error> {
-    match task.seccomp_filter(0) {
-        Ok(Some(_)) => Err(Error::Unsupported {
-            tid: task.pid(),
-            what: "a seccomp filter",
-            remedy: "run it without its sandbox",
-        }),
-        // That there is none, or that nobody may ask.
-        _ => Ok(()),
     }
 }

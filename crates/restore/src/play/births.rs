@@ -116,7 +116,12 @@ impl<'a> Births<'a> {
             errno => failed("clone3")(errno),
         })?;
         self.crew.note(pid);
-        let options = Options::TRACESYSGOOD | Options::EXITKILL;
+        // Whoever is born of it has the same ones.
+        let suspend = match self.plan.is_restrained() {
+            true => Options::SUSPEND_SECCOMP,
+            false => Options::empty(),
+        };
+        let options = Options::TRACESYSGOOD | Options::EXITKILL | suspend;
         let running = ptrace::seize(pid, options).map_err(failed("PTRACE_SEIZE"))?;
         running.interrupt().map_err(failed("PTRACE_INTERRUPT"))?;
         let status = wait::wait_task(pid).map_err(failed("wait4"))?;

@@ -16,6 +16,8 @@ use super::creds::Creds;
 pub(crate) struct Machine {
     /// Credentials.
     pub(crate) creds: Creds,
+    /// Seccomp mode, which children have too.
+    pub(crate) seccomp: u32,
     /// Resource limits by number.
     pub(crate) limits: [Limit; COUNT],
     pub(crate) affinity: CpuSet,
@@ -41,6 +43,7 @@ impl Machine {
         let attr = sched::getattr(None).map_err(own("the scheduling policy"))?;
         Ok(Self {
             creds: Creds::of(&status, secure_bits.bits()),
+            seccomp: status.seccomp,
             limits: proc::limits::read(&task)?,
             affinity: sched::affinity(None).map_err(own("the processors"))?,
             nice: attr.nice,
