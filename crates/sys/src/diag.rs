@@ -2,6 +2,8 @@
 //!
 //! Sockets are those of the network namespace in which the [`Diag`] was made.
 
+mod inet;
+
 use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, Result};
@@ -78,19 +80,28 @@ impl Diag {
     pub fn is_unix_node(&self, device: u64, inode: u64) -> Result<bool> {
         let device = (rustix::fs::major(device) << 20) | rustix::fs::minor(device);
         let request = unix_request(0, libc::NLM_F_REQUEST | libc::NLM_F_DUMP, SHOW_VFS);
-        rustix::net::send(&self.0, &request, SendFlags::empty())?;
         let mut found = false;
+        self.each(&request, |body| {
+            let socket = unix_socket(body).ok_or(Errno::BADMSG)?;
+            // The kernel tells half of a large inode.
+            found |= socket.node == Some((device, inode as u32));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Asks for all sockets of a kind, and shows what follows the header of each answer.
+    fn each(&self, request: &[u8], mut see: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        rustix::net::send(&self.0, request, SendFlags::empty())?;
         let mut answer = vec![0; 32 << 10];
         loop {
             let (len, _) = rustix::net::recv(&self.0, &mut answer[..], RecvFlags::empty())?;
             let mut rest = &answer[..len];
             while let Some(size) = word(rest, 0) {
                 if rest.get(4..6) == Some(&(libc::NLMSG_DONE as u16).to_ne_bytes()) {
-                    return Ok(found);
+                    return Ok(());
                 }
-                let socket = unix_socket(body(rest)?).ok_or(Errno::BADMSG)?;
-                // The kernel tells half of a large inode.
-                found |= socket.node == Some((device, inode as u32));
+                see(body(rest)?)?;
                 let size = (size as usize).next_multiple_of(4);
                 rest = rest.get(size.max(HEADER)..).unwrap_or_default();
             }

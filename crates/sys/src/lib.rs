@@ -43,6 +43,7 @@ pub mod signalfd;
 pub mod sockopt;
 pub mod stand_in;
 pub mod syscall;
+pub mod tcp;
 pub mod timerfd;
 pub mod tty;
 pub mod unix;

@@ -1,11 +1,17 @@
-//! Options of sockets that rustix does not have: `getsockopt(2)`, `setsockopt(2)` at the level `SOL_SOCKET`.
+//! Options of sockets that rustix does not have: `getsockopt(2)`, `setsockopt(2)`; at the level `SOL_SOCKET` where
+//! nothing else is said.
+
+mod inet;
 
 use std::mem::{offset_of, size_of_val};
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, Result};
 
 use crate::syscall::call;
+
+pub use self::inet::{OPTIONS, SocketOption};
 
 /// An option whose value is an `int`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,6 +20,7 @@ pub struct IntOption(i32);
 #[expect(missing_docs, reason = "the names are those of socket(7)")]
 impl IntOption {
     pub const REUSEADDR: Self = Self(2);
+    pub const TYPE: Self = Self(3);
     pub const DONTROUTE: Self = Self(5);
     pub const BROADCAST: Self = Self(6);
     pub const SNDBUF: Self = Self(7);
@@ -150,6 +157,99 @@ pub fn attach_filter(socket: impl AsFd, filter: &[Instruction]) -> Result<()> {
     unsafe { call(libc::SYS_setsockopt as usize, args) }.map(drop)
 }
 
+/// The value of an option that is no number, as far as `room` allows.
+pub(crate) fn get(socket: impl AsFd, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
+    let mut value = vec![0; room];
+    let mut len = room as u32;
+    let fd = socket.as_fd().as_raw_fd() as usize;
+    let (at, size) = (value.as_mut_ptr() as usize, &raw mut len as usize);
+    let args = [fd, level as usize, name as usize, at, size, 0];
+    // SAFETY: the kernel writes at most as many bytes as the length allows, and the length.
+    unsafe { call(libc::SYS_getsockopt as usize, args) }?;
+    value.truncate(len as usize);
+    Ok(value)
+}
+
+/// Sets such an option.
+pub(crate) fn set(socket: impl AsFd, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    let fd = socket.as_fd().as_raw_fd() as usize;
+    let (at, len) = (value.as_ptr() as usize, value.len());
+    let args = [fd, level as usize, name as usize, at, len, 0];
+    // SAFETY: the kernel reads the bytes of the value; no option that is set this way holds an address.
+    unsafe { call(libc::SYS_setsockopt as usize, args) }.map(drop)
+}
+
+/// `SO_BINDTODEVICE`: name of the network interface that a socket is bound to; empty if it is bound to none.
+pub fn device(socket: impl AsFd) -> Result<Vec<u8>> {
+    const LONGEST: usize = 16;
+    let mut name = get(socket, libc::SOL_SOCKET, BINDTODEVICE, LONGEST)?;
+    name.truncate(
+        name.iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(name.len()),
+    );
+    Ok(name)
+}
+
+/// Whom an internet socket is connected with, or was, or is about to be: `SO_PEERNAME`, which tells more than
+/// `getpeername(2)`.
+///
+/// # Errors
+///
+/// `ENOTCONN` if there was never anybody.
+pub fn peer_name(socket: impl AsFd) -> Result<Option<SocketAddr>> {
+    const PEERNAME: i32 = 28;
+    // Bytes of `struct sockaddr_in6` and `struct sockaddr_in`: the kernel wants no more room than it needs.
+    let bytes = match get(&socket, libc::SOL_SOCKET, PEERNAME, 28) {
+        Err(Errno::INVAL) => get(&socket, libc::SOL_SOCKET, PEERNAME, 16),
+        bytes => bytes,
+    };
+    Ok(address(&bytes?))
+}
+
+/// Understands `struct sockaddr_in` and `struct sockaddr_in6`.
+fn address(bytes: &[u8]) -> Option<SocketAddr> {
+    let family = i32::from(u16::from_ne_bytes(bytes.first_chunk().copied()?));
+    let port = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
+    if family == libc::AF_INET {
+        let ip: [u8; 4] = bytes.get(4..8)?.try_into().ok()?;
+        return Some(SocketAddrV4::new(ip.into(), port).into());
+    }
+    let ip: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
+    let scope = u32::from_ne_bytes(bytes.get(24..28)?.try_into().ok()?);
+    (family == libc::AF_INET6).then(|| SocketAddrV6::new(ip.into(), port, 0, scope).into())
+}
+
+/// The network namespace of a socket, as a descriptor of its file: `SIOCGSKNS`.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_NET_ADMIN` there.
+pub fn network(socket: impl AsFd) -> Result<OwnedFd> {
+    const SIOCGSKNS: usize = 0x894c;
+    let fd = socket.as_fd().as_raw_fd() as usize;
+    // SAFETY: the request takes no address.
+    let network = unsafe { call(libc::SYS_ioctl as usize, [fd, SIOCGSKNS, 0, 0, 0, 0]) }?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(network as RawFd) })
+}
+
+/// Binds a socket to a network interface.
+///
+/// # Errors
+///
+/// `ENODEV` if there is none of that name.
+pub fn bind_to_device(socket: impl AsFd, name: &[u8]) -> Result<()> {
+    set(socket, libc::SOL_SOCKET, BINDTODEVICE, name)
+}
+
+const BINDTODEVICE: i32 = 25;
+
+/// The protocol of a socket: `SO_PROTOCOL`.
+pub fn protocol(socket: impl AsFd) -> Result<i32> {
+    int(socket, IntOption(38))
+}
+
 fn arguments(socket: &impl AsFd, option: i32, value: usize, len: usize) -> [usize; 6] {
     let fd = socket.as_fd().as_raw_fd() as usize;
     [
@@ -176,6 +276,28 @@ mod tests {
         assert_eq!(int(&socket, IntOption::PEEK_OFF), Ok(7));
         let (reader, _writer) = rustix::pipe::pipe().unwrap();
         assert_eq!(int(&reader, IntOption::DOMAIN), Err(Errno::NOTSOCK));
+    }
+
+    #[test]
+    fn a_peer_is_known_before_it_answers() {
+        use std::net::UdpSocket;
+        let peers = ["127.0.0.1:9", "[::1]:9"].map(|peer| peer.parse::<SocketAddr>().unwrap());
+        for (own, peer) in ["127.0.0.1:0", "[::1]:0"].into_iter().zip(peers) {
+            let socket = UdpSocket::bind(own).unwrap();
+            assert_eq!(peer_name(&socket), Err(Errno::NOTCONN));
+            socket.connect(peer).unwrap();
+            assert_eq!(peer_name(&socket), Ok(Some(peer)));
+        }
+        assert_eq!(address(&[2, 0, 1, 0, 127]), None);
+    }
+
+    #[test]
+    fn a_device_is_told() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(device(&socket), Ok(Vec::new()));
+        if bind_to_device(&socket, b"lo") != Err(Errno::PERM) {
+            assert_eq!(device(&socket).as_deref(), Ok(&b"lo"[..]));
+        }
     }
 
     #[test]
