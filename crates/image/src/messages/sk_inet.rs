@@ -75,5 +75,27 @@ messages! {
         optional enumeration SkShutdown shutdown = 19;
         /// Options of TCP.
         optional message TcpOptsEntry tcp_opts = 20;
+        /// gelid's own; CRIU skips it.
+        optional message GelidInetSkEntry gelid = 1000;
+    }
+
+    /// What gelid records of an internet socket beyond the published format. Field 1000 of `inet_sk_entry`.
+    message GelidInetSkEntry = "gelid_inet_sk_entry" {
+        /// Options that are not what they are in a new socket.
+        repeated message GelidSocketOptionEntry option = 1;
+        /// It speaks MPTCP.
+        optional bool mptcp = 2;
+        /// User who owns the socket, unless that is root.
+        optional uint32 uid = 3;
+    }
+
+    /// An option of a socket, `getsockopt(2)`.
+    message GelidSocketOptionEntry = "gelid_socket_option_entry" {
+        /// Level.
+        required uint32 level = 1;
+        /// Number of the option there.
+        required uint32 name = 2;
+        /// Its value as the kernel has it.
+        required bytes value = 3;
     }
 }
