@@ -88,6 +88,7 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         shell_job: given.tasks.shell_job,
         external: external(&given.files),
         ext_unix_sk: !given.files.ext_unix_sk.is_empty(),
+        skip_in_flight: given.files.skip_in_flight,
         validation: match given.files.file_validation {
             FileValidation::Filesize => Validation::Size,
             FileValidation::Buildid => Validation::BuildId,

@@ -19,6 +19,7 @@ mod file_lock;
 mod foresight;
 mod fown;
 mod ghost_file;
+mod inet;
 mod inotify;
 mod kind;
 mod memfd;
@@ -30,6 +31,7 @@ mod remap_file_path;
 mod signalfd;
 mod sk_opts;
 mod socket;
+mod tcp;
 mod timerfd;
 mod tty;
 mod unix;
@@ -49,6 +51,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, major, minor, statat};
 
 use self::descriptions::{Descriptions, Inode};
 use self::file_lock::Locks;
+use self::inet::Internet;
 use self::kind::Kind;
 use self::memfd::Memfds;
 use self::options::Choices;
@@ -60,6 +63,7 @@ use self::unix::Sockets;
 
 pub(crate) use self::check::check;
 pub use self::error::{Error, LockRefusal, Unsupported};
+pub use self::inet::InetRefusal;
 pub(crate) use self::memfd::Memory;
 pub use self::place::{Name, Place};
 pub(crate) use self::remap_file_path::Links;
@@ -121,6 +125,7 @@ pub(crate) struct Collector<'s> {
     locks: Locks,
     /// Processes of the tree, zombies among them.
     tree: Vec<Pid>,
+    internet: Internet,
 }
 
 /// A file that is to be recorded.
@@ -163,6 +168,7 @@ impl<'s> Collector<'s> {
             sockets: Sockets::new(staging)?,
             locks: Locks::default(),
             tree: Vec::new(),
+            internet: Internet::default(),
         })
     }
 

@@ -55,7 +55,11 @@ use gelid_sys::Pid;
 
 pub use self::core::Error as CoreError;
 pub use error::Error;
+<<<<<<< HEAD
 pub use files::{Error as FilesError, LockRefusal, Name, Place, UnixRefusal, Unsupported};
+=======
+pub use files::{Error as FilesError, InetRefusal, Name, Place, UnixRefusal, Unsupported};
+>>>>>>> 81745c0 (inet: sockets without connections are dumped)
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;
 
@@ -102,6 +106,8 @@ pub struct Options {
     pub external: Vec<String>,
     /// Whether a datagram socket may be connected with a named one outside of the tree.
     pub ext_unix_sk: bool,
+    /// Whether connections of internet sockets that nobody has accepted may be dropped.
+    pub skip_in_flight: bool,
     /// What is recorded of files.
     pub validation: Validation,
     /// Largest deleted file that is put into the images, bytes.
@@ -130,6 +136,7 @@ impl Options {
             shell_job: false,
             external: Vec::new(),
             ext_unix_sk: false,
+            skip_in_flight: false,
             validation: Validation::default(),
             ghost_limit: 1 << 20,
             link_remap: false,

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use gelid_image::WriteError;
 use gelid_sys::{Errno, Pid, proc};
 
-use super::{Name, Place, UnixRefusal};
+use super::{InetRefusal, Name, Place, UnixRefusal};
 
 /// What stands in the way of recording a file.
 #[derive(Debug, thiserror::Error)]
@@ -221,6 +221,16 @@ pub enum Error {
         /// What is the matter with it.
         why: UnixRefusal,
     },
+    /// An internet socket that cannot be brought back as it is.
+    #[error("{place} is the internet socket {name}, {why}")]
+    Internet {
+        /// Who holds the socket.
+        place: Place,
+        /// The socket.
+        name: Name,
+        /// What is the matter with it.
+        why: InetRefusal,
+    },
     /// A terminal, but the dump is not that of a shell's job.
     #[error(
         "{place} is the terminal {name}: use --shell-job, or run the program with redirected input and output"
@@ -394,7 +404,6 @@ impl fmt::Display for Unsupported {
 /// What a family of sockets is called.
 fn socket(family: i32) -> &'static str {
     match family {
-        2 | 10 => "an internet socket",
         16 => "a netlink socket",
         17 => "a packet socket",
         29 => "a CAN socket",

@@ -14,6 +14,8 @@ pub(super) struct Choices {
     pub(super) sockets: HashSet<u32>,
     /// Whether datagram sockets outside may be peers, to be connected with by name.
     pub(super) outside_by_name: bool,
+    /// Whether connections that nobody has accepted may be dropped.
+    pub(super) skip_in_flight: bool,
     pub(super) build_ids: bool,
     pub(super) ghost_limit: u64,
     pub(super) link_remap: bool,
@@ -41,6 +43,7 @@ impl Choices {
             external,
             sockets,
             outside_by_name: options.ext_unix_sk,
+            skip_in_flight: options.skip_in_flight,
             build_ids: options.validation == Validation::BuildId,
             ghost_limit: options.ghost_limit,
             link_remap: options.link_remap,

@@ -17,7 +17,11 @@ pub(super) fn entry(object: &Object<'_>) -> Result<SkOptsEntry, Error> {
 fn read(object: &Object<'_>) -> Result<SkOptsEntry, Errno> {
     let socket = object.file;
     let int = |option| sockopt::int(socket, option).map(i32::cast_unsigned);
-    let on = |option| Ok::<_, Errno>(Some(int(option)? != 0));
+    // Some kinds of sockets do not have some options.
+    let on = |option| match int(option) {
+        Err(Errno::OPNOTSUPP | Errno::NOPROTOOPT) => Ok(None),
+        value => Ok::<_, Errno>(Some(value? != 0)),
+    };
     let timeout = |which| Ok::<_, Errno>(socket_timeout(socket, which)?.map_or((0, 0), parts));
     let sent = timeout(Timeout::Send)?;
     let received = timeout(Timeout::Recv)?;
@@ -30,6 +34,9 @@ fn read(object: &Object<'_>) -> Result<SkOptsEntry, Errno> {
         so_rcv_tmo_sec: received.0,
         so_rcv_tmo_usec: received.1,
         reuseaddr: on(IntOption::REUSEADDR)?,
+        so_bound_dev: Some(sockopt::device(socket)?)
+            .filter(|name| !name.is_empty())
+            .map(|name| String::from_utf8_lossy(&name).into_owned()),
         so_priority: Some(int(IntOption::PRIORITY)?),
         so_rcvlowat: Some(int(IntOption::RCVLOWAT)?),
         so_mark: Some(int(IntOption::MARK)?).filter(|mark| *mark != 0),

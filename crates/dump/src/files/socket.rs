@@ -11,11 +11,15 @@ use super::{Collector, Error, Object, Task, Unsupported};
 
 /// `AF_UNIX`
 const UNIX: i32 = 1;
+/// `AF_INET`
+const INET: i32 = 2;
+/// `AF_INET6`
+const INET6: i32 = 10;
 
 /// Why a socket is not dumped; `None` for one that is.
 pub(super) fn refused(socket: impl AsFd) -> Result<Option<Unsupported>, Errno> {
     Ok(match sockopt::int(socket, IntOption::DOMAIN)? {
-        UNIX => None,
+        UNIX | INET | INET6 => None,
         family => Some(Unsupported::Socket { family }),
     })
 }
@@ -28,9 +32,12 @@ impl Collector<'_> {
         object: &Object<'_>,
         opening: Opening,
     ) -> Result<(FdTypes, u32), Error> {
-        match refused(object.file).map_err(object.failed("ask for the family of"))? {
-            None => self.unix(task, object, opening),
-            Some(why) => Err(object.unsupported(why)),
+        let family = sockopt::int(object.file, IntOption::DOMAIN)
+            .map_err(object.failed("ask for the family of"))?;
+        match family {
+            UNIX => self.unix(task, object, opening),
+            INET | INET6 => self.inet(object, opening),
+            family => Err(object.unsupported(Unsupported::Socket { family })),
         }
     }
 }

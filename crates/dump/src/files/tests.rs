@@ -1,6 +1,7 @@
 //! Real processes with real files, looked at from outside.
 
 mod events;
+mod inet;
 mod kinds;
 mod limits;
 mod unix;

@@ -8,8 +8,8 @@ use super::{Guest, Images, early_refusal, refusal};
 fn what_has_state_of_its_own_is_refused_early() {
     for (script, what) in [
         (
-            "import socket; s = socket.socket(); ready(s.fileno())",
-            "an internet socket",
+            "import socket; s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW); ready(s.fileno())",
+            "a netlink socket",
         ),
         ("ready(os.pidfd_open(os.getpid()))", "a pidfd"),
         (
