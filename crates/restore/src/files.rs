@@ -7,7 +7,7 @@
 //! afterwards inherit them all and move them to their places. [`OpenFiles`] holds them and undoes, when it is
 //! dropped, whatever had to be changed on the machine.
 //!
-//! **Limitations.** Sockets, pseudoterminals with their masters and files of `/proc/PID` are
+//! **Limitations.** Pseudoterminals with their masters and files of `/proc/PID` are
 //! refused.
 
 mod build_id;
@@ -18,6 +18,7 @@ mod fifo;
 mod file_lock;
 mod flags;
 mod ghost;
+mod inet;
 mod inotify;
 mod memfd;
 mod name;
@@ -56,6 +57,7 @@ pub use fifo::Fifo;
 pub use file_lock::{FileLock, FileLockKind, Left};
 pub use flags::Flags;
 pub use ghost::Ghost;
+pub use inet::{Internet, Role};
 pub use inotify::{Inotify, Notified, WatchedFile};
 pub use memfd::{Memory, MemoryFile};
 pub use name::Name;
@@ -129,6 +131,8 @@ pub enum Kind {
     Terminal(Terminal),
     /// A Unix socket.
     Unix(Box<Unix>),
+    /// An internet socket.
+    Internet(Box<Internet>),
     /// Given by the caller.
     Given(Given),
 }
@@ -307,6 +311,7 @@ impl FilesPlan {
             Kind::Terminal(Terminal::Job(_)) => "the terminal of the restore".to_owned(),
             Kind::Terminal(Terminal::Controlling(name)) => name.to_string(),
             Kind::Unix(socket) => socket.describe(),
+            Kind::Internet(socket) => socket.describe(),
             Kind::Given(given) => format!("{} given as descriptor {}", given.key, given.fd),
         };
         let position = position.map(|position| format!(", at {position}"));
@@ -340,6 +345,7 @@ impl Description {
             Kind::Inotify(_) => format!("file {id} (inotify)"),
             Kind::Terminal(_) => format!("file {id} (terminal)"),
             Kind::Unix(socket) => format!("file {id} (socket:[{}])", socket.inode),
+            Kind::Internet(socket) => format!("file {id} ({})", socket.label()),
             Kind::Given(given) => format!("file {id} ({})", given.key),
         }
     }

@@ -84,10 +84,22 @@ pub enum Error {
         remedy: &'static str,
     },
     /// A name belongs to somebody else now.
-    #[error("{object}: another program has that name now; stop it first")]
+    #[error("{object}: another program has that name or address now; stop it first")]
     Occupied {
         /// The description.
         object: String,
+    },
+    /// An option of a socket cannot be set.
+    #[error("cannot set option {name} of level {level} of {object}: {errno}")]
+    Option {
+        /// The socket.
+        object: String,
+        /// Level of the option.
+        level: i32,
+        /// Its number there.
+        name: i32,
+        /// What the kernel said.
+        errno: Errno,
     },
     /// More descriptors are needed than the limit allows.
     #[error(
@@ -126,6 +138,7 @@ fn remedy(errno: Errno) -> &'static str {
         Errno::TXTBSY => "; stop the program that runs from it",
         Errno::NOSPC | Errno::DQUOT => "; make room on the file system",
         Errno::NOMEM => "; free memory or huge pages",
+        Errno::ADDRNOTAVAIL => "; give the machine that address",
         Errno::NXIO | Errno::NODEV => "; make the device available",
         _ => "",
     }

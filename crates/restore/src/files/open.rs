@@ -14,8 +14,8 @@ use super::place::{Leftover, Names, Place};
 use super::regular::Regular;
 use super::remap::Remap;
 use super::{
-    Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fifo, inotify, memfd,
-    pipe, regular, signalfd, timerfd, tty, unix,
+    Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fifo, inet, inotify,
+    memfd, pipe, regular, signalfd, timerfd, tty, unix,
 };
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -33,6 +33,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     timerfd::open_all(&mut opener)?;
     inotify::open_all(&mut opener)?;
     tty::open_all(&mut opener)?;
+    inet::open_all(&mut opener)?;
     // What is in flight between sockets is open by now.
     unix::open_all(&mut opener)?;
     opener.finish(limit)

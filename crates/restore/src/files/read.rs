@@ -13,7 +13,7 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fifo, file_lock, ghost, inotify, of_process, owner, pipe, signalfd, table, timerfd, tty, unix,
+    fifo, file_lock, ghost, inet, inotify, of_process, owner, pipe, signalfd, table, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -147,6 +147,17 @@ impl Reader<'_> {
                     Some(kind) => Part::new(kind, socket.flags, Some(&socket.fown)),
                     None => return Err(self.unsupported(entry)),
                 }
+            }
+            Some(Body::Internet(socket)) => {
+                let key = format!("socket:[{}]", socket.ino).into_bytes();
+                let kind = match self.given(key, false) {
+                    Some(given) => given,
+                    None => {
+                        let object = format!("file {id} (socket:[{}])", socket.ino);
+                        Kind::Internet(Box::new(inet::plan(&object, socket)?))
+                    }
+                };
+                Part::new(kind, socket.flags, Some(&socket.fown))
             }
             None => return Err(self.unsupported(entry)),
         };
@@ -322,13 +333,12 @@ fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
         FdTypes::Reg | FdTypes::Pipe | FdTypes::Fifo | FdTypes::Tty | FdTypes::Memfd => {
             return None;
         }
-        FdTypes::Unixsk => return None,
+        FdTypes::Unixsk | FdTypes::Inetsk => return None,
         FdTypes::Eventfd | FdTypes::Eventpoll | FdTypes::Signalfd | FdTypes::Timerfd => {
             return None;
         }
         FdTypes::Inotify => return None,
         FdTypes::Und => ("of no kind", WITHOUT),
-        FdTypes::Inetsk => ("an internet socket", SOCKET),
         FdTypes::Packetsk => ("a packet socket", SOCKET),
         FdTypes::Fanotify => ("a fanotify group", WITHOUT),
         FdTypes::Netlinksk => ("a netlink socket", SOCKET),

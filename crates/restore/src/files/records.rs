@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::{
     EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FdTypes, FifoEntry, FileEntry,
-    InotifyFileEntry, InotifyWdEntry, MemfdFileEntry, PipeEntry, RegFileEntry, SignalfdEntry,
-    TimerfdEntry, TtyFileEntry, UnixSkEntry,
+    InetSkEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry, PipeEntry, RegFileEntry,
+    SignalfdEntry, TimerfdEntry, TtyFileEntry, UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -47,6 +47,7 @@ pub(super) enum Body {
     Timerfd(TimerfdEntry),
     Inotify(InotifyFileEntry),
     Socket(Box<UnixSkEntry>),
+    Internet(Box<InetSkEntry>),
 }
 
 impl Records {
@@ -87,6 +88,10 @@ impl Records {
         for socket in dir.read_all::<UnixSkEntry>(ImageKind::Unixsk, ())? {
             let id = socket.id;
             self.push(id, FdTypes::Unixsk, Some(Body::Socket(Box::new(socket))));
+        }
+        for socket in dir.read_all::<InetSkEntry>(ImageKind::Inetsk, ())? {
+            let id = socket.id;
+            self.push(id, FdTypes::Inetsk, Some(Body::Internet(Box::new(socket))));
         }
         Ok(())
     }
@@ -140,6 +145,10 @@ impl Records {
             FdTypes::Unixsk => {
                 let socket = entry.usk.filter(|socket| socket.id == id);
                 socket.map(|socket| Body::Socket(Box::new(socket)))
+            }
+            FdTypes::Inetsk => {
+                let socket = entry.isk.filter(|socket| socket.id == id);
+                socket.map(|socket| Body::Internet(Box::new(socket)))
             }
             _ => None,
         };

@@ -26,16 +26,18 @@ pub struct SocketOptions {
     numbers: Vec<(IntOption, i32)>,
     linger: Option<Duration>,
     filter: Vec<Instruction>,
+    /// Network interface it is bound to.
+    device: Option<String>,
 }
 
 /// Checks a record.
 pub(super) fn plan(object: &str, entry: &SkOptsEntry) -> Result<SocketOptions, Error> {
-    if entry.so_bound_dev.is_some() {
-        return Err(Error::Unsupported {
-            object: object.to_owned(),
-            what: "a socket that is bound to a network device",
-            remedy: "let the program use it without that",
-        });
+    /// Bytes of the name of an interface.
+    const LONGEST_NAME: usize = 15;
+    let device = entry.so_bound_dev.clone().filter(|name| !name.is_empty());
+    if let Some(name) = device.as_ref().filter(|name| name.len() > LONGEST_NAME) {
+        let rule = "the name of an interface has up to 15 bytes";
+        return Err(Error::invalid(object, "so_bound_dev", name, rule));
     }
     if entry.so_filter.len() > LONGEST_FILTER {
         let (found, rule) = (
@@ -83,6 +85,7 @@ pub(super) fn plan(object: &str, entry: &SkOptsEntry) -> Result<SocketOptions, E
             .so_linger
             .map(|seconds| Duration::from_secs(seconds.into())),
         filter: entry.so_filter.iter().copied().map(instruction).collect(),
+        device,
     })
 }
 
@@ -119,19 +122,50 @@ fn instruction(word: u64) -> Instruction {
 }
 
 impl SocketOptions {
+    /// Lets others have the same address, or not, as recorded.
+    pub(super) fn reuse(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+        for option in [IntOption::REUSEADDR, IntOption::REUSEPORT] {
+            set(socket, option, self.number(option).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// Sets the priority as recorded; other options change it.
+    pub(super) fn priority(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+        match self.number(IntOption::PRIORITY) {
+            Some(priority) => set(socket, IntOption::PRIORITY, priority),
+            None => Ok(()),
+        }
+    }
+
+    fn number(&self, wanted: IntOption) -> Option<i32> {
+        let mut numbers = self.numbers.iter();
+        let found = numbers.find(|(option, _)| *option == wanted);
+        found.map(|(_, value)| *value)
+    }
+
     /// Sets what is not as recorded.
     pub(super) fn apply(&self, socket: BorrowedFd<'_>, object: &str) -> Result<(), Error> {
         self.set(socket)
             .map_err(Error::system("set the options of", object))
     }
 
-    fn set(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    /// Sets the sizes of both buffers.
+    fn set_buffers(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
         let (sent, received) = self.buffers;
         set_buffer(socket, IntOption::SNDBUF, IntOption::SNDBUFFORCE, sent)?;
         set_buffer(socket, IntOption::RCVBUF, IntOption::RCVBUFFORCE, received)?;
-        if let Some(lock) = self.buffer_lock {
-            set(socket, IntOption::BUF_LOCK, lock)?;
+        match self.buffer_lock {
+            Some(lock) => set(socket, IntOption::BUF_LOCK, lock),
+            None => Ok(()),
         }
+    }
+
+    fn set(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+        if let Some(name) = &self.device {
+            sockopt::bind_to_device(socket, name.as_bytes())?;
+        }
+        self.set_buffers(socket)?;
         for (option, value) in &self.numbers {
             set(socket, *option, *value)?;
         }
@@ -153,9 +187,11 @@ impl SocketOptions {
 
 /// Sets an option unless it is as wanted.
 pub(super) fn set(socket: BorrowedFd<'_>, option: IntOption, value: i32) -> Result<(), Errno> {
-    match sockopt::int(socket, option)? == value {
-        true => Ok(()),
-        false => sockopt::set_int(socket, option, value),
+    match sockopt::int(socket, option) {
+        // What a kind of sockets does not have is off.
+        Err(Errno::OPNOTSUPP | Errno::NOPROTOOPT) if value == 0 => Ok(()),
+        Ok(found) if found == value => Ok(()),
+        _ => sockopt::set_int(socket, option, value),
     }
 }
 

@@ -4,6 +4,7 @@ mod deleted;
 mod events;
 mod golden;
 mod hostile;
+mod inet;
 mod memory;
 mod pipes;
 mod regular;
