@@ -15,6 +15,7 @@ mod descriptors;
 mod epoll;
 mod eventfd;
 mod idle;
+mod inet;
 mod inotify;
 mod leases;
 mod locks;
@@ -23,6 +24,7 @@ mod os;
 mod pipe;
 mod place;
 mod protocol;
+mod raw;
 mod registers;
 mod regular;
 mod robust;
@@ -32,10 +34,12 @@ mod sharing;
 mod signalfd;
 mod signals;
 mod steady;
+mod tcp;
 mod threads;
 mod timerfd;
 mod timers;
 mod tree;
+mod udp;
 mod unix;
 mod unix_datagrams;
 mod unix_names;
@@ -69,6 +73,7 @@ const OBJECTS: &[&[Entry]] = &[
     mapped::GUESTS,
     pipe::GUESTS,
     place::GUESTS,
+    raw::GUESTS,
     registers::GUESTS,
     regular::GUESTS,
     robust::GUESTS,
@@ -78,10 +83,12 @@ const OBJECTS: &[&[Entry]] = &[
     signalfd::GUESTS,
     signals::GUESTS,
     steady::GUESTS,
+    tcp::GUESTS,
     threads::GUESTS,
     timerfd::GUESTS,
     timers::GUESTS,
     tree::GUESTS,
+    udp::GUESTS,
     unix::GUESTS,
     unix_datagrams::GUESTS,
     unix_names::GUESTS,
