@@ -13,7 +13,8 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fifo, file_lock, ghost, inet, inotify, of_process, owner, pipe, signalfd, table, timerfd, tty, unix,
+    fifo, file_lock, ghost, inet, inotify, of_process, owner, pipe, signalfd, table, timerfd, tty,
+    unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
