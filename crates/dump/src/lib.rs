@@ -55,11 +55,9 @@ use gelid_sys::Pid;
 
 pub use self::core::Error as CoreError;
 pub use error::Error;
-<<<<<<< HEAD
-pub use files::{Error as FilesError, LockRefusal, Name, Place, UnixRefusal, Unsupported};
-=======
-pub use files::{Error as FilesError, InetRefusal, Name, Place, UnixRefusal, Unsupported};
->>>>>>> 81745c0 (inet: sockets without connections are dumped)
+pub use files::{
+    Error as FilesError, InetRefusal, LockRefusal, Name, Place, UnixRefusal, Unsupported,
+};
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;
 
