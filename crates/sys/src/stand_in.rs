@@ -192,6 +192,14 @@ mod tests {
     use crate::sockopt;
     use crate::unix::{Address, peek};
     use std::os::unix::net::UnixListener;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    /// Whether it is dumpable belongs to the whole process, and changes for a moment with each call.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    fn alone() -> MutexGuard<'static, ()> {
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// A pid that is free now, somebody's user and somebody's group.
     fn somebody() -> Who {
@@ -207,6 +215,7 @@ mod tests {
 
     #[test]
     fn a_pair_is_somebody_elses() {
+        let _alone = alone();
         let who = somebody();
         let before = prctl::dumpable().unwrap();
         let pairs = match who.pairs(&[SocketType::STREAM, SocketType::DGRAM]) {
@@ -229,6 +238,7 @@ mod tests {
 
     #[test]
     fn what_was_made_before_a_failure_is_closed() {
+        let _alone = alone();
         let who = somebody();
         let before = std::fs::read_dir("/proc/thread-self/fd").unwrap().count();
         let refused = who.pairs(&[SocketType::STREAM, SocketType::from_raw(99)]);
@@ -240,6 +250,7 @@ mod tests {
 
     #[test]
     fn a_pid_that_is_taken_is_told() {
+        let _alone = alone();
         let who = Who {
             pid: rustix::process::getpid().as_raw_pid(),
             ..somebody()
@@ -250,6 +261,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_between_others() {
+        let _alone = alone();
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("sock");
         let listener = UnixListener::bind(&path).unwrap();
