@@ -19,7 +19,7 @@ const KEY: ObjectKey = ObjectKey {
     pages_id: 1,
     owner: Owner::Task(1),
 };
-const ZSTD: Format = Format::Zstd { level: 1 };
+const ZSTD: Format = Format::Zstd { level: -1 };
 
 /// A group whose results are bytes per second of `bytes`.
 fn group<'a>(c: &'a mut Criterion, name: &str, bytes: usize) -> BenchmarkGroup<'a, WallTime> {
@@ -250,7 +250,7 @@ fn fill(c: &mut Criterion) {
         let (reader, summary) = stored(format, memory::heap(bytes), 0);
         for (pages, is_huge) in [("4 KiB pages", false), ("2 MiB pages", true)] {
             for workers in [1, 2] {
-                let filler = Filler::start(NonZeroUsize::new(workers)).unwrap();
+                let filler = Filler::new(NonZeroUsize::new(workers));
                 let pid = guest.pid();
                 let id = BenchmarkId::new(format!("{name} {pages}"), workers);
                 let fill = |range: Range<u64>| {

@@ -9,14 +9,14 @@ mod engine;
 mod table;
 mod target;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::process::{is_root, run};
-use crate::workspace;
+use crate::{dist, workspace};
 use engine::{Engine, Measured};
 use table::Table;
 use target::{Program, Running};
@@ -99,13 +99,15 @@ impl Comparison {
         let peer = Engine::new("peer", peer, &[])?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let mut table = Table::new(self.rounds);
+        let mut spent = Vec::new();
         for row in ROWS.iter().filter(|row| row.name.contains(filter)) {
             let engines: &[&Engine] = if row.heap {
                 &[&raw, &zstd, &peer]
             } else {
                 &[&raw, &peer]
             };
-            table.add(row.name, self.measure(row, engines, &guests, &gelid)?);
+            let all = self.measure(row, engines, &guests, &gelid, &mut spent)?;
+            table.add(row.name, all);
         }
         print!("{table}");
         if let Some(path) = &self.json {
@@ -121,6 +123,7 @@ impl Comparison {
         engines: &[&'a Engine],
         guests: &Path,
         gelid: &Path,
+        spent: &mut Vec<tempfile::TempDir>,
     ) -> Result<Vec<(&'a Engine, Vec<Measured>)>> {
         let mut all: Vec<_> = engines.iter().map(|engine| (*engine, Vec::new())).collect();
         eprintln!("{}: {} rounds", row.name, self.rounds);
@@ -128,9 +131,11 @@ impl Comparison {
             for turn in 0..engines.len() {
                 // Nobody always comes first.
                 let (engine, figures) = &mut all[(round + turn) % engines.len()];
-                let measured = self
-                    .round(row, engine, guests, gelid)
+                let folder = workspace_for_a_round(self.images.as_deref())?;
+                let measured = play(row, engine, guests, gelid, folder.path())
                     .with_context(|| format!("{}, {}, round {round}", row.name, engine.name))?;
+                empty(folder.path())?;
+                spent.push(folder);
                 if round > 0 {
                     figures.push(measured);
                 }
@@ -138,27 +143,44 @@ impl Comparison {
         }
         Ok(all)
     }
-
-    /// One program, dumped, restored and asked.
-    fn round(&self, row: &Row, engine: &Engine, guests: &Path, gelid: &Path) -> Result<Measured> {
-        let folder = workspace_for_a_round(self.images.as_deref())?;
-        let images = folder.path().join("images");
-        fs::create_dir(&images)?;
-        let mut running = Running::start(&row.program, guests, &folder.path().join("work"))?;
-        let dump = engine.dump(running.pid(), &images)?;
-        running.await_death()?;
-        let restore = engine.restore(&images)?;
-        running.finish().context("the restored program")?;
-        Ok(Measured {
-            dump,
-            restore,
-            frozen: engine::frozen(gelid, &images)?,
-            bytes: engine::bytes(&images)?,
-        })
-    }
 }
 
-/// A folder that goes with the round.
+/// One program, dumped, restored and asked.
+fn play(
+    row: &Row,
+    engine: &Engine,
+    guests: &Path,
+    gelid: &Path,
+    folder: &Path,
+) -> Result<Measured> {
+    let images = folder.join("images");
+    fs::create_dir(&images)?;
+    let mut running = Running::start(&row.program, guests, &folder.join("work"))?;
+    let dump = engine.dump(running.pid(), &images)?;
+    running.await_death()?;
+    let restore = engine.restore(&images)?;
+    running.finish().context("the restored program")?;
+    Ok(Measured {
+        dump,
+        restore,
+        frozen: engine::frozen(gelid, &images)?,
+        bytes: engine::bytes(&images)?,
+    })
+}
+
+/// Gives the room of the images back, but leaves the files until all is measured: for seconds after one was deleted,
+/// ext4 needs twenty times as long to make another.
+fn empty(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder.join("images"))? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            File::options().write(true).open(entry.path())?.set_len(0)?;
+        }
+    }
+    Ok(())
+}
+
+/// A folder for the files of a round.
 fn workspace_for_a_round(parent: Option<&Path>) -> Result<tempfile::TempDir> {
     let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
     tempfile::Builder::new()
@@ -182,13 +204,8 @@ fn prepared() -> Result<()> {
 fn build(gelid: Option<&Path>) -> Result<(PathBuf, PathBuf)> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--quiet", "--release", "--locked"]);
-    cargo.args(["--package", "gelid-guests"]);
-    if gelid.is_none() {
-        cargo.args(["--package", "gelid"]);
-    }
-    run(&mut cargo)?;
+    run(cargo.args(["--package", "gelid-guests"]))?;
     let target = workspace::members(&workspace::root().join("Cargo.toml"))?.target_directory;
-    let folder = target.join("release");
-    let gelid = gelid.map_or_else(|| folder.join("gelid"), Path::to_owned);
-    Ok((gelid, folder.join("gelid-guest")))
+    let gelid = gelid.map_or_else(dist::build, |path| Ok(path.to_owned()))?;
+    Ok((gelid, target.join("release/gelid-guest")))
 }

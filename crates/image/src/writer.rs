@@ -36,8 +36,8 @@ pub fn append<M: Record>(out: &mut Vec<u8>, message: &M) {
 }
 
 impl Dir {
-    /// Writes an image of a single record beside whatever the directory holds, replacing an older
-    /// one at once: for statistics, which belong to no set.
+    /// Writes an image of a single record beside whatever the directory holds, in the place of an
+    /// older one: for statistics, which belong to no set.
     pub fn store<M: Record>(
         &self,
         kind: ImageKind,
@@ -57,7 +57,11 @@ impl Dir {
         let stored = rustix::fs::openat(self, &hidden, flags | OFlags::NOFOLLOW, mode)
             .map_err(io::Error::from)
             .and_then(|fd| File::from(fd).write_all(&bytes))
-            .and_then(|()| Ok(rustix::fs::renameat(self, &hidden, self, &name)?));
+            .and_then(|()| {
+                // File systems take a rename over an older file for a promise to have the new one on the disk.
+                let _ = rustix::fs::unlinkat(self, &name, AtFlags::empty());
+                Ok(rustix::fs::renameat(self, &hidden, self, &name)?)
+            });
         stored.map_err(|source| {
             // Whatever is left of it is of no use.
             let _ = rustix::fs::unlinkat(self, &hidden, AtFlags::empty());

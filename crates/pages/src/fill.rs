@@ -3,7 +3,7 @@
 use crate::PAGE_SIZE;
 use crate::huge::Areas;
 use crate::key::ObjectKey;
-use crate::pool::{Fault, Pool, Promise, default_workers, lock};
+use crate::pool::{Failure, Fault, Pool, Promise, default_workers, lock};
 use crate::read::{ObjectReader, ReadError, Scratch};
 use crate::run::Run;
 use crate::target::PageTarget;
@@ -13,11 +13,14 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 /// Chunks that one worker takes in a row: the two halves of a huge page should meet the same worker.
 const CHUNKS_PER_JOB: u64 = 4;
+
+/// Pages that are written by whoever asks, since to start a thread would take longer.
+const AT_ONCE: u64 = 256;
 
 /// Why memory could not be filled. The first error ends the whole restore.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -134,11 +137,15 @@ pub struct FillStats {
     pub huge_pages: u64,
 }
 
-/// The reading end of the page store: a crew of workers, shared by all targets of a restore.
+/// The reading end of the page store: a crew of workers, shared by all targets of a restore. They are started when
+/// there is enough to do.
 ///
 /// Dropping it gives up what is not yet done and joins the workers.
 pub struct Filler {
-    pool: Pool<Job, FillError>,
+    workers: Option<NonZeroUsize>,
+    pool: OnceLock<Pool<Job, FillError>>,
+    /// Fills what is small, as long as it has pages left.
+    own: Mutex<(FillWorker, u64)>,
 }
 
 /// A few chunks of one request.
@@ -159,13 +166,43 @@ struct Request {
 }
 
 impl Filler {
-    /// Starts `workers` threads, or one for each core.
+    /// A filler of `workers` threads; or of one for each core, if there is enough to do.
+    #[must_use]
+    pub fn new(workers: Option<NonZeroUsize>) -> Self {
+        let at_once = if workers.is_none() { AT_ONCE } else { 0 };
+        Self {
+            workers,
+            pool: OnceLock::new(),
+            own: Mutex::new((FillWorker::default(), at_once)),
+        }
+    }
+
+    /// Does or queues a request; waits while the queue is full.
     ///
     /// # Errors
     ///
-    /// [`FillError::Start`] if the system gives no threads.
-    pub fn start(workers: Option<NonZeroUsize>) -> Result<Self, FillError> {
-        let workers = workers.unwrap_or_else(default_workers);
+    /// [`FillError::Run`] for this request; [`FillError::Start`] if the system gives no threads; else the first error
+    /// of any request.
+    pub fn fill(&self, request: FillRequest) -> Result<Filling, FillError> {
+        check(&request.reader, &request.placements)?;
+        let pages = request.placements.iter().map(|place| place.nr_pages).sum();
+        let mut own = lock(&self.own);
+        let (worker, left) = &mut *own;
+        if let Some(rest) = left.checked_sub(pages) {
+            *left = rest;
+            return each_job(request, Arc::default(), |job| worker.run(&job));
+        }
+        drop(own);
+        let submitter = self.pool()?.submitter();
+        let failure = Arc::clone(submitter.failure());
+        each_job(request, failure, |job| submitter.submit(job))
+    }
+
+    fn pool(&self) -> Result<&Pool<Job, FillError>, FillError> {
+        if let Some(pool) = self.pool.get() {
+            return Ok(pool);
+        }
+        let workers = self.workers.unwrap_or_else(default_workers);
         let pool = Pool::start("fill", workers, || {
             let mut worker = FillWorker::default();
             move |job: &mut Job| worker.run(job)
@@ -173,48 +210,36 @@ impl Filler {
         let pool = pool.map_err(|error| FillError::Start {
             source: Arc::new(error),
         })?;
-        Ok(Self { pool })
+        // Two at the same time: the second one goes.
+        Ok(self.pool.get_or_init(|| pool))
     }
 }
 
-impl Filler {
-    /// Queues a request; waits while the queue is full.
-    ///
-    /// # Errors
-    ///
-    /// [`FillError::Run`] for this request; else the first error of any request.
-    pub fn fill(&self, request: FillRequest) -> Result<Filling, FillError> {
-        let FillRequest {
-            reader,
-            target,
-            placements,
-            huge,
-        } = request;
-        check(&reader, &placements)?;
-        let areas = Areas::new(&placements, &huge);
-        let submitter = self.pool.submitter();
-        let (done, promise) = Promise::new(Arc::clone(submitter.failure()));
-        let request = Arc::new(Request {
-            reader,
-            target,
-            placements,
-            areas,
-            stats: Mutex::default(),
-            // One for this function, so that the count cannot reach 0 early.
-            jobs_left: AtomicU64::new(1),
-            done,
-        });
-        let mut jobs = Jobs::new(&request);
-        while let Some(chunks) = jobs.next()? {
-            request.jobs_left.fetch_add(1, Ordering::Relaxed);
-            submitter.submit(Job {
-                request: Arc::clone(&request),
-                chunks,
-            })?;
-        }
-        request.job_done();
-        Ok(Filling { promise })
+/// Cuts a request into jobs and has each of them done.
+fn each_job(
+    request: FillRequest,
+    failure: Arc<Failure<FillError>>,
+    mut take: impl FnMut(Job) -> Result<(), FillError>,
+) -> Result<Filling, FillError> {
+    let (done, promise) = Promise::new(failure);
+    let request = Arc::new(Request {
+        areas: Areas::new(&request.placements, &request.huge),
+        reader: request.reader,
+        target: request.target,
+        placements: request.placements,
+        stats: Mutex::default(),
+        // One for this function, so that the count cannot reach 0 early.
+        jobs_left: AtomicU64::new(1),
+        done,
+    });
+    let mut jobs = Jobs::new(&request);
+    while let Some(chunks) = jobs.next()? {
+        request.jobs_left.fetch_add(1, Ordering::Relaxed);
+        let request = Arc::clone(&request);
+        take(Job { request, chunks })?;
     }
+    request.job_done();
+    Ok(Filling { promise })
 }
 
 /// Placements come from an image: nothing about them is taken for granted.

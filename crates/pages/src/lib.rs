@@ -61,7 +61,7 @@
 //!     placements: Placement::of_pagemap(&summary.pagemap),
 //!     huge: vec![],
 //! };
-//! Filler::start(None)?.fill(request)?.wait()?;
+//! Filler::new(None).fill(request)?.wait()?;
 //! assert_eq!(target.bytes(), bytes);
 //! # Ok(()) }
 //! ```

@@ -38,6 +38,15 @@ pub(crate) struct Failure<E> {
     first: Mutex<Option<E>>,
 }
 
+impl<E> Default for Failure<E> {
+    fn default() -> Self {
+        Self {
+            raised: AtomicBool::new(false),
+            first: Mutex::new(None),
+        }
+    }
+}
+
 impl<E: Fault> Failure<E> {
     pub(crate) fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Acquire)
@@ -112,10 +121,7 @@ impl<J: Send + 'static, E: Fault> Pool<J, E> {
     {
         let (jobs, queue) = bounded(2 * workers.get());
         let (stop, stopped) = bounded(0);
-        let failure = Arc::new(Failure {
-            raised: AtomicBool::new(false),
-            first: Mutex::new(None),
-        });
+        let failure = Arc::default();
         let submitter = Submitter {
             jobs,
             stopped: stopped.clone(),

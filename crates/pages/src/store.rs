@@ -41,10 +41,10 @@ pub struct StoreOptions {
 }
 
 impl Default for StoreOptions {
-    /// zstd level 1 on all cores (sixteen at most).
+    /// zstd level -1 on all cores (sixteen at most).
     fn default() -> Self {
         Self {
-            format: Format::Zstd { level: 1 },
+            format: Format::Zstd { level: -1 },
             workers: default_workers(),
         }
     }

@@ -73,7 +73,7 @@ pub(crate) fn run(
     files.open_of_processes(root.as_fd())?;
 
     options.phase(Phase::Memory)?;
-    let filler = Filler::start(options.workers)?;
+    let filler = Filler::new(options.workers);
     let shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
     spaces(plan, &zone, &kernel, &files, &mut crew)?;
     drop(held);

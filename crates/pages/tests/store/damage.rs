@@ -238,7 +238,7 @@ proptest! {
 fn placements_that_do_not_fit_are_refused() {
     let stored = stored(Format::Raw);
     let reader = Arc::new(open(stored.format, &stored.summary, stored.file.clone()).unwrap());
-    let filler = Filler::start(None).unwrap();
+    let filler = Filler::new(None);
     let place = |vaddr, first_page, nr_pages| Placement {
         vaddr,
         first_page,

@@ -115,7 +115,7 @@ fn fill(
     let (summary, file) = store(options(format, 2), &source, &[extent]).unwrap();
     let reader = Arc::new(open(format, &summary, file).unwrap());
     let placements = Placement::of_pagemap(&summary.pagemap);
-    Filler::start(NonZeroUsize::new(2))?
+    Filler::new(NonZeroUsize::new(2))
         .fill(FillRequest {
             reader,
             target,

@@ -126,7 +126,7 @@ proptest! {
             placements: Placement::of_pagemap(&summary.pagemap),
             huge: vec![],
         };
-        let filler = Filler::start(NonZeroUsize::new(case.workers)).unwrap();
+        let filler = Filler::new(NonZeroUsize::new(case.workers));
         let stats = filler.fill(request).unwrap().wait().unwrap();
         prop_assert_eq!(stats.pages, summary.pages);
         let mut want = vec![0; memory.len()];

@@ -43,12 +43,7 @@ fn a_sparse_file_comes_back_with_its_holes() {
         placements: Placement::of_pagemap(&summary.pagemap),
         huge: vec![],
     };
-    Filler::start(None)
-        .unwrap()
-        .fill(request)
-        .unwrap()
-        .wait()
-        .unwrap();
+    Filler::new(None).fill(request).unwrap().wait().unwrap();
     let back = FileSource::new(open_again());
     assert_eq!(
         back.data_ranges().unwrap(),
@@ -113,8 +108,7 @@ fn each_whole_area_is_collapsed_once() {
             placements: Placement::of_pagemap(&summary.pagemap),
             huge: vec![0..base + 3 * HUGE_BYTES, base + 3 * HUGE_BYTES..u64::MAX],
         };
-        let stats = Filler::start(NonZeroUsize::new(2))
-            .unwrap()
+        let stats = Filler::new(NonZeroUsize::new(2))
             .fill(request)
             .unwrap()
             .wait()
