@@ -24,6 +24,7 @@ mod inotify;
 mod kind;
 mod memfd;
 mod options;
+mod pidfd;
 mod pipe;
 mod place;
 mod regfile;
@@ -46,7 +47,7 @@ use gelid_image::messages::{FdTypes, FdinfoEntry, FileEntry};
 use gelid_image::{ImageKind, ImageWriter, Staging};
 use gelid_sys::proc::maps::{Dev, Mapping};
 use gelid_sys::proc::{Malformed, TaskDir, fd, fdinfo};
-use gelid_sys::{Errno, Pid, pidfd};
+use gelid_sys::{Errno, Pid};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, major, minor, statat};
 
 use self::descriptions::{Descriptions, Inode};
@@ -126,6 +127,8 @@ pub(crate) struct Collector<'s> {
     /// Processes of the tree, zombies among them.
     tree: Vec<Pid>,
     internet: Internet,
+    /// Threads of all of them.
+    threads: Vec<Pid>,
 }
 
 /// A file that is to be recorded.
@@ -169,12 +172,13 @@ impl<'s> Collector<'s> {
             locks: Locks::default(),
             tree: Vec::new(),
             internet: Internet::default(),
+            threads: Vec::new(),
         })
     }
 
-    /// Tells which processes the tree has.
-    pub(crate) fn know_tree(&mut self, tree: Vec<Pid>) {
-        self.tree = tree;
+    /// Tells which processes the tree has, and which threads, leaders among them.
+    pub(crate) fn know_tree(&mut self, processes: Vec<Pid>, threads: Vec<Pid>) {
+        (self.tree, self.threads) = (processes, threads);
     }
 
     /// Records a table of descriptors, and gives its slots in ascending order.
@@ -330,7 +334,7 @@ impl<'s> Collector<'s> {
         stat: &Stat,
     ) -> Result<(FdTypes, u32), Error> {
         let link = fd::link(task.dir, fd)?.into_bytes();
-        let file = pidfd::getfd(task.pidfd, fd).map_err(|errno| Error::System {
+        let file = gelid_sys::pidfd::getfd(task.pidfd, fd).map_err(|errno| Error::System {
             operation: "duplicate",
             place,
             name: Name(link.clone()),
@@ -365,6 +369,7 @@ impl<'s> Collector<'s> {
             Kind::Eventpoll => self.eventpoll((task.pid, fd), &object, opening, info),
             Kind::Signalfd => self.signalfd(&object, opening, info),
             Kind::Inotify => self.inotify(&object, opening, info),
+            Kind::Pidfd => self.pidfd(&object, opening, info),
             Kind::Timerfd => self.timerfd(task, fd, &object, opening, info),
             Kind::Memory if self.is_memory(&object)? => self.memory(&object, opening),
             Kind::Path | Kind::Memory => {

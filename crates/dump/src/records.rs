@@ -87,7 +87,9 @@ fn look(
     mut files: Collector<'_>,
 ) -> Result<(Spaces, Collected), Error> {
     survey::threads(tasks, context.namespaces)?;
-    files.know_tree(tasks.iter().map(|task| task.pid).collect());
+    let processes = tasks.iter().map(|task| task.pid);
+    let threads = tasks.iter().flat_map(|task| task.tids.iter().copied());
+    files.know_tree(processes.collect(), threads.collect());
     let mut spaces = Spaces::default();
     let mut tables = HashSet::new();
     for (index, task) in tasks.iter().enumerate() {

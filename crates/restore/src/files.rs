@@ -27,6 +27,7 @@ mod open;
 mod opened;
 mod options;
 mod owner;
+mod pidfd;
 mod pipe;
 mod place;
 mod read;
@@ -64,6 +65,7 @@ pub use name::Name;
 pub use opened::OpenFiles;
 pub use options::{Context, FileOptions, Inherit, Validation};
 pub use owner::Owner;
+pub use pidfd::{Pidfd, Whom};
 pub use pipe::Pipe;
 pub use regular::Regular;
 pub use remap::Remap;
@@ -127,6 +129,8 @@ pub enum Kind {
     Timerfd(Timerfd),
     /// Watches of the file system.
     Inotify(Inotify),
+    /// A process.
+    Pidfd(Pidfd),
     /// A terminal.
     Terminal(Terminal),
     /// A Unix socket.
@@ -308,6 +312,7 @@ impl FilesPlan {
             Kind::Signalfd(signals) => signals.to_string(),
             Kind::Timerfd(timer) => timer.to_string(),
             Kind::Inotify(queue) => format!("{} watches of the file system", queue.watches.len()),
+            Kind::Pidfd(pidfd) => pidfd.to_string(),
             Kind::Terminal(Terminal::Job(_)) => "the terminal of the restore".to_owned(),
             Kind::Terminal(Terminal::Controlling(name)) => name.to_string(),
             Kind::Unix(socket) => socket.describe(),
@@ -343,6 +348,7 @@ impl Description {
             Kind::Signalfd(_) => format!("file {id} (signalfd)"),
             Kind::Timerfd(_) => format!("file {id} (timerfd)"),
             Kind::Inotify(_) => format!("file {id} (inotify)"),
+            Kind::Pidfd(_) => format!("file {id} (pidfd)"),
             Kind::Terminal(_) => format!("file {id} (terminal)"),
             Kind::Unix(socket) => format!("file {id} (socket:[{}])", socket.inode),
             Kind::Internet(socket) => format!("file {id} ({})", socket.label()),

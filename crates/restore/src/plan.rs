@@ -193,6 +193,8 @@ impl Plan {
         let tables: Vec<u32> = reader.files.keys().copied().collect();
         let mut files = FilesPlan::read(dir, &tables, options)?;
         files.check_processes(|pid| nodes.iter().any(|node| node.pid.cast_unsigned() == pid))?;
+        let has = |id: i32| nodes.iter().any(|node| node.threads.contains(&id));
+        files.find_processes(|pid| nodes.iter().any(|node| node.pid == pid), has)?;
         files.find_locked(|pid| {
             let index = nodes.iter().position(|node| node.pid == pid)?;
             Some(reader.tables[index].as_ref()?.files)

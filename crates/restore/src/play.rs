@@ -87,6 +87,7 @@ pub(crate) fn run(
     }
     drop(filler);
     files.seal()?;
+    late_descriptors(plan, &mut files, &mut crew)?;
 
     options.phase(Phase::State)?;
     locks::take(plan, &files, &mut crew)?;
@@ -271,6 +272,25 @@ fn spaces(
         crew.hosts[host].set_syscall_at(at);
     }
     Ok(())
+}
+
+/// Gives tasks what had to wait for their threads.
+fn late_descriptors(plan: &Plan, files: &mut OpenFiles, crew: &mut Crew) -> Result<(), Error> {
+    if !files.open_of_threads()? {
+        return Ok(());
+    }
+    let mut reels = Vec::new();
+    for (index, life) in plan.lives.iter().enumerate() {
+        if let Life::Alive(alive) = life
+            && let Some(id) = alive.files
+        {
+            let who = Who::Task(index);
+            let mut reel = Reel::new(crew.body(who)?.carrier.room());
+            descriptors::late(&mut reel, plan.files.table(id), files);
+            reels.push((who, reel.into_scripts()));
+        }
+    }
+    crew.play_reels(reels)
 }
 
 /// Starts filling all address spaces.

@@ -91,6 +91,47 @@ pub mod flags {
     }
 }
 
+/// Forks the caller into a child that ends at once, so that `wait(2)` tells `status`: an exit code in the second
+/// byte, or a signal that ends processes in the first.
+///
+/// # Errors
+///
+/// As `fork(2)`.
+pub fn fork_ending(status: i32) -> Result<Pid> {
+    // SAFETY: the child calls nothing but what a signal handler may, and ends.
+    match unsafe { libc::fork() } {
+        0 => end(status),
+        pid => Pid::from_raw(pid).ok_or_else(|| Errno::from_raw_os_error(errno())),
+    }
+}
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// Ends this process with a status.
+fn end(status: i32) -> ! {
+    let signal = status & 0x7f;
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `none` and `all` are live locals, and nothing of this process is needed any more.
+    unsafe {
+        if signal != 0 && !crate::signal::stops(signal) {
+            libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+            libc::signal(signal, libc::SIG_DFL);
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::sigdelset(&raw mut all, signal);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+            libc::kill(libc::getpid(), signal);
+            libc::kill(libc::getpid(), libc::SIGKILL);
+        }
+        libc::_exit(status >> 8 & 0xff)
+    }
+}
+
 /// Forks the caller into a child that has the pid `pid` in the caller's pid namespace and does nothing
 /// but sleep, with every signal as the caller has it, until its tracer gives it something to run.
 ///

@@ -50,6 +50,42 @@ pub fn send_signal(pidfd: impl AsFd, number: i32) -> Result<()> {
     unsafe { call(libc::SYS_pidfd_send_signal as usize, args) }.map(drop)
 }
 
+/// How the task behind `pidfd` has ended, as `wait(2)` has told its parent, who must have done so. `None` if the
+/// kernel does not know (before 6.15, or if nobody had a pidfd then).
+///
+/// # Errors
+///
+/// `ESRCH` if it has not been waited for.
+pub fn exit_status(pidfd: impl AsFd) -> Result<Option<i32>> {
+    /// `PIDFD_GET_INFO`
+    const GET_INFO: libc::c_ulong = 0xc040_ff0b;
+    /// `PIDFD_INFO_EXIT`
+    const EXIT: u64 = 1 << 3;
+    let mut info = Info {
+        mask: EXIT,
+        ..Info::default()
+    };
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads and writes a structure of the size that the number of the request tells.
+    if unsafe { libc::ioctl(fd, GET_INFO, &raw mut info) } == -1 {
+        let errno = std::io::Error::last_os_error();
+        return Err(Errno::from_io_error(&errno).unwrap_or(Errno::INVAL));
+    }
+    Ok((info.mask & EXIT != 0).then_some(info.exit_code))
+}
+
+/// The first version of `struct pidfd_info`.
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    mask: u64,
+    cgroupid: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+const _: () = assert!(size_of::<Info>() == 64);
+
 /// Whether the task behind `pidfd` has ended (it may still be a zombie), without waiting.
 pub fn has_exited(pidfd: impl AsFd) -> Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};

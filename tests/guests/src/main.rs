@@ -21,6 +21,7 @@ mod leases;
 mod locks;
 mod mapped;
 mod os;
+mod pidfd;
 mod pipe;
 mod place;
 mod protocol;
@@ -71,6 +72,7 @@ const OBJECTS: &[&[Entry]] = &[
     leases::GUESTS,
     locks::GUESTS,
     mapped::GUESTS,
+    pidfd::GUESTS,
     pipe::GUESTS,
     place::GUESTS,
     raw::GUESTS,

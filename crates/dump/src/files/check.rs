@@ -70,6 +70,8 @@ fn look(
         Kind::Eventfd | Kind::Eventpoll | Kind::Signalfd | Kind::Timerfd | Kind::Inotify => {
             return Ok(());
         }
+        // Of whom it is can be told when the tree is known.
+        Kind::Pidfd => return Ok(()),
         Kind::Socket => match duplicate().and_then(|socket| socket::refused(socket).ok()?) {
             Some(why) => Kind::Refused(why),
             None => return Ok(()),

@@ -320,8 +320,13 @@ pub enum Unsupported {
     Userfaultfd,
     /// io_uring.
     IoUring,
-    /// pidfd.
-    Pidfd,
+    /// A pidfd of somebody outside of the tree.
+    PidfdOutside {
+        /// Who that is.
+        pid: i32,
+    },
+    /// A pidfd on its way to a socket.
+    PidfdInFlight,
     /// A file of `/proc/PID/ns`.
     Namespace,
     /// A BPF program, map or link.
@@ -368,7 +373,13 @@ impl fmt::Display for Unsupported {
             Self::Fanotify => ("a fanotify queue", CLOSE),
             Self::Userfaultfd => ("a userfaultfd", CLOSE),
             Self::IoUring => ("an io_uring", CLOSE),
-            Self::Pidfd => ("a pidfd", CLOSE),
+            Self::PidfdOutside { pid } => {
+                return write!(
+                    f,
+                    "a pidfd of {pid}, which is outside of the tree: {CLOSE}, or choose a root above both"
+                );
+            }
+            Self::PidfdInFlight => ("a pidfd in flight", "let the program receive it first"),
             Self::Namespace => ("a namespace", CLOSE),
             Self::Bpf => ("a BPF object", CLOSE),
             Self::Perf => ("a perf event", CLOSE),

@@ -30,6 +30,8 @@ pub(super) enum Kind {
     Timerfd,
     /// As watches of the file system.
     Inotify,
+    /// As a process.
+    Pidfd,
     /// As the tree's terminal, by its own name.
     Terminal,
     /// As the tree's terminal, by the name `/dev/tty`.
@@ -80,7 +82,8 @@ fn nameless(link: &[u8], is_path: bool) -> Kind {
         b"mnt" | b"net" | b"uts" | b"ipc" | b"pid" | b"user" | b"cgroup" | b"time" => {
             Unsupported::Namespace
         }
-        b"pidfd" => Unsupported::Pidfd,
+        b"pidfd" if !is_path => return Kind::Pidfd,
+        b"pidfd" => Unsupported::PathOfEvents,
         b"anon_inode" => return anonymous(rest.get(1..).unwrap_or_default(), is_path),
         // A path outside of the dumper's root: looking for it tells that.
         _ if link.starts_with(b"(unreachable)") => return Kind::Path,
@@ -96,6 +99,7 @@ fn anonymous(name: &[u8], is_path: bool) -> Kind {
         b"[signalfd]" => Kind::Signalfd,
         b"[timerfd]" => Kind::Timerfd,
         b"inotify" | b"[inotify]" => Kind::Inotify,
+        b"[pidfd]" => Kind::Pidfd,
         name => Kind::Refused(unsupported(name)),
     };
     match kind {
@@ -110,7 +114,6 @@ fn unsupported(name: &[u8]) -> Unsupported {
         b"[fanotify]" => Unsupported::Fanotify,
         b"[userfaultfd]" => Unsupported::Userfaultfd,
         b"[io_uring]" => Unsupported::IoUring,
-        b"[pidfd]" => Unsupported::Pidfd,
         b"[perf_event]" => Unsupported::Perf,
         name if name.starts_with(b"bpf") || name.starts_with(b"[bpf") => Unsupported::Bpf,
         _ => Unsupported::Anonymous,
@@ -154,12 +157,13 @@ mod tests {
         assert_eq!(of("(unreachable)/x"), Kind::Path);
         assert_eq!(of("anon_inode:[eventpoll]"), Kind::Eventpoll);
         assert_eq!(of("anon_inode:inotify"), Kind::Inotify);
+        assert_eq!(of("anon_inode:[pidfd]"), Kind::Pidfd);
+        assert_eq!(of("pidfd:[7]"), Kind::Pidfd);
         let path = super::of(b"anon_inode:[timerfd]", &stat, true);
         assert_eq!(path, Kind::Refused(Unsupported::PathOfEvents));
         for (link, why) in [
             ("anon_inode:[io_uring]", Unsupported::IoUring),
             ("anon_inode:bpf-map", Unsupported::Bpf),
-            ("anon_inode:[pidfd]", Unsupported::Pidfd),
             ("net:[4026531840]", Unsupported::Namespace),
             ("anon_inode:[kvm-vm]", Unsupported::Anonymous),
             ("something", Unsupported::Anonymous),

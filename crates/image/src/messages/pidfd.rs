@@ -15,5 +15,7 @@ messages! {
         required int32 nspid = 4;
         /// Owner for I/O signals.
         required message FownEntry fown = 5;
+        /// gelid's own; CRIU skips it. Of who was reaped: the status that `wait(2)` told.
+        optional int32 status = 1000;
     }
 }

@@ -31,12 +31,22 @@ impl OfProcesses {
     /// Before tasks are born.
     pub(super) fn prepare(plan: &FilesPlan, base: RawFd) -> Result<Self, Error> {
         let mut this = Self::default();
-        if plan.of_processes().next().is_some() {
+        if plan.of_processes().next().is_some() || plan.pidfds().next().is_some() {
             let door = gelid_sys::pidfd::open(rustix::process::getpid())
                 .and_then(|door| rustix::io::fcntl_dupfd_cloexec(&door, base));
             this.door = Some(door.map_err(Error::system("open", "a pidfd of this process"))?);
         }
         Ok(this)
+    }
+
+    /// Takes note of what was opened.
+    pub(super) fn add(&mut self, id: u32, fd: OwnedFd) {
+        self.files.insert(id, fd);
+    }
+
+    /// The number of the pidfd of this process.
+    pub(super) fn door(&self) -> Option<RawFd> {
+        self.door.as_ref().map(AsRawFd::as_raw_fd)
     }
 }
 
@@ -86,7 +96,7 @@ impl OpenFiles {
             }
             self.of_processes.files.insert(description.id, opened);
         }
-        Ok(())
+        self.open_pidfds(false)
     }
 
     /// Sets the positions of the files of processes, whose contents are as they will be by now.

@@ -15,7 +15,7 @@ use super::regular::Regular;
 use super::remap::Remap;
 use super::{
     Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fifo, inet, inotify,
-    memfd, pipe, regular, signalfd, timerfd, tty, unix,
+    memfd, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
 };
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -32,6 +32,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     signalfd::open_all(&mut opener)?;
     timerfd::open_all(&mut opener)?;
     inotify::open_all(&mut opener)?;
+    pidfd::open_all(&mut opener)?;
     tty::open_all(&mut opener)?;
     inet::open_all(&mut opener)?;
     // What is in flight between sockets is open by now.

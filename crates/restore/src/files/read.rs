@@ -13,8 +13,8 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fifo, file_lock, ghost, inet, inotify, of_process, owner, pipe, signalfd, table, timerfd, tty,
-    unix,
+    fifo, file_lock, ghost, inet, inotify, of_process, owner, pidfd, pipe, signalfd, table,
+    timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -137,6 +137,10 @@ impl Reader<'_> {
             Some(Body::Inotify(file)) => {
                 let queue = inotify::plan(&format!("file {id} (inotify)"), file)?;
                 Part::new(Kind::Inotify(queue), file.flags, Some(&file.fown))
+            }
+            Some(Body::Pidfd(file)) => {
+                let pidfd = pidfd::plan(&format!("file {id} (pidfd)"), file)?;
+                Part::new(Kind::Pidfd(pidfd), file.flags, None)
             }
             Some(Body::Timerfd(file)) => {
                 let timer = timerfd::plan(&format!("file {id} (timerfd)"), file)?;
@@ -338,7 +342,7 @@ fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
         FdTypes::Eventfd | FdTypes::Eventpoll | FdTypes::Signalfd | FdTypes::Timerfd => {
             return None;
         }
-        FdTypes::Inotify => return None,
+        FdTypes::Inotify | FdTypes::Pidfd => return None,
         FdTypes::Und => ("of no kind", WITHOUT),
         FdTypes::Packetsk => ("a packet socket", SOCKET),
         FdTypes::Fanotify => ("a fanotify group", WITHOUT),
@@ -347,7 +351,6 @@ fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
         FdTypes::Tunf => ("a tun device", WITHOUT),
         FdTypes::Ext => ("a file of a plugin", WITHOUT),
         FdTypes::Bpfmap => ("a BPF map", WITHOUT),
-        FdTypes::Pidfd => ("a pidfd", WITHOUT),
         FdTypes::CtlTty | FdTypes::AutofsPipe => ("of a kind that images do not have", WITHOUT),
     })
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::{
     EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FdTypes, FifoEntry, FileEntry,
-    InetSkEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry, PipeEntry, RegFileEntry,
-    SignalfdEntry, TimerfdEntry, TtyFileEntry, UnixSkEntry,
+    InetSkEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry, PidfdEntry, PipeEntry,
+    RegFileEntry, SignalfdEntry, TimerfdEntry, TtyFileEntry, UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -46,6 +46,7 @@ pub(super) enum Body {
     Signalfd(SignalfdEntry),
     Timerfd(TimerfdEntry),
     Inotify(InotifyFileEntry),
+    Pidfd(PidfdEntry),
     Socket(Box<UnixSkEntry>),
     Internet(Box<InetSkEntry>),
 }
@@ -107,6 +108,9 @@ impl Records {
         for file in dir.read_all::<TimerfdEntry>(ImageKind::Timerfd, ())? {
             self.push(file.id, FdTypes::Timerfd, Some(Body::Timerfd(file)));
         }
+        for file in dir.read_all::<PidfdEntry>(ImageKind::Pidfd, ())? {
+            self.push(file.id, FdTypes::Pidfd, Some(Body::Pidfd(file)));
+        }
         let mut watches: BTreeMap<u32, Vec<InotifyWdEntry>> = BTreeMap::new();
         for watch in dir.read_all::<InotifyWdEntry>(ImageKind::InotifyWd, ())? {
             watches.entry(watch.id).or_default().push(watch);
@@ -142,6 +146,7 @@ impl Records {
             FdTypes::Signalfd => entry.sgfd.filter(|file| file.id == id).map(Body::Signalfd),
             FdTypes::Timerfd => entry.tfd.filter(|file| file.id == id).map(Body::Timerfd),
             FdTypes::Inotify => entry.ify.filter(|file| file.id == id).map(Body::Inotify),
+            FdTypes::Pidfd => entry.pidfd.filter(|file| file.id == id).map(Body::Pidfd),
             FdTypes::Unixsk => {
                 let socket = entry.usk.filter(|socket| socket.id == id);
                 socket.map(|socket| Body::Socket(Box::new(socket)))

@@ -24,7 +24,9 @@ pub(crate) fn table(
     files: &OpenFiles,
 ) -> Result<(), Error> {
     let mut numbers = Vec::with_capacity(table.len());
-    let (fetched, inherited): (Vec<&PlannedFd>, Vec<_>) = table
+    let (late, early): (Vec<&PlannedFd>, Vec<_>) =
+        table.iter().partition(|planned| files.is_late(planned.id));
+    let (fetched, inherited): (Vec<&PlannedFd>, Vec<_>) = early
         .iter()
         .partition(|planned| files.to_be_fetched(planned.id).is_some());
     for planned in inherited {
@@ -43,10 +45,13 @@ pub(crate) fn table(
         close(reel, next, number - 1);
         next = number + 1;
     }
-    let mut taken: BTreeSet<i32> = table.iter().map(|planned| planned.fd).collect();
+    let mut taken: BTreeSet<i32> = early.iter().map(|planned| planned.fd).collect();
     for planned in &fetched {
         taken.remove(&planned.fd);
     }
+    // What comes late has to be fetched too.
+    let door = files.door().filter(|_| !late.is_empty());
+    taken.extend(door);
     for planned in fetched {
         if let Some(from) = files.to_be_fetched(planned.id) {
             fetch(reel, planned, from, &taken);
@@ -59,6 +64,24 @@ pub(crate) fn table(
     }
     close(reel, next, i32::MAX);
     Ok(())
+}
+
+/// Appends what fetches those that [`table`] has left out, as they could not be had yet.
+pub(crate) fn late(reel: &mut Reel, table: &[PlannedFd], files: &OpenFiles) {
+    let (late, early): (Vec<&PlannedFd>, Vec<_>) =
+        table.iter().partition(|planned| files.is_late(planned.id));
+    let Some(door) = files.door().filter(|_| !late.is_empty()) else {
+        return;
+    };
+    let mut taken: BTreeSet<i32> = early.iter().map(|planned| planned.fd).collect();
+    taken.insert(door);
+    for planned in late {
+        if let Some(from) = files.to_be_fetched(planned.id) {
+            fetch(reel, planned, from, &taken);
+            taken.insert(planned.fd);
+        }
+    }
+    close(reel, door, door);
 }
 
 fn numbers_above(first: i32, numbers: &BTreeSet<i32>) -> impl Iterator<Item = i32> {
@@ -98,16 +121,28 @@ pub(crate) fn watches(
     files: &OpenFiles,
 ) -> Result<(), Error> {
     /// For the calls and data of a watch.
-    const SIZE: usize = 512;
+    const SIZE: usize = 768;
     for Watching { set, file, watch } in watches {
         let fd = |id| {
             let found = files.fd(id).ok_or(Error::NoSuchFile { pid, id });
             found.map(|fd| fd.as_raw_fd())
         };
-        let (set_fd, file_fd) = (fd(*set)?, fd(*file)?);
+        let set_fd = fd(*set)?;
         let object = Object::Descriptor(watch.number);
         let script = reel.script(SIZE);
-        let args = [file_fd.into(), watch.number.into(), O_CLOEXEC.into()];
+        // It may not have been there when this task was born. What is fetched goes when the table is filled.
+        let fetched = files.to_be_fetched(*file).map(|(door, from)| {
+            // So that it does not come at that very number.
+            let args = [door.into(), watch.number.into(), O_CLOEXEC.into()];
+            script.must(object, nr::dup3, args);
+            let args = [door.into(), from.into(), 0.into()];
+            script.must(object, nr::pidfd_getfd, args)
+        });
+        let file_fd = match fetched {
+            Some(fetched) => fetched.into(),
+            None => fd(*file)?.into(),
+        };
+        let args = [file_fd, watch.number.into(), O_CLOEXEC.into()];
         script.must(object, nr::dup3, args);
         // What has fired fires once more, if there is anything that it can fire for.
         let ready = match watch.has_fired() {

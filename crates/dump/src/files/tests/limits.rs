@@ -11,7 +11,6 @@ fn what_has_state_of_its_own_is_refused_early() {
             "import socket; s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW); ready(s.fileno())",
             "a netlink socket",
         ),
-        ("ready(os.pidfd_open(os.getpid()))", "a pidfd"),
         (
             "ready(os.open('/proc/self/ns/net', os.O_RDONLY))",
             "a namespace",

@@ -5,7 +5,8 @@ use crate::files::{Inherit, Watching};
 use gelid_image::messages::{
     EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FhEntry, FifoEntry, FileLockEntry,
     GhostChunkEntry, GhostFileEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry,
-    MemfdInodeEntry, SignalfdEntry, TermiosEntry, TimerfdEntry, TtyFileEntry, TtyInfoEntry,
+    MemfdInodeEntry, PidfdEntry, SignalfdEntry, TermiosEntry, TimerfdEntry, TtyFileEntry,
+    TtyInfoEntry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -62,7 +63,7 @@ fn fown() -> impl Strategy<Value = FownEntry> {
 }
 
 fn file() -> impl Strategy<Value = FileEntry> {
-    let kinds = prop::sample::select(vec![1, 1, 1, 1, 2, 3, 11, 18, 5, 99, 6, 7, 7, 8, 9, 17]);
+    let kinds = prop::sample::select(vec![1, 1, 1, 1, 2, 3, 11, 18, 5, 99, 6, 7, 7, 8, 9, 17, 20]);
     let common = (kinds, id(), id(), flags(), fown());
     let regular = (
         name(),
@@ -183,6 +184,16 @@ fn file() -> impl Strategy<Value = FileEntry> {
                         isec: size.unwrap_or_default(),
                         insec: mode.unwrap_or_default().into(),
                         deadline: size,
+                    });
+                }
+                20 => {
+                    entry.pidfd = Some(PidfdEntry {
+                        id,
+                        ino: other,
+                        flags,
+                        nspid: (pos % 4) as i32 - 1,
+                        fown,
+                        status: size.map(|size| size as i32),
                     });
                 }
                 18 => {
@@ -361,6 +372,7 @@ proptest! {
             }
         });
         if let Ok(mut plan) = FilesPlan::read(&dir, &[2, 3], &images.options) {
+            let _ = plan.find_processes(|pid| pid == 1, |tid| tid == 2);
             let _ = plan.find_locked(|pid| (pid > 0).then_some(2));
             plan.describe().for_each(drop);
             for Watching { watch, file, set } in plan.watches(2) {

@@ -109,6 +109,12 @@ impl FdInfo {
         hex(mask, "sigmask")
     }
 
+    /// As a pidfd: the process; -1 if it has ended and has been waited for, 0 if it is in no namespace of this
+    /// procfs.
+    pub fn pidfd(&self) -> Result<i32> {
+        signed(self.value("Pid").ok_or(Malformed("Pid"))?, "Pid")
+    }
+
     /// As an inotify descriptor: its watches, the newest first. Nothing if it is none.
     pub fn inotify(&self) -> Result<Vec<Notified>> {
         let lines = self

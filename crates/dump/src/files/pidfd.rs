@@ -1,0 +1,51 @@
+//! Descriptors of processes: `pidfd_open(2)`. Section 16.4 of the format.
+
+use gelid_image::messages::{FdTypes, FileEntry, PidfdEntry};
+use gelid_sys::pidfd;
+use gelid_sys::proc::fdinfo::FdInfo;
+use rustix::fs::OFlags;
+
+use super::regfile::Opening;
+use super::{Collector, Error, Object, Place, Unsupported};
+
+/// `PidfdEntry::nspid` of who has ended and been waited for.
+const GONE: i32 = -1;
+
+impl Collector<'_> {
+    /// Records a pidfd: of a process of the tree, of one of its threads, or of somebody who is gone.
+    pub(super) fn pidfd(
+        &mut self,
+        object: &Object<'_>,
+        opening: Opening,
+        info: &FdInfo,
+    ) -> Result<(FdTypes, u32), Error> {
+        let pid = info.pidfd().map_err(object.odd())?;
+        let of_thread = opening.flags & OFlags::EXCL.bits() != 0;
+        let known = if of_thread { &self.threads } else { &self.tree };
+        if pid != GONE && !known.iter().any(|known| known.as_raw_pid() == pid) {
+            return Err(object.unsupported(Unsupported::PidfdOutside { pid }));
+        }
+        if pid != GONE && matches!(object.place, Place::InFlight { .. }) {
+            return Err(object.unsupported(Unsupported::PidfdInFlight));
+        }
+        let id = self.new_id()?;
+        self.push(FileEntry {
+            r#type: FdTypes::Pidfd.into(),
+            id,
+            pidfd: Some(PidfdEntry {
+                id,
+                // All that counts is which are the same.
+                ino: object.stat.st_ino as u32,
+                flags: opening.flags & !OFlags::ACCMODE.bits(),
+                nspid: pid,
+                fown: opening.fown,
+                status: match pid {
+                    GONE => pidfd::exit_status(object.file).ok().flatten(),
+                    _ => None,
+                },
+            }),
+            ..FileEntry::default()
+        })?;
+        Ok((FdTypes::Pidfd, id))
+    }
+}
