@@ -6,6 +6,7 @@
 mod failures;
 mod faults;
 mod guests;
+mod hooks;
 mod programs;
 
 use gelid_tests::{Verdict, adopt_orphans, build};
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     trials.extend(programs::trials());
     trials.extend(failures::trials());
     trials.extend(faults::trials());
+    trials.extend(hooks::trials());
     if !arguments.list {
         if !rustix::process::geteuid().is_root() {
             eprintln!("the integration tests freeze and restore processes, and need root");

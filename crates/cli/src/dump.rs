@@ -4,18 +4,22 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use gelid_dump::{End, Options, Outcome, Phase, Validation};
+use gelid_dump::{End, Hooks, Options, Outcome, Phase, Validation};
 use gelid_image::messages::{DumpStatsEntry, StatsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_pages::{Format, StoreOptions};
 use rustix::process::Pid;
 
+use crate::action_scripts::Scripts;
 use crate::args::{Compression, FileValidation, Files, Invocation, inodes};
 use crate::surroundings::Surroundings;
 use crate::{log, statistics};
 
 /// The environment's variable that names a phase that is to fail: for tests.
 const FAULT: &str = "GELID_FAULT";
+
+/// What CRIU returns when a script objects to images that are there.
+const OBJECTED: u8 = 255;
 
 /// Longer than anybody waits: no limit.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
@@ -36,13 +40,21 @@ pub(crate) fn run(
         Err(error) => {
             tracing::error!("{}", log::one_line(&error));
             tracing::error!("Dumping FAILED.");
-            Ok(ExitCode::FAILURE)
+            Ok(match error.downcast_ref() {
+                Some(gelid_dump::Error::Hook { .. }) => ExitCode::from(OBJECTED),
+                _ => ExitCode::FAILURE,
+            })
         }
     }
 }
 
 fn dump(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Result<DumpStatsEntry> {
-    let options = options(invocation, surroundings)?;
+    let mut options = options(invocation, surroundings)?;
+    let scripts = &invocation.options.general.action_script;
+    if let Some(scripts) = Scripts::new(scripts, surroundings)? {
+        scripts.run("pre-dump", Some(options.tree))?;
+        options.hooks = Hooks::new(move |hook, root| scripts.run(hook.name(), Some(root)));
+    }
     tracing::debug!(?options, work = %surroundings.work.display(), "options");
     let outcome = gelid_dump::dump(&options)?;
     account(&outcome);

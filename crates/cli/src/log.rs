@@ -4,10 +4,12 @@
 //! preceded by the time since the log was opened, as `(SS.UUUUUU) `.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -20,11 +22,44 @@ use tracing_subscriber::registry::LookupSpan;
 /// From this level on, lines carry the time.
 const TIMED: i64 = 3;
 
+/// Where the log goes.
+#[derive(Debug)]
+pub(crate) enum Output {
+    Error,
+    Standard,
+    File(File),
+}
+
+impl Output {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Error => Self::Error,
+            Self::Standard => Self::Standard,
+            Self::File(file) => Self::File(file.try_clone()?),
+        })
+    }
+
+    /// The same, for a program that is started.
+    pub(crate) fn stdio(&self) -> io::Result<Stdio> {
+        Ok(match self {
+            Self::Error => Stdio::from(io::stderr().as_fd().try_clone_to_owned()?),
+            Self::Standard => Stdio::from(io::stdout().as_fd().try_clone_to_owned()?),
+            Self::File(file) => Stdio::from(file.try_clone()?),
+        })
+    }
+}
+
 /// Opens the log: a file, truncated in place, or `-` for the standard output, or the standard error.
-pub(crate) fn open(verbosity: i64, file: Option<&Path>) -> anyhow::Result<()> {
-    match file {
-        None => start(verbosity, io::stderr),
-        Some(path) if path == Path::new("-") => start(verbosity, io::stdout),
+pub(crate) fn open(verbosity: i64, file: Option<&Path>) -> anyhow::Result<Output> {
+    Ok(match file {
+        None => {
+            start(verbosity, io::stderr);
+            Output::Error
+        }
+        Some(path) if path == Path::new("-") => {
+            start(verbosity, io::stdout);
+            Output::Standard
+        }
         Some(path) => {
             // Truncated apart from opening, since append and truncate exclude each other in std.
             let file = OpenOptions::new()
@@ -39,10 +74,11 @@ pub(crate) fn open(verbosity: i64, file: Option<&Path>) -> anyhow::Result<()> {
                 file.set_len(0)
                     .with_context(|| format!("cannot truncate {}", path.display()))?;
             }
+            let output = Output::File(file.try_clone()?);
             start(verbosity, Mutex::new(file));
+            output
         }
-    }
-    Ok(())
+    })
 }
 
 /// Makes sure that something is said, on the standard error, when no log was opened so far.

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod action_scripts;
 mod args;
 mod check;
 mod dump;

@@ -11,10 +11,11 @@ use anyhow::Context;
 use gelid_image::messages::{RestoreStatsEntry, StatsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_restore::files::{Inherit, Validation};
-use gelid_restore::{FileOptions, Options};
+use gelid_restore::{FileOptions, Hooks, Options};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
 
+use crate::action_scripts::Scripts;
 use crate::args::{FileValidation, InheritFd, Invocation};
 use crate::surroundings::Surroundings;
 use crate::{log, statistics};
@@ -72,7 +73,12 @@ fn restore(
         }
     }
     let images = Dir::open(&surroundings.images)?;
-    let outcome = gelid_restore::restore(&images, &options(invocation)?)?;
+    let mut options = options(invocation)?;
+    if let Some(scripts) = Scripts::new(&given.general.action_script, surroundings)? {
+        scripts.run("pre-restore", None)?;
+        options.hooks = Hooks::new(move |hook, root| scripts.run(hook.name(), Some(root)));
+    }
+    let outcome = gelid_restore::restore(&images, &options)?;
     let root = outcome.root.context("the restored tree has no root")?;
     let stats = StatsEntry {
         restore: Some(outcome.stats()),
@@ -120,6 +126,7 @@ fn options(invocation: &Invocation) -> anyhow::Result<Options> {
         workers: None,
         // Names of phases of a dump are none of a restore.
         fault: fault.and_then(|name| name.parse().ok()),
+        hooks: Hooks::default(),
     })
 }
 

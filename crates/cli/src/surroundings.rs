@@ -10,12 +10,13 @@ use anyhow::Context;
 use crate::args::{Command, Identity, Invocation};
 use crate::{CRIU_VERSION, log, privilege};
 
-/// Folders, by paths that do not depend on the current one.
+/// Folders, by paths that do not depend on the current one, and the log.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     pub(crate) images: PathBuf,
     /// The current folder, from now on.
     pub(crate) work: PathBuf,
+    pub(crate) log: log::Output,
 }
 
 /// Checks the privileges, goes to the work folder and opens the log there.
@@ -31,7 +32,7 @@ pub(crate) fn enter(invocation: &Invocation) -> anyhow::Result<Surroundings> {
         None => images.clone(),
     };
     rustix::process::chdir(&work).with_context(|| format!("cannot go to {}", work.display()))?;
-    log::open(invocation.verbosity(), options.log_file.as_deref())?;
+    let log = log::open(invocation.verbosity(), options.log_file.as_deref())?;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!("Version: {CRIU_VERSION} (gelid {version})");
     if tracing::enabled!(tracing::Level::INFO) {
@@ -51,7 +52,7 @@ pub(crate) fn enter(invocation: &Invocation) -> anyhow::Result<Surroundings> {
     for fd in &options.close {
         tracing::info!("--close {fd}: no descriptor of the caller is passed on to a restored task");
     }
-    Ok(Surroundings { images, work })
+    Ok(Surroundings { images, work, log })
 }
 
 /// A dump needs no folder that is there already, except for callers that count on CRIU's refusal.

@@ -5,7 +5,7 @@ use gelid_pages::StoreError;
 use gelid_seize::ThawError;
 use gelid_sys::{Errno, Pid, proc};
 
-use crate::{CoreError, FilesError, Phase, Refusal};
+use crate::{CoreError, FilesError, Hook, Phase, Refusal};
 
 /// A dump that did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,14 @@ pub enum Error {
     /// The tree could not be killed or let go.
     #[error(transparent)]
     Thaw(#[from] ThawError),
+    /// Somebody who was told objected.
+    #[error("{hook}: {source}")]
+    Hook {
+        /// Of what.
+        hook: Hook,
+        /// The objection.
+        source: std::io::Error,
+    },
     /// A phase was told to fail.
     #[error("phase {phase} was told to fail")]
     Fault {

@@ -30,6 +30,7 @@ mod core;
 mod error;
 mod files;
 mod fs;
+mod hook;
 mod ids;
 mod inventory;
 mod kinship;
@@ -58,6 +59,7 @@ pub use error::Error;
 pub use files::{
     Error as FilesError, InetRefusal, LockRefusal, Name, Place, UnixRefusal, Unsupported,
 };
+pub use hook::{Hook, Hooks};
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;
 
@@ -116,6 +118,8 @@ pub struct Options {
     pub evasive_devices: bool,
     /// Whether locks of files and leases are dumped; without it a tree that has some is refused.
     pub file_locks: bool,
+    /// Who is told how far the dump has come.
+    pub hooks: Hooks,
     /// The phase that is to fail, for tests.
     pub fault: Option<Phase>,
 }
@@ -140,6 +144,7 @@ impl Options {
             link_remap: false,
             evasive_devices: false,
             file_locks: false,
+            hooks: Hooks::default(),
             fault: None,
         }
     }

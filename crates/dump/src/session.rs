@@ -20,7 +20,7 @@ use crate::pages::{Flow, Queued, Sink, Stored};
 use crate::phase::Phases;
 use crate::records::{self, Collecting, Context};
 use crate::survey;
-use crate::{End, Error, Options, Outcome, Phase, account, shared};
+use crate::{End, Error, Hook, Options, Outcome, Phase, account, shared};
 
 /// Goes through all phases.
 pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
@@ -45,6 +45,10 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         _store,
     } = written;
     phases.run(Phase::Commit, || Ok(staging.commit()?))?;
+    if let Err(objection) = options.hooks.tell(Hook::PostDump, options.tree) {
+        withdraw(&options.images);
+        return Err(objection);
+    }
     let ended = phases.run(Phase::Finish, || finish(tree, options.end, &mut outcome));
     if let Err(Error::Fault { .. }) = ended {
         withdraw(&options.images);
@@ -103,7 +107,7 @@ fn write<'scope, 'a: 'scope>(
     })?;
     drop(stopper);
     let mut outcome = account::outcome(&tree, &tasks, &pages);
-    let tree = hold(tree, context.options.end, &mut outcome)?;
+    let tree = hold(tree, context.options, &mut outcome)?;
     phases.run(Phase::Write, || {
         spaces.write(context, &tasks, &cores, &pages.stored)
     })?;
@@ -149,9 +153,10 @@ impl Pages {
     }
 }
 
-/// Lets a tree that is to run on go as soon as nothing more is wanted of it.
-fn hold(tree: Tree, end: End, outcome: &mut Outcome) -> Result<Option<Tree>, Error> {
-    if end != End::Run {
+/// Lets a tree that is to run on go as soon as nothing more is wanted of it. Whoever is told of the images finds it
+/// standing still.
+fn hold(tree: Tree, options: &Options, outcome: &mut Outcome) -> Result<Option<Tree>, Error> {
+    if options.end != End::Run || !options.hooks.is_empty() {
         return Ok(Some(tree));
     }
     account::end_of_freeze(&tree, outcome);

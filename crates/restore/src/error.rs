@@ -6,6 +6,7 @@ use gelid_image::manifest::{Damage, ManifestError};
 use gelid_pages::{FillError, ReadError as PagesError};
 use gelid_sys::{Errno, Pid, proc};
 
+use crate::hook::Hook;
 use crate::phase::Phase;
 use crate::plan::PlanError;
 use crate::play::script::Object;
@@ -118,6 +119,14 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         errno: Errno,
+    },
+    /// Somebody who was told objected.
+    #[error("{hook}: {source}")]
+    Hook {
+        /// Of what.
+        hook: Hook,
+        /// The objection.
+        source: std::io::Error,
     },
     /// A fault that was asked for.
     #[error("stopped on purpose in the phase {phase}")]

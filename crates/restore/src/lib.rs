@@ -26,6 +26,7 @@
 mod describe;
 mod error;
 pub mod files;
+mod hook;
 mod pages;
 mod phase;
 mod plan;
@@ -44,6 +45,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 pub use error::Error;
 pub use files::FileOptions;
+pub use hook::{Hook, Hooks};
 pub use phase::{NoSuchPhase, Phase};
 pub use plan::{Plan, PlanError};
 pub use play::script::Object;
@@ -61,6 +63,8 @@ pub struct Options {
     pub leave_stopped: bool,
     /// Threads that put pages in place; one for each core if none is given.
     pub workers: Option<NonZeroUsize>,
+    /// Who is told how far the restore has come.
+    pub hooks: Hooks,
     /// A phase that is to fail, for tests.
     pub fault: Option<Phase>,
 }

@@ -35,7 +35,7 @@ use crate::plan::births::Who;
 use crate::plan::space::Space;
 use crate::plan::{Life, Plan, zone};
 use crate::state::Machine;
-use crate::{Error, Options, Outcome};
+use crate::{Error, Hook, Options, Outcome};
 
 /// Makes what the plan says, and lets it run.
 pub(crate) fn run(
@@ -115,8 +115,11 @@ pub(crate) fn run(
     files.start_timers()?;
 
     options.phase(Phase::Release)?;
+    options.hooks.tell(Hook::PostRestore, plan.root())?;
     files.keep(root.as_fd())?;
+    options.hooks.announce(Hook::PreResume, plan.root());
     release.let_go(&mut crew)?;
+    options.hooks.announce(Hook::PostResume, plan.root());
     if let Some(root) = Pid::from_raw(plan.root()).filter(|_| stop_is_told(plan, 0)) {
         // ECHILD: it has another parent, whose business it is.
         let _ = waitpid(Some(root), WaitOptions::UNTRACED | WaitOptions::NOHANG);

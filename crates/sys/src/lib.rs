@@ -20,6 +20,7 @@ pub mod diag;
 pub mod epoll;
 pub mod fown;
 pub mod handle;
+pub mod inherit;
 pub mod inotify;
 pub mod kcmp;
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
     let incremental = "incremental dumps are not there yet";
     let travelling = "memory does not travel yet";
     let namespaces = "namespaces are not restored yet";
-    let asked: [(bool, &str, &str); 19] = [
+    let asked: [(bool, &str, &str); 18] = [
         (
             options.general.prev_images_dir.is_some(),
             "--prev-images-dir",
@@ -26,11 +26,6 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
         (options.memory.page_server, "--page-server", travelling),
         (options.memory.lazy_pages, "--lazy-pages", travelling),
         (options.memory.tls, "--tls", travelling),
-        (
-            !options.general.action_script.is_empty(),
-            "--action-script",
-            "scripts are not run yet",
-        ),
         (options.general.stream, "--stream", travelling),
         (
             restores && options.namespaces.root.is_some(),
