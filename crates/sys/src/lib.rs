@@ -15,6 +15,7 @@
 //! ```
 
 pub mod arch;
+pub mod aside;
 pub mod clone;
 pub mod diag;
 pub mod epoll;
@@ -37,6 +38,7 @@ pub mod probe;
 pub mod proc;
 pub mod procmap;
 pub mod ptrace;
+pub mod pty;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;

@@ -7,12 +7,13 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
 use rustix::net::SocketType;
 
 use crate::arch::{Call, clone_and_call};
 use crate::clone::{CloneArgs, flags};
-use crate::{prctl, unix};
+use crate::{prctl, tty, unix};
 
 /// Who is to have made a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,23 +141,61 @@ impl Who {
         }
         calls.extend(wanted.iter().map(|(nr, args)| call(*nr, *args)));
         // SAFETY: the caller vouches for its own, and the others take numbers.
-        unsafe { run(self.pid, &mut calls) }?;
-        let failed = calls.iter().find(|call| call.result < 0);
-        let result = failed.or(calls.last()).map_or(0, |call| call.result);
-        usize::try_from(result).map_err(|_| Errno::from_raw_os_error(-result as i32))
+        unsafe { run(Some(self.pid), &mut calls) }?;
+        outcome(&calls)
     }
 }
 
-/// Lets a child with this pid make calls.
+/// Opens a file as the leader of a session whose terminal this is; `/dev/tty` is that terminal then. The session
+/// ends with that.
+///
+/// # Errors
+///
+/// Those of `open(2)`; `EPERM` if the terminal is that of another session.
+pub fn open_in_session(
+    terminal: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+) -> Result<OwnedFd> {
+    let path = std::ffi::CString::new(path).map_err(|_| Errno::INVAL)?;
+    let call = |nr: libc::c_long, [a, b, c, d]: [usize; 4]| Call {
+        nr: nr as usize,
+        args: [a, b, c, d, 0, 0],
+        result: -(libc::ECANCELED as isize),
+    };
+    let flags = flags.bits() as usize;
+    let (terminal, dir) = (number(&terminal), number(&dir));
+    let mut calls = [
+        call(libc::SYS_setsid, [0; 4]),
+        call(libc::SYS_ioctl, [terminal, tty::TIOCSCTTY as usize, 0, 0]),
+        call(libc::SYS_openat, [dir, path.as_ptr() as usize, flags, 0]),
+    ];
+    // SAFETY: the path lives until all is done; everything else are numbers.
+    unsafe { run(None, &mut calls) }?;
+    let fd = outcome(&calls)?;
+    // SAFETY: the child has opened it in the table that it shared, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The result of the last call, or of the one that failed.
+fn outcome(calls: &[Call]) -> Result<usize> {
+    let failed = calls.iter().find(|call| call.result < 0);
+    let result = failed.or(calls.last()).map_or(0, |call| call.result);
+    usize::try_from(result).map_err(|_| Errno::from_raw_os_error(-result as i32))
+}
+
+/// Lets a child make calls, which has this pid if it is to have one.
 ///
 /// # Safety
 ///
 /// As for the calls.
-unsafe fn run(pid: i32, calls: &mut [Call]) -> Result<()> {
+unsafe fn run(pid: Option<i32>, calls: &mut [Call]) -> Result<()> {
+    let number = pid.unwrap_or_default();
     let args = CloneArgs {
         flags: flags::VM | flags::VFORK | flags::FILES,
-        set_tid: (&raw const pid) as u64,
-        set_tid_size: 1,
+        set_tid: pid.map_or(0, |_| (&raw const number) as u64),
+        set_tid_size: u64::from(pid.is_some()),
         ..CloneArgs::default()
     };
     let dumpable = prctl::dumpable()?;

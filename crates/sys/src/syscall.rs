@@ -80,6 +80,7 @@ pub mod nr {
         getresgid = SYS_getresgid;
         getresuid = SYS_getresuid;
         ioprio_get = SYS_ioprio_get;
+        ioctl = SYS_ioctl;
         ioprio_set = SYS_ioprio_set;
         kill = SYS_kill;
         madvise = SYS_madvise;

@@ -5,11 +5,23 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Result;
 
+use crate::Pid;
 use crate::syscall::call;
 
 const TCGETS: usize = 0x5401;
+const TCSETS: usize = 0x5402;
 const TIOCGLCKTRMIOS: usize = 0x5456;
+const TIOCSLCKTRMIOS: usize = 0x5457;
 const TIOCGEXCL: usize = 0x8004_5440;
+const TIOCGDEV: usize = 0x8004_5432;
+const TIOCGPGRP: usize = 0x540f;
+const TIOCGSID: usize = 0x5429;
+/// Makes a terminal that of the caller's session.
+pub const TIOCSCTTY: u64 = 0x540e;
+/// Puts a process group into the foreground of the caller's terminal.
+pub const TIOCSPGRP: u64 = 0x5410;
+/// Leaves the terminal of the caller's session.
+pub const TIOCNOTTY: u64 = 0x5422;
 
 /// `struct termios` of the kernel: the speed is in `cflag`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,19 +60,76 @@ pub fn is_exclusive(fd: impl AsFd) -> Result<bool> {
     read::<i32>(fd, TIOCGEXCL).map(|exclusive| exclusive != 0)
 }
 
+/// Changes the settings of a terminal at once.
+///
+/// # Errors
+///
+/// As [`settings`]; `EINTR` if the caller is in the background of that terminal.
+pub fn set_settings(fd: impl AsFd, settings: &Termios) -> Result<()> {
+    write(fd, TCSETS, settings)
+}
+
+/// Locks bits of the settings; see [`locked_settings`].
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_SYS_ADMIN`.
+pub fn lock_settings(fd: impl AsFd, locked: &Termios) -> Result<()> {
+    write(fd, TIOCSLCKTRMIOS, locked)
+}
+
+/// The device number of the terminal itself, whatever name it was opened by, as the kernel encodes it. Of both ends
+/// of a pseudoterminal that is the slave's.
+///
+/// # Errors
+///
+/// `EIO` if it is hung up.
+pub fn device(fd: impl AsFd) -> Result<u32> {
+    read::<i32>(fd, TIOCGDEV).map(i32::cast_unsigned)
+}
+
+/// The session of a pseudoterminal, by its master.
+///
+/// # Errors
+///
+/// `ENOTTY` if it has none.
+pub fn session(master: impl AsFd) -> Result<Option<Pid>> {
+    Ok(Pid::from_raw(read(master, TIOCGSID)?))
+}
+
+/// The group in the foreground of a pseudoterminal, by its master.
+///
+/// # Errors
+///
+/// Those of `ioctl(2)`.
+pub fn foreground(master: impl AsFd) -> Result<Option<Pid>> {
+    Ok(Pid::from_raw(read(master, TIOCGPGRP)?))
+}
+
 /// A type of which every pattern of bits is a value.
-trait Plain: Default {}
+pub(crate) trait Plain: Default {}
 
 impl Plain for i32 {}
 impl Plain for Termios {}
 
-fn read<T: Plain>(fd: impl AsFd, request: usize) -> Result<T> {
+/// Asks for a value.
+///
+/// The request must be one that writes at most as many bytes as the type has.
+pub(crate) fn read<T: Plain>(fd: impl AsFd, request: usize) -> Result<T> {
     let mut value = T::default();
     let fd = fd.as_fd().as_raw_fd() as usize;
     let args = [fd, request, &raw mut value as usize, 0, 0, 0];
     // SAFETY: each request above writes at most as many bytes as its type has, and any bytes are a value.
     unsafe { call(libc::SYS_ioctl as usize, args) }?;
     Ok(value)
+}
+
+/// Gives a value. The request must be one that reads at most as many bytes as the type has, or writes as many.
+pub(crate) fn write<T: Plain>(fd: impl AsFd, request: usize, value: &T) -> Result<()> {
+    let fd = fd.as_fd().as_raw_fd() as usize;
+    let args = [fd, request, &raw const *value as usize, 0, 0, 0];
+    // SAFETY: each request above reads at most as many bytes as its type has.
+    unsafe { call(libc::SYS_ioctl as usize, args) }.map(drop)
 }
 
 #[cfg(test)]
