@@ -59,7 +59,7 @@ use self::options::Choices;
 use self::pipe::{Pipes, Tee};
 use self::regfile::{Known, Opening};
 use self::remap_file_path::Remaps;
-use self::tty::{Terminals, Way};
+use self::tty::Terminals;
 use self::unix::Sockets;
 
 pub(crate) use self::check::check;
@@ -237,7 +237,8 @@ impl<'s> Collector<'s> {
         self.remaps.finish()?;
         self.pipes.finish()?;
         self.fifos.finish()?;
-        self.terminals.finish(self.staging)?;
+        self.terminals
+            .finish(self.options.shell_job, self.staging)?;
         Ok(Collected {
             memory: self.memfds.finish()?,
             links: self.links,
@@ -361,10 +362,7 @@ impl<'s> Collector<'s> {
             Kind::Pipe => self.pipe(&object, opening),
             Kind::Fifo => self.fifo(&object, opening),
             Kind::Socket => self.socket(task, &object, opening),
-            Kind::Terminal => self.terminal(&object, opening, Way::Slave, task.dir),
-            Kind::ControllingTerminal => {
-                self.terminal(&object, opening, Way::Controlling, task.dir)
-            }
+            Kind::Terminal(way) => self.terminal(&object, opening, way),
             Kind::Eventfd => self.eventfd(&object, opening, info),
             Kind::Eventpoll => self.eventpoll((task.pid, fd), &object, opening, info),
             Kind::Signalfd => self.signalfd(&object, opening, info),

@@ -43,6 +43,16 @@ pub(crate) fn check(tasks: &[Task], shell_job: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Notes who has left the terminal of the leader of its session.
+pub(crate) fn find_terminals(tasks: &mut [Task]) {
+    let leaders = tasks.iter().filter(|task| task.stat.sid == task.stat.pid);
+    let with_terminal = leaders.filter(|leader| leader.stat.tty_nr != 0);
+    let sessions: HashSet<i32> = with_terminal.map(|leader| leader.stat.sid).collect();
+    for task in tasks.iter_mut().filter(|task| task.live.is_some()) {
+        task.no_terminal = task.stat.tty_nr == 0 && sessions.contains(&task.stat.sid);
+    }
+}
+
 fn is_alive(id: i32) -> bool {
     Pid::from_raw(id).is_some_and(|pid| proc::task_dir(pid).is_ok())
 }

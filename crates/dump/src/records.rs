@@ -101,6 +101,7 @@ fn look(
             dir: &proc::task_dir(pid)?,
             pidfd: pidfd.as_fd(),
         };
+        files.in_session(&task.stat);
         if tables.insert(live.ids.files_id) {
             table(context.staging, live, held, &mut files)?;
         }

@@ -24,6 +24,8 @@ pub(crate) struct Task {
     /// Threads, the leader first.
     pub(crate) tids: Vec<Pid>,
     pub(crate) stat: Stat,
+    /// It has left the terminal of its session.
+    pub(crate) no_terminal: bool,
     /// What it has unless it is a zombie.
     pub(crate) live: Option<Live>,
 }
@@ -114,6 +116,7 @@ pub(crate) fn tree(
         tasks.push(surveyor.task(process, ppid, tasks.len())?);
     }
     kinship::check(&tasks, options.shell_job)?;
+    kinship::find_terminals(&mut tasks);
     let asked = match surveyor.is_alone {
         true => 0,
         false => surveyor.spaces.len(),
@@ -146,6 +149,7 @@ impl Surveyor<'_> {
             ppid,
             tids: process.threads.iter().map(|thread| thread.tid).collect(),
             stat: stat::read(&process.dir()?)?,
+            no_terminal: false,
             live: None,
         };
         if let State::Zombie(_) = process.state {

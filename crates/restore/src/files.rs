@@ -7,8 +7,7 @@
 //! afterwards inherit them all and move them to their places. [`OpenFiles`] holds them and undoes, when it is
 //! dropped, whatever had to be changed on the machine.
 //!
-//! **Limitations.** Pseudoterminals with their masters and files of `/proc/PID` are
-//! refused.
+//! **Limitations.** What `SHORTCOMINGS.md` lists is refused.
 
 mod build_id;
 mod error;
@@ -74,7 +73,8 @@ pub use sk_opts::SocketOptions;
 pub use table::PlannedFd;
 pub use target::MemoryTarget;
 pub use timerfd::{Clock, Timerfd};
-pub use tty::Terminal;
+pub(crate) use tty::Session;
+pub use tty::{Settings, Terminal};
 pub use unix::{Address, Bound, Listener, Origin, Target, Unix};
 
 /// All open files of a tree, and who has them.
@@ -92,6 +92,7 @@ pub struct FilesPlan {
     sockets: unix::Sockets,
     lock_entries: Vec<FileLockEntry>,
     locks: Vec<FileLock>,
+    terminals: tty::State,
     options: FileOptions,
 }
 
@@ -313,8 +314,7 @@ impl FilesPlan {
             Kind::Timerfd(timer) => timer.to_string(),
             Kind::Inotify(queue) => format!("{} watches of the file system", queue.watches.len()),
             Kind::Pidfd(pidfd) => pidfd.to_string(),
-            Kind::Terminal(Terminal::Job(_)) => "the terminal of the restore".to_owned(),
-            Kind::Terminal(Terminal::Controlling(name)) => name.to_string(),
+            Kind::Terminal(terminal) => terminal.describe(),
             Kind::Unix(socket) => socket.describe(),
             Kind::Internet(socket) => socket.describe(),
             Kind::Given(given) => format!("{} given as descriptor {}", given.key, given.fd),

@@ -12,7 +12,7 @@ use gelid_image::{Dir, ImageKind, ReadError};
 use gelid_pages::Run;
 use gelid_sys::signal::SigSet;
 
-use crate::files::{self, Directories, FileOptions, FilesPlan};
+use crate::files::{self, Directories, FileOptions, FilesPlan, Session};
 use crate::state::seccomp::{self, Restraint};
 use crate::state::{self, ProcessState, ThreadState};
 use births::{Births, Tables};
@@ -133,6 +133,8 @@ pub(crate) struct Alive {
     pub(crate) fs: Option<Directories>,
     /// How it was stopped.
     pub(crate) stopped: Option<Stop>,
+    /// It has left the terminal of its session.
+    pub(crate) no_terminal: bool,
 }
 
 impl Alive {
@@ -189,9 +191,10 @@ impl Plan {
         for node in &nodes {
             reader.task(node)?;
         }
-        let births = births::plan(&nodes, &reader.tables, options.shell_job)?;
         let tables: Vec<u32> = reader.files.keys().copied().collect();
         let mut files = FilesPlan::read(dir, &tables, options)?;
+        let sessions: Vec<Session> = files.sessions().collect();
+        let births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;
         files.check_processes(|pid| nodes.iter().any(|node| node.pid.cast_unsigned() == pid))?;
         let has = |id: i32| nodes.iter().any(|node| node.threads.contains(&id));
         files.find_processes(|pid| nodes.iter().any(|node| node.pid == pid), has)?;
@@ -333,6 +336,8 @@ impl<'a> Reader<'a> {
                 told: gelid.is_some_and(|gelid| gelid.stop_told == Some(true)),
             }
         });
+        let gelid = process.gelid.as_ref();
+        let no_terminal = gelid.is_some_and(|gelid| gelid.no_terminal == Some(true));
         let ids: TaskKobjIdsEntry = self.dir.read_one(ImageKind::Ids, pid)?;
         self.check_namespaces(pid, &ids)?;
         let mut threads = Vec::with_capacity(node.threads.len());
@@ -377,6 +382,7 @@ impl<'a> Reader<'a> {
             files: fills.then_some(ids.files_id),
             fs: None,
             stopped,
+            no_terminal,
         };
         first(&mut self.fs, ids.fs_id, index);
         self.tables.push(Some(Tables {

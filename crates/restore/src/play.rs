@@ -68,7 +68,7 @@ pub(crate) fn run(
 
     options.phase(Phase::Births)?;
     let before = Instant::now();
-    births::run(plan, &zone, &kernel, options.sibling, &mut crew)?;
+    births::run(plan, &zone, &kernel, &files, options.sibling, &mut crew)?;
     let forking = before.elapsed();
     files.open_of_processes(root.as_fd())?;
 

@@ -114,6 +114,7 @@ impl AskedProcess {
             memory_merge: merge.map(|on| on != 0).filter(|on| *on),
             lock_future: None,
             stop_told: None,
+            no_terminal: None,
         });
         Ok(OfSpace {
             brk: answers.must(self.brk, "brk")?,

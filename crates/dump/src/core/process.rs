@@ -149,6 +149,7 @@ impl Asked {
         // The kernel forgets the signal when the parent has waited for it.
         let told = tc.task_state == STOPPED && task.stat.exit_code == 0;
         gelid.stop_told = told.then_some(true);
+        gelid.no_terminal = task.no_terminal.then_some(true);
         core.tc = Some(tc);
         Ok(Cores {
             pid: task.pid,

@@ -36,7 +36,7 @@ pub(crate) fn check(options: &Options, task: &TaskDir) -> Result<(), Error> {
             unlocked(task, fd, &link)?;
         }
         let socket = || pidfd::getfd(pidfd.as_ref()?, fd).ok();
-        look(options, task, fd, link.into_bytes(), &stat, socket)?;
+        look(task, fd, link.into_bytes(), &stat, socket)?;
     }
     Ok(())
 }
@@ -58,7 +58,6 @@ fn unlocked(task: &TaskDir, fd: RawFd, link: &CStr) -> Result<(), Error> {
 }
 
 fn look(
-    options: &Options,
     task: &TaskDir,
     fd: RawFd,
     link: Vec<u8>,
@@ -76,7 +75,8 @@ fn look(
             Some(why) => Kind::Refused(why),
             None => return Ok(()),
         },
-        Kind::Terminal | Kind::ControllingTerminal if options.shell_job => return Ok(()),
+        // Whether its other end is in the tree is seen when that is frozen.
+        Kind::Terminal(_) => return Ok(()),
         _ => {
             // A path to a device is no open device.
             let Ok(info) = fdinfo::read(task, fd) else {
@@ -92,7 +92,6 @@ fn look(
     let name = Name(link);
     match kind {
         Kind::Refused(why) => Err(Error::Unsupported { place, name, why }),
-        Kind::Terminal | Kind::ControllingTerminal => Err(Error::Terminal { place, name }),
         _ => Ok(()),
     }
 }

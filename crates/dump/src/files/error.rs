@@ -231,19 +231,26 @@ pub enum Error {
         /// What is the matter with it.
         why: InetRefusal,
     },
-    /// A terminal, but the dump is not that of a shell's job.
+    /// A slave whose master is not in the tree.
     #[error(
-        "{place} is the terminal {name}: use --shell-job, or run the program with redirected input and output"
+        "{place} is the terminal {name}, whose master is outside of the tree: choose a root above both, use \
+         --shell-job if it is the one the tree was started from, or --external 'tty[{rdev:x}:{dev:x}]' and give \
+         it back with --inherit-fd, or run the program with redirected input and output"
     )]
     Terminal {
         /// Who holds the terminal.
         place: Place,
         /// Its path.
         name: Name,
+        /// Its device.
+        rdev: u32,
+        /// The device that its node is on.
+        dev: u32,
     },
-    /// A second terminal.
+    /// A second terminal with its master outside.
     #[error(
-        "{place} is the terminal {name}, but the tree also uses {other}; one terminal is dumped: close the other"
+        "{place} is the terminal {name}, but the tree also uses {other}, and the masters of both are outside of \
+         it; there is one terminal to stand in: close the other"
     )]
     SecondTerminal {
         /// Who holds the terminal.
@@ -253,9 +260,22 @@ pub enum Error {
         /// Path of the first one.
         other: Name,
     },
+    /// A terminal whose session is not in the tree.
+    #[error(
+        "{place} is the terminal {name}, which is that of session {sid}, whose leader is outside of the tree: \
+         choose a root that is the ancestor of both"
+    )]
+    SessionOutside {
+        /// Who holds the terminal.
+        place: Place,
+        /// Its path.
+        name: Name,
+        /// The session.
+        sid: i32,
+    },
     /// An `--external` key that cannot be understood.
     #[error(
-        "--external {key}: expected file[MOUNT:INODE], both hexadecimal, or unix[INODE], decimal"
+        "--external {key}: expected file[MOUNT:INODE] or tty[RDEV:DEV], hexadecimal, or unix[INODE], decimal"
     )]
     External {
         /// The key.
@@ -339,12 +359,14 @@ pub enum Unsupported {
     SecretMemory,
     /// A System V segment.
     SystemV,
-    /// Another end of a terminal.
-    TerminalMaster,
-    /// A console, a serial line.
+    /// A terminal of a kind of which nothing is known.
     OtherTerminal,
-    /// A terminal whose other end is gone.
-    HungUp,
+    /// A terminal that serves something else than people: a network over a serial line, a mouse.
+    LineDiscipline,
+    /// A pseudoterminal whose number no image can tell.
+    ManyTerminals,
+    /// A master in packet mode that has something to tell.
+    PacketStatus,
     /// A device with state of its own.
     Device {
         /// Its numbers.
@@ -386,12 +408,16 @@ impl fmt::Display for Unsupported {
             Self::MessageQueue => ("a POSIX message queue", CLOSE),
             Self::SecretMemory => ("secret memory", "run the program without it"),
             Self::SystemV => ("System V shared memory", "detach it first"),
-            Self::TerminalMaster => (
-                "the master of a pseudoterminal",
-                "choose the tree below the one who holds it",
+            Self::OtherTerminal => ("a terminal of an unknown kind", REDIRECT),
+            Self::LineDiscipline => ("a terminal with another line discipline", CLOSE),
+            Self::ManyTerminals => (
+                "a pseudoterminal with a number of 1000 or more",
+                "close some others, and start it again",
             ),
-            Self::OtherTerminal => ("a terminal that is no pseudoterminal", REDIRECT),
-            Self::HungUp => ("a terminal that was hung up", REDIRECT),
+            Self::PacketStatus => (
+                "a master in packet mode that has a change to tell",
+                "let the program read it first",
+            ),
             Self::Device { major, minor } => {
                 return write!(
                     f,

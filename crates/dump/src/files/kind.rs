@@ -2,6 +2,7 @@
 
 use rustix::fs::{FileType, major, minor};
 
+use super::tty::Way;
 use super::{Stat, Unsupported};
 
 /// What the kernel appends to the path of an unlinked file.
@@ -32,10 +33,8 @@ pub(super) enum Kind {
     Inotify,
     /// As a process.
     Pidfd,
-    /// As the tree's terminal, by its own name.
-    Terminal,
-    /// As the tree's terminal, by the name `/dev/tty`.
-    ControllingTerminal,
+    /// As a terminal.
+    Terminal(Way),
     /// Not at all.
     Refused(Unsupported),
 }
@@ -50,7 +49,7 @@ pub(super) fn of(link: &[u8], stat: &Stat, is_path: bool) -> Kind {
         _ if is_path => Kind::Path,
         FileType::Fifo => Kind::Fifo,
         FileType::Socket => Kind::Refused(Unsupported::Anonymous),
-        FileType::CharacterDevice => device(link, stat),
+        FileType::CharacterDevice => device(stat),
         FileType::BlockDevice => other_device(stat),
         FileType::Directory | FileType::Symlink => Kind::Path,
         FileType::Unknown => Kind::Refused(Unsupported::Anonymous),
@@ -120,15 +119,17 @@ fn unsupported(name: &[u8]) -> Unsupported {
     }
 }
 
-fn device(link: &[u8], stat: &Stat) -> Kind {
+fn device(stat: &Stat) -> Kind {
     match (major(stat.st_rdev), minor(stat.st_rdev)) {
         // null, zero, full, random, urandom: nothing to carry over.
         (1, 3 | 5 | 7 | 8 | 9) => Kind::Path,
-        (136..=143, _) if link.ends_with(DELETED) => Kind::Refused(Unsupported::HungUp),
-        (136..=143, _) => Kind::Terminal,
-        (5, 0) => Kind::ControllingTerminal,
-        (5, 2) | (128..=135, _) => Kind::Refused(Unsupported::TerminalMaster),
-        (4 | 5, _) => Kind::Refused(Unsupported::OtherTerminal),
+        (136..=143, _) => Kind::Terminal(Way::Slave),
+        (5, 0) => Kind::Terminal(Way::Controlling),
+        (5, 1) => Kind::Terminal(Way::Console),
+        (5, 2) => Kind::Terminal(Way::Master),
+        (4, 0..=63) => Kind::Terminal(Way::Vt),
+        (4, _) => Kind::Terminal(Way::Serial),
+        (5 | 128..=135, _) => Kind::Refused(Unsupported::OtherTerminal),
         _ => other_device(stat),
     }
 }
@@ -178,8 +179,8 @@ mod tests {
         let of = |path: &str| of(path.as_bytes(), &stat_of(path), false);
         assert_eq!(of("/dev/null"), Kind::Path);
         assert_eq!(of("/dev/urandom"), Kind::Path);
-        assert_eq!(of("/dev/tty"), Kind::ControllingTerminal);
-        assert_eq!(of("/dev/ptmx"), Kind::Refused(Unsupported::TerminalMaster));
+        assert_eq!(of("/dev/tty"), Kind::Terminal(Way::Controlling));
+        assert_eq!(of("/dev/ptmx"), Kind::Terminal(Way::Master));
         let device = super::of(b"/dev/ptmx", &stat_of("/dev/ptmx"), true);
         assert_eq!(device, Kind::Path);
     }

@@ -10,6 +10,8 @@ use crate::{End, Options, Validation};
 pub(super) struct Choices {
     /// Mount and inode of files that are not the tree's.
     pub(super) external: HashSet<(i32, u64)>,
+    /// Device of terminals that are not the tree's, and the device that their node is on.
+    pub(super) terminals: HashSet<(u32, u32)>,
     /// Inodes of Unix sockets whose peer is outside, and which the restore will be given.
     pub(super) sockets: HashSet<u32>,
     /// Whether datagram sockets outside may be peers, to be connected with by name.
@@ -29,10 +31,16 @@ pub(super) struct Choices {
 impl Choices {
     pub(super) fn new(options: &Options) -> Result<Self, Error> {
         let (mut external, mut sockets) = (HashSet::new(), HashSet::new());
+        let mut terminals = HashSet::new();
         for key in &options.external {
             if let Some(rest) = key.strip_prefix("file[") {
                 let file = file(rest).ok_or_else(|| Error::External { key: key.clone() })?;
                 external.insert(file);
+            }
+            if let Some(rest) = key.strip_prefix("tty[") {
+                let terminal =
+                    terminal(rest).ok_or_else(|| Error::External { key: key.clone() })?;
+                terminals.insert(terminal);
             }
             if let Some(rest) = key.strip_prefix("unix[") {
                 let inode = socket(rest).ok_or_else(|| Error::External { key: key.clone() })?;
@@ -41,6 +49,7 @@ impl Choices {
         }
         Ok(Self {
             external,
+            terminals,
             sockets,
             outside_by_name: options.ext_unix_sk,
             skip_in_flight: options.skip_in_flight,
@@ -63,6 +72,14 @@ fn file(rest: &str) -> Option<(i32, u64)> {
     Some((mount, u64::from_str_radix(inode, 16).ok()?))
 }
 
+/// Understands what follows `tty[`.
+fn terminal(rest: &str) -> Option<(u32, u32)> {
+    let (inside, _) = rest.split_once(']')?;
+    let (rdev, dev) = inside.split_once(':')?;
+    let rdev = u32::from_str_radix(rdev, 16).ok()?;
+    Some((rdev, u32::from_str_radix(dev, 16).ok()?))
+}
+
 /// Understands what follows `unix[`.
 fn socket(rest: &str) -> Option<u32> {
     let (inode, _) = rest.split_once(']')?;
@@ -80,6 +97,10 @@ mod tests {
         for wrong in ["", "1d]", "1d:]", "x:1]", "1:2"] {
             assert_eq!(file(wrong), None, "{wrong}");
         }
+        assert_eq!(
+            (terminal("8803:1a]"), terminal("8803]")),
+            (Some((0x8803, 0x1a)), None)
+        );
         assert_eq!(
             (socket("17]"), socket("x]"), socket("17")),
             (Some(17), None, None)

@@ -233,7 +233,8 @@ impl Collector<'_> {
     }
 }
 
-fn entry(object: &Object<'_>, id: u32, name: Vec<u8>, opening: Opening) -> RegFileEntry {
+/// The record of a file by a name.
+pub(super) fn entry(object: &Object<'_>, id: u32, name: Vec<u8>, opening: Opening) -> RegFileEntry {
     let flags = OFlags::from_bits_retain(opening.flags);
     // A log grows while the tree is away.
     let grows = flags.contains(OFlags::APPEND) && opening.flags & 3 == OFlags::WRONLY.bits();

@@ -1,77 +1,131 @@
-//! The terminal of a shell's job. Section 17 of the format.
+//! Terminals. Section 17 of the format.
 //!
-//! Its other end is outside of the tree, so nothing that is under way in it is the tree's.
+//! A description of a terminal refers to its end of it. What the ends have in common is asked when all descriptions
+//! are known: the session, and what waits between master and slave. A slave whose master is outside of the tree is
+//! the terminal of a shell's job, or one that the restore is given; what is under way in it is not the tree's.
 
-use std::collections::BTreeMap;
+mod pair;
+mod record;
+
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
 
 use gelid_image::messages::{
-    FdTypes, FileEntry, TermiosEntry, TtyFileEntry, TtyInfoEntry, TtyPtyEntry, TtyType,
-    WinsizeEntry,
+    FdTypes, FileEntry, GelidTtyFileEntry, TtyFileEntry, TtyInfoEntry, TtyType,
 };
-use gelid_image::{ImageKind, Staging};
-use gelid_sys::proc::stat;
-use gelid_sys::tty::{self, Termios};
-use gelid_sys::{Errno, proc};
-use rustix::fs::minor;
+use gelid_sys::proc::stat::Stat as TaskStat;
+use gelid_sys::{Errno, pty, tty};
 
-use super::regfile::Opening;
-use super::{Collector, Error, Name, Object, Unsupported, rdev};
+use super::kind::DELETED;
+use super::regfile::{self, Opening};
+use super::{Collector, Error, Name, Object, Place, Unsupported, rdev};
 
-/// Index that stands for `/dev/tty`.
+/// Indices that stand for what has no number of its own.
+const CONSOLE: u32 = 1002;
+const VT: u32 = 1004;
 const CONTROLLING: u32 = 1006;
+const SERIAL: u32 = 1010;
+const EXTERNAL: u32 = 1012;
+/// Numbers of pseudoterminals end here.
+const PTYS: u32 = 1000;
 
-/// Terminals met so far, by their key.
-#[derive(Debug, Default)]
-pub(super) struct Terminals {
-    infos: BTreeMap<u32, TtyInfoEntry>,
-    /// Device and path of the one terminal the tree may use.
-    own: Option<(u64, Name)>,
-}
-
-impl Terminals {
-    /// Writes them.
-    pub(super) fn finish(self, staging: &Staging) -> Result<(), Error> {
-        let mut writer = staging.writer(ImageKind::TtyInfo, ())?;
-        for info in self.infos.into_values() {
-            writer.push(&info)?;
-        }
-        Ok(writer.finish()?)
-    }
-}
-
-/// By which name a terminal was opened.
+/// By which kind of node a terminal was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Its own.
+    /// The slave of a pseudoterminal, by its own name.
     Slave,
+    /// The master of one.
+    Master,
     /// `/dev/tty`.
     Controlling,
+    /// `/dev/console`.
+    Console,
+    /// A virtual terminal.
+    Vt,
+    /// A serial line.
+    Serial,
+}
+
+/// An end of a terminal.
+#[derive(Debug)]
+struct Terminal {
+    info: TtyInfoEntry,
+    place: Place,
+    name: Name,
+    file: OwnedFd,
+}
+
+/// Terminals met so far.
+#[derive(Debug, Default)]
+pub(super) struct Terminals {
+    /// By their key.
+    ends: BTreeMap<u32, Terminal>,
+    /// Session and foreground group of terminals of tasks of the tree, by device.
+    sessions: HashMap<u32, (i32, i32)>,
+    /// Keys of external terminals, by device and device of the node.
+    external: HashMap<(u32, u32), u32>,
+    /// Terminals that are open by the name `/dev/tty`, and who has them.
+    by_tty: Vec<ByTty>,
+}
+
+/// A description of `/dev/tty`.
+#[derive(Debug)]
+struct ByTty {
+    /// The terminal that it is.
+    device: u32,
+    /// Device of the node, and the device that it is on.
+    node: (u32, u32),
+    place: Place,
+    name: Name,
 }
 
 impl Collector<'_> {
+    /// Notes the session of a task, and the terminal it has.
+    pub(crate) fn in_session(&mut self, stat: &TaskStat) {
+        if stat.tty_nr != 0 {
+            let session = (stat.sid, stat.tpgid.max(0));
+            self.terminals
+                .sessions
+                .insert(stat.tty_nr.cast_unsigned(), session);
+        }
+    }
+
     /// Records an open terminal.
     pub(super) fn terminal(
         &mut self,
         object: &Object<'_>,
         opening: Opening,
         way: Way,
-        task: &proc::TaskDir,
     ) -> Result<(FdTypes, u32), Error> {
-        if !self.options.shell_job {
-            return Err(Error::Terminal {
+        let id = self.new_id()?;
+        let external = self.external_terminal(object, way)?;
+        let device = match tty::device(object.file) {
+            Err(Errno::IO) => None,
+            device => Some(device.map_err(object.failed("ask about"))?),
+        };
+        let tty_info_id = match (external, device) {
+            (Some(key), _) => key,
+            (None, Some(_)) => self.living(object, way)?,
+            (None, None) => self.hung_up(object, way)?,
+        };
+        let regf_id = match external {
+            Some(_) => None,
+            None => Some(self.node(object, &opening, device.is_none())?),
+        };
+        let mut gelid = None;
+        if let (Way::Controlling, Some(device), None) = (way, device, external) {
+            self.terminals.by_tty.push(ByTty {
+                device,
+                node: (rdev(object.stat.st_rdev), rdev(object.stat.st_dev)),
                 place: object.place,
                 name: Name(object.link.clone()),
             });
+            let terminal = pair::number(device).map(|number| 2 * number);
+            gelid = terminal.map(|terminal| GelidTtyFileEntry {
+                terminal: Some(terminal),
+            });
         }
-        let id = self.new_id()?;
-        let tty_info_id = self.terminal_info(object, way, task)?;
-        let regf = Opening {
-            flags: opening.flags,
-            mount: opening.mount,
-            ..Opening::reference()
-        };
-        let regf_id = Some(self.regular(object, regf)?);
         self.push(FileEntry {
             r#type: FdTypes::Tty.into(),
             id,
@@ -81,130 +135,121 @@ impl Collector<'_> {
                 flags: opening.flags,
                 fown: opening.fown,
                 regf_id,
+                gelid,
             }),
             ..FileEntry::default()
         })?;
         Ok((FdTypes::Tty, id))
     }
 
-    /// The key of the terminal, which is recorded at the end.
-    fn terminal_info(
+    /// The record of the node that a terminal was opened by.
+    fn node(
         &mut self,
         object: &Object<'_>,
-        way: Way,
-        task: &proc::TaskDir,
+        opening: &Opening,
+        hung_up: bool,
     ) -> Result<u32, Error> {
-        let index = match way {
-            Way::Slave => {
-                self.only_terminal(object)?;
-                minor(object.stat.st_rdev)
-            }
-            Way::Controlling => CONTROLLING,
+        let node = Opening {
+            flags: opening.flags,
+            mount: opening.mount,
+            ..Opening::reference()
         };
-        let id = index.checked_mul(2).ok_or(Error::TooMany)?;
-        let info = match self.terminals.infos.entry(id) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert(info(object, way, id)?),
-        };
-        if info.sid == 0 {
-            // The kernel tells the session of a terminal only to those who are in it.
-            let stat = stat::read(task)?;
-            let own = stat.tty_nr.cast_unsigned();
-            if own == info.rdev || way == Way::Controlling && own != 0 {
-                info.sid = u32::try_from(stat.sid).unwrap_or(0);
-                info.pgrp = u32::try_from(stat.tpgid).unwrap_or(0);
+        match object.link.strip_suffix(DELETED) {
+            // The node went with the master; another one may have its name.
+            Some(name) if hung_up => {
+                let id = self.new_id()?;
+                self.push_regular(regfile::entry(object, id, name.to_vec(), node))?;
+                Ok(id)
             }
+            _ => self.regular(object, node),
         }
+    }
+
+    /// The key of a terminal that `--external` names.
+    fn external_terminal(&mut self, object: &Object<'_>, way: Way) -> Result<Option<u32>, Error> {
+        let key = (rdev(object.stat.st_rdev), rdev(object.stat.st_dev));
+        if !self.options.terminals.contains(&key) {
+            return Ok(None);
+        }
+        let count = u32::try_from(self.terminals.external.len()).map_err(|_| Error::TooMany)?;
+        let id = *self
+            .terminals
+            .external
+            .entry(key)
+            .or_insert(2 * (EXTERNAL + count));
+        self.end(object, id, || record::external(object, way, id))?;
+        Ok(Some(id))
+    }
+
+    /// The key of a terminal that works.
+    fn living(&mut self, object: &Object<'_>, way: Way) -> Result<u32, Error> {
+        let number = match way {
+            Way::Master => {
+                let index = pty::index(object.file).map_err(object.failed("ask about"))?;
+                2 * number(object, index)? + 1
+            }
+            Way::Slave => 2 * number(object, rustix::fs::minor(object.stat.st_rdev))?,
+            Way::Controlling => 2 * CONTROLLING,
+            Way::Console => 2 * CONSOLE,
+            Way::Vt => self.device(object, VT)?,
+            Way::Serial => self.device(object, SERIAL)?,
+        };
+        self.end(object, number, || record::living(object, way, number))?;
+        Ok(number)
+    }
+
+    /// The key of a device of which there may be several.
+    fn device(&self, object: &Object<'_>, index: u32) -> Result<u32, Error> {
+        let rdev = rdev(object.stat.st_rdev);
+        let same = |end: &Terminal| end.info.rdev == rdev && end.info.r#type() != TtyType::Ctty;
+        if let Some((id, _)) = self.terminals.ends.iter().find(|(_, end)| same(end)) {
+            return Ok(*id);
+        }
+        match self.terminals.ends.contains_key(&(2 * index)) {
+            true => self.terminals.free(),
+            false => Ok(2 * index),
+        }
+    }
+
+    /// The key of a terminal that was hung up. Its number may be that of another by now.
+    fn hung_up(&mut self, object: &Object<'_>, way: Way) -> Result<u32, Error> {
+        let id = match way {
+            Way::Controlling => 2 * CONTROLLING,
+            _ => 2 * number(object, rustix::fs::minor(object.stat.st_rdev))?,
+        };
+        let id = match self.terminals.ends.get(&id) {
+            Some(end) if end.info.termios.is_some() => self.terminals.free()?,
+            _ => id,
+        };
+        self.end(object, id, || Ok(record::hung_up(object, id)))?;
         Ok(id)
     }
 
-    /// Refuses a second terminal: a restore has but one to give.
-    fn only_terminal(&mut self, object: &Object<'_>) -> Result<(), Error> {
-        let own = &mut self.terminals.own;
-        let (device, path) =
-            own.get_or_insert_with(|| (object.stat.st_rdev, Name(object.link.clone())));
-        if *device == object.stat.st_rdev {
-            return Ok(());
+    /// Takes note of an end, unless it is known.
+    fn end(
+        &mut self,
+        object: &Object<'_>,
+        id: u32,
+        info: impl FnOnce() -> Result<TtyInfoEntry, Error>,
+    ) -> Result<(), Error> {
+        if let Entry::Vacant(vacant) = self.terminals.ends.entry(id) {
+            let file = object.file.try_clone_to_owned();
+            let file = file.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE));
+            vacant.insert(Terminal {
+                info: info()?,
+                place: object.place,
+                name: Name(object.link.clone()),
+                file: file.map_err(object.failed("duplicate"))?,
+            });
         }
-        Err(Error::SecondTerminal {
-            place: object.place,
-            name: Name(object.link.clone()),
-            other: path.clone(),
-        })
+        Ok(())
     }
 }
 
-fn info(object: &Object<'_>, way: Way, id: u32) -> Result<TtyInfoEntry, Error> {
-    let failed = |errno| match errno {
-        Errno::IO => object.unsupported(Unsupported::HungUp),
-        errno => object.failed("ask for the settings of")(errno),
-    };
-    let settings = tty::settings(object.file).map_err(failed)?;
-    let locked = tty::locked_settings(object.file).map_err(failed)?;
-    let exclusive = tty::is_exclusive(object.file).map_err(failed)?;
-    let size = rustix::termios::tcgetwinsize(object.file).map_err(failed)?;
-    let (r#type, pty) = match way {
-        Way::Slave => (TtyType::Pty, Some(TtyPtyEntry { index: id / 2 })),
-        Way::Controlling => (TtyType::Ctty, None),
-    };
-    Ok(TtyInfoEntry {
-        id,
-        r#type: r#type.into(),
-        locked: false,
-        exclusive,
-        packet_mode: false,
-        sid: 0,
-        pgrp: 0,
-        rdev: rdev(object.stat.st_rdev),
-        termios: Some(termios(&settings)),
-        termios_locked: Some(termios(&locked)),
-        winsize: Some(WinsizeEntry {
-            ws_row: size.ws_row.into(),
-            ws_col: size.ws_col.into(),
-            ws_xpixel: size.ws_xpixel.into(),
-            ws_ypixel: size.ws_ypixel.into(),
-        }),
-        pty,
-        dev: Some(rdev(object.stat.st_dev)),
-        uid: Some(object.stat.st_uid),
-        gid: Some(object.stat.st_gid),
-    })
-}
-
-/// The control characters go byte by byte into the first of 19 words.
-fn termios(settings: &Termios) -> TermiosEntry {
-    let word = |bytes: &[u8]| {
-        let bytes = bytes.iter().rev();
-        bytes.fold(0, |word, byte| word << 8 | u32::from(*byte))
-    };
-    let mut c_cc: Vec<u32> = settings.cc.chunks(4).map(word).collect();
-    c_cc.resize(19, 0);
-    TermiosEntry {
-        c_iflag: settings.iflag,
-        c_oflag: settings.oflag,
-        c_cflag: settings.cflag,
-        c_lflag: settings.lflag,
-        c_line: settings.line.into(),
-        c_ispeed: 0,
-        c_ospeed: 0,
-        c_cc,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_packed() {
-        let mut settings = Termios::default();
-        settings.cc[..4].copy_from_slice(&[3, 0x1c, 0x7f, 0x15]);
-        settings.cc[18] = 7;
-        let entry = termios(&settings);
-        assert_eq!(entry.c_cc.len(), 19);
-        assert_eq!(
-            (entry.c_cc[0], entry.c_cc[4], entry.c_cc[5]),
-            (360_651_779, 7 << 16, 0)
-        );
+/// A number that images can tell.
+fn number(object: &Object<'_>, number: u32) -> Result<u32, Error> {
+    match number < PTYS {
+        true => Ok(number),
+        false => Err(object.unsupported(Unsupported::ManyTerminals)),
     }
 }

@@ -16,6 +16,8 @@ messages! {
         optional uint32 lock_future = 4 as hex;
         /// Of a stopped process: its parent has been told of the stop.
         optional bool stop_told = 5;
+        /// The process has left the terminal of its session (`TIOCNOTTY`).
+        optional bool no_terminal = 20;
     }
 
     /// Thread part. Field 1000 of `thread_core_entry`.

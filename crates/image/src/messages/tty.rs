@@ -68,6 +68,17 @@ messages! {
         required uint32 tty_id = 1;
         /// The bytes.
         required bytes data = 2;
+        /// gelid's own; CRIU skips it.
+        optional message GelidTtyDataEntry gelid = 1000;
+    }
+
+    /// What gelid records of these bytes beyond the published format. Field 1000 of `tty_data_entry`.
+    message GelidTtyDataEntry = "gelid_tty_data_entry" {
+        /// The complete lines at the beginning, if they do not all end where a newline or another end of
+        /// line does: twice the number of bytes, plus 1 if the line was ended by the end-of-file character.
+        repeated uint32 lines = 1;
+        /// Of a master whose slave nobody has open: what a read from that would have returned.
+        optional bytes to_slave = 2;
     }
 
     /// `tty-info.img`: a terminal. Section 17.
@@ -102,6 +113,16 @@ messages! {
         optional uint32 uid = 14;
         /// Group of the node.
         optional uint32 gid = 15;
+        /// gelid's own; CRIU skips it.
+        optional message GelidTtyInfoEntry gelid = 1000;
+    }
+
+    /// What gelid records of a terminal beyond the published format. Field 1000 of `tty_info_entry`.
+    message GelidTtyInfoEntry = "gelid_tty_info_entry" {
+        /// Of a slave or its master: nothing comes out, 1 by the stop character, 2 by `tcflow(3)`.
+        optional uint32 stop = 1;
+        /// Of a master: its slave was open and is not any more.
+        optional bool closed = 2;
     }
 
     /// An open description of a terminal. Section 17.
@@ -118,5 +139,13 @@ messages! {
         required message FownEntry fown = 4;
         /// File id of the regular file with the path; absent for external terminals.
         optional uint32 regf_id = 6;
+        /// gelid's own; CRIU skips it.
+        optional message GelidTtyFileEntry gelid = 1000;
+    }
+
+    /// What gelid records of a description beyond the published format. Field 1000 of `tty_file_entry`.
+    message GelidTtyFileEntry = "gelid_tty_file_entry" {
+        /// Of `/dev/tty`: the terminal that it is, key in `tty-info.img`.
+        optional uint32 terminal = 1;
     }
 }

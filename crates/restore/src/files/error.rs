@@ -69,6 +69,14 @@ pub enum Error {
         /// The description.
         object: String,
     },
+    /// The number of a terminal belongs to another one.
+    #[error("{object}: another program has terminal {index} now; end that program first")]
+    TerminalTaken {
+        /// The description.
+        object: String,
+        /// Number of the terminal.
+        index: u32,
+    },
     /// The file is not the one that was dumped.
     #[error("{object} has changed: {what} {recorded} is now {found}; {remedy}")]
     Changed {

@@ -47,7 +47,9 @@ pub(super) struct Opener<'a> {
     pub(super) names: Names<'a>,
     pub(super) terminal: Option<BorrowedFd<'a>>,
     pub(super) objects: BTreeMap<u64, Object>,
-    pub(super) before: Option<tty::Before>,
+    /// Terminals that have got other settings.
+    pub(super) before: Vec<tty::Before>,
+    pub(super) of_sessions: tty::OfSessions,
     pub(super) nodes: unix::Nodes,
     files: BTreeMap<u32, Opened>,
     /// Names that the dump made and that a success makes superfluous.
@@ -74,7 +76,8 @@ impl<'a> Opener<'a> {
             names: Names::new(context.root),
             terminal: context.terminal,
             objects: BTreeMap::new(),
-            before: None,
+            before: Vec::new(),
+            of_sessions: tty::OfSessions::new(),
             nodes: unix::Nodes::default(),
             files: BTreeMap::new(),
             leftovers: BTreeMap::new(),
@@ -270,6 +273,7 @@ impl<'a> Opener<'a> {
             files: self.files,
             objects: self.objects,
             before: self.before,
+            of_sessions: self.of_sessions,
             nodes: self.nodes,
             leftovers,
             own: self.own,
@@ -343,7 +347,7 @@ impl Limit {
     fn raise(plan: &FilesPlan, base: RawFd) -> Self {
         let limit = getrlimit(Resource::Nofile);
         // Each description, some mappings of it, objects to fill, and what is open for a moment.
-        let count = 4 * (plan.descriptions.len() + plan.memories.len()) + 64;
+        let count = 4 * (plan.descriptions.len() + plan.memories.len()) + plan.many_ptys() + 64;
         let need = u64::try_from(base).unwrap_or_default() + count as u64;
         if limit.current.is_none_or(|current| current >= need) {
             return Self(None);

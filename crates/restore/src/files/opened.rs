@@ -35,7 +35,8 @@ pub struct OpenFiles {
     pub(super) of_processes: OfProcesses,
     pub(super) files: BTreeMap<u32, Opened>,
     pub(super) objects: BTreeMap<u64, Object>,
-    pub(super) before: Option<tty::Before>,
+    pub(super) before: Vec<tty::Before>,
+    pub(super) of_sessions: tty::OfSessions,
     pub(super) nodes: unix::Nodes,
     pub(super) leftovers: Vec<Leftover>,
     pub(super) own: OwnedFd,
@@ -49,6 +50,12 @@ impl OpenFiles {
     #[must_use]
     pub fn fd(&self, id: u32) -> Option<BorrowedFd<'_>> {
         self.files.get(&id).map(|opened| opened.fd.as_fd())
+    }
+
+    /// The terminal that is to be the controlling one of a session.
+    #[must_use]
+    pub fn terminal_of(&self, session: i32) -> Option<BorrowedFd<'_>> {
+        self.of_sessions.get(&session).map(AsFd::as_fd)
     }
 
     /// A descriptor to map the file with this id by. `access` is 0 to read, 1 to write, 2 for both. To be
@@ -183,9 +190,7 @@ impl OpenFiles {
     /// That of a watch that cannot be added.
     pub fn keep(mut self, root: BorrowedFd<'_>) -> Result<(), Error> {
         self.watch(root)?;
-        if let Some(before) = self.before.take() {
-            before.forget();
-        }
+        self.before.drain(..).for_each(tty::Before::forget);
         self.nodes.keep();
         for leftover in &self.leftovers {
             leftover.remove();

@@ -42,9 +42,11 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
         sockets: unix::Sockets::default(),
         lock_entries: file_lock::read(dir)?,
         locks: Vec::new(),
+        terminals: tty::State::default(),
         options: options.clone(),
     };
     reader.descriptions(&mut plan)?;
+    plan.terminals = reader.terminals.state(&plan.descriptions)?;
     plan.tables = table::check(tables, &records.kinds, &plan.descriptions)?;
     plan.check_packets()?;
     plan.resolve_watches()?;
@@ -280,12 +282,18 @@ impl Reader<'_> {
         let kind = match self.given(tty::key(info).into_bytes(), false) {
             Some(given) => given,
             None => {
-                let name = match entry.regf_id {
-                    Some(_) => Some(self.name(self.path(&label, entry.regf_id)?)?),
+                let node = match entry.regf_id {
+                    Some(_) => {
+                        let reg = self.path(&label, entry.regf_id)?;
+                        Some(tty::Node {
+                            name: self.name(reg)?,
+                            mode: reg.mode.unwrap_or(0o620),
+                        })
+                    }
                     None => None,
                 };
                 let shell_job = self.options.shell_job;
-                Kind::Terminal(self.terminals.plan(&label, info, name, shell_job)?)
+                Kind::Terminal(self.terminals.plan(&label, entry, node, shell_job)?)
             }
         };
         Ok(Part::new(kind, entry.flags, Some(&entry.fown)))

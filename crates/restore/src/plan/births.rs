@@ -12,6 +12,7 @@ use gelid_sys::clone::flags;
 
 use super::PlanError;
 use super::tree::Node;
+use crate::files::Session;
 
 /// A process to be born.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +59,8 @@ pub(crate) struct Births {
     pub(crate) reapers: Vec<usize>,
     /// By task: the group to join, where it is not the one it is born into.
     pub(crate) groups: Vec<Option<i32>>,
+    /// Leaders of sessions that have a terminal, with the group in its foreground.
+    pub(crate) terminals: Vec<(usize, Option<i32>)>,
 }
 
 /// Tables that a task may share with another, as ids that are equal if they are shared.
@@ -69,11 +72,12 @@ pub(crate) struct Tables {
     pub(crate) sighand: u32,
 }
 
-/// Plans the births; `tables` has none for zombies. With `job`, the group of the root becomes that of the
+/// Plans the births; `tables` has none for zombies, `sessions` are those that have a terminal. With `job`, the group of the root becomes that of the
 /// caller, if its session does.
 pub(crate) fn plan(
     nodes: &[Node],
     tables: &[Option<Tables>],
+    sessions: &[Session],
     job: bool,
 ) -> Result<Births, PlanError> {
     let mut planner = Planner::new(nodes, tables);
@@ -81,6 +85,7 @@ pub(crate) fn plan(
         planner.place(index)?;
     }
     planner.join_groups(job);
+    planner.foregrounds(sessions);
     Ok(planner.finish())
 }
 
@@ -96,6 +101,7 @@ struct Planner<'a> {
     leaders: HashMap<i32, usize>,
     reapers: Vec<usize>,
     groups: Vec<Option<i32>>,
+    terminals: Vec<(usize, Option<i32>)>,
 }
 
 impl<'a> Planner<'a> {
@@ -116,6 +122,7 @@ impl<'a> Planner<'a> {
             leaders: HashMap::new(),
             reapers: Vec::new(),
             groups: vec![None; nodes.len()],
+            terminals: Vec::new(),
         }
     }
 
@@ -286,6 +293,34 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Finds who takes each terminal, with helpers for groups in the foreground of which nobody is left.
+    fn foregrounds(&mut self, sessions: &[Session]) {
+        for session in sessions {
+            let leader = self.by_pid.get(&session.sid).copied();
+            let Some(leader) = leader.filter(|leader| self.nodes[*leader].leads_session()) else {
+                continue;
+            };
+            let there = |pgid: &i32| {
+                let mut members = self.nodes.iter();
+                members.any(|node| node.pgid == *pgid && node.sid == session.sid)
+            };
+            let mut foreground = session.foreground;
+            if let Some(pgid) = foreground.filter(|pgid| !there(pgid)) {
+                if self.by_pid.contains_key(&pgid) || self.leaders.contains_key(&pgid) {
+                    // The number is taken, so nobody can tell.
+                    foreground = None;
+                } else {
+                    let helper = self.helper(Some(pgid), leader, Vec::new());
+                    self.helpers[helper].leads_group = true;
+                    self.leaders.insert(pgid, helper);
+                    let child = Who::Helper(helper);
+                    self.after[leader].push(Step::Fork { child, flags: 0 });
+                }
+            }
+            self.terminals.push((leader, foreground));
+        }
+    }
+
     fn finish(self) -> Births {
         let steps = self
             .nodes
@@ -304,6 +339,7 @@ impl<'a> Planner<'a> {
             helpers: self.helpers,
             reapers: self.reapers,
             groups: self.groups,
+            terminals: self.terminals,
         }
     }
 }
@@ -366,7 +402,7 @@ mod tests {
             node(12, Some(1), 10, 10),
             node(13, Some(1), 11, 11),
         ];
-        let births = plan(&nodes, &[None; 4], false).unwrap();
+        let births = plan(&nodes, &[None; 4], &[], false).unwrap();
         assert_eq!(births.steps[0], [Step::SetSid, fork(1)]);
         assert_eq!(births.steps[1], [fork(2), Step::SetSid, fork(3)]);
         assert_eq!(births.groups, [None; 4]);
@@ -379,7 +415,7 @@ mod tests {
             node(12, Some(0), 11, 11),
             node(13, Some(0), 13, 11),
         ];
-        let births = plan(&nodes, &[None; 3], false).unwrap();
+        let births = plan(&nodes, &[None; 3], &[], false).unwrap();
         let helper = &births.helpers[0];
         assert_eq!((helper.pid, helper.parent), (Some(11), 0));
         assert_eq!(helper.steps[0], Step::SetSid);
@@ -390,10 +426,30 @@ mod tests {
     #[test]
     fn a_dead_group_leader_is_made_in_the_session() {
         let nodes = [node(10, None, 10, 10), node(12, Some(0), 11, 10)];
-        let births = plan(&nodes, &[None; 2], false).unwrap();
+        let births = plan(&nodes, &[None; 2], &[], false).unwrap();
         assert!(births.helpers[0].leads_group);
         assert_eq!(births.helpers[0].parent, 1);
         assert_eq!(births.groups, [None, Some(11)]);
+    }
+
+    #[test]
+    fn a_group_that_has_ended_can_be_in_the_foreground() {
+        let nodes = [
+            node(10, None, 10, 10),
+            node(12, Some(0), 12, 12),
+            node(13, Some(1), 13, 12),
+        ];
+        let session = |sid, foreground| Session { sid, foreground };
+        let sessions = [
+            session(10, Some(11)),
+            session(12, Some(13)),
+            session(99, None),
+        ];
+        let births = plan(&nodes, &[None; 3], &sessions, false).unwrap();
+        assert_eq!(births.terminals, [(0, Some(11)), (1, Some(13))]);
+        let helper = &births.helpers[0];
+        assert!(births.helpers.len() == 1 && helper.leads_group);
+        assert_eq!((helper.pid, helper.parent), (Some(11), 0));
     }
 
     #[test]
@@ -407,7 +463,7 @@ mod tests {
             })
         };
         let nodes = [node(10, None, 10, 10), node(12, Some(0), 10, 10)];
-        let births = plan(&nodes, &[tables(1, 7), tables(2, 7)], false).unwrap();
+        let births = plan(&nodes, &[tables(1, 7), tables(2, 7)], &[], false).unwrap();
         let shared = Step::Fork {
             child: Who::Task(1),
             flags: flags::FILES,

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 
 use gelid_sys::clone::{CloneArgs, fork_sleeper};
 use gelid_sys::ptrace::{self, Options, Stopped};
 use gelid_sys::signal::{KernelSigAction, NSIG, SIGCHLD, SIGKILL, SigSet};
 use gelid_sys::syscall::nr;
+use gelid_sys::tty::{TIOCNOTTY, TIOCSCTTY, TIOCSPGRP};
 use gelid_sys::{Errno, Pid, clone::flags, proc, wait};
 use gelid_tape::{Failed, Host, Op, closing_signal};
 use rustix::process::{Signal, kill_process};
@@ -15,6 +17,7 @@ use super::crew::{Body, Crew, await_death, identity, newborn};
 use super::kernel::Kernel;
 use super::script::{Object, Script};
 use crate::Error;
+use crate::files::OpenFiles;
 use crate::plan::births::{Helper, Step, Who};
 use crate::plan::space::TASK_SIZE;
 use crate::plan::zone::PARKING;
@@ -36,22 +39,25 @@ pub(crate) fn run(
     plan: &Plan,
     zone: &Range<u64>,
     kernel: &Kernel,
+    files: &OpenFiles,
     sibling: bool,
     crew: &mut Crew,
 ) -> Result<(), Error> {
-    let mut births = Births { plan, crew };
+    let mut births = Births { plan, files, crew };
     births.root(zone, kernel, sibling)?;
     let mut wave = vec![Who::Task(0)];
     while !wave.is_empty() {
         wave = births.next(&wave)?;
     }
     births.groups()?;
+    births.terminals()?;
     births.end_helpers()?;
     births.zombies()
 }
 
 struct Births<'a> {
     plan: &'a Plan,
+    files: &'a OpenFiles,
     crew: &'a mut Crew,
 }
 
@@ -198,6 +204,7 @@ impl<'a> Births<'a> {
     fn script(&self, who: Who, steps: &[Step], first: bool) -> (Script, Vec<Fork>) {
         let mut script = Script::default();
         let mut forks = Vec::new();
+        let who_pid = self.pid(who).unwrap_or_default();
         if let (true, Who::Task(index)) = (first, who)
             && self.plan.births.reapers.contains(&index)
         {
@@ -207,6 +214,11 @@ impl<'a> Births<'a> {
             match *step {
                 Step::SetSid => {
                     script.must::<0>(Object::Itself, nr::setsid, []);
+                    // Children inherit it.
+                    if let Some(terminal) = self.terminal(who) {
+                        let args = [terminal.into(), TIOCSCTTY.into(), 0.into()];
+                        script.must(Object::Terminal(who_pid), nr::ioctl, args);
+                    }
                 }
                 Step::Fork { child, flags } => {
                     let pid = self.pid(child);
@@ -274,6 +286,46 @@ impl<'a> Births<'a> {
                 .collect();
             self.crew.play(&joins)?;
         }
+        Ok(())
+    }
+
+    /// The descriptor of the terminal that a leader is to take.
+    fn terminal(&self, who: Who) -> Option<i32> {
+        let Who::Task(index) = who else { return None };
+        let mut terminals = self.plan.births.terminals.iter();
+        terminals.find(|(leader, _)| *leader == index)?;
+        let terminal = self.files.terminal_of(self.plan.nodes[index].pid);
+        terminal.map(|terminal| terminal.as_raw_fd())
+    }
+
+    /// Groups come to the foreground of their terminals, and some tasks leave those.
+    fn terminals(&mut self) -> Result<(), Error> {
+        let mut work = Vec::new();
+        for (leader, foreground) in &self.plan.births.terminals {
+            let who = Who::Task(*leader);
+            if let (Some(terminal), Some(pgid)) = (self.terminal(who), foreground) {
+                let mut script = Script::default();
+                let group = script.bytes(&pgid.to_ne_bytes());
+                let args = [terminal.into(), TIOCSPGRP.into(), group.into()];
+                script.must(Object::Terminal(*pgid), nr::ioctl, args);
+                work.push((who, script));
+            }
+        }
+        self.crew.play(&work)?;
+        let mut work = Vec::new();
+        for (index, life) in self.plan.lives.iter().enumerate() {
+            let sid = self.plan.nodes[index].sid;
+            if let (Life::Alive(alive), Some(terminal)) = (life, self.files.terminal_of(sid))
+                && alive.no_terminal
+                && !self.plan.nodes[index].leads_session()
+            {
+                let mut script = Script::default();
+                let args = [terminal.as_raw_fd().into(), TIOCNOTTY.into(), 0.into()];
+                script.must(Object::Terminal(sid), nr::ioctl, args);
+                work.push((Who::Task(index), script));
+            }
+        }
+        self.crew.play(&work)?;
         Ok(())
     }
 

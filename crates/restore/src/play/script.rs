@@ -18,6 +18,8 @@ pub enum Object {
     File(u32),
     /// Another task or thread.
     Task(i32),
+    /// The terminal of a session or of a group in its foreground, by the number of that.
+    Terminal(i32),
     /// Nothing but the task itself.
     Itself,
 }
@@ -35,6 +37,7 @@ impl fmt::Display for Object {
             }
             Self::File(id) => write!(f, "file {id} of the image"),
             Self::Task(id) => write!(f, "task {id}"),
+            Self::Terminal(id) => write!(f, "the terminal of {id}"),
             Self::Itself => write!(f, "the task itself"),
         }
     }

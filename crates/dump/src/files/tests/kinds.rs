@@ -368,6 +368,28 @@ fn a_shell_job_has_a_terminal() {
     assert_eq!(infos[1].sid, guest.number(0));
     assert_eq!(images.slot(77).r#type, i32::from(FdTypes::Tty));
     let refused = super::refusal(&guest);
-    assert!(refused.contains("master"), "{refused}");
+    assert!(
+        refused.contains("whose leader is outside of the tree"),
+        "{refused}"
+    );
+    // With both ends it is nobody's job.
+    let images = Images::of(&[job, guest.pid], &|_| {}).unwrap();
+    let infos: Vec<gelid_image::messages::TtyInfoEntry> = images.all(ImageKind::TtyInfo);
+    let ids: Vec<u32> = infos.iter().map(|info| info.id).collect();
+    assert_eq!(ids, [2 * index, 2 * index + 1, 2012]);
+    assert!(infos.iter().all(|info| info.sid == guest.number(0)));
+    let named = images.open(77).tty.unwrap().gelid.unwrap();
+    assert_eq!(named.terminal, Some(2 * index));
+    // And somebody else's if that is said.
+    let key = format!("tty[{:x}:{:x}]", infos[0].rdev, infos[0].dev.unwrap());
+    let images = Images::of(&[job], &|options| options.external = vec![key.clone()]);
+    let refused = images.err().unwrap().to_string();
+    assert!(refused.contains("is the terminal /dev/tty"), "{refused}");
+    let images = Images::of(&[job], &|options| {
+        options.external = vec![key.clone(), "tty[500:6]".into()];
+    });
+    let images = images.unwrap();
+    let tty = images.open(0).tty.unwrap();
+    assert!(tty.regf_id.is_none() && tty.tty_info_id >= 2 * 1012);
     rustix::process::kill_process(job, rustix::process::Signal::KILL).unwrap();
 }

@@ -16,10 +16,6 @@ fn what_has_state_of_its_own_is_refused_early() {
             "a namespace",
         ),
         (
-            "ready(os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY))",
-            "the master of a pseudoterminal",
-        ),
-        (
             "ready(os.open('/dev/kmsg', os.O_RDONLY))",
             "the device 1:11",
         ),

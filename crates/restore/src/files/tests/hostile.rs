@@ -4,9 +4,10 @@ use super::*;
 use crate::files::{Inherit, Watching};
 use gelid_image::messages::{
     EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FhEntry, FifoEntry, FileLockEntry,
-    GhostChunkEntry, GhostFileEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry,
-    MemfdInodeEntry, PidfdEntry, SignalfdEntry, TermiosEntry, TimerfdEntry, TtyFileEntry,
-    TtyInfoEntry,
+    GelidTtyDataEntry, GelidTtyFileEntry, GelidTtyInfoEntry, GhostChunkEntry, GhostFileEntry,
+    InotifyFileEntry, InotifyWdEntry, MemfdFileEntry, MemfdInodeEntry, PidfdEntry, SignalfdEntry,
+    TermiosEntry, TimerfdEntry, TtyDataEntry, TtyFileEntry, TtyInfoEntry, TtyPtyEntry,
+    WinsizeEntry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -115,6 +116,9 @@ fn file() -> impl Strategy<Value = FileEntry> {
                         flags,
                         fown,
                         regf_id: mode,
+                        gelid: Some(GelidTtyFileEntry {
+                            terminal: Some(other),
+                        }),
                     });
                 }
                 6 => {
@@ -277,19 +281,48 @@ fn memories() -> impl Strategy<Value = Vec<MemfdInodeEntry>> {
 }
 
 fn terminals() -> impl Strategy<Value = Vec<TtyInfoEntry>> {
-    let terminal = (id(), 0..8i32, vec(any::<u32>(), 0..25)).prop_map(|(id, kind, c_cc)| {
-        let termios = TermiosEntry {
-            c_cc,
-            ..Default::default()
-        };
-        TtyInfoEntry {
-            id,
-            r#type: kind,
-            termios: Some(termios),
-            ..Default::default()
+    let termios = prop::option::of(vec(any::<u32>(), 0..25));
+    let index = prop::option::of(id());
+    let more = (any::<u32>(), any::<u32>(), prop::option::of(any::<u32>()));
+    let terminal =
+        (id(), 0..8i32, termios, index, more).prop_map(|(id, kind, c_cc, index, more)| {
+            let (sid, size, stop) = more;
+            TtyInfoEntry {
+                id,
+                r#type: kind,
+                sid,
+                pgrp: sid,
+                termios: c_cc.map(|c_cc| TermiosEntry {
+                    c_cc,
+                    c_lflag: sid,
+                    ..Default::default()
+                }),
+                winsize: Some(WinsizeEntry {
+                    ws_row: size,
+                    ..Default::default()
+                }),
+                pty: index.map(|index| TtyPtyEntry { index }),
+                gelid: stop.map(|stop| GelidTtyInfoEntry {
+                    stop: Some(stop),
+                    closed: Some(true),
+                }),
+                ..Default::default()
+            }
+        });
+    vec(terminal, 0..4)
+}
+
+fn waiting() -> impl Strategy<Value = Vec<TtyDataEntry>> {
+    let lines = prop::option::of(vec(any::<u32>(), 0..4));
+    let entry = (id(), vec(any::<u8>(), 0..9), lines).prop_map(|(tty_id, data, lines)| {
+        let to_slave = Some(data.clone());
+        TtyDataEntry {
+            tty_id,
+            data,
+            gelid: lines.map(|lines| GelidTtyDataEntry { lines, to_slave }),
         }
     });
-    vec(terminal, 0..4)
+    vec(entry, 0..3)
 }
 
 fn slot() -> impl Strategy<Value = FdinfoEntry> {
@@ -332,6 +365,7 @@ proptest! {
         memories in memories(),
         terminals in terminals(),
         locks in locks(),
+        waiting in waiting(),
         shell_job in any::<bool>(),
     ) {
         let mut images = Images::new();
@@ -369,6 +403,10 @@ proptest! {
             let mut writer = staging.writer(ImageKind::TtyInfo, ()).unwrap();
             for terminal in &terminals {
                 writer.push(terminal).unwrap();
+            }
+            let mut writer = staging.writer(ImageKind::TtyData, ()).unwrap();
+            for entry in &waiting {
+                writer.push(entry).unwrap();
             }
         });
         if let Ok(mut plan) = FilesPlan::read(&dir, &[2, 3], &images.options) {
