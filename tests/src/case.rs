@@ -7,6 +7,7 @@ use crate::guest::{Guest, Started};
 use crate::mode::{Mode, rounds};
 use crate::snapshot::Snapshot;
 use anyhow::{Result, bail, ensure};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// A tree that was killed must be gone by then.
@@ -14,6 +15,9 @@ const DEATH: Duration = Duration::from_secs(20);
 
 /// Flags of mappings that need not come back: soft-dirty tells when a page was written.
 const PASSING_FLAGS: &[&str] = &["sd"];
+
+/// Held by whoever uses pseudoterminals.
+static TERMINALS: Mutex<()> = Mutex::new(());
 
 /// So often a tree is looked at until it has come to rest.
 const LOOKS: usize = 50;
@@ -46,6 +50,8 @@ pub struct Case {
     pub pause: Duration,
     /// A part of the message by which its dump is refused; the guest must go on as if nothing had been.
     pub refused: Option<&'static str>,
+    /// It uses pseudoterminals, the numbers of which must be free when it is restored.
+    pub terminals: bool,
     /// What CRIU loses of it; then there is nothing to be exchanged with CRIU.
     pub lost_by_criu: Option<&'static str>,
 }
@@ -75,6 +81,7 @@ impl Case {
             dump_options: &[],
             pause: Duration::ZERO,
             refused: None,
+            terminals: false,
             lost_by_criu: None,
         }
     }
@@ -102,6 +109,7 @@ impl Case {
         if let (Some(loss), true) = (self.lost_by_criu, dumper.is_criu() || restorer.is_criu()) {
             return Ok(Verdict::Skipped(format!("CRIU: {loss}")));
         }
+        let _alone = self.terminals.then(|| TERMINALS.lock());
         if dumper.is_criu() && mode == Mode::Zstd {
             return Ok(Verdict::Skipped("CRIU has no zstd".into()));
         }

@@ -53,6 +53,14 @@ const fn refused(name: &'static str, reason: &'static str) -> Case {
     }
 }
 
+/// A guest that uses pseudoterminals.
+const fn terminals(case: Case) -> Case {
+    Case {
+        terminals: true,
+        ..case
+    }
+}
+
 /// A guest whose files are locked.
 const fn locking(case: Case) -> Case {
     Case {
@@ -234,6 +242,29 @@ const CASES: &[Case] = &[
     guest("fifo-data"),
     guest("fifo-deleted"),
     guest("fifo-half"),
+    terminals(unlike(
+        "pty-queues",
+        "incomplete lines, and where lines end",
+    )),
+    terminals(unlike("pty-settings", "settings that are locked")),
+    terminals(guest("pty-opened")),
+    terminals(guest("pty-hung-up")),
+    terminals(unlike("pty-closed", "that the slave was open")),
+    terminals(unlike("pty-stopped", "that the output was stopped")),
+    terminals(unlike("pty-packets", "marks of packets become data")),
+    terminals(refused(
+        "pty-unread-packet",
+        "let the program read it first",
+    )),
+    terminals(unlike(
+        "pty-sessions",
+        "terminals opened by others than their leaders",
+    )),
+    terminals(unlike("pty-dead-group", "a group that has ended")),
+    terminals(refused(
+        "pty-master-outside",
+        "whose master is outside of the tree",
+    )),
     guest("unix-pairs"),
     guest("unix-alone"),
     guest("unix-queues"),

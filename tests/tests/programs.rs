@@ -114,6 +114,21 @@ const PROGRAMS: &[Program] = &[
             ..Case::new("run")
         },
     },
+    in_terminal(
+        "tmux",
+        &["tmux", "-V"],
+        &["python3", "{dir}/terminal.py", "{dir}", "tmux"],
+    ),
+    in_terminal(
+        "vi",
+        &["vi", "--version"],
+        &["python3", "{dir}/terminal.py", "{dir}", "vi"],
+    ),
+    in_terminal(
+        "script",
+        &["script", "--version"],
+        &["python3", "{dir}/terminal.py", "{dir}", "script"],
+    ),
     // The same without that file, since the original must be able to end before the restore.
     Program {
         probe: &["javac", "-version"],
@@ -133,6 +148,25 @@ const PROGRAMS: &[Program] = &[
         },
     },
 ];
+
+/// A program that a Python program types to.
+const fn in_terminal(
+    name: &'static str,
+    probe: &'static [&'static str],
+    args: &'static [&'static str],
+) -> Program {
+    Program {
+        probe,
+        case: Case {
+            name,
+            args,
+            files: &[("terminal.py", include_str!("programs/terminal.py"))],
+            moving: true,
+            terminals: true,
+            ..Case::new("run")
+        },
+    }
+}
 
 /// One test for each program in each of its modes.
 pub(crate) fn trials() -> Vec<Trial> {

@@ -25,6 +25,8 @@ mod pidfd;
 mod pipe;
 mod place;
 mod protocol;
+mod pty;
+mod pty_session;
 mod raw;
 mod registers;
 mod regular;
@@ -75,6 +77,8 @@ const OBJECTS: &[&[Entry]] = &[
     pidfd::GUESTS,
     pipe::GUESTS,
     place::GUESTS,
+    pty::GUESTS,
+    pty_session::GUESTS,
     raw::GUESTS,
     registers::GUESTS,
     regular::GUESTS,
