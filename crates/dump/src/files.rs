@@ -15,6 +15,7 @@ mod descriptions;
 mod error;
 mod eventfd;
 mod eventpoll;
+mod fanotify;
 mod file_lock;
 mod foresight;
 mod fown;
@@ -121,6 +122,7 @@ pub(crate) struct Collector<'s> {
     memfds: Memfds,
     sets: Vec<eventpoll::Set>,
     watchers: Vec<inotify::Queue>,
+    groups: Vec<fanotify::Waiting>,
     terminals: Terminals,
     sockets: Sockets,
     locks: Locks,
@@ -167,6 +169,7 @@ impl<'s> Collector<'s> {
             memfds: Memfds::new(staging)?,
             sets: Vec::new(),
             watchers: Vec::new(),
+            groups: Vec::new(),
             terminals: Terminals::default(),
             sockets: Sockets::new(staging)?,
             locks: Locks::default(),
@@ -231,6 +234,7 @@ impl<'s> Collector<'s> {
         self.peers()?;
         self.finish_sets()?;
         self.finish_watchers()?;
+        self.finish_groups()?;
         self.finish_locks()?;
         self.sockets.finish()?;
         self.writer.finish()?;
@@ -367,6 +371,7 @@ impl<'s> Collector<'s> {
             Kind::Eventpoll => self.eventpoll((task.pid, fd), &object, opening, info),
             Kind::Signalfd => self.signalfd(&object, opening, info),
             Kind::Inotify => self.inotify(&object, opening, info),
+            Kind::Fanotify => self.fanotify(&object, opening, info),
             Kind::Pidfd => self.pidfd(&object, opening, info),
             Kind::Timerfd => self.timerfd(task, fd, &object, opening, info),
             Kind::Memory if self.is_memory(&object)? => self.memory(&object, opening),

@@ -13,6 +13,7 @@ mod build_id;
 mod error;
 mod eventfd;
 mod eventpoll;
+mod fanotify;
 mod fifo;
 mod file_lock;
 mod flags;
@@ -53,6 +54,7 @@ use gelid_image::{Dir, ImageKind};
 pub use error::Error;
 pub use eventfd::Eventfd;
 pub use eventpoll::{Eventpoll, Watch, Watching};
+pub use fanotify::{Fanotify, Mark, Marked};
 pub use fifo::Fifo;
 pub use file_lock::{FileLock, FileLockKind, Left};
 pub use flags::Flags;
@@ -130,6 +132,8 @@ pub enum Kind {
     Timerfd(Timerfd),
     /// Watches of the file system.
     Inotify(Inotify),
+    /// Watches of files, mounts and file systems.
+    Fanotify(Fanotify),
     /// A process.
     Pidfd(Pidfd),
     /// A terminal.
@@ -313,6 +317,7 @@ impl FilesPlan {
             Kind::Signalfd(signals) => signals.to_string(),
             Kind::Timerfd(timer) => timer.to_string(),
             Kind::Inotify(queue) => format!("{} watches of the file system", queue.watches.len()),
+            Kind::Fanotify(group) => format!("{} marks in the file system", group.marks.len()),
             Kind::Pidfd(pidfd) => pidfd.to_string(),
             Kind::Terminal(terminal) => terminal.describe(),
             Kind::Unix(socket) => socket.describe(),
@@ -348,6 +353,7 @@ impl Description {
             Kind::Signalfd(_) => format!("file {id} (signalfd)"),
             Kind::Timerfd(_) => format!("file {id} (timerfd)"),
             Kind::Inotify(_) => format!("file {id} (inotify)"),
+            Kind::Fanotify(_) => format!("file {id} (fanotify)"),
             Kind::Pidfd(_) => format!("file {id} (pidfd)"),
             Kind::Terminal(_) => format!("file {id} (terminal)"),
             Kind::Unix(socket) => format!("file {id} (socket:[{}])", socket.inode),

@@ -19,6 +19,7 @@ pub mod aside;
 pub mod clone;
 pub mod diag;
 pub mod epoll;
+pub mod fanotify;
 pub mod fown;
 pub mod handle;
 pub mod inherit;

@@ -14,6 +14,7 @@ mod credentials;
 mod descriptors;
 mod epoll;
 mod eventfd;
+mod fanotify;
 mod idle;
 mod inet;
 mod inotify;
@@ -69,6 +70,7 @@ const OBJECTS: &[&[Entry]] = &[
     descriptors::GUESTS,
     epoll::GUESTS,
     eventfd::GUESTS,
+    fanotify::GUESTS,
     idle::GUESTS,
     inotify::GUESTS,
     leases::GUESTS,

@@ -10,7 +10,7 @@ use gelid_sys::proc::{TaskDir, fd, fdinfo};
 use rustix::fs::{AtFlags, OFlags, Stat, statat};
 
 use super::kind::{self, Kind};
-use super::{Error, Name, Place, file_lock, socket};
+use super::{Error, Name, Place, Unsupported, fanotify, file_lock, socket};
 use crate::Options;
 
 /// Refuses what a dump of this table would refuse, as far as names and inodes tell. What comes and goes
@@ -69,6 +69,10 @@ fn look(
         Kind::Eventfd | Kind::Eventpoll | Kind::Signalfd | Kind::Timerfd | Kind::Inotify => {
             return Ok(());
         }
+        Kind::Fanotify => match fdinfo::read(task, fd) {
+            Ok(info) if fanotify::decides(&info) => Kind::Refused(Unsupported::FanotifyPermission),
+            _ => return Ok(()),
+        },
         // Of whom it is can be told when the tree is known.
         Kind::Pidfd => return Ok(()),
         Kind::Socket => match duplicate().and_then(|socket| socket::refused(socket).ok()?) {

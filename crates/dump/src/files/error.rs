@@ -334,8 +334,10 @@ pub enum Unsupported {
         /// Its family: `AF_INET` and so on.
         family: i32,
     },
-    /// fanotify.
-    Fanotify,
+    /// A fanotify group that others wait for.
+    FanotifyPermission,
+    /// A fanotify mark on what is mounted nowhere.
+    FanotifyUnmounted,
     /// userfaultfd.
     Userfaultfd,
     /// io_uring.
@@ -392,7 +394,14 @@ impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, remedy) = match self {
             Self::Socket { family } => (socket(*family), CLOSE),
-            Self::Fanotify => ("a fanotify queue", CLOSE),
+            Self::FanotifyPermission => (
+                "a fanotify group that others wait for (FAN_OPEN_PERM and its likes)",
+                CLOSE,
+            ),
+            Self::FanotifyUnmounted => (
+                "a fanotify group with a mark on a mount that cannot be found",
+                "remove the mark first",
+            ),
             Self::Userfaultfd => ("a userfaultfd", CLOSE),
             Self::IoUring => ("an io_uring", CLOSE),
             Self::PidfdOutside { pid } => {

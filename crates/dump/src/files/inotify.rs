@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, makedev, statat};
 use super::descriptions::Inode;
 use super::kind::DELETED;
 use super::regfile::{Opening, relative};
-use super::{Collector, Error, Name, Object, Place};
+use super::{Collector, Error, Name, Object, Place, Unsupported};
 
 /// A descriptor whose record waits until all files are known.
 #[derive(Debug)]
@@ -28,6 +28,33 @@ pub(super) struct Queue {
     place: Place,
     name: Name,
     watches: Vec<Notified>,
+}
+
+impl Queue {
+    /// One without watches of its own.
+    pub(super) fn new(id: u32, opening: Opening, object: &Object<'_>) -> Self {
+        Self {
+            id,
+            opening,
+            place: object.place,
+            name: Name(object.link.clone()),
+            watches: Vec::new(),
+        }
+    }
+
+    /// Its id, and how it was opened.
+    pub(super) fn into_parts(self) -> (u32, Opening) {
+        (self.id, self.opening)
+    }
+
+    /// The refusal of a mark on what is mounted nowhere.
+    pub(super) fn unmounted(&self) -> Error {
+        Error::Unsupported {
+            place: self.place,
+            name: self.name.clone(),
+            why: Unsupported::FanotifyUnmounted,
+        }
+    }
 }
 
 impl Collector<'_> {
@@ -49,11 +76,8 @@ impl Collector<'_> {
         }
         let id = self.new_id()?;
         self.watchers.push(Queue {
-            id,
-            opening,
-            place: object.place,
-            name: Name(object.link.clone()),
             watches: info.inotify().map_err(object.odd())?,
+            ..Queue::new(id, opening, object)
         });
         Ok((FdTypes::Inotify, id))
     }
@@ -91,30 +115,43 @@ impl Collector<'_> {
         watch: &Notified,
         mounts: &mut Mounts,
     ) -> Result<InotifyWdEntry, Error> {
-        let mut entry = InotifyWdEntry {
+        let (f_handle, file) = self.watched_file(queue, watch, mounts)?;
+        Ok(InotifyWdEntry {
             id: 0,
             i_ino: watch.inode,
             mask: watch.mask,
             ignored_mask: watch.ignored_mask,
             s_dev: watch.dev,
             wd: watch.wd.cast_unsigned(),
-            f_handle: handle_entry(watch.handle.as_ref()),
-            file: None,
-        };
+            f_handle,
+            file,
+        })
+    }
+
+    /// How a watched inode is found again: its handle, perhaps with its path, and the id of the open file that it
+    /// is, if it has no name.
+    pub(super) fn watched_file(
+        &self,
+        queue: &Queue,
+        watch: &Notified,
+        mounts: &mut Mounts,
+    ) -> Result<(FhEntry, Option<u32>), Error> {
+        let mut handle = handle_entry(watch.handle.as_ref());
         let found = mounts.open(watch);
         let path = found.as_ref().and_then(path_of);
         let inode = found.as_ref().and_then(stat_of);
         let inode = inode.unwrap_or_else(|| told(watch));
         match path {
-            Some(path) if self.is_at(&path, inode) => entry.f_handle.path = Some(path),
+            Some(path) if self.is_at(&path, inode) => handle.path = Some(path),
             // It has a name, though not here, and is found by its handle again.
             Some(path) if !path.ends_with(DELETED) => {}
             _ => {
                 let file = self.descriptions.of_inode(inode);
-                entry.file = Some(file.ok_or_else(|| nameless(queue, watch))?);
+                let file = file.ok_or_else(|| nameless(queue, watch))?;
+                return Ok((handle, Some(file)));
             }
         }
-        Ok(entry)
+        Ok((handle, None))
     }
 
     /// Whether a path leads to an inode.
@@ -173,19 +210,27 @@ fn path_of(file: &OwnedFd) -> Option<Vec<u8>> {
 }
 
 /// The mounts that the dumper sees, to open files by their handles.
-struct Mounts {
+pub(super) struct Mounts {
     all: Vec<MountInfo>,
     /// By device, a file on a mount of it.
     open: HashMap<u32, Option<OwnedFd>>,
 }
 
 impl Mounts {
-    fn read() -> Result<Self, Error> {
+    pub(super) fn read() -> Result<Self, Error> {
         let own = TaskDir::open(rustix::process::getpid())?;
         Ok(Self {
             all: mountinfo::read(&own)?,
             open: HashMap::new(),
         })
+    }
+
+    /// Where the first mount stands that fits, as text.
+    pub(super) fn point(&self, fits: impl Fn(&MountInfo) -> bool) -> Option<Vec<u8>> {
+        let found = self.all.iter().filter(|mount| fits(mount));
+        // Another mount may cover it.
+        let mut open = found.filter(|mount| open_mount(mount).is_some());
+        open.next().map(|mount| mount.mount_point.clone())
     }
 
     /// Opens a watched file, if its file system can find it.

@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Timerfd,
     /// As watches of the file system.
     Inotify,
+    /// As watches of the file system, of files, mounts and file systems.
+    Fanotify,
     /// As a process.
     Pidfd,
     /// As a terminal.
@@ -98,6 +100,7 @@ fn anonymous(name: &[u8], is_path: bool) -> Kind {
         b"[signalfd]" => Kind::Signalfd,
         b"[timerfd]" => Kind::Timerfd,
         b"inotify" | b"[inotify]" => Kind::Inotify,
+        b"[fanotify]" => Kind::Fanotify,
         b"[pidfd]" => Kind::Pidfd,
         name => Kind::Refused(unsupported(name)),
     };
@@ -110,7 +113,6 @@ fn anonymous(name: &[u8], is_path: bool) -> Kind {
 
 fn unsupported(name: &[u8]) -> Unsupported {
     match name {
-        b"[fanotify]" => Unsupported::Fanotify,
         b"[userfaultfd]" => Unsupported::Userfaultfd,
         b"[io_uring]" => Unsupported::IoUring,
         b"[perf_event]" => Unsupported::Perf,

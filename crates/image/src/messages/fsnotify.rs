@@ -12,6 +12,9 @@ enumerations! {
     }
 }
 
+/// gelid's own [`MarkType`], which CRIU refuses: a file system, found by the path of a mount of it.
+pub const FANOTIFY_FILE_SYSTEM: i32 = 1000;
+
 messages! {
     /// A watch of an inotify descriptor. Section 15.
     message InotifyWdEntry = "inotify_wd_entry" {
@@ -79,6 +82,8 @@ messages! {
         optional message FanotifyInodeMarkEntry ie = 7;
         /// Mount marks.
         optional message FanotifyMountMarkEntry me = 8;
+        /// gelid's own; CRIU skips it. File id of the inode, if it has no name left.
+        optional uint32 file = 1000;
     }
 
     /// A fanotify group. Section 15.

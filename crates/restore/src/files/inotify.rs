@@ -6,13 +6,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use gelid_image::messages::{InotifyFileEntry, InotifyWdEntry};
+use gelid_image::messages::{FhEntry, InotifyFileEntry, InotifyWdEntry};
 use gelid_sys::proc::mountinfo::{self, MountInfo};
 use gelid_sys::proc::{TaskDir, fdinfo};
 use gelid_sys::{Errno, handle, inotify};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use rustix::fs::{Mode, OFlags};
 
+use super::fanotify::{self, Marked};
 use super::open::{Opener, set_status};
 use super::opened::OpenFiles;
 use super::place::Names;
@@ -76,21 +77,31 @@ impl Notified {
         Ok(Self {
             wd,
             mask: entry.mask & MASK,
-            target: WatchedFile::read(object, entry)?,
+            target: WatchedFile::read(
+                object,
+                &entry.f_handle,
+                entry.file,
+                (entry.s_dev, entry.i_ino),
+            )?,
         })
     }
 }
 
 impl WatchedFile {
-    fn read(object: &str, entry: &InotifyWdEntry) -> Result<Self, Error> {
-        let handle = &entry.f_handle;
+    /// `file` is the id of an open file that it is; device and inode are what messages tell.
+    pub(super) fn read(
+        object: &str,
+        handle: &FhEntry,
+        file: Option<u32>,
+        (dev, inode): (u32, u64),
+    ) -> Result<Self, Error> {
         if let Some(path) = &handle.path {
             let name = Name::new(path).map_err(|rule| {
                 Error::invalid(object, "f_handle.path", path.escape_ascii(), rule)
             })?;
             return Ok(Self::Path(name));
         }
-        if let Some(id) = entry.file {
+        if let Some(id) = file {
             return Ok(Self::File(id));
         }
         let words = handle.handle.iter().flat_map(|word| word.to_le_bytes());
@@ -100,8 +111,8 @@ impl WatchedFile {
             return Err(Error::invalid(object, "f_handle.bytes", handle.bytes, rule));
         }
         Ok(Self::Handle {
-            dev: entry.s_dev,
-            inode: entry.i_ino,
+            dev,
+            inode,
             kind: handle.r#type,
             bytes,
         })
@@ -120,16 +131,13 @@ impl FilesPlan {
         let ids: BTreeSet<u32> = self.descriptions.keys().copied().collect();
         for description in self.descriptions.values_mut() {
             let label = description.label();
-            let Kind::Inotify(queue) = &mut description.kind else {
-                continue;
-            };
-            for watch in &mut queue.watches {
-                if let WatchedFile::Handle { dev, inode, .. } = &watch.target
+            for target in targets(&mut description.kind) {
+                if let WatchedFile::Handle { dev, inode, .. } = target
                     && let Some(id) = origins.get(&(*dev, *inode))
                 {
-                    watch.target = WatchedFile::File(*id);
+                    *target = WatchedFile::File(*id);
                 }
-                if let WatchedFile::File(id) = watch.target
+                if let WatchedFile::File(id) = *target
                     && !ids.contains(&id)
                 {
                     return Err(Error::Missing {
@@ -155,6 +163,25 @@ impl FilesPlan {
             Some(Remap::Ghost(ghost)) => self.ghosts.get(ghost)?.origin,
             _ => None,
         }
+    }
+}
+
+/// What a file watches, as far as those are inodes.
+fn targets(kind: &mut Kind) -> Vec<&mut WatchedFile> {
+    match kind {
+        Kind::Inotify(queue) => {
+            let watches = queue.watches.iter_mut();
+            watches.map(|watch| &mut watch.target).collect()
+        }
+        Kind::Fanotify(group) => {
+            let marks = group.marks.iter_mut();
+            let inodes = marks.filter_map(|mark| match &mut mark.on {
+                Marked::Inode(file) => Some(file),
+                _ => None,
+            });
+            inodes.collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -184,15 +211,24 @@ impl OpenFiles {
                 queues.push((description.id, description.label(), queue.clone()));
             }
         }
-        if queues.is_empty() {
+        let groups = fanotify::groups(self);
+        if queues.is_empty() && groups.is_empty() {
             return Ok(());
         }
         let watches = queues.iter().flat_map(|(_, _, queue)| &queue.watches);
-        let watched = watches.filter_map(|watch| match watch.target {
-            WatchedFile::File(id) => Some(id),
+        let marks = groups.iter().flat_map(|(_, _, group)| &group.marks);
+        let marked = marks.filter_map(|mark| match &mark.on {
+            Marked::Inode(file) => Some(file),
             _ => None,
         });
-        self.close_all_but(&watched.chain(queues.iter().map(|(id, ..)| *id)).collect());
+        let files = watches.map(|watch| &watch.target).chain(marked);
+        let watched = files.filter_map(|file| match file {
+            WatchedFile::File(id) => Some(*id),
+            _ => None,
+        });
+        let own = queues.iter().map(|(id, ..)| *id);
+        let own = own.chain(groups.iter().map(|(id, ..)| *id));
+        self.close_all_but(&watched.chain(own).collect());
         let mut watcher = Watcher::new(root);
         for (id, label, queue) in &queues {
             let Some(fd) = self.fd(*id) else { continue };
@@ -200,12 +236,12 @@ impl OpenFiles {
                 watcher.add(label, fd, watch, self)?;
             }
         }
-        Ok(())
+        fanotify::mark(&groups, self, &mut watcher)
     }
 }
 
 /// A watched file, opened.
-enum Found<'f> {
+pub(super) enum Found<'f> {
     Open(BorrowedFd<'f>),
     Own(OwnedFd),
 }
@@ -220,7 +256,7 @@ impl AsFd for Found<'_> {
 }
 
 /// Adds watches, and finds what they are of.
-struct Watcher<'a> {
+pub(super) struct Watcher<'a> {
     names: Names<'a>,
     mounts: Option<Vec<MountInfo>>,
     /// By device, a file on a mount of it.
@@ -250,12 +286,8 @@ impl<'a> Watcher<'a> {
                 errno,
             }
         };
-        let found = match &watch.target {
-            WatchedFile::File(id) => {
-                Found::Open(files.fd(*id).ok_or(Errno::BADF).map_err(failed("find"))?)
-            }
-            target => Found::Own(self.find(target).map_err(failed("find the file of"))?),
-        };
+        let found = self.found(&watch.target, files);
+        let found = found.map_err(failed("find the file of"))?;
         match inotify::set_next(fd, watch.wd) {
             // A kernel that cannot be told counts, which may do.
             Ok(()) | Err(Errno::NOTTY) => {}
@@ -269,6 +301,47 @@ impl<'a> Watcher<'a> {
         }
         let rule = "another watch of the same descriptor has this number, or the same file";
         Err(Error::invalid(object, "wd", watch.wd, rule))
+    }
+
+    /// Finds what is watched.
+    pub(super) fn found<'f>(
+        &mut self,
+        target: &WatchedFile,
+        files: &'f OpenFiles,
+    ) -> Result<Found<'f>, Errno> {
+        match target {
+            WatchedFile::File(id) => Ok(Found::Open(files.fd(*id).ok_or(Errno::BADF)?)),
+            target => Ok(Found::Own(self.find(target)?)),
+        }
+    }
+
+    /// The root of a mount, by its path.
+    pub(super) fn root_of(&mut self, name: &Name) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let place = super::place::Place::Path(name.clone());
+        let opened = self.names.open(&place, flags)?;
+        let own = TaskDir::open(rustix::process::getpid()).map_err(|error| error.errno())?;
+        let info = fdinfo::read(&own, opened.as_raw_fd()).map_err(|error| error.errno())?;
+        let root = self.mounts()?.iter().any(|mount| mount.id == info.mnt_id);
+        root.then_some(opened).ok_or(Errno::NODEV)
+    }
+
+    /// The root of a mount, by its number.
+    pub(super) fn mount_with(&mut self, id: u32) -> Result<OwnedFd, Errno> {
+        let all = self.mounts()?;
+        let mount = all.iter().find(|mount| mount.id.unsigned_abs() == id);
+        let point = mount.ok_or(Errno::NODEV)?.mount_point.clone();
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(&*point, flags, Mode::empty())
+    }
+
+    /// The mounts that this process sees.
+    fn mounts(&mut self) -> Result<&[MountInfo], Errno> {
+        if self.mounts.is_none() {
+            let own = TaskDir::open(rustix::process::getpid()).map_err(|error| error.errno())?;
+            self.mounts = Some(mountinfo::read(&own).map_err(|error| error.errno())?);
+        }
+        Ok(self.mounts.as_deref().unwrap_or_default())
     }
 
     fn find(&mut self, target: &WatchedFile) -> Result<OwnedFd, Errno> {
@@ -300,10 +373,6 @@ impl<'a> Watcher<'a> {
 
     fn open_mount(&mut self, dev: u32) -> Result<OwnedFd, Errno> {
         let own = TaskDir::open(rustix::process::getpid()).map_err(|error| error.errno())?;
-        let mounts = match self.mounts.take() {
-            Some(mounts) => mounts,
-            None => mountinfo::read(&own).map_err(|error| error.errno())?,
-        };
         let of_device = |mount: &&MountInfo| mount.dev.major << 20 | mount.dev.minor == dev;
         let open = |mount: &MountInfo| {
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -312,8 +381,7 @@ impl<'a> Watcher<'a> {
             // Another mount may cover it.
             (info.mnt_id == mount.id).then_some(opened)
         };
-        let found = mounts.iter().filter(of_device).find_map(open);
-        self.mounts = Some(mounts);
+        let found = self.mounts()?.iter().filter(of_device).find_map(open);
         found.ok_or(Errno::NODEV)
     }
 }
@@ -321,7 +389,6 @@ impl<'a> Watcher<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gelid_image::messages::FhEntry;
 
     fn watch(handle: FhEntry) -> InotifyWdEntry {
         InotifyWdEntry {

@@ -14,8 +14,8 @@ use super::place::{Leftover, Names, Place};
 use super::regular::Regular;
 use super::remap::Remap;
 use super::{
-    Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fifo, inet, inotify,
-    memfd, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
+    Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fanotify, fifo, inet,
+    inotify, memfd, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
 };
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -32,6 +32,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     signalfd::open_all(&mut opener)?;
     timerfd::open_all(&mut opener)?;
     inotify::open_all(&mut opener)?;
+    fanotify::open_all(&mut opener)?;
     pidfd::open_all(&mut opener)?;
     tty::open_all(&mut opener)?;
     inet::open_all(&mut opener)?;

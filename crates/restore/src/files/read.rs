@@ -13,8 +13,8 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fifo, file_lock, ghost, inet, inotify, of_process, owner, pidfd, pipe, signalfd, table,
-    timerfd, tty, unix,
+    fanotify, fifo, file_lock, ghost, inet, inotify, of_process, owner, pidfd, pipe, signalfd,
+    table, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -139,6 +139,10 @@ impl Reader<'_> {
             Some(Body::Inotify(file)) => {
                 let queue = inotify::plan(&format!("file {id} (inotify)"), file)?;
                 Part::new(Kind::Inotify(queue), file.flags, Some(&file.fown))
+            }
+            Some(Body::Fanotify(file)) => {
+                let group = fanotify::plan(&format!("file {id} (fanotify)"), file)?;
+                Part::new(Kind::Fanotify(group), file.flags, Some(&file.fown))
             }
             Some(Body::Pidfd(file)) => {
                 let pidfd = pidfd::plan(&format!("file {id} (pidfd)"), file)?;
@@ -350,10 +354,9 @@ fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
         FdTypes::Eventfd | FdTypes::Eventpoll | FdTypes::Signalfd | FdTypes::Timerfd => {
             return None;
         }
-        FdTypes::Inotify | FdTypes::Pidfd => return None,
+        FdTypes::Inotify | FdTypes::Fanotify | FdTypes::Pidfd => return None,
         FdTypes::Und => ("of no kind", WITHOUT),
         FdTypes::Packetsk => ("a packet socket", SOCKET),
-        FdTypes::Fanotify => ("a fanotify group", WITHOUT),
         FdTypes::Netlinksk => ("a netlink socket", SOCKET),
         FdTypes::Ns => ("a namespace", WITHOUT),
         FdTypes::Tunf => ("a tun device", WITHOUT),

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::{
-    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FdTypes, FifoEntry, FileEntry,
-    InetSkEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry, PidfdEntry, PipeEntry,
-    RegFileEntry, SignalfdEntry, TimerfdEntry, TtyFileEntry, UnixSkEntry,
+    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FanotifyFileEntry, FanotifyMarkEntry,
+    FdTypes, FifoEntry, FileEntry, InetSkEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry,
+    PidfdEntry, PipeEntry, RegFileEntry, SignalfdEntry, TimerfdEntry, TtyFileEntry, UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -46,6 +46,7 @@ pub(super) enum Body {
     Signalfd(SignalfdEntry),
     Timerfd(TimerfdEntry),
     Inotify(InotifyFileEntry),
+    Fanotify(FanotifyFileEntry),
     Pidfd(PidfdEntry),
     Socket(Box<UnixSkEntry>),
     Internet(Box<InetSkEntry>),
@@ -121,6 +122,16 @@ impl Records {
                 .extend(watches.remove(&queue.id).unwrap_or_default());
             self.push(queue.id, FdTypes::Inotify, Some(Body::Inotify(queue)));
         }
+        let mut marks: BTreeMap<u32, Vec<FanotifyMarkEntry>> = BTreeMap::new();
+        for mark in dir.read_all::<FanotifyMarkEntry>(ImageKind::FanotifyMark, ())? {
+            marks.entry(mark.id).or_default().push(mark);
+        }
+        for mut group in dir.read_all::<FanotifyFileEntry>(ImageKind::FanotifyFile, ())? {
+            group
+                .mark
+                .extend(marks.remove(&group.id).unwrap_or_default());
+            self.push(group.id, FdTypes::Fanotify, Some(Body::Fanotify(group)));
+        }
         let mut watches: BTreeMap<u32, Vec<EventpollTfdEntry>> = BTreeMap::new();
         for watch in dir.read_all::<EventpollTfdEntry>(ImageKind::EventpollTfd, ())? {
             watches.entry(watch.id).or_default().push(watch);
@@ -146,6 +157,7 @@ impl Records {
             FdTypes::Signalfd => entry.sgfd.filter(|file| file.id == id).map(Body::Signalfd),
             FdTypes::Timerfd => entry.tfd.filter(|file| file.id == id).map(Body::Timerfd),
             FdTypes::Inotify => entry.ify.filter(|file| file.id == id).map(Body::Inotify),
+            FdTypes::Fanotify => entry.ffy.filter(|file| file.id == id).map(Body::Fanotify),
             FdTypes::Pidfd => entry.pidfd.filter(|file| file.id == id).map(Body::Pidfd),
             FdTypes::Unixsk => {
                 let socket = entry.usk.filter(|socket| socket.id == id);

@@ -1,6 +1,7 @@
 //! `/proc/PID/fdinfo/N`: position, flags and kind-specific state of an open file description.
 
 mod events;
+mod fanotify;
 mod locks;
 
 use std::os::fd::RawFd;
@@ -9,6 +10,7 @@ use super::text::{Malformed, Result, decimal, lines, number, signed, split_once,
 use super::{Error, TaskDir};
 
 pub use events::{Eventfd, Notified, Timerfd, Watched};
+pub use fanotify::{Group, Mark, Marked};
 pub use locks::{Lock, LockKind, LockType, Waiting, locked, waiting};
 
 /// The lines that all kinds of file have, and the text for those that only some have.

@@ -3,11 +3,11 @@
 use super::*;
 use crate::files::{Inherit, Watching};
 use gelid_image::messages::{
-    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FhEntry, FifoEntry, FileLockEntry,
-    GelidTtyDataEntry, GelidTtyFileEntry, GelidTtyInfoEntry, GhostChunkEntry, GhostFileEntry,
-    InotifyFileEntry, InotifyWdEntry, MemfdFileEntry, MemfdInodeEntry, PidfdEntry, SignalfdEntry,
-    TermiosEntry, TimerfdEntry, TtyDataEntry, TtyFileEntry, TtyInfoEntry, TtyPtyEntry,
-    WinsizeEntry,
+    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FanotifyFileEntry, FanotifyMarkEntry,
+    FanotifyMountMarkEntry, FhEntry, FifoEntry, FileLockEntry, GelidTtyDataEntry,
+    GelidTtyFileEntry, GelidTtyInfoEntry, GhostChunkEntry, GhostFileEntry, InotifyFileEntry,
+    InotifyWdEntry, MemfdFileEntry, MemfdInodeEntry, PidfdEntry, SignalfdEntry, TermiosEntry,
+    TimerfdEntry, TtyDataEntry, TtyFileEntry, TtyInfoEntry, TtyPtyEntry, WinsizeEntry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -64,7 +64,9 @@ fn fown() -> impl Strategy<Value = FownEntry> {
 }
 
 fn file() -> impl Strategy<Value = FileEntry> {
-    let kinds = prop::sample::select(vec![1, 1, 1, 1, 2, 3, 11, 18, 5, 99, 6, 7, 7, 8, 9, 17, 20]);
+    let kinds = prop::sample::select(vec![
+        1, 1, 1, 1, 2, 3, 11, 18, 5, 99, 6, 7, 7, 8, 9, 12, 17, 20,
+    ]);
     let common = (kinds, id(), id(), flags(), fown());
     let regular = (
         name(),
@@ -188,6 +190,27 @@ fn file() -> impl Strategy<Value = FileEntry> {
                         isec: size.unwrap_or_default(),
                         insec: mode.unwrap_or_default().into(),
                         deadline: size,
+                    });
+                }
+                12 => {
+                    let mark = FanotifyMarkEntry {
+                        r#type: (id % 4) as i32,
+                        mflags: flags,
+                        mask: other,
+                        ignored_mask: pos as u32,
+                        me: Some(FanotifyMountMarkEntry {
+                            mnt_id: other,
+                            path: mode.map(|_| name),
+                        }),
+                        ..Default::default()
+                    };
+                    entry.ffy = Some(FanotifyFileEntry {
+                        id,
+                        flags,
+                        fown,
+                        faflags: flags,
+                        evflags: other,
+                        mark: vec![mark; (pos % 3) as usize],
                     });
                 }
                 20 => {

@@ -125,7 +125,7 @@ impl FdInfo {
 }
 
 /// The number behind a key.
-fn field<T: TryFrom<u64>>(field: &[u8], key: &'static str) -> Result<T> {
+pub(super) fn field<T: TryFrom<u64>>(field: &[u8], key: &'static str) -> Result<T> {
     let digits = field.strip_prefix(key.as_bytes());
     let digits = digits.and_then(|rest| rest.strip_prefix(b":"));
     let value = hex(digits.ok_or(Malformed(key))?, key)?;
@@ -155,30 +155,34 @@ fn watched(line: &[u8]) -> Result<Watched> {
 
 fn notified(line: &[u8]) -> Result<Notified> {
     let mut fields = Fields(line);
-    let mut watch = Notified {
+    Ok(Notified {
         wd: field(fields.need("wd")?, "wd")?,
         inode: field(fields.need("ino")?, "ino")?,
         dev: field(fields.need("sdev")?, "sdev")?,
         mask: field(fields.need("mask")?, "mask")?,
         ignored_mask: field(fields.need("ignored_mask")?, "ignored_mask")?,
-        handle: None,
+        handle: handle(&mut fields)?,
+    })
+}
+
+/// Type and bytes of a handle, at the end of a line.
+pub(super) fn handle(fields: &mut Fields<'_>) -> Result<Option<(u32, Vec<u8>)>> {
+    let Some(len) = fields.next() else {
+        return Ok(None);
     };
-    if let Some(len) = fields.next() {
-        let len: usize = field(len, "fhandle-bytes")?;
-        let kind = field(fields.need("fhandle-type")?, "fhandle-type")?;
-        let digits = fields.need("f_handle")?.strip_prefix(b"f_handle:");
-        let digits = digits.ok_or(Malformed("f_handle"))?;
-        let bytes = digits.chunks(2).map(|byte| {
-            let byte = hex(byte, "f_handle")?;
-            u8::try_from(byte).map_err(|_| Malformed("f_handle"))
-        });
-        let bytes: Vec<u8> = bytes.collect::<Result<_>>()?;
-        if bytes.len() != len || digits.len() != 2 * len {
-            return Err(Malformed("f_handle"));
-        }
-        watch.handle = Some((kind, bytes));
+    let len: usize = field(len, "fhandle-bytes")?;
+    let kind = field(fields.need("fhandle-type")?, "fhandle-type")?;
+    let digits = fields.need("f_handle")?.strip_prefix(b"f_handle:");
+    let digits = digits.ok_or(Malformed("f_handle"))?;
+    let bytes = digits.chunks(2).map(|byte| {
+        let byte = hex(byte, "f_handle")?;
+        u8::try_from(byte).map_err(|_| Malformed("f_handle"))
+    });
+    let bytes: Vec<u8> = bytes.collect::<Result<_>>()?;
+    if bytes.len() != len || digits.len() != 2 * len {
+        return Err(Malformed("f_handle"));
     }
-    Ok(watch)
+    Ok(Some((kind, bytes)))
 }
 
 #[cfg(test)]
