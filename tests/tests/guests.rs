@@ -92,6 +92,7 @@ const INTERRUPTED: &str = "calls that a stop interrupts are not made again";
 const NO_ROOM: &str = "needs room in the target";
 const SIGTRAP: &str = "the disposition of SIGTRAP";
 const FOREIGN: &str = "limits of other users' tasks need CAP_SYS_RESOURCE";
+const MESSAGES: &str = "message queues, unless they are mounted on /dev/mqueue";
 const SHARED: &str = "tables shared between processes";
 
 /// Every guest.
@@ -199,6 +200,8 @@ const CASES: &[Case] = &[
         refused: Some("let the program read them"),
         ..guest("inotify-unread")
     },
+    refused("io-uring", "an io_uring"),
+    refused("io-uring-mapped", "an io_uring"),
     leasing(guest("leases")),
     leasing(unlike("leases-unowned", "files that nobody owns")),
     leasing(unlike("leases-breaking", "leases that are being broken")),
@@ -229,7 +232,20 @@ const CASES: &[Case] = &[
     guest("memfd-private"),
     guest("memfd-sealed"),
     guest("memfd-unmapped"),
+    refused("memfd-secret", "secret memory"),
+    refused("memfd-secret-mapped", "secret memory"),
     guest("vdso"),
+    Case {
+        // The original takes its queue with it.
+        without: &[Mode::Running],
+        ..unlike("mqueue", MESSAGES)
+    },
+    Case {
+        without: &[Mode::Running],
+        ..unlike("mqueue-blocked", MESSAGES)
+    },
+    refused("mqueue-notify", "tells the program of its next message"),
+    refused("mqueue-unlinked", "without its name"),
     guest("pidfd"),
     unlike("pidfd-dead", "how others have ended"),
     guest("pidfd-zombie"),

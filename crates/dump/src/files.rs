@@ -24,6 +24,7 @@ mod inet;
 mod inotify;
 mod kind;
 mod memfd;
+mod mqueue;
 mod options;
 mod pidfd;
 mod pipe;
@@ -375,6 +376,7 @@ impl<'s> Collector<'s> {
             Kind::Pidfd => self.pidfd(&object, opening, info),
             Kind::Timerfd => self.timerfd(task, fd, &object, opening, info),
             Kind::Memory if self.is_memory(&object)? => self.memory(&object, opening),
+            Kind::Path if self.is_message_queue(&object)? => self.message_queue(&object, opening),
             Kind::Path | Kind::Memory => {
                 let id = self.regular(&object, opening)?;
                 Ok((FdTypes::Reg, id))

@@ -21,6 +21,7 @@ mod ghost;
 mod inet;
 mod inotify;
 mod memfd;
+mod mqueue;
 mod name;
 mod of_process;
 mod open;
@@ -62,6 +63,7 @@ pub use ghost::Ghost;
 pub use inet::{Internet, Role};
 pub use inotify::{Inotify, Notified, WatchedFile};
 pub use memfd::{Memory, MemoryFile};
+pub use mqueue::Queue;
 pub use name::Name;
 pub use opened::OpenFiles;
 pub use options::{Context, FileOptions, Inherit, Validation};
@@ -122,6 +124,8 @@ pub enum Kind {
     Fifo(Fifo),
     /// A memfd, or shared anonymous memory.
     Memory(MemoryFile),
+    /// A message queue.
+    Queue(Queue),
     /// A counter.
     Eventfd(Eventfd),
     /// A set of watched files.
@@ -312,6 +316,7 @@ impl FilesPlan {
                 Some(memory) => format!("{} of {} bytes", memory.label(), memory.size),
                 None => "memory".to_owned(),
             },
+            Kind::Queue(queue) => queue.to_string(),
             Kind::Eventfd(counter) => counter.to_string(),
             Kind::Eventpoll(set) => format!("set of {} watched files", set.watches.len()),
             Kind::Signalfd(signals) => signals.to_string(),
@@ -348,6 +353,7 @@ impl Description {
             Kind::Pipe(pipe) => format!("file {id} (pipe {pipe})"),
             Kind::Fifo(fifo) => format!("file {id} (FIFO {})", fifo.file.name),
             Kind::Memory(memory) => format!("file {id} (memory object {})", memory.inode),
+            Kind::Queue(queue) => format!("file {id} ({queue})"),
             Kind::Eventfd(_) => format!("file {id} (eventfd)"),
             Kind::Eventpoll(_) => format!("file {id} (epoll set)"),
             Kind::Signalfd(_) => format!("file {id} (signalfd)"),

@@ -32,6 +32,7 @@ pub mod madvise;
 pub mod map;
 pub mod mm;
 pub mod mount;
+pub mod mqueue;
 pub mod pagemap;
 pub mod pidfd;
 pub mod prctl;

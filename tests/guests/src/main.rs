@@ -18,9 +18,11 @@ mod fanotify;
 mod idle;
 mod inet;
 mod inotify;
+mod io_uring;
 mod leases;
 mod locks;
 mod mapped;
+mod mqueue;
 mod os;
 mod pidfd;
 mod pipe;
@@ -34,6 +36,7 @@ mod regular;
 mod robust;
 mod rseq;
 mod seccomp;
+mod secret;
 mod sharing;
 mod signalfd;
 mod signals;
@@ -73,9 +76,11 @@ const OBJECTS: &[&[Entry]] = &[
     fanotify::GUESTS,
     idle::GUESTS,
     inotify::GUESTS,
+    io_uring::GUESTS,
     leases::GUESTS,
     locks::GUESTS,
     mapped::GUESTS,
+    mqueue::GUESTS,
     pidfd::GUESTS,
     pipe::GUESTS,
     place::GUESTS,
@@ -86,6 +91,7 @@ const OBJECTS: &[&[Entry]] = &[
     regular::GUESTS,
     robust::GUESTS,
     rseq::GUESTS,
+    secret::GUESTS,
     sharing::GUESTS,
     seccomp::GUESTS,
     signalfd::GUESTS,

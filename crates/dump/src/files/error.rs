@@ -355,8 +355,10 @@ pub enum Unsupported {
     Bpf,
     /// perf events.
     Perf,
-    /// A POSIX message queue.
+    /// A POSIX message queue without a name.
     MessageQueue,
+    /// A task is to be told of the next message in a queue.
+    MessageNotice,
     /// `memfd_secret(2)`.
     SecretMemory,
     /// A System V segment.
@@ -403,7 +405,13 @@ impl fmt::Display for Unsupported {
                 "remove the mark first",
             ),
             Self::Userfaultfd => ("a userfaultfd", CLOSE),
-            Self::IoUring => ("an io_uring", CLOSE),
+            Self::IoUring => {
+                return write!(
+                    f,
+                    "an io_uring, and the kernel does not tell how it was set up: {CLOSE}, or run the program \
+                     without it (Node.js: UV_USE_IO_URING=0)"
+                );
+            }
             Self::PidfdOutside { pid } => {
                 return write!(
                     f,
@@ -414,7 +422,11 @@ impl fmt::Display for Unsupported {
             Self::Namespace => ("a namespace", CLOSE),
             Self::Bpf => ("a BPF object", CLOSE),
             Self::Perf => ("a perf event", CLOSE),
-            Self::MessageQueue => ("a POSIX message queue", CLOSE),
+            Self::MessageQueue => ("a POSIX message queue without its name", CLOSE),
+            Self::MessageNotice => (
+                "a POSIX message queue that tells the program of its next message (mq_notify)",
+                "unregister it first",
+            ),
             Self::SecretMemory => ("secret memory", "run the program without it"),
             Self::SystemV => ("System V shared memory", "detach it first"),
             Self::OtherTerminal => ("a terminal of an unknown kind", REDIRECT),

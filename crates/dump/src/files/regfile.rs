@@ -13,7 +13,8 @@ use super::remap_file_path::Remap;
 use super::{Collector, Error, Name, Object, Unsupported, build_id, fown};
 
 const PROC_MAGIC: u64 = 0x9fa0;
-const MQUEUE_MAGIC: u64 = 0x1980_0202;
+/// `MQUEUE_MAGIC`
+pub(super) const MQUEUE_MAGIC: u64 = 0x1980_0202;
 const SECRETMEM_MAGIC: u64 = 0x5345_434d;
 /// `HUGETLBFS_MAGIC`
 pub(super) const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;

@@ -39,5 +39,8 @@ messages! {
         optional uint32 checksum_config = 13;
         /// Not used.
         optional uint32 checksum_parameter = 14;
+        /// gelid's own; CRIU skips it. A POSIX message queue; `name` is where it would be if queues were mounted on
+        /// `/dev/mqueue`.
+        optional bool mqueue = 1000;
     }
 }

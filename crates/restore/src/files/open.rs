@@ -15,7 +15,7 @@ use super::regular::Regular;
 use super::remap::Remap;
 use super::{
     Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fanotify, fifo, inet,
-    inotify, memfd, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
+    inotify, memfd, mqueue, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
 };
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -27,6 +27,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     fifo::open_all(&mut opener)?;
     pipe::open_all(&mut opener)?;
     memfd::open_all(&mut opener)?;
+    mqueue::open_all(&mut opener)?;
     eventfd::open_all(&mut opener)?;
     eventpoll::open_all(&mut opener)?;
     signalfd::open_all(&mut opener)?;

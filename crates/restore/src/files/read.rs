@@ -13,8 +13,8 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fanotify, fifo, file_lock, ghost, inet, inotify, of_process, owner, pidfd, pipe, signalfd,
-    table, timerfd, tty, unix,
+    fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, of_process, owner, pidfd, pipe,
+    signalfd, table, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -185,6 +185,10 @@ impl Reader<'_> {
     }
 
     fn regular<'e>(&self, reg: &'e RegFileEntry, plan: &mut FilesPlan) -> Result<Part<'e>, Error> {
+        if reg.mqueue == Some(true) {
+            let queue = mqueue::plan(&format!("file {}", reg.id), reg)?;
+            return Ok(Part::new(Kind::Queue(queue), reg.flags, Some(&reg.fown)));
+        }
         let external = reg.ext == Some(true);
         let key = match external {
             true => reg.name.clone(),

@@ -1,0 +1,68 @@
+//! POSIX message queues: `mq_overview(7)`.
+//!
+//! A queue and the messages in it belong to the host, as a file and its contents do: they stay where they are when the
+//! tree ends. A description of a queue is recorded by the path that it has where queues are usually mounted.
+
+use std::ffi::CString;
+
+use gelid_image::messages::{FdTypes, RegFileEntry};
+use gelid_sys::mqueue;
+use rustix::fs::OFlags;
+
+use super::kind::DELETED;
+use super::regfile::{MQUEUE_MAGIC, Opening};
+use super::{Collector, Error, Object, Unsupported};
+
+/// Where queues are usually mounted.
+const MOUNT: &[u8] = b"/dev/mqueue";
+
+impl Collector<'_> {
+    /// Whether what looks like a file is a queue.
+    pub(super) fn is_message_queue(&mut self, object: &Object<'_>) -> Result<bool, Error> {
+        Ok(object.is_regular() && self.magic(object)? == MQUEUE_MAGIC)
+    }
+
+    /// Records a queue.
+    pub(super) fn message_queue(
+        &mut self,
+        object: &Object<'_>,
+        opening: Opening,
+    ) -> Result<(FdTypes, u32), Error> {
+        let last = object.link.rsplit(|byte| *byte == b'/').next();
+        let name = last.unwrap_or_default();
+        if opening.flags & OFlags::PATH.bits() != 0 || name.ends_with(DELETED) {
+            return Err(object.unsupported(Unsupported::MessageQueue));
+        }
+        let taken = self.told_of(object, name)?;
+        if self.tree.iter().any(|pid| pid.as_raw_pid() == taken) {
+            return Err(object.unsupported(Unsupported::MessageNotice));
+        }
+        let id = self.new_id()?;
+        self.push_regular(RegFileEntry {
+            id,
+            flags: opening.flags,
+            pos: opening.pos,
+            fown: opening.fown,
+            name: [MOUNT, b"/", name].concat(),
+            mode: Some(object.stat.st_mode),
+            mqueue: Some(true),
+            ..RegFileEntry::default()
+        })?;
+        Ok((FdTypes::Reg, id))
+    }
+
+    /// Who is told of the next message; by the way it is looked whether the name leads to the queue.
+    fn told_of(&self, object: &Object<'_>, name: &[u8]) -> Result<i32, Error> {
+        let path = CString::new(name).map_err(|_| object.unsupported(Unsupported::MessageQueue))?;
+        let queue = mqueue::open(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC);
+        let queue = queue.map_err(object.failed("open"))?;
+        let stat = rustix::fs::fstat(&queue).map_err(object.failed("look at"))?;
+        if (stat.st_dev, stat.st_ino) != object.inode() {
+            return Err(object.unsupported(Unsupported::MessageQueue));
+        }
+        let mut text = [0; 256];
+        let len = rustix::io::pread(&queue, &mut text, 0).map_err(object.failed("read"))?;
+        let told = mqueue::notified(&text[..len]);
+        told.ok_or_else(|| object.unsupported(Unsupported::MessageQueue))
+    }
+}
