@@ -267,6 +267,7 @@ fn fill(c: &mut Criterion) {
                             target,
                             placements,
                             huge,
+                            compared: Vec::new(),
                         })
                         .unwrap()
                         .wait()

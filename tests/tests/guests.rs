@@ -116,6 +116,8 @@ const CASES: &[Case] = &[
     guest("write-only"),
     guest("read-only"),
     guest("cow-tree"),
+    guest("cow-generations"),
+    guest("cow-siblings"),
     guest("reservation"),
     guest("many-mappings"),
     guest("brk"),

@@ -262,6 +262,13 @@ impl Sink<'_> {
     }
 }
 
+/// Private memory of which others have some pages too.
+fn shared(areas: &[Area]) -> Vec<Range<u64>> {
+    let is_shared = |area: &&Area| area.anonymous > 0 && area.shared_clean + area.shared_dirty > 0;
+    let areas = areas.iter().filter(is_shared);
+    areas.map(|area| area.map.range()).collect()
+}
+
 /// Queues the pages of a task.
 fn queue(
     sink: &mut Sink<'_>,
@@ -272,7 +279,7 @@ fn queue(
     let _span = tracing::debug_span!("pages", pid = pid.as_raw_pid()).entered();
     let (mut stored, writer) = sink.begin(Owner::Task(pid.as_raw_pid()))?;
     let mut queue = Queue {
-        memory: Arc::new(ProcessSource::new(pid)),
+        memory: Arc::new(ProcessSource::new(pid).sharing(shared(&layout.areas))),
         writer,
         areas: &layout.areas,
         layout,

@@ -1,6 +1,7 @@
 //! The reading pipeline: pages of many objects into the memory of many processes.
 
 use crate::PAGE_SIZE;
+use crate::compare::Comparison;
 use crate::huge::Areas;
 use crate::key::ObjectKey;
 use crate::pool::{Failure, Fault, Pool, Promise, default_workers, lock};
@@ -126,13 +127,18 @@ pub struct FillRequest {
     pub placements: Vec<Placement>,
     /// Addresses that may be backed by huge pages: private anonymous mappings. Ascending.
     pub huge: Vec<Range<u64>>,
+    /// Addresses where the target has pages that may be equal: those that are stay what they are, which may be shared
+    /// with other processes. Ascending, and not in `huge`.
+    pub compared: Vec<Range<u64>>,
 }
 
 /// What filling a target took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FillStats {
-    /// Pages written.
+    /// Pages that hold what they should.
     pub pages: u64,
+    /// Those of them that were there already.
+    pub equal_pages: u64,
     /// Huge pages that the kernel gave.
     pub huge_pages: u64,
 }
@@ -160,6 +166,7 @@ struct Request {
     target: Arc<dyn PageTarget>,
     placements: Vec<Placement>,
     areas: Areas,
+    compared: Vec<Range<u64>>,
     stats: Mutex<FillStats>,
     jobs_left: AtomicU64,
     done: Sender<FillStats>,
@@ -227,6 +234,7 @@ fn each_job(
         reader: request.reader,
         target: request.target,
         placements: request.placements,
+        compared: request.compared,
         stats: Mutex::default(),
         // One for this function, so that the count cannot reach 0 early.
         jobs_left: AtomicU64::new(1),
@@ -347,6 +355,8 @@ struct FillWorker {
     scratch: Scratch,
     ranges: Vec<Range<u64>>,
     claimed: Vec<Range<u64>>,
+    different: Vec<Range<u64>>,
+    comparison: Comparison,
 }
 
 impl FillWorker {
@@ -357,6 +367,7 @@ impl FillWorker {
         }
         let mut total = lock(&job.request.stats);
         total.pages += stats.pages;
+        total.equal_pages += stats.equal_pages;
         total.huge_pages += stats.huge_pages;
         drop(total);
         job.request.job_done();
@@ -373,6 +384,8 @@ impl FillWorker {
             scratch,
             ranges,
             claimed,
+            different,
+            comparison,
         } = self;
         let (pages, bytes) = request.reader.chunk(scratch, chunk)?;
         let bytes_of = |part: &Range<u64>| {
@@ -382,20 +395,34 @@ impl FillWorker {
         ranges.clear();
         // Pages gathered so far for one write: consecutive in the store.
         let mut batch = pages.start..pages.start;
-        for (part, addresses) in request.placed(&pages) {
-            claimed.clear();
-            request.areas.claim(&addresses, claimed);
-            if !claimed.is_empty() {
-                stats.huge_pages += collapse(request, claimed, &addresses, bytes_of(&part))?;
+        for (whole, addresses) in request.placed(&pages) {
+            stats.pages += whole.end - whole.start;
+            different.clear();
+            comparison.different(
+                &*request.target,
+                &request.compared,
+                &addresses,
+                bytes_of(&whole),
+                different,
+            );
+            stats.equal_pages += whole.end - whole.start;
+            for at in different.drain(..) {
+                stats.equal_pages -= (at.end - at.start) / PAGE_SIZE as u64;
+                let start = whole.start + (at.start - addresses.start) / PAGE_SIZE as u64;
+                let part = start..start + (at.end - at.start) / PAGE_SIZE as u64;
+                claimed.clear();
+                request.areas.claim(&at, claimed);
+                if !claimed.is_empty() {
+                    stats.huge_pages += collapse(request, claimed, &at, bytes_of(&part))?;
+                }
+                if part.start != batch.end {
+                    write(request, bytes_of(&batch), ranges)?;
+                    ranges.clear();
+                    batch.start = part.start;
+                }
+                batch.end = part.end;
+                ranges.push(at);
             }
-            if part.start != batch.end {
-                write(request, bytes_of(&batch), ranges)?;
-                ranges.clear();
-                batch.start = part.start;
-            }
-            batch.end = part.end;
-            ranges.push(addresses);
-            stats.pages += part.end - part.start;
         }
         write(request, bytes_of(&batch), ranges)
     }

@@ -60,6 +60,7 @@
 //!     target: target.clone(),
 //!     placements: Placement::of_pagemap(&summary.pagemap),
 //!     huge: vec![],
+//!     compared: Vec::new(),
 //! };
 //! Filler::new(None).fill(request)?.wait()?;
 //! assert_eq!(target.bytes(), bytes);
@@ -67,6 +68,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod compare;
 mod encode;
 mod fill;
 mod frame;

@@ -27,9 +27,13 @@ pub trait PageSource: Send + Sync {
 ///
 /// All ranges of a chunk are read by one `process_vm_readv(2)`; from the first page that it refuses
 /// (no read permission) up to the end of that range, `/proc/PID/mem` is read instead.
+///
+/// So is memory that other processes may [share](Self::sharing). `process_vm_readv` pins pages, and for that the kernel
+/// gives a process a copy of its own of each anonymous page that it has in common with others since a `fork(2)`.
 #[derive(Debug)]
 pub struct ProcessSource {
     pid: Pid,
+    shared: Vec<Range<u64>>,
     mem: OnceLock<vm::Mem>,
 }
 
@@ -39,8 +43,23 @@ impl ProcessSource {
     pub fn new(pid: Pid) -> Self {
         Self {
             pid,
+            shared: Vec::new(),
             mem: OnceLock::new(),
         }
+    }
+
+    /// The same, where the pages in `shared`, which ascend, may belong to other processes too.
+    #[must_use]
+    pub fn sharing(self, shared: Vec<Range<u64>>) -> Self {
+        Self { shared, ..self }
+    }
+
+    fn is_shared(&self, range: &Range<u64>) -> bool {
+        let first = self
+            .shared
+            .partition_point(|shared| shared.end <= range.start);
+        let first = self.shared.get(first);
+        first.is_some_and(|shared| shared.start < range.end)
     }
 
     fn read_forced(&self, address: u64, buf: &mut [u8]) -> io::Result<()> {
@@ -49,7 +68,27 @@ impl ProcessSource {
 }
 
 impl PageSource for ProcessSource {
-    fn read(&self, ranges: &[Range<u64>], buf: &mut [u8]) -> io::Result<()> {
+    fn read(&self, ranges: &[Range<u64>], mut buf: &mut [u8]) -> io::Result<()> {
+        for ranges in ranges.chunk_by(|one, next| self.is_shared(one) == self.is_shared(next)) {
+            let (here, rest) = buf.split_at_mut(ranges.iter().map(byte_len).sum());
+            buf = rest;
+            if !self.is_shared(&ranges[0]) {
+                self.read_pinned(ranges, here)?;
+                continue;
+            }
+            let mut here = here;
+            for range in ranges {
+                let (page, rest) = here.split_at_mut(byte_len(range));
+                self.read_forced(range.start, page)?;
+                here = rest;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ProcessSource {
+    fn read_pinned(&self, ranges: &[Range<u64>], buf: &mut [u8]) -> io::Result<()> {
         let mut left = Remaining::new(ranges);
         while !left.is_empty() {
             let done = match vm::read_ranges(self.pid, left.ranges(), &mut buf[left.done..]) {

@@ -21,6 +21,19 @@ pub trait PageTarget: Send + Sync {
     /// Any error ends the whole restore; it is reported with the object and the addresses.
     fn write(&self, bytes: &[u8], ranges: &[Range<u64>]) -> io::Result<()>;
 
+    /// Reads what is at `range` now into `bytes`, which have its length; returns how many of them could be read.
+    ///
+    /// Needed only for what a [`FillRequest`](crate::FillRequest) wants compared: the default reads nothing, and what
+    /// was not read is written.
+    ///
+    /// # Errors
+    ///
+    /// As if nothing had been read.
+    fn read(&self, range: &Range<u64>, bytes: &mut [u8]) -> io::Result<usize> {
+        let _ = (range, bytes);
+        Ok(0)
+    }
+
     /// Backs each of `areas`, aligned 2 MiB each, by a huge page; returns how many of them it got. One
     /// page of each has been written already, the rest follows.
     ///
@@ -73,6 +86,12 @@ impl PageTarget for ProcessTarget {
             }
         }
         Ok(())
+    }
+
+    fn read(&self, range: &Range<u64>, bytes: &mut [u8]) -> io::Result<usize> {
+        // `process_vm_readv(2)` would make copies of pages that are shared.
+        opened(&self.mem, self.pid)?.read(range.start, bytes)?;
+        Ok(bytes.len())
     }
 
     fn collapse(&self, areas: &[Range<u64>]) -> io::Result<usize> {

@@ -8,6 +8,7 @@ use gelid_image::{Dir, ReadError};
 use gelid_pages::{ObjectKey, ObjectReader, Placement, Run, parse_checksums};
 
 use crate::Error;
+use crate::plan::ranges::both;
 
 /// Opens the pages of one pagemap: packed or raw, whatever is there.
 pub(crate) fn open(
@@ -66,10 +67,51 @@ pub(crate) fn placements(pagemap: &[Run], skip: &Range<u64>) -> Vec<Placement> {
     places
 }
 
+/// The parts of placements that lie in `ranges`, which ascend as they do.
+pub(crate) fn within(places: &[Placement], ranges: &[Range<u64>]) -> Vec<Placement> {
+    const PAGE: u64 = gelid_pages::PAGE_SIZE as u64;
+    let range = |place: &Placement| place.vaddr..place.vaddr + place.nr_pages * PAGE;
+    let all: Vec<_> = places.iter().map(range).collect();
+    let mut from = 0;
+    let part = |part: Range<u64>| {
+        while all[from].end <= part.start {
+            from += 1;
+        }
+        Placement {
+            vaddr: part.start,
+            first_page: places[from].first_page + (part.start - all[from].start) / PAGE,
+            nr_pages: (part.end - part.start) / PAGE,
+        }
+    };
+    both(&all, ranges).into_iter().map(part).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use gelid_pages::RunFlags;
+
+    #[test]
+    fn placements_are_cut() {
+        let place = |vaddr, first_page, nr_pages| Placement {
+            vaddr,
+            first_page,
+            nr_pages,
+        };
+        let places = [
+            place(0x10000, 5, 4),
+            place(0x20000, 9, 2),
+            place(0x30000, 20, 1),
+        ];
+        assert_eq!(within(&places, &[0..u64::MAX]), places);
+        let ranges = [0x11000..0x12000, 0x13000..0x21000, 0x31000..0x40000];
+        let cut = [
+            place(0x11000, 6, 1),
+            place(0x13000, 8, 1),
+            place(0x20000, 9, 1),
+        ];
+        assert_eq!(within(&places, &ranges), cut);
+    }
 
     #[test]
     fn pages_of_the_vdso_are_left_out() {

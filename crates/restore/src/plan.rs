@@ -1,6 +1,8 @@
 //! The plan of a restore: everything that the images say, checked, as plain data.
 
 pub(crate) mod births;
+pub(crate) mod inheritance;
+pub(crate) mod ranges;
 pub(crate) mod space;
 pub(crate) mod tree;
 pub(crate) mod zone;
@@ -16,6 +18,7 @@ use crate::files::{self, Directories, FileOptions, FilesPlan, Session};
 use crate::state::seccomp::{self, Restraint};
 use crate::state::{self, ProcessState, ThreadState};
 use births::{Births, Tables};
+use inheritance::Inheritance;
 use space::Space;
 use tree::Node;
 
@@ -169,6 +172,8 @@ pub struct Plan {
     pub(crate) lives: Vec<Life>,
     pub(crate) births: Births,
     pub(crate) spaces: Vec<Space>,
+    /// By task.
+    pub(crate) inheritance: Vec<Inheritance>,
     pub(crate) files: FilesPlan,
     /// By shared memory id.
     pub(crate) shared: HashMap<u32, SharedPages>,
@@ -195,6 +200,7 @@ impl Plan {
         let mut files = FilesPlan::read(dir, &tables, options)?;
         let sessions: Vec<Session> = files.sessions().collect();
         let births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;
+        let inheritance = reader.inheritance(&births);
         files.check_processes(|pid| nodes.iter().any(|node| node.pid.cast_unsigned() == pid))?;
         let has = |id: i32| nodes.iter().any(|node| node.threads.contains(&id));
         files.find_processes(|pid| nodes.iter().any(|node| node.pid == pid), has)?;
@@ -223,6 +229,7 @@ impl Plan {
             spaces: reader.spaces,
             nodes,
             births,
+            inheritance,
             files,
             shared,
             shared_files: reader.shared_files,
@@ -287,6 +294,14 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    fn inheritance(&self, births: &Births) -> Vec<Inheritance> {
+        let is_shared = |index| {
+            let guest = |life: &Life| matches!(life, Life::Alive(alive) if !alive.builds);
+            self.shared_spaces.contains(&index) || guest(&self.lives[index])
+        };
+        inheritance::plan(births, &self.lives, &self.spaces, is_shared)
+    }
+
     fn new(dir: &'a Dir, inventory: &'a InventoryEntry) -> Result<Self, PlanError> {
         Ok(Self {
             dir,

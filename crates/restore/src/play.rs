@@ -4,6 +4,7 @@ pub(crate) mod births;
 mod crew;
 mod descriptors;
 mod end;
+mod inheritance;
 mod kernel;
 mod locks;
 pub(crate) mod script;
@@ -19,13 +20,12 @@ use std::time::Instant;
 
 use gelid_image::Dir;
 use gelid_image::manifest::Manifest;
-use gelid_pages::{
-    FillRequest, Filler, Filling, ObjectKey, ObjectReader, Owner, ProcessTarget, Scratch,
-};
+use gelid_pages::{FillRequest, Filler, Filling, ObjectKey, ObjectReader, Owner, Scratch};
 use gelid_sys::Pid;
 use rustix::process::{WaitOptions, waitpid};
 
 use self::crew::Crew;
+use self::inheritance::{Bequest, When};
 use self::kernel::Kernel;
 use self::script::Reel;
 use crate::files::{Context, MemoryTarget, OpenFiles};
@@ -68,12 +68,21 @@ pub(crate) fn run(
 
     options.phase(Phase::Births)?;
     let before = Instant::now();
-    births::run(plan, &zone, &kernel, &files, options.sibling, &mut crew)?;
+    let filler = Filler::new(options.workers);
+    let mut bequest = Bequest {
+        plan,
+        zone: &zone,
+        files: &files,
+        sources: &sources,
+        filler: &filler,
+        pages: 0,
+    };
+    births::run(&kernel, options.sibling, &mut bequest, &mut crew)?;
+    let mut pages = bequest.pages;
     let forking = before.elapsed();
     files.open_of_processes(root.as_fd())?;
 
     options.phase(Phase::Memory)?;
-    let filler = Filler::new(options.workers);
     let shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
     spaces(plan, &zone, &kernel, &files, &mut crew)?;
     drop(held);
@@ -81,7 +90,6 @@ pub(crate) fn run(
 
     options.phase(Phase::Threads)?;
     let newborn = threads::run(plan, &mut crew)?;
-    let mut pages = 0;
     for filling in shared.into_iter().chain(filling) {
         pages += filling.wait()?.pages;
     }
@@ -165,7 +173,7 @@ fn check(plan: &Plan, machine: &Machine) -> Result<(), Error> {
 }
 
 /// Pages of all address spaces, opened.
-struct Sources {
+pub(crate) struct Sources {
     spaces: Vec<Arc<ObjectReader>>,
 }
 
@@ -228,6 +236,7 @@ fn fill_shared(
             target: Arc::new(MemoryTarget::new(file, size)),
             placements: pages::placements(&shared.pagemap, &(0..0)),
             huge: Vec::new(),
+            compared: Vec::new(),
         })?);
     }
     Ok(filling)
@@ -251,7 +260,12 @@ fn spaces(
         let mut reel = Reel::new(body.carrier.room());
         if alive.builds {
             let space = &plan.spaces[alive.space];
-            if let Some(at) = space::build(&mut reel, space, zone, kernel, files)? {
+            let inheritance = &plan.inheritance[index];
+            if !inheritance.is_early {
+                inheritance::settle(&mut reel, inheritance);
+            }
+            let missing = inheritance::missing(inheritance);
+            if let Some(at) = space::build(&mut reel, space, zone, &missing, kernel, files)? {
                 moved.push((body.host, at));
             }
         }
@@ -304,26 +318,12 @@ fn fill(
     filler: &Filler,
 ) -> Result<Vec<Filling>, Error> {
     let mut filling = Vec::new();
-    for (index, life) in plan.lives.iter().enumerate() {
-        let Life::Alive(alive) = life else { continue };
+    for index in 0..plan.lives.len() {
         let Some(body) = crew.bodies.get(&Who::Task(index)) else {
             continue;
         };
-        if !alive.builds {
-            continue;
-        }
-        let space = &plan.spaces[alive.space];
-        let code = space.vdso.as_ref().map_or(0..0, |vdso| vdso.code.clone());
-        let placements = pages::placements(&space.pagemap, &code);
-        if placements.is_empty() {
-            continue;
-        }
-        filling.push(filler.fill(FillRequest {
-            reader: Arc::clone(&sources.spaces[alive.space]),
-            target: Arc::new(ProcessTarget::new(body.pid)),
-            placements,
-            huge: space.huge_ranges(),
-        })?);
+        let request = inheritance::request(plan, sources, index, body.pid, When::Late);
+        filling.extend(request.map(|request| filler.fill(request)).transpose()?);
     }
     Ok(filling)
 }

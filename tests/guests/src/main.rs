@@ -9,6 +9,7 @@ mod advice;
 mod anon;
 mod attributes;
 mod blocked;
+mod cow;
 mod cramped;
 mod credentials;
 mod descriptors;
@@ -66,6 +67,7 @@ struct Entry(&'static str, fn(&Guest) -> Check);
 const OBJECTS: &[&[Entry]] = &[
     advice::GUESTS,
     anon::GUESTS,
+    cow::GUESTS,
     attributes::GUESTS,
     blocked::GUESTS,
     cramped::GUESTS,

@@ -260,6 +260,7 @@ fn placements_that_do_not_fit_are_refused() {
             target,
             placements,
             huge: vec![0..u64::MAX],
+            compared: Vec::new(),
         };
         let error = filler.fill(request).map(|_| ()).unwrap_err();
         assert!(matches!(error, FillError::Run { .. }), "{error}");

@@ -121,6 +121,7 @@ fn fill(
             target,
             placements,
             huge,
+            compared: Vec::new(),
         })?
         .wait()
 }

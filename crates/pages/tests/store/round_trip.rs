@@ -125,6 +125,7 @@ proptest! {
             target: target.clone(),
             placements: Placement::of_pagemap(&summary.pagemap),
             huge: vec![],
+            compared: Vec::new(),
         };
         let filler = Filler::new(NonZeroUsize::new(case.workers));
         let stats = filler.fill(request).unwrap().wait().unwrap();

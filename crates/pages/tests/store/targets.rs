@@ -42,6 +42,7 @@ fn a_sparse_file_comes_back_with_its_holes() {
         target: Arc::new(FileTarget::new(back)),
         placements: Placement::of_pagemap(&summary.pagemap),
         huge: vec![],
+        compared: Vec::new(),
     };
     Filler::new(None).fill(request).unwrap().wait().unwrap();
     let back = FileSource::new(open_again());
@@ -107,6 +108,7 @@ fn each_whole_area_is_collapsed_once() {
             target: target.clone(),
             placements: Placement::of_pagemap(&summary.pagemap),
             huge: vec![0..base + 3 * HUGE_BYTES, base + 3 * HUGE_BYTES..u64::MAX],
+            compared: Vec::new(),
         };
         let stats = Filler::new(NonZeroUsize::new(2))
             .fill(request)

@@ -99,6 +99,23 @@ impl Area {
         self.flags & (map::PRIVATE | map::DROPPABLE) != 0
     }
 
+    /// A part of it.
+    pub(crate) fn part(&self, range: Range<u64>) -> Self {
+        let backing = match self.backing {
+            Backing::Anonymous => Backing::Anonymous,
+            Backing::File { id, access, offset } => Backing::File {
+                id,
+                access,
+                offset: offset + (range.start - self.range.start),
+            },
+        };
+        Self {
+            range,
+            backing,
+            ..self.clone()
+        }
+    }
+
     /// Pages may be put there before anything else is known of it; nothing is lost if they are not.
     pub(crate) fn is_reservation(&self) -> bool {
         let plain = self.flags & !(map::PRIVATE | map::ANONYMOUS | map::NORESERVE) == 0;
@@ -271,6 +288,12 @@ impl Space {
             }
         }
         Ok(())
+    }
+
+    /// Where pages of the image go; ascending.
+    pub(crate) fn present(&self) -> impl Iterator<Item = Range<u64>> {
+        let runs = self.pagemap.iter().filter(|run| run.is_present());
+        runs.map(Run::range)
     }
 
     /// Ranges that huge pages may back.

@@ -14,6 +14,7 @@ use gelid_tape::{Failed, Host, Op, closing_signal};
 use rustix::process::{Signal, kill_process};
 
 use super::crew::{Body, Crew, await_death, identity, newborn};
+use super::inheritance::Bequest;
 use super::kernel::Kernel;
 use super::script::{Object, Script};
 use crate::Error;
@@ -34,19 +35,22 @@ const PR_SET_CHILD_SUBREAPER: u64 = 36;
 const RLIMIT_CORE: u64 = 4;
 const WALL: u64 = 0x4000_0000;
 
-/// Creates every task of the plan, as an empty address space with a zone for tapes.
+/// Creates every task of the plan, as an address space with a zone for tapes and what the task was born with.
 pub(crate) fn run(
-    plan: &Plan,
-    zone: &Range<u64>,
     kernel: &Kernel,
-    files: &OpenFiles,
     sibling: bool,
+    bequest: &mut Bequest<'_>,
     crew: &mut Crew,
 ) -> Result<(), Error> {
-    let mut births = Births { plan, files, crew };
-    births.root(zone, kernel, sibling)?;
+    let mut births = Births {
+        plan: bequest.plan,
+        files: bequest.files,
+        crew,
+    };
+    births.root(bequest.zone, kernel, sibling)?;
     let mut wave = vec![Who::Task(0)];
     while !wave.is_empty() {
+        bequest.make(&wave, births.crew)?;
         wave = births.next(&wave)?;
     }
     births.groups()?;

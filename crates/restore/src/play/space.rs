@@ -12,6 +12,7 @@ use super::kernel::Kernel;
 use super::script::{Object, Reel};
 use crate::Error;
 use crate::files::OpenFiles;
+use crate::plan::ranges::both;
 use crate::plan::space::{Area, Backing, Lock, Space};
 use crate::plan::zone;
 
@@ -24,27 +25,48 @@ const ADVICE: u64 = 1 << 1 | 1 << 2 | 1 << 10 | 1 << 12 | 1 << 14 | 1 << 15 | 1 
 /// `PR_SET_VMA_ANON_NAME` and the like need the size of an op and a little data.
 const OP: usize = 128;
 
-/// Appends everything that must be there before pages are; returns where the system call instruction is
-/// afterwards.
+/// Appends everything that must be there before pages are, of the areas what is in `missing`; returns where the
+/// system call instruction is afterwards.
 pub(crate) fn build(
     reel: &mut Reel,
     space: &Space,
     zone: &Range<u64>,
+    missing: &[Range<u64>],
     kernel: &Kernel,
     files: &OpenFiles,
 ) -> Result<Option<u64>, Error> {
+    areas(reel, space, zone, missing, files)?;
+    let placed = kernel.place(reel, space, zone);
+    boundaries(reel, space, files)?;
+    Ok(placed)
+}
+
+/// Appends the areas, as far as they lie in `wanted`.
+pub(crate) fn areas(
+    reel: &mut Reel,
+    space: &Space,
+    zone: &Range<u64>,
+    wanted: &[Range<u64>],
+    files: &OpenFiles,
+) -> Result<(), Error> {
+    let mut wanted = wanted;
     for area in &space.areas {
+        let passed = wanted.partition_point(|range| range.end <= area.range.start);
+        wanted = &wanted[passed..];
+        let end = wanted.partition_point(|range| range.start < area.range.end);
+        if end == 0 {
+            continue;
+        }
         let fd = match area.backing {
             Backing::Anonymous => -1,
             Backing::File { id, access, .. } => files.mapping(id, access)?.as_raw_fd(),
         };
-        for range in around(&area.range, zone) {
+        let parts: Vec<_> = around(&area.range, zone).collect();
+        for range in both(&parts, &wanted[..end]) {
             map(reel, area, &range, fd);
         }
     }
-    let placed = kernel.place(reel, space, zone);
-    boundaries(reel, space, files)?;
-    Ok(placed)
+    Ok(())
 }
 
 /// A range without the zone.

@@ -91,6 +91,8 @@ pub struct Area {
     pub rss: u64,
     /// In memory and changed, of this task alone.
     pub private_dirty: u64,
+    /// In memory and unchanged, mapped elsewhere too.
+    pub shared_clean: u64,
     /// In memory and changed, mapped elsewhere too.
     pub shared_dirty: u64,
     /// In memory and anonymous.
@@ -141,6 +143,7 @@ fn add(areas: &mut Vec<Area>, line: &[u8]) -> Result<()> {
         b"KernelPageSize" => area.kernel_page_size = kilobytes(value, "KernelPageSize")?,
         b"Rss" => area.rss = kilobytes(value, "Rss")?,
         b"Private_Dirty" => area.private_dirty = kilobytes(value, "Private_Dirty")?,
+        b"Shared_Clean" => area.shared_clean = kilobytes(value, "Shared_Clean")?,
         b"Shared_Dirty" => area.shared_dirty = kilobytes(value, "Shared_Dirty")?,
         b"Anonymous" => area.anonymous = kilobytes(value, "Anonymous")?,
         b"AnonHugePages" => area.anon_huge_pages = kilobytes(value, "AnonHugePages")?,

@@ -1,0 +1,141 @@
+//! What tasks do with the memory that they are born with, and what they make for those who are born of them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use gelid_pages::{FillRequest, Filler, ProcessTarget};
+use gelid_sys::Pid;
+use gelid_sys::syscall::nr;
+
+use super::crew::Crew;
+use super::script::{Object, Reel};
+use super::{Sources, space};
+use crate::files::OpenFiles;
+use crate::plan::births::Who;
+use crate::plan::inheritance::Inheritance;
+use crate::plan::ranges::{both, without};
+use crate::plan::space::{Space, TASK_SIZE};
+use crate::plan::{Life, Plan};
+use crate::{Error, pages};
+
+const MADV_DONTNEED: u64 = 4;
+
+/// Makes and fills, wave by wave, what children are to be born with.
+pub(crate) struct Bequest<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) zone: &'a Range<u64>,
+    pub(crate) files: &'a OpenFiles,
+    pub(crate) sources: &'a Sources,
+    pub(crate) filler: &'a Filler,
+    /// Pages put in place so far.
+    pub(crate) pages: u64,
+}
+
+impl Bequest<'_> {
+    /// Does it for tasks that are born, before their children are.
+    pub(crate) fn make(&mut self, wave: &[Who], crew: &mut Crew) -> Result<(), Error> {
+        let mut reels = Vec::new();
+        let mut requests = Vec::new();
+        for who in wave {
+            let Who::Task(index) = *who else { continue };
+            let inheritance = &self.plan.inheritance[index];
+            let Some(space) = built_by(self.plan, index).filter(|_| inheritance.is_early) else {
+                continue;
+            };
+            let body = crew.body(*who)?;
+            let mut reel = Reel::new(body.carrier.room());
+            settle(&mut reel, inheritance);
+            space::areas(&mut reel, space, self.zone, &inheritance.early, self.files)?;
+            reels.push((*who, reel.into_scripts()));
+            requests.extend(request(
+                self.plan,
+                self.sources,
+                index,
+                body.pid,
+                When::Early,
+            ));
+        }
+        crew.play_reels(reels)?;
+        let filling = requests
+            .into_iter()
+            .map(|request| self.filler.fill(request));
+        for filling in filling.collect::<Result<Vec<_>, _>>()? {
+            self.pages += filling.wait()?.pages;
+        }
+        Ok(())
+    }
+}
+
+/// Appends what makes of inherited memory what belongs to the task.
+pub(crate) fn settle(reel: &mut Reel, inheritance: &Inheritance) {
+    let len = |range: &Range<u64>| (range.end - range.start).into();
+    for range in &inheritance.unmapped {
+        let args = [range.start.into(), len(range)];
+        reel.must(Object::Area(range.start), nr::munmap, args);
+    }
+    for range in &inheritance.dropped {
+        let args = [range.start.into(), len(range), MADV_DONTNEED.into()];
+        reel.must(Object::Area(range.start), nr::madvise, args);
+    }
+    for (range, prot) in &inheritance.protected {
+        let args = [range.start.into(), len(range), u64::from(*prot).into()];
+        reel.must(Object::Area(range.start), nr::mprotect, args);
+    }
+}
+
+/// What of its own areas a task has yet to make.
+pub(crate) fn missing(inheritance: &Inheritance) -> Vec<Range<u64>> {
+    without(&[0..TASK_SIZE], &inheritance.there())
+}
+
+/// When pages are put in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Before the children are born: those that they may get.
+    Early,
+    /// When all are born: the rest.
+    Late,
+}
+
+/// The pages that a task is to have, if there are any.
+pub(crate) fn request(
+    plan: &Plan,
+    sources: &Sources,
+    index: usize,
+    pid: Pid,
+    when: When,
+) -> Option<FillRequest> {
+    let space = built_by(plan, index)?;
+    let inheritance = &plan.inheritance[index];
+    let wanted = match when {
+        When::Early => inheritance.there(),
+        When::Late if inheritance.is_early => missing(inheritance),
+        When::Late => vec![0..TASK_SIZE],
+    };
+    let code = space.vdso.as_ref().map_or(0..0, |vdso| vdso.code.clone());
+    let placements = pages::placements(&space.pagemap, &code);
+    let placements = pages::within(&placements, &wanted);
+    if placements.is_empty() {
+        return None;
+    }
+    Some(FillRequest {
+        reader: Arc::clone(&sources.spaces[space_of(plan, index)?]),
+        target: Arc::new(ProcessTarget::new(pid)),
+        placements,
+        // What is collapsed is shared no more.
+        huge: both(&without(&space.huge_ranges(), &inheritance.kept), &wanted),
+        compared: both(&inheritance.compared, &wanted),
+    })
+}
+
+fn built_by(plan: &Plan, index: usize) -> Option<&Space> {
+    Some(&plan.spaces[space_of(plan, index)?])
+}
+
+/// The number of the address space that a task builds.
+fn space_of(plan: &Plan, index: usize) -> Option<usize> {
+    match &plan.lives[index] {
+        Life::Alive(alive) if alive.builds => Some(alive.space),
+        _ => None,
+    }
+}
