@@ -148,6 +148,8 @@ const CASES: &[Case] = &[
     unlike("address-space-limited", NO_ROOM),
     unlike("limits-used-up", NO_ROOM),
     guest("no-stack"),
+    guest("cgroups"),
+    guest("cgroup-threads"),
     guest("shared-text"),
     guest("sigtrap-handled"),
     unlike("sigtrap-blocked", SIGTRAP),

@@ -3,6 +3,7 @@
 //! `cargo test -p gelid-tests -- pipe` runs what has `pipe` in its name; names are `GUEST/MODE`. Four tests run
 //! at a time (many of them only wait) unless `--test-threads` says otherwise. `GELID_ROUNDS` sets the rounds of the mode `rounds`.
 
+mod cgroups;
 mod failures;
 mod faults;
 mod guests;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     trials.extend(guests::trials());
     trials.extend(programs::trials());
     trials.extend(failures::trials());
+    trials.extend(cgroups::trials());
     trials.extend(faults::trials());
     trials.extend(hooks::trials());
     if !arguments.list {

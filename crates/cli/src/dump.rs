@@ -11,7 +11,7 @@ use gelid_pages::{Format, StoreOptions};
 use rustix::process::Pid;
 
 use crate::action_scripts::Scripts;
-use crate::args::{Compression, FileValidation, Files, Invocation, inodes};
+use crate::args::{Compression, FileValidation, Files, Invocation, ManageCgroups, inodes};
 use crate::surroundings::Surroundings;
 use crate::{log, statistics};
 
@@ -109,6 +109,12 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         link_remap: given.files.link_remap,
         evasive_devices: given.files.evasive_devices,
         file_locks: given.files.file_locks,
+        cgroups: gelid_dump::Cgroups {
+            ignore: given.cgroups.manage_cgroups == ManageCgroups::Ignore,
+            roots: given.cgroups.roots()?,
+            controllers: given.cgroups.cgroup_dump_controller.clone(),
+            yard: given.cgroups.cgroup_yard.clone(),
+        },
         fault: fault()?,
         ..defaults
     })

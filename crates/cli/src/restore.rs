@@ -11,12 +11,12 @@ use anyhow::Context;
 use gelid_image::messages::{RestoreStatsEntry, StatsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_restore::files::{Inherit, Validation};
-use gelid_restore::{FileOptions, Hooks, Options};
+use gelid_restore::{CgroupOptions, FileOptions, Hooks, Options};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
 
 use crate::action_scripts::Scripts;
-use crate::args::{FileValidation, InheritFd, Invocation};
+use crate::args::{FileValidation, InheritFd, Invocation, ManageCgroups};
 use crate::surroundings::Surroundings;
 use crate::{log, statistics};
 
@@ -119,6 +119,18 @@ fn options(invocation: &Invocation) -> anyhow::Result<Options> {
             skip_rwx_check: given.files.skip_file_rwx_check,
             shell_job: given.tasks.shell_job,
             inherit: inherit.collect(),
+        },
+        cgroups: CgroupOptions {
+            manage: match given.cgroups.manage_cgroups {
+                ManageCgroups::Ignore => gelid_restore::ManageCgroups::Ignore,
+                ManageCgroups::None => gelid_restore::ManageCgroups::None,
+                ManageCgroups::Props => gelid_restore::ManageCgroups::Props,
+                ManageCgroups::Soft => gelid_restore::ManageCgroups::Soft,
+                ManageCgroups::Full => gelid_restore::ManageCgroups::Full,
+                ManageCgroups::Strict => gelid_restore::ManageCgroups::Strict,
+            },
+            roots: given.cgroups.roots()?,
+            yard: given.cgroups.cgroup_yard.clone(),
         },
         root: given.namespaces.root.clone(),
         sibling: given.tasks.restore_sibling,

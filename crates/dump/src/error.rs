@@ -89,6 +89,21 @@ pub enum Error {
     /// The tree could not be killed or let go.
     #[error(transparent)]
     Thaw(#[from] ThawError),
+    /// A cgroup of the tree could not be recorded.
+    #[error(
+        "cannot {operation} cgroup {path} of hierarchy {hierarchy:?}: {errno}; --manage-cgroups=ignore leaves \
+         cgroups as they are"
+    )]
+    Cgroup {
+        /// What was tried.
+        operation: &'static str,
+        /// The hierarchy, as `/proc/PID/cgroup` calls it.
+        hierarchy: String,
+        /// Path of the group.
+        path: String,
+        /// What the kernel said.
+        errno: Errno,
+    },
     /// Somebody who was told objected.
     #[error("{hook}: {source}")]
     Hook {

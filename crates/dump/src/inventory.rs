@@ -6,12 +6,11 @@ use gelid_image::{ImageKind, Staging};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::Error;
+use crate::cgroup;
 use crate::ids::Namespaces;
 
 /// Layout 1.1.
 const IMG_VERSION: u32 = 2;
-/// The cgroup set of the dumper, in which all tasks are said to be.
-const OWN_CGROUPS: u32 = 1;
 
 /// Writes them.
 pub(crate) fn write(staging: &Staging, namespaces: &Namespaces) -> Result<(), Error> {
@@ -20,7 +19,7 @@ pub(crate) fn write(staging: &Staging, namespaces: &Namespaces) -> Result<(), Er
         fdinfo_per_id: Some(true),
         root_ids: Some(namespaces.own_ids()),
         ns_per_id: Some(true),
-        root_cg_set: Some(OWN_CGROUPS),
+        root_cg_set: Some(cgroup::OWN),
         lsmtype: Some(Lsmtype::NoLsm.into()),
         plugins_entry: Some(PluginsEntry::default()),
         dump_criu_run_id: Some(run_id()?),

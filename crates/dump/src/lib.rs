@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod cgroup;
 mod core;
 mod error;
 mod files;
@@ -55,6 +56,7 @@ use gelid_pages::StoreOptions;
 use gelid_sys::Pid;
 
 pub use self::core::Error as CoreError;
+pub use cgroup::Cgroups;
 pub use error::Error;
 pub use files::{
     Error as FilesError, InetRefusal, LockRefusal, Name, Place, UnixRefusal, Unsupported,
@@ -118,6 +120,8 @@ pub struct Options {
     pub evasive_devices: bool,
     /// Whether locks of files and leases are dumped; without it a tree that has some is refused.
     pub file_locks: bool,
+    /// What is recorded of cgroups.
+    pub cgroups: Cgroups,
     /// Who is told how far the dump has come.
     pub hooks: Hooks,
     /// The phase that is to fail, for tests.
@@ -138,6 +142,7 @@ impl Options {
             shell_job: false,
             external: Vec::new(),
             ext_unix_sk: false,
+            cgroups: Cgroups::default(),
             skip_in_flight: false,
             validation: Validation::default(),
             ghost_limit: 1 << 20,

@@ -13,6 +13,7 @@ use gelid_pages::Store;
 use gelid_seize::Tree;
 use rustix::fs::AtFlags;
 
+use crate::cgroup;
 use crate::core::{self, Before};
 use crate::files::Links;
 use crate::ids::Namespaces;
@@ -94,9 +95,11 @@ fn write<'scope, 'a: 'scope>(
     let begun = Instant::now();
     phases.run(Phase::Memory, || flow.queue())?;
     collecting.begin(&tasks);
-    let (cores, filters) = phases.run(Phase::Tasks, || {
+    let (mut cores, filters) = phases.run(Phase::Tasks, || {
         Ok(core::collect(&mut tree, &tasks, &before)?)
     })?;
+    let cgroups = &context.options.cgroups;
+    cgroup::record(cgroups, context.staging, &tasks, &mut cores)?;
     records::write_tasks(context, &tasks, &cores, &filters)?;
     let (spaces, files) = collecting.finish()?;
     let pages = phases.run(Phase::Pages, || {

@@ -13,7 +13,16 @@ impl Plan {
             let parent = self.nodes[helper.parent].pid;
             format!("helper {pid}: child of {parent}, ends before the tasks run")
         });
-        tasks.chain(helpers).chain(self.files.describe())
+        let groups = self.cgroups.hierarchies.iter().flat_map(|hierarchy| {
+            hierarchy.groups.iter().map(|group| {
+                let path = String::from_utf8_lossy(&group.path);
+                format!("cgroup {}:/{path}", hierarchy.name)
+            })
+        });
+        tasks
+            .chain(helpers)
+            .chain(groups)
+            .chain(self.files.describe())
     }
 
     fn describe_task(&self, index: usize) -> Vec<String> {

@@ -112,6 +112,21 @@ pub enum Error {
         /// Its id.
         id: u32,
     },
+    /// A cgroup could not be made, entered or set up.
+    #[error(
+        "cannot {operation} cgroup {path} of hierarchy {hierarchy:?}: {errno}; --manage-cgroups says what is done \
+         with groups, =ignore leaves tasks in those of the restore"
+    )]
+    Cgroup {
+        /// What was tried.
+        operation: &'static str,
+        /// The hierarchy, as `/proc/PID/cgroup` calls it.
+        hierarchy: String,
+        /// Path of the group.
+        path: String,
+        /// Why.
+        errno: Errno,
+    },
     /// The directory that is the root for paths cannot be opened.
     #[error("cannot open the root directory {path}: {errno}")]
     Root {

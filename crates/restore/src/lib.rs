@@ -47,6 +47,7 @@ pub use error::Error;
 pub use files::FileOptions;
 pub use hook::{Hook, Hooks};
 pub use phase::{NoSuchPhase, Phase};
+pub use plan::cgroup::{CgroupOptions, ManageCgroups};
 pub use plan::{Plan, PlanError};
 pub use play::script::Object;
 
@@ -55,6 +56,8 @@ pub use play::script::Object;
 pub struct Options {
     /// About files.
     pub files: FileOptions,
+    /// About cgroups.
+    pub cgroups: CgroupOptions,
     /// The root for all paths of the images; `/` if none is given.
     pub root: Option<PathBuf>,
     /// The root task becomes a sibling of the caller, a child of its parent.
@@ -120,7 +123,9 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
             damage,
         });
     }
-    Ok((Plan::read(dir, &options.files)?, manifest))
+    let mut plan = Plan::read(dir, &options.files)?;
+    plan.read_cgroups(dir, &options.cgroups)?;
+    Ok((plan, manifest))
 }
 
 /// Restores the tree of an image directory.

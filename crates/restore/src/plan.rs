@@ -1,6 +1,7 @@
 //! The plan of a restore: everything that the images say, checked, as plain data.
 
 pub(crate) mod births;
+pub(crate) mod cgroup;
 pub(crate) mod inheritance;
 pub(crate) mod ranges;
 pub(crate) mod space;
@@ -18,6 +19,7 @@ use crate::files::{self, Directories, FileOptions, FilesPlan, Session};
 use crate::state::seccomp::{self, Restraint};
 use crate::state::{self, ProcessState, ThreadState};
 use births::{Births, Tables};
+use cgroup::Cgroups;
 use inheritance::Inheritance;
 use space::Space;
 use tree::Node;
@@ -83,6 +85,14 @@ pub enum PlanError {
         /// Where.
         vaddr: u64,
     },
+    /// Cgroups do not make sense.
+    #[error("cgroup.img: {what}: {found}")]
+    Cgroup {
+        /// What is wrong.
+        what: &'static str,
+        /// What was found.
+        found: String,
+    },
     /// A namespace of its own cannot be restored yet.
     #[error("task {pid} has a {kind} namespace of its own, which cannot be restored yet")]
     Namespace {
@@ -103,6 +113,8 @@ pub enum PlanError {
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) tid: i32,
+    /// Its set of cgroups.
+    pub(crate) cg_set: Option<u32>,
     pub(crate) state: ThreadState,
     /// What it is forbidden.
     pub(crate) restraint: Restraint,
@@ -175,6 +187,7 @@ pub struct Plan {
     /// By task.
     pub(crate) inheritance: Vec<Inheritance>,
     pub(crate) files: FilesPlan,
+    pub(crate) cgroups: Cgroups,
     /// By shared memory id.
     pub(crate) shared: HashMap<u32, SharedPages>,
     /// Tasks whose descriptor table others have too.
@@ -231,6 +244,7 @@ impl Plan {
             births,
             inheritance,
             files,
+            cgroups: Cgroups::default(),
             shared,
             shared_files: reader.shared_files,
             shared_spaces: reader.shared_spaces,
@@ -366,6 +380,7 @@ impl<'a> Reader<'a> {
         for ((tid, core), restraint) in cores.iter().zip(restraints) {
             threads.push(Thread {
                 tid: *tid,
+                cg_set: cg_set(core),
                 state: ThreadState::read(pid, *tid, core)?,
                 restraint,
             });
@@ -427,6 +442,12 @@ impl<'a> Reader<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// The set of cgroups of a thread; old images have it in the part of the process.
+fn cg_set(core: &CoreEntry) -> Option<u32> {
+    let thread = core.thread_core.as_ref().and_then(|thread| thread.cg_set);
+    thread.or_else(|| core.tc.as_ref().and_then(|process| process.cg_set))
 }
 
 /// True for the first task that is met with a table.

@@ -1,6 +1,7 @@
 //! Plays a plan: files, births, memory, threads, state, release.
 
 pub(crate) mod births;
+mod cgroup;
 mod crew;
 mod descriptors;
 mod end;
@@ -24,6 +25,7 @@ use gelid_pages::{FillRequest, Filler, Filling, ObjectKey, ObjectReader, Owner, 
 use gelid_sys::Pid;
 use rustix::process::{WaitOptions, waitpid};
 
+use self::cgroup::Groups;
 use self::crew::Crew;
 use self::inheritance::{Bequest, When};
 use self::kernel::Kernel;
@@ -56,6 +58,8 @@ pub(crate) fn run(
     let machine = Machine::look()?;
     check(plan, &machine)?;
     options.phase(Phase::Files)?;
+    // Their directories may be open.
+    let groups = Groups::make(&plan.cgroups, &options.cgroups)?;
     let (base, held) = descriptors::place(plan)?;
     let terminal = rustix::stdio::stdin();
     let mut files = plan.files.open(&Context {
@@ -75,6 +79,7 @@ pub(crate) fn run(
         files: &files,
         sources: &sources,
         filler: &filler,
+        groups: &groups,
         pages: 0,
     };
     births::run(&kernel, options.sibling, &mut bequest, &mut crew)?;
@@ -90,6 +95,7 @@ pub(crate) fn run(
 
     options.phase(Phase::Threads)?;
     let newborn = threads::run(plan, &mut crew)?;
+    enter_alone(plan, &groups)?;
     for filling in shared.into_iter().chain(filling) {
         pages += filling.wait()?.pages;
     }
@@ -122,11 +128,14 @@ pub(crate) fn run(
     files.seek_of_processes()?;
     files.start_timers()?;
 
+    groups.dress(&plan.cgroups)?;
+
     options.phase(Phase::Release)?;
     options.hooks.tell(Hook::PostRestore, plan.root())?;
     files.keep(root.as_fd())?;
     options.hooks.announce(Hook::PreResume, plan.root());
     release.let_go(&mut crew)?;
+    groups.keep(&plan.cgroups);
     options.hooks.announce(Hook::PostResume, plan.root());
     if let Some(root) = Pid::from_raw(plan.root()).filter(|_| stop_is_told(plan, 0)) {
         // ECHILD: it has another parent, whose business it is.
@@ -140,6 +149,18 @@ pub(crate) fn run(
         forking,
         time: start.elapsed(),
     })
+}
+
+/// Lets threads enter their own groups, where these are not those of their leader.
+fn enter_alone(plan: &Plan, groups: &Groups) -> Result<(), Error> {
+    for (node, alive) in plan.alive() {
+        let set = |tid: i32| plan.cgroups.threads.get(&tid).copied();
+        let leader = set(node.pid);
+        for thread in alive.threads.iter().filter(|thread| thread.tid != node.pid) {
+            groups.enter_alone(&plan.cgroups, thread.tid, leader, set(thread.tid))?;
+        }
+    }
+    Ok(())
 }
 
 /// A stopped task that does not share its memory.

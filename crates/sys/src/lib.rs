@@ -16,6 +16,7 @@
 
 pub mod arch;
 pub mod aside;
+pub mod cgroup;
 pub mod clone;
 pub mod diag;
 pub mod epoll;

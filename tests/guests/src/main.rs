@@ -9,6 +9,7 @@ mod advice;
 mod anon;
 mod attributes;
 mod blocked;
+mod cgroups;
 mod cow;
 mod cramped;
 mod credentials;
@@ -70,6 +71,7 @@ const OBJECTS: &[&[Entry]] = &[
     cow::GUESTS,
     attributes::GUESTS,
     blocked::GUESTS,
+    cgroups::GUESTS,
     cramped::GUESTS,
     credentials::GUESTS,
     descriptors::GUESTS,

@@ -15,7 +15,7 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
     let incremental = "incremental dumps are not there yet";
     let travelling = "memory does not travel yet";
     let namespaces = "namespaces are not restored yet";
-    let asked: [(bool, &str, &str); 18] = [
+    let asked: [(bool, &str, &str); 17] = [
         (
             options.general.prev_images_dir.is_some(),
             "--prev-images-dir",
@@ -58,19 +58,14 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
             namespaces,
         ),
         (
-            !options.cgroups.cgroup_root.is_empty(),
-            "--cgroup-root",
-            "cgroups are left as they are",
-        ),
-        (
             !options.cgroups.cgroup_props.is_empty(),
             "--cgroup-props",
-            "cgroups are left as they are",
+            "other properties of cgroups are not recorded yet",
         ),
         (
             options.cgroups.cgroup_props_file.is_some(),
             "--cgroup-props-file",
-            "cgroups are left as they are",
+            "other properties of cgroups are not recorded yet",
         ),
         (
             options

@@ -379,3 +379,20 @@ pub(crate) struct Check {
     #[arg(short = 'V', long)]
     pub(crate) version: bool,
 }
+
+impl Cgroups {
+    /// `--cgroup-root`, taken apart: the hierarchy it is for, if not for all, and the path.
+    pub(crate) fn roots(&self) -> anyhow::Result<Vec<(Option<String>, String)>> {
+        let roots = self.cgroup_root.iter().map(|text| {
+            let (controller, path) = match text.split_once(":/") {
+                Some((controller, path)) => (Some(controller.to_owned()), format!("/{path}")),
+                None => (None, text.clone()),
+            };
+            match path.starts_with('/') {
+                true => Ok((controller, path)),
+                false => anyhow::bail!("--cgroup-root {text}: expected [CONTROLLER:]/PATH"),
+            }
+        });
+        roots.collect()
+    }
+}

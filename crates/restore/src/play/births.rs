@@ -1,14 +1,15 @@
 //! Tasks are born, each by whom the plan says, and come to their sessions and groups.
 
+mod terminals;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 
 use gelid_sys::clone::{CloneArgs, fork_sleeper};
 use gelid_sys::ptrace::{self, Options, Stopped};
 use gelid_sys::signal::{KernelSigAction, NSIG, SIGCHLD, SIGKILL, SigSet};
 use gelid_sys::syscall::nr;
-use gelid_sys::tty::{TIOCNOTTY, TIOCSCTTY, TIOCSPGRP};
+use gelid_sys::tty::TIOCSCTTY;
 use gelid_sys::{Errno, Pid, clone::flags, proc, wait};
 use gelid_tape::{Failed, Host, Op, closing_signal};
 use rustix::process::{Signal, kill_process};
@@ -21,6 +22,7 @@ use crate::Error;
 use crate::files::OpenFiles;
 use crate::plan::births::{Helper, Step, Who};
 use crate::plan::space::TASK_SIZE;
+use crate::plan::tree::Node;
 use crate::plan::zone::PARKING;
 use crate::plan::{Life, Plan};
 
@@ -48,6 +50,12 @@ pub(crate) fn run(
         crew,
     };
     births.root(bequest.zone, kernel, sibling)?;
+    // Whoever is born afterwards is in the same groups.
+    let (plan, groups) = (bequest.plan, bequest.groups);
+    let set = |node: &Node| plan.cgroups.threads.get(&node.pid).copied();
+    let (first, others) = plan.nodes.split_at(1);
+    let of_root = first.first().and_then(set);
+    groups.enter(&plan.cgroups, plan.root(), None, of_root)?;
     let mut wave = vec![Who::Task(0)];
     while !wave.is_empty() {
         bequest.make(&wave, births.crew)?;
@@ -56,7 +64,13 @@ pub(crate) fn run(
     births.groups()?;
     births.terminals()?;
     births.end_helpers()?;
-    births.zombies()
+    births.zombies()?;
+    for (node, life) in others.iter().zip(&plan.lives[1..]) {
+        if let Life::Alive(_) = life {
+            groups.enter(&plan.cgroups, node.pid, of_root, set(node))?;
+        }
+    }
+    Ok(())
 }
 
 struct Births<'a> {
@@ -290,46 +304,6 @@ impl<'a> Births<'a> {
                 .collect();
             self.crew.play(&joins)?;
         }
-        Ok(())
-    }
-
-    /// The descriptor of the terminal that a leader is to take.
-    fn terminal(&self, who: Who) -> Option<i32> {
-        let Who::Task(index) = who else { return None };
-        let mut terminals = self.plan.births.terminals.iter();
-        terminals.find(|(leader, _)| *leader == index)?;
-        let terminal = self.files.terminal_of(self.plan.nodes[index].pid);
-        terminal.map(|terminal| terminal.as_raw_fd())
-    }
-
-    /// Groups come to the foreground of their terminals, and some tasks leave those.
-    fn terminals(&mut self) -> Result<(), Error> {
-        let mut work = Vec::new();
-        for (leader, foreground) in &self.plan.births.terminals {
-            let who = Who::Task(*leader);
-            if let (Some(terminal), Some(pgid)) = (self.terminal(who), foreground) {
-                let mut script = Script::default();
-                let group = script.bytes(&pgid.to_ne_bytes());
-                let args = [terminal.into(), TIOCSPGRP.into(), group.into()];
-                script.must(Object::Terminal(*pgid), nr::ioctl, args);
-                work.push((who, script));
-            }
-        }
-        self.crew.play(&work)?;
-        let mut work = Vec::new();
-        for (index, life) in self.plan.lives.iter().enumerate() {
-            let sid = self.plan.nodes[index].sid;
-            if let (Life::Alive(alive), Some(terminal)) = (life, self.files.terminal_of(sid))
-                && alive.no_terminal
-                && !self.plan.nodes[index].leads_session()
-            {
-                let mut script = Script::default();
-                let args = [terminal.as_raw_fd().into(), TIOCNOTTY.into(), 0.into()];
-                script.must(Object::Terminal(sid), nr::ioctl, args);
-                work.push((Who::Task(index), script));
-            }
-        }
-        self.crew.play(&work)?;
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use gelid_pages::{FillRequest, Filler, ProcessTarget};
 use gelid_sys::Pid;
 use gelid_sys::syscall::nr;
 
+use super::cgroup::Groups;
 use super::crew::Crew;
 use super::script::{Object, Reel};
 use super::{Sources, space};
@@ -27,6 +28,8 @@ pub(crate) struct Bequest<'a> {
     pub(crate) files: &'a OpenFiles,
     pub(crate) sources: &'a Sources,
     pub(crate) filler: &'a Filler,
+    /// Cgroups for them to enter.
+    pub(crate) groups: &'a Groups,
     /// Pages put in place so far.
     pub(crate) pages: u64,
 }
