@@ -55,8 +55,8 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         withdraw(&options.images);
     }
     ended?;
-    if options.end == End::Kill {
-        // A restore needs them; of a tree that lives on nothing of ours stays.
+    if options.end != End::Run {
+        // A restore needs them; of a tree that runs on nothing of ours stays.
         links.keep();
     }
     outcome.elapsed = started.elapsed();
