@@ -9,6 +9,7 @@ mod faults;
 mod guests;
 mod hooks;
 mod programs;
+mod servers;
 
 use gelid_tests::{Verdict, adopt_orphans, build};
 use libtest_mimic::{Arguments, Completion, Failed, Trial, run};
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     trials.extend(cgroups::trials());
     trials.extend(faults::trials());
     trials.extend(hooks::trials());
+    trials.extend(servers::trials());
     if !arguments.list {
         if !rustix::process::geteuid().is_root() {
             eprintln!("the integration tests freeze and restore processes, and need root");
