@@ -3,6 +3,7 @@
 //! What can be seen from outside is looked at first. What only a task can tell is asked on one tape a thread;
 //! the tapes of all tasks are played at the same time, and every thread is then as it was.
 
+mod aio;
 mod attributes;
 mod before;
 mod call;
@@ -24,7 +25,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 
-use gelid_image::messages::{CoreEntry, SeccompEntry};
+use gelid_image::messages::{AioRingEntry, CoreEntry, SeccompEntry};
 use gelid_seize::{Process, Tree};
 use gelid_sys::proc::maps::Perms;
 use gelid_sys::proc::smaps::Area;
@@ -57,6 +58,8 @@ pub(crate) struct Cores {
     pub(crate) threads: Vec<(Pid, CoreEntry)>,
     /// What its threads are forbidden, the leader first.
     restraints: Vec<Restraint>,
+    /// Contexts of kernel AIO.
+    pub(crate) aios: Vec<AioRingEntry>,
     /// The program break.
     pub(crate) brk: u64,
     /// 0, 1 or 2, `PR_GET_DUMPABLE`.
@@ -91,7 +94,7 @@ pub(crate) fn collect(
     let mut order = Vec::new();
     for (index, (process, task)) in tree.processes().iter().zip(tasks).enumerate() {
         let Some(live) = &task.live else { continue };
-        let this = process::Asked::look(process, live, &mut looks)?;
+        let this = process::Asked::look(process, live, areas(tasks, live), &mut looks)?;
         let id = live.ids.vm_id;
         let (this, jobs) = this.into_jobs(index, live);
         match spaces.entry(id) {

@@ -63,6 +63,7 @@ fn vmas(
 /// Adds what the task itself has told, and the guard ranges, which come last.
 pub(crate) fn complete(mm: &mut MmEntry, cores: &Cores, guards: &[Range<u64>]) {
     mm.mm_brk = cores.brk;
+    mm.aios.clone_from(&cores.aios);
     mm.dumpable = Some(cores.dumpable);
     mm.thp_disabled = Some(cores.thp_disabled);
     let guards = guards.iter();

@@ -403,10 +403,15 @@ impl Queue<'_> {
         while let Some((area, rest)) = self.areas.split_first()
             && area.map.end <= address
         {
-            if vma::pages(area) == Pages::Whole
-                && let Some(vdso) = &self.layout.vdso
-            {
-                let source: Arc<dyn PageSource> = vdso.clone();
+            let whole: Option<Arc<dyn PageSource>> = match vma::kind(area) {
+                Kind::Aio => Some(Arc::clone(&self.memory)),
+                _ if vma::pages(area) != Pages::Whole => None,
+                _ => match &self.layout.vdso {
+                    Some(vdso) => Some(Arc::<gelid_pages::Memory>::clone(vdso)),
+                    None => None,
+                },
+            };
+            if let Some(source) = whole {
                 let pushed = self.writer.push(&source, Extent::present(area.map.range()));
                 self.note(pushed);
             }

@@ -110,8 +110,6 @@ pub enum Unmappable {
     ShadowStack,
     /// A protection key other than 0.
     Key(u32),
-    /// The ring of an AIO context.
-    Aio,
     /// A System V segment.
     SystemV,
     /// The trampoline of uprobes.
@@ -142,7 +140,6 @@ impl fmt::Display for Unmappable {
                     "under protection key {key}, which is not dumped yet: free the key first"
                 );
             }
-            Self::Aio => "the ring of an AIO context, which is not dumped yet: io_destroy it first",
             Self::SystemV => "System V shared memory, which is not dumped yet: detach it first",
             Self::Uprobes => "the trampoline of uprobes: remove the probes first",
             Self::Special => "made by the kernel for a purpose that gelid does not know",
@@ -176,9 +173,8 @@ fn why(area: &Area) -> Option<Unmappable> {
         Kind::Vsyscall | Kind::Vdso | Kind::Vvar => return None,
         Kind::Uprobes => Some(Unmappable::Uprobes),
         Kind::Special => Some(Unmappable::Special),
-        Kind::File if area.map.path.starts_with(b"/[aio]") => Some(Unmappable::Aio),
         Kind::File if area.map.path.starts_with(b"/SYSV") => Some(Unmappable::SystemV),
-        Kind::Heap | Kind::Anonymous | Kind::File => None,
+        Kind::Heap | Kind::Anonymous | Kind::File | Kind::Aio => None,
     };
     let flagged = [
         (userfaultfd, Unmappable::Userfaultfd),

@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Anonymous,
     /// A file, shared memory or a memfd is behind it.
     File,
+    /// The ring of an AIO context.
+    Aio,
     /// Jumps to uprobes.
     Uprobes,
     /// Something else of the kernel's.
@@ -31,6 +33,9 @@ pub(crate) enum Kind {
 /// Classifies a mapping.
 pub(crate) fn kind(area: &Area) -> Kind {
     let path = area.map.path.as_slice();
+    if area.map.has_file() && path.starts_with(b"/[aio]") {
+        return Kind::Aio;
+    }
     if area.map.has_file() {
         let private = !area.map.perms.contains(Perms::SHARED);
         let huge = area.flags.contains(VmFlags::HUGETLB) && path.starts_with(b"/anon_hugepage");
@@ -71,6 +76,9 @@ pub(crate) enum Pages {
 
 /// Tells what of a mapping is stored with the task (section 8.5).
 pub(crate) fn pages(area: &Area) -> Pages {
+    if kind(area) == Kind::Aio {
+        return Pages::Whole;
+    }
     if area.map.perms.contains(Perms::SHARED) || area.flags.contains(VmFlags::DROPPABLE) {
         return Pages::None;
     }
@@ -81,7 +89,7 @@ pub(crate) fn pages(area: &Area) -> Pages {
                 .intersects(VmFlags::LOCKED | VmFlags::LOCK_ON_FAULT | VmFlags::HUGETLB),
         },
         Kind::File => Pages::Copied,
-        Kind::Vdso => Pages::Whole,
+        Kind::Vdso | Kind::Aio => Pages::Whole,
         Kind::Vsyscall | Kind::Vvar | Kind::Uprobes | Kind::Special => Pages::None,
     }
 }
@@ -95,6 +103,7 @@ const FILE_PRIVATE: u32 = 1 << 6;
 const FILE_SHARED: u32 = 1 << 7;
 const ANON_PRIVATE: u32 = 1 << 9;
 const VVAR: u32 = 1 << 12;
+const AIORING: u32 = 1 << 13;
 const MEMFD: u32 = 1 << 14;
 const GUARD: u32 = 1 << 16;
 
@@ -148,7 +157,10 @@ pub(crate) fn entry(area: &Area, file: Option<Mapped>) -> VmaEntry {
         status,
         fd: -1,
         madv: (madv != 0).then_some(madv),
-        fdflags: file.and_then(|file| file.fdflags),
+        fdflags: match kind(area) {
+            Kind::Aio => Some(2),
+            _ => file.and_then(|file| file.fdflags),
+        },
         accounted: was_writable(area).then_some(true),
     }
 }
@@ -175,6 +187,7 @@ fn status(kind: Kind, shared: bool) -> u32 {
         Kind::Vsyscall => VSYSCALL | ANON_PRIVATE,
         Kind::Vdso => REGULAR | VDSO | ANON_PRIVATE,
         Kind::Vvar => REGULAR | VVAR | ANON_PRIVATE,
+        Kind::Aio => AIORING,
         Kind::Heap => REGULAR | HEAP | ANON_PRIVATE,
         Kind::File if shared => REGULAR | FILE_SHARED,
         Kind::File => REGULAR | FILE_PRIVATE,
@@ -190,7 +203,7 @@ fn flags(area: &Area) -> u32 {
         () if has(VmFlags::DROPPABLE) => MAP_DROPPABLE,
         () => MAP_PRIVATE,
     };
-    if kind != Kind::File {
+    if !matches!(kind, Kind::File | Kind::Aio) {
         flags |= MAP_ANONYMOUS;
     }
     if matches!(kind, Kind::Vsyscall | Kind::Vdso | Kind::Vvar) {

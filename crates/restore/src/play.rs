@@ -1,5 +1,6 @@
 //! Plays a plan: files, births, memory, threads, state, release.
 
+mod aio;
 pub(crate) mod births;
 mod cgroup;
 mod crew;
@@ -90,6 +91,7 @@ pub(crate) fn run(
     options.phase(Phase::Memory)?;
     let shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
     spaces(plan, &zone, &kernel, &files, &mut crew)?;
+    let contexts = aio::make(plan, &mut crew)?;
     drop(held);
     let filling = fill(plan, &sources, &crew, &filler)?;
 
@@ -101,6 +103,7 @@ pub(crate) fn run(
     }
     drop(filler);
     files.seal()?;
+    aio::complete(plan, &contexts, &mut crew)?;
     late_descriptors(plan, &mut files, &mut crew)?;
 
     options.phase(Phase::State)?;

@@ -14,6 +14,7 @@
 //! assert!(gelid_sys::proc::stat::read(&maps).unwrap().pid > 0);
 //! ```
 
+pub mod aio;
 pub mod arch;
 pub mod aside;
 pub mod cgroup;

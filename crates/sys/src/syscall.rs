@@ -79,12 +79,16 @@ pub mod nr {
         getppid = SYS_getppid;
         getresgid = SYS_getresgid;
         getresuid = SYS_getresuid;
+        io_getevents = SYS_io_getevents;
+        io_setup = SYS_io_setup;
+        io_submit = SYS_io_submit;
         ioprio_get = SYS_ioprio_get;
         ioctl = SYS_ioctl;
         ioprio_set = SYS_ioprio_set;
         kill = SYS_kill;
         madvise = SYS_madvise;
         membarrier = SYS_membarrier;
+        memfd_create = SYS_memfd_create;
         mlock = SYS_mlock;
         mlock2 = SYS_mlock2;
         mlockall = SYS_mlockall;

@@ -6,6 +6,7 @@
 //! is the launcher for real programs: a session of their own, no inherited descriptors.
 
 mod advice;
+mod aio;
 mod anon;
 mod attributes;
 mod blocked;
@@ -67,6 +68,7 @@ struct Entry(&'static str, fn(&Guest) -> Check);
 /// The guests of every object.
 const OBJECTS: &[&[Entry]] = &[
     advice::GUESTS,
+    aio::GUESTS,
     anon::GUESTS,
     cow::GUESTS,
     attributes::GUESTS,

@@ -61,7 +61,7 @@ fn table(feature: Feature) -> (Need, &'static str) {
             Always,
             "mapped files that were deleted or replaced cannot be read",
         ),
-        Feature::AioRemap => (Later, "no AIO rings"),
+        Feature::AioRemap => (Some, "AIO rings cannot be restored"),
         Feature::CanMapVdso => (Some, "the vDSO of another kernel cannot be replaced"),
         Feature::Clone3SetTid => (Always, "tasks cannot get their pids back"),
         Feature::PidfdStore => (Always, "descriptors of a target cannot be looked at"),
@@ -75,7 +75,7 @@ fn table(feature: Feature) -> (Need, &'static str) {
         Feature::PeekSiginfo => (Always, "pending signals cannot be dumped"),
         Feature::Breakpoints => (Some, "nothing: gelid uses none"),
         Feature::SeccompSuspend => (Some, "tasks under seccomp cannot be dumped"),
-        Feature::SeccompFilters => (Later, "seccomp filters cannot be dumped"),
+        Feature::SeccompFilters => (Some, "seccomp filters cannot be dumped"),
         Feature::TimerCrIds => (Some, "POSIX timers get their ids by trying"),
         Feature::ProcTimers => (Some, "POSIX timers cannot be dumped"),
         Feature::ProcChildren => (Always, "the tree cannot be walked"),
@@ -93,8 +93,8 @@ fn table(feature: Feature) -> (Need, &'static str) {
         Feature::CapSysResource => (Some, "limits cannot be raised on restore"),
         Feature::CapNetAdmin => (Later, "connections cannot be dumped"),
         Feature::MntId => (Always, "the mount of an open file is not known"),
-        Feature::FdinfoLock => (Later, "no file locks"),
-        Feature::Timerfd => (Later, "timerfds lose their ticks"),
+        Feature::FdinfoLock => (Some, "file locks cannot be dumped"),
+        Feature::Timerfd => (Some, "timerfds lose their ticks"),
         Feature::Openat2 => (Some, "paths with links inside are not confined"),
         Feature::MoveMountSetGroup | Feature::Statmount => {
             (Later, "mounts are restored the older way")

@@ -2,9 +2,11 @@
 
 use gelid_image::messages::TaskCoreEntry;
 use gelid_seize::{Process, State};
+use gelid_sys::proc::smaps::Area;
 use gelid_sys::signal::{SigInfo, SigSet};
 use gelid_tape::{Identity, closing_signal};
 
+use super::aio::AskedRings;
 use super::attributes::{AskedProcess, Outside};
 use super::call::Answers;
 use super::carry::{Job, Played};
@@ -28,6 +30,7 @@ pub(super) struct Asked {
     limits: AskedLimits,
     timers: AskedTimers,
     attributes: AskedProcess,
+    rings: AskedRings,
     /// The leader first.
     pub(super) threads: Vec<thread::Asked>,
 }
@@ -36,6 +39,7 @@ impl Asked {
     pub(super) fn look(
         process: &Process,
         live: &Live,
+        areas: &[Area],
         looks: &mut Looks<'_>,
     ) -> Result<Self, Error> {
         let dir = process.dir()?;
@@ -66,6 +70,7 @@ impl Asked {
             limits: AskedLimits::ask(tape),
             timers: AskedTimers::ask(tape, timers::look(&dir)?),
             attributes: AskedProcess::ask(tape),
+            rings: AskedRings::ask(process.pid, areas, tape)?,
             threads,
         })
     }
@@ -156,6 +161,7 @@ impl Asked {
             leader: core,
             threads: cores.map(|(tid, core, _)| (tid, core)).collect(),
             restraints,
+            aios: self.rings.answer(leader)?,
             brk: space.brk,
             dumpable: space.dumpable,
             thp_disabled: space.thp_disabled,

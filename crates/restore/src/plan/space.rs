@@ -137,6 +137,14 @@ pub(crate) struct Vdso {
     pub(crate) data: Vec<Range<u64>>,
 }
 
+/// The ring of an AIO context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ring {
+    pub(crate) range: Range<u64>,
+    /// What the context is made for.
+    pub(crate) requests: u32,
+}
+
 /// An address space to be built.
 #[derive(Debug, Clone)]
 pub(crate) struct Space {
@@ -145,6 +153,8 @@ pub(crate) struct Space {
     pub(crate) mm: MmEntry,
     pub(crate) areas: Vec<Area>,
     pub(crate) guards: Vec<Range<u64>>,
+    /// Ascending.
+    pub(crate) rings: Vec<Ring>,
     pub(crate) vdso: Option<Vdso>,
     pub(crate) pages_id: u32,
     pub(crate) pagemap: Vec<Run>,
@@ -161,6 +171,7 @@ impl Space {
             mm,
             areas: Vec::new(),
             guards: Vec::new(),
+            rings: Vec::new(),
             vdso: None,
             pages_id,
             pagemap,
@@ -176,9 +187,6 @@ impl Space {
     /// From the records to what is to be made.
     fn sort_areas(&mut self) -> Result<(), PlanError> {
         let vmas = std::mem::take(&mut self.mm.vmas);
-        if !self.mm.aios.is_empty() {
-            return Err(self.unsupported("AIO context", &(self.mm.aios[0].id..0)));
-        }
         let mut end = 0;
         for vma in &vmas {
             let range = vma.start..vma.end;
@@ -198,7 +206,30 @@ impl Space {
             end = range.end;
             self.take_vma(vma, range)?;
         }
-        Ok(())
+        match self.rings.len() == self.mm.aios.len() {
+            true => Ok(()),
+            false => Err(self.wrong("there are AIO contexts without a ring", &(0..0))),
+        }
+    }
+
+    /// The ring of the context that lies there.
+    fn ring(&self, range: Range<u64>) -> Result<Ring, PlanError> {
+        /// More than the kernel allows all processes together by default.
+        const MOST: u32 = 1 << 20;
+        let mut contexts = self.mm.aios.iter();
+        let context = contexts.find(|context| context.id == range.start);
+        let len = range.end - range.start;
+        match context {
+            Some(context)
+                if u64::from(context.ring_len) == len && (1..=MOST).contains(&context.nr_req) =>
+            {
+                Ok(Ring {
+                    range,
+                    requests: context.nr_req,
+                })
+            }
+            _ => Err(self.wrong("the ring of an AIO context does not fit to it", &range)),
+        }
     }
 
     fn take_vma(&mut self, vma: &VmaEntry, range: Range<u64>) -> Result<(), PlanError> {
@@ -209,6 +240,9 @@ impl Space {
             self.vdso.get_or_insert_default().code = range;
         } else if vma.status & status::VVAR != 0 {
             self.vdso.get_or_insert_default().data.push(range);
+        } else if vma.status & status::AIORING != 0 {
+            let ring = self.ring(range)?;
+            self.rings.push(ring);
         } else if vma.status & status::UPROBES == 0 {
             let area = self.area(vma, range)?;
             self.areas.push(area);
@@ -271,6 +305,11 @@ impl Space {
                     at = code.end;
                     continue;
                 }
+                let mut rings = self.rings.iter().map(|ring| &ring.range);
+                if let Some(ring) = rings.find(|ring| ring.contains(&at)) {
+                    at = ring.end;
+                    continue;
+                }
                 while self
                     .areas
                     .get(index)
@@ -326,6 +365,7 @@ impl Space {
         self.areas
             .iter()
             .map(|area| area.range.clone())
+            .chain(self.rings.iter().map(|ring| ring.range.clone()))
             .chain(kernels)
     }
 
@@ -351,7 +391,6 @@ fn unsupported(bits: u32) -> Option<&'static str> {
     let kinds = [
         (status::SYSVIPC, "System V shared memory"),
         (status::SOCKET, "packet socket ring"),
-        (status::AIORING, "AIO ring"),
         (status::SHSTK, "shadow stack"),
         (status::EXT_PLUGIN, "area of a plugin"),
     ];

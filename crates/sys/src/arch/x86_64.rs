@@ -84,6 +84,7 @@ impl UserRegs {
             nr::epoll_wait | nr::epoll_pwait => (self.r10 as i32) < 0,
             nr::epoll_pwait2 | nr::semtimedop => self.r10 == 0,
             nr::rt_sigtimedwait => self.rdx == 0,
+            nr::io_getevents => self.r8 == 0,
             nr::semop => true,
             _ => false,
         }

@@ -1,0 +1,85 @@
+//! Contexts of kernel AIO, `io_setup(2)`. Section 8.1 of the format.
+//!
+//! A ring is a mapping; a `fork(2)` leaves it to the child, without the context. Whether a process has one only it can
+//! ask. How many requests are under way nobody tells: they are noticed when one of them ends.
+
+use gelid_image::messages::AioRingEntry;
+use gelid_sys::Pid;
+use gelid_sys::aio::{HEADER, Header};
+use gelid_sys::proc::smaps::Area;
+use gelid_sys::syscall::nr;
+use gelid_sys::vm::Mem;
+use gelid_tape::{Op, Tape};
+
+use super::Error;
+use super::call::Answers;
+use crate::vma::{self, Kind};
+
+/// The rings of a process, and whether it has their contexts.
+#[derive(Debug)]
+pub(super) struct AskedRings {
+    pid: Pid,
+    rings: Vec<(u64, Header, Op)>,
+}
+
+impl AskedRings {
+    pub(super) fn ask(pid: Pid, areas: &[Area], tape: &mut Tape) -> Result<Self, Error> {
+        let areas = areas.iter().filter(|area| vma::kind(area) == Kind::Aio);
+        let rings = areas.map(|area| {
+            let start = area.map.start;
+            let header = header(pid, start)?;
+            if header.size() != area.map.size() {
+                return Err(odd(pid));
+            }
+            // Not a single event is asked for.
+            let args = [start.into(), 0.into(), 0.into(), 0.into(), 0.into()];
+            Ok((start, header, tape.call(nr::io_getevents, args)))
+        });
+        let rings = rings.collect::<Result<_, _>>()?;
+        Ok(Self { pid, rings })
+    }
+
+    pub(super) fn answer(&self, answers: Answers<'_>) -> Result<Vec<AioRingEntry>, Error> {
+        let rings = self.rings.iter().map(|(start, before, context)| {
+            if answers.may(*context, "io_getevents")?.is_none() {
+                return Err(Error::Unsupported {
+                    tid: self.pid,
+                    what: "the ring of an AIO context that it has not, since a fork",
+                    remedy: "unmap it, or exec",
+                });
+            }
+            if header(self.pid, *start)? != *before {
+                return Err(Error::Unsupported {
+                    tid: self.pid,
+                    what: "AIO requests that are under way",
+                    remedy: "try again",
+                });
+            }
+            Ok(AioRingEntry {
+                id: *start,
+                nr_req: before.requests(),
+                ring_len: before.size() as u32,
+            })
+        });
+        rings.collect()
+    }
+}
+
+fn header(pid: Pid, start: u64) -> Result<Header, Error> {
+    let mut bytes = [0; HEADER];
+    let read = Mem::open(pid).and_then(|mem| mem.read(start, &mut bytes));
+    read.map_err(|errno| Error::Thread {
+        tid: pid,
+        object: "the ring of an AIO context",
+        errno,
+    })?;
+    Header::read(&bytes).ok_or_else(|| odd(pid))
+}
+
+fn odd(pid: Pid) -> Error {
+    Error::Unsupported {
+        tid: pid,
+        what: "the ring of an AIO context, which makes no sense",
+        remedy: "io_destroy it first",
+    }
+}
