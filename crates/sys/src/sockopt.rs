@@ -21,6 +21,8 @@ pub struct IntOption(i32);
 impl IntOption {
     pub const REUSEADDR: Self = Self(2);
     pub const TYPE: Self = Self(3);
+    /// Asking takes it away.
+    pub const ERROR: Self = Self(4);
     pub const DONTROUTE: Self = Self(5);
     pub const BROADCAST: Self = Self(6);
     pub const SNDBUF: Self = Self(7);

@@ -39,6 +39,7 @@ impl SocketOption {
     pub const IP_TOS: Self = int(IP, 1);
     pub const IP_TTL: Self = int(IP, 2);
     pub const IP_HDRINCL: Self = int(IP, 3);
+    pub const IP_OPTIONS: Self = bytes(IP, 4, 40);
     pub const IP_PKTINFO: Self = int(IP, 8);
     pub const IP_FREEBIND: Self = int(IP, 15);
     pub const IP_NODEFRAG: Self = int(IP, 22);
@@ -89,7 +90,7 @@ pub static OPTIONS: &[SocketOption] = &[
     SocketOption::IP_TOS,
     SocketOption::IP_TTL,
     SocketOption::IP_HDRINCL,
-    bytes(IP, 4, 40),
+    SocketOption::IP_OPTIONS,
     int(IP, 6),
     int(IP, 7),
     SocketOption::IP_PKTINFO,
