@@ -8,7 +8,8 @@ mod costs;
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use gelid_netlock::Method;
 use gelid_sys::probe::{Feature, Support, probe};
 use serde_json::json;
 
@@ -16,12 +17,9 @@ use self::costs::{Cost, Need};
 use crate::args::{Identity, Invocation};
 
 /// Features that CRIU knows and that have no meaning here, with the reason.
-const NOT_OURS: [(&str, &str); 5] = [
+const NOT_OURS: [(&str, &str); 2] = [
     ("compat_cr", "32-bit tasks are not supported yet"),
     ("newifindex", "network devices are not restored yet"),
-    ("nftables", "no firewall is used yet"),
-    ("has_ipt_legacy", "no firewall is used yet"),
-    ("network_lock_nftables", "no firewall is used yet"),
 ];
 
 /// Answers; the answer is the exit code too.
@@ -62,6 +60,11 @@ fn feature(name: &str) -> anyhow::Result<ExitCode> {
     if let Some((_, reason)) = NOT_OURS.iter().find(|(other, _)| *other == name) {
         bail!("{name}: {reason}");
     }
+    if let Some(found) = firewall(name) {
+        found.with_context(|| format!("{name} is not supported"))?;
+        println!("{name} is supported");
+        return Ok(ExitCode::SUCCESS);
+    }
     let Some(feature) = Feature::from_name(name) else {
         bail!("Unknown feature {name}")
     };
@@ -73,6 +76,15 @@ fn feature(name: &str) -> anyhow::Result<ExitCode> {
         Support::No(reason) | Support::Unknown(reason) => {
             bail!("{name} ({}) is not supported: {reason}", feature.about())
         }
+    }
+}
+
+/// What there is to keep packets away with; `None` for features that are none of that.
+fn firewall(name: &str) -> Option<Result<(), gelid_netlock::Error>> {
+    match name {
+        "nftables" | "network_lock_nftables" => Some(gelid_netlock::check(Method::Nftables)),
+        "has_ipt_legacy" => Some(gelid_netlock::has("iptables-legacy-save")),
+        _ => None,
     }
 }
 

@@ -91,7 +91,7 @@ fn table(feature: Feature) -> (Need, &'static str) {
         ),
         Feature::CapSysPtrace => (Always, "tasks of others cannot be frozen"),
         Feature::CapSysResource => (Some, "limits cannot be raised on restore"),
-        Feature::CapNetAdmin => (Later, "connections cannot be dumped"),
+        Feature::CapNetAdmin => (Some, "connections cannot be dumped"),
         Feature::MntId => (Always, "the mount of an open file is not known"),
         Feature::FdinfoLock => (Some, "file locks cannot be dumped"),
         Feature::Timerfd => (Some, "timerfds lose their ticks"),
@@ -102,14 +102,17 @@ fn table(feature: Feature) -> (Need, &'static str) {
         Feature::Autofs => (Experimental, "no autofs mounts"),
         Feature::OverlayfsMaps => (Some, "mapped files of overlayfs are told apart by path"),
         Feature::Tun | Feature::TunNs => (Later, "no tun devices"),
-        Feature::SkNs | Feature::Nsid | Feature::LinkNsid | Feature::ExternalNetNs => {
+        Feature::SkNs => (Some, "internet sockets cannot be dumped"),
+        Feature::Nsid | Feature::LinkNsid | Feature::ExternalNetNs => {
             (Later, "no network namespaces")
         }
         Feature::SkUnixFile => (Some, "Unix sockets bound to files cannot be dumped"),
         Feature::SockoptBufLock => (Some, "sockets lose the lock of their buffer sizes"),
-        Feature::Ipv6Freebind => (Later, "no IPv6 sockets bound to missing addresses"),
-        Feature::TcpRepair | Feature::TcpHalfClosed => (Later, "no TCP connections"),
-        Feature::NetDiagRaw => (Later, "no raw sockets"),
+        Feature::Ipv6Freebind => (Some, "IPv6 sockets bound to missing addresses are refused"),
+        Feature::TcpRepair | Feature::TcpHalfClosed => {
+            (Some, "connections of TCP cannot be dumped")
+        }
+        Feature::NetDiagRaw => (Later, "nothing: /proc tells of raw sockets"),
         // New in the library and not yet judged here.
         _ => (Later, "not used yet"),
     }
