@@ -18,7 +18,9 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 
 use self::getopt::{Known, Takes};
 pub(crate) use self::options::{Files, Options};
-pub(crate) use self::values::{Compression, FileValidation, InheritFd, ManageCgroups, inodes};
+pub(crate) use self::values::{
+    Compression, FileValidation, InheritFd, ManageCgroups, NetworkLock, inodes,
+};
 
 /// The level of the log where nothing is said: errors and warnings.
 const DEFAULT_VERBOSITY: i64 = 2;

@@ -11,7 +11,9 @@ use gelid_pages::{Format, StoreOptions};
 use rustix::process::Pid;
 
 use crate::action_scripts::Scripts;
-use crate::args::{Compression, FileValidation, Files, Invocation, ManageCgroups, inodes};
+use crate::args::{
+    Compression, FileValidation, Files, Invocation, ManageCgroups, NetworkLock, inodes,
+};
 use crate::surroundings::Surroundings;
 use crate::{log, statistics};
 
@@ -101,6 +103,13 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         external: external(&given.files),
         ext_unix_sk: !given.files.ext_unix_sk.is_empty(),
         skip_in_flight: given.files.skip_in_flight,
+        tcp_established: given.files.tcp_established,
+        tcp_close: given.files.tcp_close,
+        network_lock: match given.files.network_lock {
+            NetworkLock::Iptables => gelid_dump::NetworkLock::Iptables,
+            NetworkLock::Nftables => gelid_dump::NetworkLock::Nftables,
+            NetworkLock::Skip => gelid_dump::NetworkLock::Skip,
+        },
         validation: match given.files.file_validation {
             FileValidation::Filesize => Validation::Size,
             FileValidation::Buildid => Validation::BuildId,

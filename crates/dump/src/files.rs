@@ -70,6 +70,7 @@ pub use self::inet::InetRefusal;
 pub(crate) use self::memfd::Memory;
 pub use self::place::{Name, Place};
 pub(crate) use self::remap_file_path::Links;
+pub(crate) use self::tcp::Network;
 pub use self::unix::UnixRefusal;
 
 /// A task whose files are looked at. All parts stand for the same one; its thread must be alive.
@@ -101,6 +102,8 @@ pub(crate) struct Collected {
     pub(crate) memory: Vec<Memory>,
     /// Hard links made; they vanish again unless kept.
     pub(crate) links: Links,
+    /// Connections of TCP.
+    pub(crate) network: Network,
 }
 
 /// Records the files of a tree, which must be frozen.
@@ -237,6 +240,7 @@ impl<'s> Collector<'s> {
         self.finish_watchers()?;
         self.finish_groups()?;
         self.finish_locks()?;
+        let network = self.connections()?;
         self.sockets.finish()?;
         self.writer.finish()?;
         self.remaps.finish()?;
@@ -247,6 +251,7 @@ impl<'s> Collector<'s> {
         Ok(Collected {
             memory: self.memfds.finish()?,
             links: self.links,
+            network,
         })
     }
 

@@ -5,15 +5,19 @@ use gelid_image::messages::{InventoryEntry, Lsmtype, PluginsEntry, TimensEntry, 
 use gelid_image::{ImageKind, Staging};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Error;
 use crate::cgroup;
 use crate::ids::Namespaces;
+use crate::{Error, Options};
 
 /// Layout 1.1.
 const IMG_VERSION: u32 = 2;
 
 /// Writes them.
-pub(crate) fn write(staging: &Staging, namespaces: &Namespaces) -> Result<(), Error> {
+pub(crate) fn write(
+    staging: &Staging,
+    options: &Options,
+    namespaces: &Namespaces,
+) -> Result<(), Error> {
     let inventory = InventoryEntry {
         img_version: IMG_VERSION,
         fdinfo_per_id: Some(true),
@@ -22,7 +26,9 @@ pub(crate) fn write(staging: &Staging, namespaces: &Namespaces) -> Result<(), Er
         root_cg_set: Some(cgroup::OWN),
         lsmtype: Some(Lsmtype::NoLsm.into()),
         plugins_entry: Some(PluginsEntry::default()),
-        dump_criu_run_id: Some(run_id()?),
+        tcp_close: options.tcp_close.then_some(true),
+        network_lock_method: Some(options.network_lock.number()),
+        dump_criu_run_id: options.run_id.clone(),
         ..InventoryEntry::default()
     };
     staging.put(ImageKind::Inventory, (), &inventory)?;
@@ -43,7 +49,7 @@ fn reading(clock: ClockId) -> Timespec {
 }
 
 /// A UUID, from the kernel.
-fn run_id() -> Result<String, Error> {
+pub(crate) fn run_id() -> Result<String, Error> {
     const FILE: &str = "/proc/sys/kernel/random/uuid";
     let text = std::fs::read_to_string(FILE);
     let text = text.map_err(|source| Error::System { file: FILE, source })?;

@@ -61,6 +61,7 @@ pub use error::Error;
 pub use files::{
     Error as FilesError, InetRefusal, LockRefusal, Name, Place, UnixRefusal, Unsupported,
 };
+pub use gelid_netlock::Method as NetworkLock;
 pub use hook::{Hook, Hooks};
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;
@@ -110,6 +111,14 @@ pub struct Options {
     pub ext_unix_sk: bool,
     /// Whether connections of internet sockets that nobody has accepted may be dropped.
     pub skip_in_flight: bool,
+    /// Whether there may be connections of TCP.
+    pub tcp_established: bool,
+    /// Whether connections of TCP are left out, and closed on restore.
+    pub tcp_close: bool,
+    /// Who keeps packets away from connections while the tree is not there.
+    pub network_lock: NetworkLock,
+    /// Name of the dump, a UUID; a new one if none is given.
+    pub run_id: Option<String>,
     /// What is recorded of files.
     pub validation: Validation,
     /// Largest deleted file that is put into the images, bytes.
@@ -144,6 +153,10 @@ impl Options {
             ext_unix_sk: false,
             cgroups: Cgroups::default(),
             skip_in_flight: false,
+            tcp_established: false,
+            tcp_close: false,
+            network_lock: NetworkLock::default(),
+            run_id: None,
             validation: Validation::default(),
             ghost_limit: 1 << 20,
             link_remap: false,

@@ -154,7 +154,7 @@ pub(crate) fn write_tasks(
         }
     }
     staging.put(ImageKind::Seccomp, (), filters)?;
-    inventory::write(staging, context.namespaces)
+    inventory::write(staging, context.options, context.namespaces)
 }
 
 impl Spaces {

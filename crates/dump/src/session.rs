@@ -15,13 +15,13 @@ use rustix::fs::AtFlags;
 
 use crate::cgroup;
 use crate::core::{self, Before};
-use crate::files::Links;
+use crate::files::{Links, Network};
 use crate::ids::Namespaces;
 use crate::pages::{Flow, Queued, Sink, Stored};
 use crate::phase::Phases;
 use crate::records::{self, Collecting, Context};
 use crate::survey;
-use crate::{End, Error, Hook, Options, Outcome, Phase, account, shared};
+use crate::{End, Error, Hook, Options, Outcome, Phase, account, inventory, shared};
 
 /// Goes through all phases.
 pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
@@ -29,6 +29,13 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
     // What can fail without the tree comes before the tree is touched.
     let namespaces = Namespaces::own()?;
     survey::root(options, &namespaces)?;
+    let options = &Options {
+        run_id: Some(match &options.run_id {
+            Some(name) => name.clone(),
+            None => inventory::run_id()?,
+        }),
+        ..options.clone()
+    };
     let staging = Staging::new(&options.images)?;
     let context = Context {
         options,
@@ -41,6 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
     let written = std::thread::scope(|scope| write(scope, context))?;
     let Written {
         tree,
+        network,
         links,
         mut outcome,
         _store,
@@ -50,7 +58,9 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         withdraw(&options.images);
         return Err(objection);
     }
-    let ended = phases.run(Phase::Finish, || finish(tree, options.end, &mut outcome));
+    let ended = phases.run(Phase::Finish, || {
+        finish(tree, network, options.end, &mut outcome)
+    });
     if let Err(Error::Fault { .. }) = ended {
         withdraw(&options.images);
     }
@@ -67,6 +77,8 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
 struct Written {
     /// `None` if it has been let go.
     tree: Option<Tree>,
+    /// Its connections.
+    network: Network,
     /// Names given to files that have lost theirs.
     links: Links,
     outcome: Outcome,
@@ -101,7 +113,11 @@ fn write<'scope, 'a: 'scope>(
     let cgroups = &context.options.cgroups;
     cgroup::record(cgroups, context.staging, &tasks, &mut cores)?;
     records::write_tasks(context, &tasks, &cores, &filters)?;
-    let (spaces, files) = collecting.finish()?;
+    let (spaces, mut files) = collecting.finish()?;
+    if context.options.end != End::Kill {
+        // Packets may come again.
+        files.network = Network::default();
+    }
     let pages = phases.run(Phase::Pages, || {
         let (mut sink, mut queued) = flow.finish()?;
         sink.queue_again(&mut queued, &tasks, &cores)?;
@@ -116,6 +132,7 @@ fn write<'scope, 'a: 'scope>(
     })?;
     Ok(Written {
         tree,
+        network: files.network,
         links: files.links,
         outcome,
         _store: pages.store,
@@ -167,13 +184,18 @@ fn hold(tree: Tree, options: &Options, outcome: &mut Outcome) -> Result<Option<T
     Ok(None)
 }
 
-fn finish(tree: Option<Tree>, end: End, outcome: &mut Outcome) -> Result<(), Error> {
+fn finish(
+    tree: Option<Tree>,
+    network: Network,
+    end: End,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
     let Some(tree) = tree else {
         return Ok(());
     };
     account::end_of_freeze(&tree, outcome);
     match end {
-        End::Kill => tree.kill()?,
+        End::Kill => network.part(|| Ok::<_, Error>(tree.kill()?))?,
         End::Stop => tree.leave_stopped()?,
         End::Run => tree.thaw()?,
     }

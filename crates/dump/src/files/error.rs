@@ -18,6 +18,9 @@ pub enum Error {
     /// An image could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Packets could not be kept away from connections.
+    #[error(transparent)]
+    Netlock(#[from] gelid_netlock::Error),
     /// A system call failed.
     #[error("cannot {operation} {name}, {place}: {errno}{}", remedy(*.errno))]
     System {

@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use self::options::Fresh;
 pub use self::refusal::InetRefusal;
 use super::regfile::Opening;
+use super::tcp::Connection;
 use super::{Collector, Error, Name, Object, sk_opts};
 
 /// `AF_INET6`
@@ -48,6 +49,8 @@ pub(super) struct Internet {
     /// What is shut down, by family and protocol, and inode.
     shutdowns: HashMap<(u32, u32), HashMap<u32, u8>>,
     fresh: Fresh,
+    /// Connections, which are looked at last.
+    pub(super) connections: Vec<Connection>,
 }
 
 /// What a socket was made as.
@@ -109,7 +112,13 @@ impl Collector<'_> {
         (entry.flags, entry.fown) = (opening.flags, opening.fown);
         let id = entry.id;
         if make.is_tcp() && entry.state != LISTENING && entry.dst_port != 0 {
-            self.connection(object, make.protocol == MPTCP, entry)?;
+            let ask = object.failed("ask for the addresses of");
+            let own = own_address(object).map_err(&ask)?;
+            let ends = own.zip(peer_address(object).map_err(&ask)?);
+            match ends {
+                Some(ends) if make.protocol == TCP => self.connection(object, ends, entry)?,
+                _ => return Err(object.refused_inet(InetRefusal::Mptcp)),
+            }
             return Ok((FdTypes::Inetsk, id));
         }
         self.push_inet(entry)?;
@@ -161,11 +170,15 @@ impl Collector<'_> {
         if !make.is_tcp() || entry.state == CLOSED {
             entry.shutdown = shut(self.shutdown(object, make)?);
         }
-        let option = self.internet.fresh.options(object, make, entry.state)?;
+        let option = self
+            .internet
+            .fresh
+            .options(object, make, entry.dst_port != 0)?;
         let gelid = GelidInetSkEntry {
             option,
             mptcp: (make.protocol == MPTCP).then_some(true),
             uid: Some(object.stat.st_uid).filter(|uid| *uid != 0),
+            error: None,
         };
         entry.gelid = (gelid != GelidInetSkEntry::default()).then_some(gelid);
         options::published(object, make, &mut entry)?;

@@ -18,6 +18,14 @@ pub(super) struct Choices {
     pub(super) outside_by_name: bool,
     /// Whether connections that nobody has accepted may be dropped.
     pub(super) skip_in_flight: bool,
+    /// Whether there may be connections of TCP.
+    pub(super) tcp_established: bool,
+    /// Whether they are to be closed on restore.
+    pub(super) tcp_close: bool,
+    /// Who keeps packets away from them.
+    pub(super) network_lock: gelid_netlock::Method,
+    /// Name of the dump.
+    pub(super) run_id: String,
     pub(super) build_ids: bool,
     pub(super) ghost_limit: u64,
     pub(super) link_remap: bool,
@@ -53,6 +61,10 @@ impl Choices {
             sockets,
             outside_by_name: options.ext_unix_sk,
             skip_in_flight: options.skip_in_flight,
+            tcp_established: options.tcp_established,
+            tcp_close: options.tcp_close,
+            network_lock: options.network_lock,
+            run_id: options.run_id.clone().unwrap_or_default(),
             build_ids: options.validation == Validation::BuildId,
             ghost_limit: options.ghost_limit,
             link_remap: options.link_remap,

@@ -87,6 +87,8 @@ messages! {
         optional bool mptcp = 2;
         /// User who owns the socket, unless that is root.
         optional uint32 uid = 3;
+        /// Of a connection that is over: an error waits to be told.
+        optional bool error = 4;
     }
 
     /// An option of a socket, `getsockopt(2)`.

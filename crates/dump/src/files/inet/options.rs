@@ -11,19 +11,19 @@ use gelid_sys::sockopt::{OPTIONS, SocketOption};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::super::{Error, Object};
-use super::{CLOSED, INET6, LISTENING, MPTCP, Make, RAW, TCP};
+use super::{INET6, MPTCP, Make, RAW, TCP};
 
 /// What new sockets have set, by what they were made as.
 #[derive(Debug, Default)]
 pub(super) struct Fresh(HashMap<Make, Vec<(SocketOption, Vec<u8>)>>);
 
 impl Fresh {
-    /// Options in which a socket differs from a new one.
+    /// Options in which a socket, which has or had a connection or not, differs from a new one.
     pub(super) fn options(
         &mut self,
         object: &Object<'_>,
         make: Make,
-        state: u32,
+        connected: bool,
     ) -> Result<Vec<GelidSocketOptionEntry>, Error> {
         let fresh = self.of(make).map_err(|errno| Error::Own {
             operation: "make a socket to compare with",
@@ -31,7 +31,7 @@ impl Fresh {
         })?;
         let mut differing = Vec::new();
         for (option, usual) in fresh {
-            if is_of_connection(*option) && !matches!(state, CLOSED | LISTENING) {
+            if connected && is_of_connection(*option) {
                 continue;
             }
             match option.get(object.file) {
@@ -71,7 +71,11 @@ fn values(make: Make) -> Result<Vec<(SocketOption, Vec<u8>)>, Errno> {
     };
     let values = OPTIONS.iter().map(|option| (*option, option.get(&socket)));
     let values = values.filter_map(|(option, value)| Some((option, value.ok()?)));
-    Ok(values.collect())
+    // What this kind of sockets tells, but does not let anybody set, follows from something else.
+    // One option may change another, so it is another socket that they are set of.
+    let other = new(make)?;
+    let settable = values.filter(|(option, value)| option.set(&other, value).is_ok());
+    Ok(settable.collect())
 }
 
 /// A socket made the same way.
@@ -84,7 +88,7 @@ fn new(make: Make) -> Result<OwnedFd, Errno> {
 
 /// Options that tell, of a connection, what was negotiated.
 fn is_of_connection(option: SocketOption) -> bool {
-    [SocketOption::TCP_MAXSEG, SocketOption::TCP_WINDOW_CLAMP].contains(&option)
+    option == SocketOption::TCP_MAXSEG
 }
 
 /// Fills in what the published format has.

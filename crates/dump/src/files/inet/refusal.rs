@@ -42,6 +42,12 @@ pub enum InetRefusal {
         "in which urgent data (MSG_OOB) wait to be read, which images cannot tell: let the program read them first"
     )]
     Urgent,
+    /// An error, or notifications of the kernel.
+    #[error(
+        "which has an error or notifications to tell (MSG_ERRQUEUE), which a look would take away: let the program ask \
+         for them first"
+    )]
+    Error,
     /// Something between the socket and TCP.
     #[error(
         "whose stream goes through {name}, which keeps state of its own: run the program without it"

@@ -1,6 +1,6 @@
 //! Internet sockets: addresses, options, what is refused.
 
-use gelid_image::messages::{InetSkEntry, SkShutdown};
+use gelid_image::messages::{InetSkEntry, SkShutdown, TcpStreamEntry};
 
 use super::*;
 
@@ -78,6 +78,47 @@ fn options_are_recorded_once_they_are_set() {
     assert!(set(&b).starts_with(&[(6, 1)]));
     assert_eq!(b.tcp_opts.unwrap().nodelay, Some(true));
     assert_eq!(b.opts.so_bound_dev.as_deref(), Some("lo"));
+}
+
+#[test]
+fn connections_are_recorded_when_they_are_expected() {
+    let guest = guest(
+        "l = bound(SOCK_STREAM); l.listen(); c = create_connection(l.getsockname()); a, _ = l.accept()\n\
+         c.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1); a.send(b'unread'); time.sleep(0.01)\n\
+         ready(c.fileno(), a.fileno(), *(s.getsockname()[1] for s in (c, a)))",
+    );
+    let refused = refusal(&guest);
+    assert!(refused.contains("--tcp-established"), "{refused}");
+    let close = |options: &mut Options| options.tcp_close = true;
+    let images = Images::of(&[guest.pid], &close).unwrap();
+    assert_eq!(images.inet(guest.number(0)).state, 1);
+    let expected = |options: &mut Options| {
+        options.tcp_established = true;
+        options.network_lock = crate::NetworkLock::Skip;
+    };
+    // Twice: it leaves no trace.
+    for _ in 0..2 {
+        let images = Images::of(&[guest.pid], &expected).unwrap();
+        let [client, server] = [0, 1].map(|word| images.inet(guest.number(word)));
+        let ports = (guest.number(2), guest.number(3));
+        assert_eq!(
+            (client.src_port, client.dst_port, client.state),
+            (ports.0, ports.1, 1)
+        );
+        assert_eq!((client.opts.reuseaddr, client.shutdown), (Some(true), None));
+        let stream = |ino| {
+            let mut reader = images.dir.reader(ImageKind::TcpStream, ino).unwrap();
+            let entry: TcpStreamEntry = reader.read_one().unwrap();
+            let received = reader.payload(entry.inq_len.into()).unwrap();
+            let received = received.bytes(100).unwrap();
+            (entry, received)
+        };
+        let ((one, received), (other, _)) = (stream(client.ino), stream(server.ino));
+        assert_eq!(received, b"unread");
+        assert_eq!((one.inq_seq, one.outq_seq), (other.outq_seq, other.inq_seq));
+        assert_eq!((one.outq_len, one.unsq_len), (0, Some(0)));
+        assert!(one.mss_clamp > 500 && one.rcv_wnd.is_some());
+    }
 }
 
 #[test]
