@@ -118,6 +118,8 @@ fn options(invocation: &Invocation) -> anyhow::Result<Options> {
             },
             skip_rwx_check: given.files.skip_file_rwx_check,
             shell_job: given.tasks.shell_job,
+            tcp_established: given.files.tcp_established,
+            tcp_close: given.files.tcp_close,
             inherit: inherit.collect(),
         },
         cgroups: CgroupOptions {

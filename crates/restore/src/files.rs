@@ -39,6 +39,7 @@ mod signalfd;
 mod sk_opts;
 mod table;
 mod target;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod timerfd;
@@ -76,6 +77,7 @@ pub use signalfd::Signalfd;
 pub use sk_opts::SocketOptions;
 pub use table::PlannedFd;
 pub use target::MemoryTarget;
+pub use tcp::{State, Stream};
 pub use timerfd::{Clock, Timerfd};
 pub(crate) use tty::Session;
 pub use tty::{Settings, Terminal};
@@ -94,6 +96,7 @@ pub struct FilesPlan {
     /// By the table that is filled afterwards.
     watches: BTreeMap<u32, Vec<Watching>>,
     sockets: unix::Sockets,
+    network: tcp::Network,
     lock_entries: Vec<FileLockEntry>,
     locks: Vec<FileLock>,
     terminals: tty::State,

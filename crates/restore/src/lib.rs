@@ -6,7 +6,7 @@
 //! their pids by `clone3(2)`, live by tapes until their registers are set, and are let go all at once. If
 //! anything fails before that, all that was made is gone again.
 //!
-//! **Limitations.** Trees in the namespaces of the caller, without sockets and what else
+//! **Limitations.** Trees in the namespaces of the caller, without what
 //! `SHORTCOMINGS.md` lists. Needs `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN`, and ptrace access. A restore
 //! belongs to the thread that plays it, which must have no other tracees.
 //!

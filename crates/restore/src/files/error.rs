@@ -97,6 +97,25 @@ pub enum Error {
         /// The description.
         object: String,
     },
+    /// Packets are still kept away from connections.
+    #[error(transparent)]
+    Netlock(#[from] gelid_netlock::Error),
+    /// A segment that was sent within the machine has not come.
+    #[error(
+        "{object} is not in its state, as segments of this machine to itself do not come; look for firewall rules"
+    )]
+    Unmoved {
+        /// The socket.
+        object: String,
+    },
+    /// What was in a queue could not be read.
+    #[error("cannot read what {object} has in its queues: {source}")]
+    Contents {
+        /// The socket.
+        object: String,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// An option of a socket cannot be set.
     #[error("cannot set option {name} of level {level} of {object}: {errno}")]
     Option {

@@ -9,9 +9,10 @@ use gelid_sys::sockopt::SocketOption;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::sk_opts::SocketOptions;
+use super::tcp::Stream;
 
 pub(super) use self::make::open_all;
-pub(super) use self::plan::plan;
+pub(super) use self::plan::{Context, plan};
 
 /// An internet socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,10 @@ pub enum Role {
     Listening(u32),
     /// Datagrams to somebody.
     Connected(SocketAddr),
+    /// A connection with somebody.
+    Stream(SocketAddr, Box<Stream>),
+    /// It had a connection with somebody, which is to be over (`--tcp-close`).
+    Parted(SocketAddr),
 }
 
 impl Internet {
@@ -77,6 +82,11 @@ impl Internet {
             Role::Alone => String::new(),
             Role::Listening(backlog) => format!(", listening, backlog {backlog}"),
             Role::Connected(peer) => format!(", connected with {peer}"),
+            Role::Stream(peer, stream) => format!(
+                " to {peer}, {:?}, {} bytes received and {} sent",
+                stream.state, stream.received, stream.sent
+            ),
+            Role::Parted(peer) => format!(" to {peer}, closed"),
         };
         format!("{} socket{own}{role}", self.protocol_name())
     }

@@ -182,14 +182,15 @@ impl OpenFiles {
         self.objects.clear();
     }
 
-    /// Closes everything and leaves the machine as the restored tree needs it: the file system is watched
-    /// again, by paths from `root` on, and links that a dump made to keep files reachable are removed.
+    /// Closes everything and leaves the machine as the restored tree needs it: connections go on, the file system is
+    /// watched again, by paths from `root` on, and links that a dump made to keep files reachable are removed.
     ///
     /// # Errors
     ///
     /// That of a watch that cannot be added.
     pub fn keep(mut self, root: BorrowedFd<'_>) -> Result<(), Error> {
         self.watch(root)?;
+        self.resume()?;
         self.before.drain(..).for_each(tty::Before::forget);
         self.nodes.keep();
         for leftover in &self.leftovers {

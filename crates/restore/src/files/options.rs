@@ -31,6 +31,10 @@ pub struct FileOptions {
     pub skip_rwx_check: bool,
     /// `--shell-job`: the terminal of the restore stands in for that of the tree.
     pub shell_job: bool,
+    /// `--tcp-established`: connections of TCP are made again.
+    pub tcp_established: bool,
+    /// `--tcp-close`: they are closed.
+    pub tcp_close: bool,
     /// `--inherit-fd`, in the order given; of several with one key the last counts.
     pub inherit: Vec<Inherit>,
 }

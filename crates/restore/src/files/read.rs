@@ -14,7 +14,7 @@ use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
     fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, of_process, owner, pidfd, pipe,
-    signalfd, table, timerfd, tty, unix,
+    signalfd, table, tcp, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -40,11 +40,13 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
         memories: BTreeMap::new(),
         watches: BTreeMap::new(),
         sockets: unix::Sockets::default(),
+        network: tcp::Network::read(dir)?,
         lock_entries: file_lock::read(dir)?,
         locks: Vec::new(),
         terminals: tty::State::default(),
         options: options.clone(),
     };
+    plan.network.check(options)?;
     reader.descriptions(&mut plan)?;
     plan.terminals = reader.terminals.state(&plan.descriptions)?;
     plan.tables = table::check(tables, &records.kinds, &plan.descriptions)?;
@@ -165,7 +167,11 @@ impl Reader<'_> {
                     Some(given) => given,
                     None => {
                         let object = format!("file {id} (socket:[{}])", socket.ino);
-                        Kind::Internet(Box::new(inet::plan(&object, socket)?))
+                        let context = inet::Context {
+                            dir: self.dir,
+                            options: self.options,
+                        };
+                        Kind::Internet(Box::new(inet::plan(context, &object, socket)?))
                     }
                 };
                 Part::new(kind, socket.flags, Some(&socket.fown))

@@ -150,11 +150,17 @@ impl SocketOptions {
             .map_err(Error::system("set the options of", object))
     }
 
+    /// Sets the size of the buffer for receiving.
+    pub(super) fn set_receive_buffer(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+        let received = self.buffers.1;
+        set_buffer(socket, IntOption::RCVBUF, IntOption::RCVBUFFORCE, received)
+    }
+
     /// Sets the sizes of both buffers.
-    fn set_buffers(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
-        let (sent, received) = self.buffers;
+    pub(super) fn set_buffers(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+        let sent = self.buffers.0;
         set_buffer(socket, IntOption::SNDBUF, IntOption::SNDBUFFORCE, sent)?;
-        set_buffer(socket, IntOption::RCVBUF, IntOption::RCVBUFFORCE, received)?;
+        self.set_receive_buffer(socket)?;
         match self.buffer_lock {
             Some(lock) => set(socket, IntOption::BUF_LOCK, lock),
             None => Ok(()),

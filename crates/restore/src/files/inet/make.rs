@@ -14,6 +14,7 @@ use rustix::net::{
 use rustix::process::{Gid, Uid, getgid, getuid};
 
 use super::super::open::{Opener, set_status};
+use super::super::tcp::Making;
 use super::super::{Description, Error, Kind};
 use super::{Internet, Role};
 
@@ -37,6 +38,13 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     for (description, socket) in sockets {
         let object = description.label();
         let fd = opener.need(description.id, &object)?;
+        if let (Role::Stream(peer, stream), Some(own)) = (&socket.role, socket.own) {
+            let ends = (socket.scoped(own, &object)?, socket.scoped(*peer, &object)?);
+            let making = Making::new(fd, &object, stream, ends);
+            making.make(&plan.dir, socket.inode)?;
+            // The rest is for the end.
+            continue;
+        }
         socket.complete(fd, &object)?;
         set_status(fd, description.flags.status(), &object)?;
     }
@@ -95,8 +103,9 @@ impl Internet {
         self.options
             .priority(fd)
             .map_err(Error::system("set the priority of", object))?;
-        let Some(own) = self.own else {
-            return Ok(());
+        let own = match (self.own, &self.role) {
+            (Some(own), Role::Alone | Role::Listening(_) | Role::Connected(_)) => own,
+            _ => return Ok(()),
         };
         // Others of the tree may have the same address, whatever they think of that afterwards.
         let reuse = sockopt::set_int(fd, IntOption::REUSEADDR, 1);
@@ -113,7 +122,7 @@ impl Internet {
     /// Does what needs all of them to be bound.
     fn complete(&self, fd: BorrowedFd<'_>, object: &str) -> Result<(), Error> {
         match &self.role {
-            Role::Alone => {}
+            Role::Alone | Role::Stream(..) | Role::Parted(_) => {}
             Role::Listening(backlog) => {
                 let backlog = i32::try_from(*backlog).unwrap_or(i32::MAX);
                 match listen(fd, backlog) {
@@ -134,8 +143,9 @@ impl Internet {
     }
 
     /// Sets what would have been in the way before.
-    fn finish(&self, fd: BorrowedFd<'_>, object: &str) -> Result<(), Error> {
+    pub(in super::super) fn finish(&self, fd: BorrowedFd<'_>, object: &str) -> Result<(), Error> {
         let reused = self.options.reuse(fd);
+        let reused = reused.and_then(|()| self.options.set_buffers(fd));
         reused.map_err(Error::system("set the options of", object))?;
         self.set(fd, object, is_late)?;
         let how = match self.shutdown {
@@ -181,7 +191,11 @@ impl Internet {
     }
 
     /// An address with the interface that it is of.
-    fn scoped(&self, address: SocketAddr, object: &str) -> Result<SocketAddr, Error> {
+    pub(in super::super) fn scoped(
+        &self,
+        address: SocketAddr,
+        object: &str,
+    ) -> Result<SocketAddr, Error> {
         let (SocketAddr::V6(mut address), Some(name)) = (address, &self.interface) else {
             return Ok(address);
         };
@@ -195,7 +209,12 @@ impl Internet {
     }
 }
 
-/// Options that hold back what is written.
+/// Options that hold back what is written, or that a connection begins with anew.
 fn is_late(option: SocketOption) -> bool {
-    [SocketOption::TCP_CORK, SocketOption::UDP_CORK].contains(&option)
+    [
+        SocketOption::TCP_CORK,
+        SocketOption::UDP_CORK,
+        SocketOption::TCP_WINDOW_CLAMP,
+    ]
+    .contains(&option)
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use gelid_image::Dir;
 use gelid_image::messages::{GelidSocketOptionEntry, InetSkEntry};
 use gelid_sys::sockopt::{OPTIONS, SocketOption};
 use rustix::net::{AddressFamily, SocketType};
 
-use super::super::{Error, sk_opts};
+use super::super::tcp::{State, Stream};
+use super::super::{Error, FileOptions, sk_opts};
 use super::{Internet, Role};
 
 const TCP: u32 = 6;
@@ -20,8 +22,19 @@ const LISTENING: u32 = 10;
 const INET: u32 = 2;
 const INET6: u32 = 10;
 
+/// Where records are from, and what is allowed.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Context<'a> {
+    pub(in super::super) dir: &'a Dir,
+    pub(in super::super) options: &'a FileOptions,
+}
+
 /// Checks a record.
-pub(in super::super) fn plan(object: &str, entry: &InetSkEntry) -> Result<Internet, Error> {
+pub(in super::super) fn plan(
+    context: Context<'_>,
+    object: &str,
+    entry: &InetSkEntry,
+) -> Result<Internet, Error> {
     let family = match entry.family {
         INET => AddressFamily::INET,
         INET6 => AddressFamily::INET6,
@@ -33,18 +46,15 @@ pub(in super::super) fn plan(object: &str, entry: &InetSkEntry) -> Result<Intern
     let port = if raw { 0 } else { entry.src_port };
     let own = address(object, family, "src_addr", &entry.src_addr, port)?;
     let peer = address(object, family, "dst_addr", &entry.dst_addr, entry.dst_port)?;
-    let shutdown = match entry.shutdown.unwrap_or_default() {
+    let mut shutdown = match entry.shutdown.unwrap_or_default() {
         directions @ 0..=3 => directions.cast_unsigned(),
         other => return Err(Error::invalid(object, "shutdown", other, "it is 0 to 3")),
     };
     let role = match (kind, entry.state) {
         (SocketType::STREAM, LISTENING) => Role::Listening(entry.backlog),
         (SocketType::STREAM, _) if entry.dst_port != 0 => {
-            return Err(Error::Unsupported {
-                object: object.to_owned(),
-                what: "a connection of TCP",
-                remedy: "close it before the dump",
-            });
+            shutdown &= 1;
+            stream(context, object, entry, peer, &mut shutdown)?
         }
         (SocketType::STREAM, _) => Role::Alone,
         _ if !peer.ip().is_unspecified() || entry.dst_port != 0 => Role::Connected(peer),
@@ -65,6 +75,37 @@ pub(in super::super) fn plan(object: &str, entry: &InetSkEntry) -> Result<Intern
     })
 }
 
+/// What becomes of a connection.
+fn stream(
+    context: Context<'_>,
+    object: &str,
+    entry: &InetSkEntry,
+    peer: SocketAddr,
+    shutdown: &mut u32,
+) -> Result<Role, Error> {
+    let Some(state) = State::numbered(entry.state) else {
+        let rule = "no connection is in such a state";
+        return Err(Error::invalid(object, "state", entry.state, rule));
+    };
+    if state == State::Closed || state.is_ended() {
+        // It goes with the state.
+        *shutdown = 0;
+    }
+    if state != State::Closed && context.options.tcp_close {
+        *shutdown = 3;
+        return Ok(Role::Parted(peer));
+    }
+    if state != State::Closed && !context.options.tcp_established {
+        return Err(Error::Unsupported {
+            object: object.to_owned(),
+            what: "a connection of TCP",
+            remedy: "use --tcp-established, or --tcp-close to have it closed",
+        });
+    }
+    let stream = Stream::read(context.dir, object, entry, state)?;
+    Ok(Role::Stream(peer, Box::new(stream)))
+}
+
 /// What a socket is to be made as.
 fn kind(object: &str, entry: &InetSkEntry) -> Result<(SocketType, u32), Error> {
     let mptcp = entry
@@ -77,7 +118,7 @@ fn kind(object: &str, entry: &InetSkEntry) -> Result<(SocketType, u32), Error> {
         (1, TCP | 0) => Ok((SocketType::STREAM, TCP)),
         (2, 0) => Ok((SocketType::DGRAM, UDP)),
         (2, protocol @ (UDP | UDPLITE | ICMP | ICMPV6)) => Ok((SocketType::DGRAM, protocol)),
-        (3, protocol @ 0..=255) => Ok((SocketType::RAW, protocol)),
+        (3, protocol @ 0..=0xffff) => Ok((SocketType::RAW, protocol)),
         (1..=3, other) => {
             let rule = "it is one of TCP, UDP, UDP-Lite, ICMP, or a raw one";
             Err(Error::invalid(object, "proto", other, rule))
@@ -206,6 +247,13 @@ mod tests {
     use super::*;
     use gelid_image::messages::{GelidInetSkEntry, IpOptsEntry, TcpOptsEntry};
 
+    fn planned(entry: &InetSkEntry) -> Result<Internet, Error> {
+        let scratch = tempfile::tempdir().unwrap();
+        let (dir, options) = (Dir::open(scratch.path()).unwrap(), FileOptions::default());
+        let (dir, options) = (&dir, &options);
+        plan(Context { dir, options }, "it", entry)
+    }
+
     fn udp() -> InetSkEntry {
         InetSkEntry {
             family: INET,
@@ -221,9 +269,9 @@ mod tests {
 
     #[test]
     fn addresses_are_understood() {
-        let planned = plan("it", &udp()).unwrap();
-        assert_eq!(planned.own, "127.0.0.1:53".parse().ok());
-        assert_eq!(planned.role, Role::Alone);
+        let it = planned(&udp()).unwrap();
+        assert_eq!(it.own, "127.0.0.1:53".parse().ok());
+        assert_eq!(it.role, Role::Alone);
         let six = InetSkEntry {
             family: INET6,
             src_addr: vec![0, 0, 0, 0x0100_0000],
@@ -232,10 +280,10 @@ mod tests {
             v6only: Some(false),
             ..udp()
         };
-        let planned = plan("it", &six).unwrap();
-        assert_eq!(planned.own, "[::1]:53".parse().ok());
+        let it = planned(&six).unwrap();
+        assert_eq!(it.own, "[::1]:53".parse().ok());
         assert_eq!(
-            planned.role,
+            it.role,
             Role::Connected("[::ffff:127.0.0.1]:9".parse().unwrap())
         );
     }
@@ -265,8 +313,8 @@ mod tests {
             }),
             ..udp()
         };
-        let planned = plan("it", &entry).unwrap();
-        let values: Vec<_> = planned
+        let it = planned(&entry).unwrap();
+        let values: Vec<_> = it
             .values
             .iter()
             .map(|(option, value)| (option.numbers(), value.len(), value[0]))
@@ -287,7 +335,7 @@ mod tests {
         let with = |change: fn(&mut InetSkEntry)| {
             let mut entry = udp();
             change(&mut entry);
-            plan("it", &entry).unwrap_err().to_string()
+            planned(&entry).unwrap_err().to_string()
         };
         assert!(with(|it| it.family = 1).contains("family"));
         assert!(with(|it| it.r#type = 5).contains("type"));
@@ -302,7 +350,7 @@ mod tests {
                 option,
                 ..GelidInetSkEntry::default()
             });
-            plan("it", &entry).unwrap_err().to_string()
+            planned(&entry).unwrap_err().to_string()
         };
         // One that the kernel has, but that is none of these: it takes an address in memory.
         assert!(odd(1, 26, 16).contains("no option is like that"));

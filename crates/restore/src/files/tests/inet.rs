@@ -3,7 +3,7 @@
 use super::*;
 use gelid_image::messages::{
     GelidInetSkEntry, GelidSocketOptionEntry, InetSkEntry, IpOptsEntry, IpOptsRawEntry,
-    SkOptsEntry, TcpOptsEntry,
+    SkOptsEntry, TcpOptsEntry, TcpStreamEntry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -117,6 +117,26 @@ fn ports_are_shared_as_they_were() {
     }
 }
 
+#[test]
+fn connections_are_made_when_they_are_asked_for() {
+    let mut images = Images::new();
+    images.inet(InetSkEntry {
+        r#type: 1,
+        proto: 6,
+        state: 1,
+        src_port: free_port().into(),
+        dst_port: 9,
+        dst_addr: vec![LOCAL],
+        ..udp(1, 0)
+    });
+    let refused = images.plan().unwrap_err().to_string();
+    assert!(refused.contains("use --tcp-established"), "{refused}");
+    images.options.tcp_close = true;
+    let open = images.open().unwrap();
+    let info = gelid_sys::tcp::info(open.fd(1).unwrap()).unwrap();
+    assert_eq!(info.state, 7);
+}
+
 fn number() -> impl Strategy<Value = u32> {
     prop_oneof![
         0..20u32,
@@ -190,14 +210,94 @@ fn any_socket() -> impl Strategy<Value = InetSkEntry> {
                 option: option.collect(),
                 mptcp: Some(more),
                 uid: more.then_some(size),
+                error: Some(more),
             }),
             ..Default::default()
         }
     })
 }
 
+fn any_stream() -> impl Strategy<Value = TcpStreamEntry> {
+    let len = || prop_oneof![0..2000u32, Just(u32::MAX), any::<u32>()];
+    let window = prop::option::of((any::<u32>(), len(), len()));
+    let numbers = (any::<u32>(), any::<u32>(), any::<u32>());
+    let options = (
+        any::<u32>(),
+        0..20u32,
+        prop_oneof![Just(1460), any::<u32>()],
+    );
+    (
+        len(),
+        len(),
+        prop::option::of(len()),
+        window,
+        numbers,
+        options,
+    )
+        .prop_map(
+            |(
+                inq_len,
+                outq_len,
+                unsq_len,
+                window,
+                (inq_seq, outq_seq, time),
+                (mask, scale, mss),
+            )| {
+                TcpStreamEntry {
+                    inq_len,
+                    inq_seq,
+                    outq_len,
+                    outq_seq,
+                    unsq_len,
+                    opt_mask: mask,
+                    snd_wscale: scale,
+                    rcv_wscale: Some(scale),
+                    mss_clamp: mss,
+                    timestamp: Some(time),
+                    snd_wl1: window.map(|it| it.0),
+                    snd_wnd: window.map(|it| it.1),
+                    max_window: window.map(|it| it.2),
+                    rcv_wnd: window.map(|it| it.1),
+                    rcv_wup: window.map(|it| it.0),
+                    ..TcpStreamEntry::default()
+                }
+            },
+        )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn no_connections_do_harm(
+        state in prop::sample::select(vec![1, 2, 4, 5, 7, 8, 9, 11, 3, 6]),
+        ports in (1..9000u32, 1..9000u32),
+        stream in any_stream(),
+        payload in 0..3000usize,
+        close in any::<bool>(),
+    ) {
+        let mut images = Images::new();
+        images.options.tcp_established = true;
+        images.options.tcp_close = close;
+        images.inet(InetSkEntry {
+            r#type: 1,
+            proto: 6,
+            state,
+            src_port: ports.0,
+            dst_port: ports.1,
+            dst_addr: vec![0x0102_007f],
+            ..udp(1, 0)
+        });
+        let dir = images.write(|staging| {
+            let mut writer = staging.writer(ImageKind::TcpStream, 101).unwrap();
+            writer.push(&stream).unwrap().push_payload(&vec![7; payload]).unwrap();
+        });
+        if let Ok(plan) = FilesPlan::read(&dir, &[2], &images.options) {
+            plan.describe().for_each(drop);
+            // What is made is in repair, and goes without a word.
+            let _ = images.open_plan(&plan);
+        }
+    }
 
     #[test]
     fn no_internet_sockets_do_harm(sockets in vec(any_socket(), 1..4)) {
