@@ -29,6 +29,14 @@ const fn unlike(name: &'static str, lost: &'static str) -> Case {
     }
 }
 
+/// A guest with connections.
+const fn connected(case: Case) -> Case {
+    Case {
+        options: &["--tcp-established"],
+        ..case
+    }
+}
+
 /// A guest that changes these facts itself.
 const fn changing(name: &'static str, ignore: &'static [&'static str]) -> Case {
     Case {
@@ -343,6 +351,35 @@ const CASES: &[Case] = &[
     unlike("tcp-bound", "the size of segments"),
     guest("tcp-shared"),
     unlike("tcp-mptcp", "MPTCP"),
+    connected(guest("tcp-connected")),
+    connected(unlike("tcp-options", "most options")),
+    connected(guest("tcp-full")),
+    Case {
+        // The last segments of the original are in the way.
+        without: &[Mode::Running],
+        ..connected(unlike("tcp-ending", "what comes after the own end"))
+    },
+    connected(unlike("tcp-reset", "errors that wait")),
+    connected(guest("tcp-over")),
+    Case {
+        // Once it is answered it is a connection that waits.
+        without: &[Mode::Rounds],
+        ..connected(guest("tcp-asking"))
+    },
+    Case {
+        without: &[Mode::Running],
+        ..connected(guest("tcp-outside"))
+    },
+    Case {
+        options: &["--tcp-close"],
+        without: &[Mode::None, Mode::Running],
+        ..guest("tcp-closed")
+    },
+    refused("tcp-unexpected", "use --tcp-established"),
+    Case {
+        dump_options: &["--tcp-established"],
+        ..refused("tcp-urgent", "MSG_OOB")
+    },
     refused("tcp-in-flight", "wait to be accepted"),
     guest("cwd"),
     guest("cwd-deleted"),

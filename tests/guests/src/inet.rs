@@ -108,6 +108,12 @@ impl Facts {
         )
     }
 
+    /// Without an option.
+    pub(crate) fn without(mut self, level: i32, name: i32) -> Self {
+        self.0.retain(|(option, _)| *option != (level, name));
+        self
+    }
+
     /// Compares them with those of now.
     pub(crate) fn check(&self, what: &str, socket: impl AsFd) -> Check {
         for ((level, name), value) in &self.0 {
@@ -139,6 +145,7 @@ pub(crate) fn hear(what: &str, from: impl AsFd, to: impl AsFd, at: SocketAddr) -
 }
 
 /// Waits a moment for something to come.
+#[track_caller]
 pub(crate) fn heard(what: &str, at: impl AsFd) -> Check {
     let mut buffer = [0; 256];
     let timeout = rustix::event::Timespec {
@@ -150,7 +157,8 @@ pub(crate) fn heard(what: &str, at: impl AsFd) -> Check {
         rustix::event::PollFlags::IN,
     )];
     rustix::event::poll(&mut fds, Some(&timeout))?;
-    let (got, _) = rustix::net::recv(&at, &mut buffer[..], RecvFlags::DONTWAIT)?;
+    let heard = rustix::net::recv(&at, &mut buffer[..], RecvFlags::DONTWAIT);
+    let (got, _) = heard.map_err(|errno| Failure::new(format!("hearing {what:?}: {errno}")))?;
     same!("heard", String::from_utf8_lossy(&buffer[..got]), what);
     Ok(())
 }

@@ -45,6 +45,7 @@ mod signalfd;
 mod signals;
 mod steady;
 mod tcp;
+mod tcp_connections;
 mod threads;
 mod timerfd;
 mod timers;
@@ -104,6 +105,7 @@ const OBJECTS: &[&[Entry]] = &[
     signals::GUESTS,
     steady::GUESTS,
     tcp::GUESTS,
+    tcp_connections::GUESTS,
     threads::GUESTS,
     timerfd::GUESTS,
     timers::GUESTS,

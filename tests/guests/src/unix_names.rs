@@ -338,7 +338,7 @@ fn many(guest: &Guest) -> Check {
 }
 
 /// A process that is no part of the tree, and does `body` until `go` is there.
-fn stranger(guest: &Guest, body: impl FnOnce() -> Check) -> Check {
+pub(crate) fn stranger(guest: &Guest, body: impl FnOnce() -> Check) -> Check {
     let middle = guest.fork("middle", |guest| {
         guest.fork("stranger", |guest| {
             os!(libc::setsid())?;
