@@ -1,5 +1,7 @@
 //! The table: every guest of `gelid-guest --list`, and what is peculiar about it.
 
+mod internet;
+
 use crate::trial;
 use anyhow::{Result, ensure};
 use gelid_tests::{Case, Mode, Verdict, build, output};
@@ -26,14 +28,6 @@ const fn unlike(name: &'static str, lost: &'static str) -> Case {
     Case {
         lost_by_criu: Some(lost),
         ..guest(name)
-    }
-}
-
-/// A guest with connections.
-const fn connected(case: Case) -> Case {
-    Case {
-        options: &["--tcp-established"],
-        ..case
     }
 }
 
@@ -103,7 +97,7 @@ const FOREIGN: &str = "limits of other users' tasks need CAP_SYS_RESOURCE";
 const MESSAGES: &str = "message queues, unless they are mounted on /dev/mqueue";
 const SHARED: &str = "tables shared between processes";
 
-/// Every guest.
+/// Every guest, but for those with internet sockets.
 const CASES: &[Case] = &[
     guest("madvise-flags"),
     guest("wipe-on-fork"),
@@ -338,49 +332,6 @@ const CASES: &[Case] = &[
     unlike("unix-peers", "SO_PEERCRED"),
     unlike("unix-senders", "names of senders"),
     unlike("unix-credentials", "credentials of messages"),
-    guest("udp"),
-    unlike("udp-options", "most options"),
-    guest("udp-shutdown"),
-    guest("udp-shared"),
-    unlike("udp-owner", "owners of sockets"),
-    unlike("udp-lite", "the coverage of checksums"),
-    refused("udp-corked", "waits for its end"),
-    unlike("raw", "peers of raw sockets"),
-    guest("ping"),
-    unlike("tcp-listening", "most options"),
-    unlike("tcp-bound", "the size of segments"),
-    guest("tcp-shared"),
-    unlike("tcp-mptcp", "MPTCP"),
-    connected(guest("tcp-connected")),
-    connected(unlike("tcp-options", "most options")),
-    connected(guest("tcp-full")),
-    Case {
-        // The last segments of the original are in the way.
-        without: &[Mode::Running],
-        ..connected(unlike("tcp-ending", "what comes after the own end"))
-    },
-    connected(unlike("tcp-reset", "errors that wait")),
-    connected(guest("tcp-over")),
-    Case {
-        // Once it is answered it is a connection that waits.
-        without: &[Mode::Rounds],
-        ..connected(guest("tcp-asking"))
-    },
-    Case {
-        without: &[Mode::Running],
-        ..connected(guest("tcp-outside"))
-    },
-    Case {
-        options: &["--tcp-close"],
-        without: &[Mode::None, Mode::Running],
-        ..guest("tcp-closed")
-    },
-    refused("tcp-unexpected", "use --tcp-established"),
-    Case {
-        dump_options: &["--tcp-established"],
-        ..refused("tcp-urgent", "MSG_OOB")
-    },
-    refused("tcp-in-flight", "wait to be accepted"),
     guest("cwd"),
     guest("cwd-deleted"),
     guest("chroot"),
@@ -507,7 +458,7 @@ const CASES: &[Case] = &[
 /// One test for each guest in each of its modes.
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![trial("every guest is listed".into(), every_guest_is_listed)];
-    for case in CASES {
+    for case in cases() {
         let name = [&[case.guest][..], case.args].concat().join("-");
         trials.extend(
             case.modes()
@@ -517,12 +468,17 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
+/// All cases.
+fn cases() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(internet::CASES)
+}
+
 /// The table and the guest program agree.
 fn every_guest_is_listed() -> Result<Verdict> {
     let text = output(Command::new(build()?.join("gelid-guest")).arg("--list"))?;
     let (there, listed): (BTreeSet<&str>, BTreeSet<&str>) = (
         text.lines().collect(),
-        CASES.iter().map(|case| case.guest).collect(),
+        cases().map(|case| case.guest).collect(),
     );
     let missing: Vec<_> = there.difference(&listed).collect();
     let unknown: Vec<_> = listed.difference(&there).collect();

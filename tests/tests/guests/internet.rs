@@ -1,0 +1,59 @@
+//! Guests with internet sockets.
+
+use super::{guest, refused, unlike};
+use gelid_tests::{Case, Mode};
+
+/// A guest with connections.
+const fn connected(case: Case) -> Case {
+    Case {
+        options: &["--tcp-established"],
+        ..case
+    }
+}
+
+/// All of them.
+pub(super) const CASES: &[Case] = &[
+    guest("udp"),
+    unlike("udp-options", "most options"),
+    guest("udp-shutdown"),
+    guest("udp-shared"),
+    unlike("udp-owner", "owners of sockets"),
+    unlike("udp-lite", "the coverage of checksums"),
+    refused("udp-corked", "waits for its end"),
+    unlike("raw", "peers of raw sockets"),
+    guest("ping"),
+    unlike("tcp-listening", "most options"),
+    unlike("tcp-bound", "the size of segments"),
+    guest("tcp-shared"),
+    unlike("tcp-mptcp", "MPTCP"),
+    connected(guest("tcp-connected")),
+    connected(unlike("tcp-options", "most options")),
+    connected(guest("tcp-full")),
+    Case {
+        // The last segments of the original are in the way.
+        without: &[Mode::Running],
+        ..connected(unlike("tcp-ending", "what comes after the own end"))
+    },
+    connected(unlike("tcp-reset", "errors that wait")),
+    connected(guest("tcp-over")),
+    Case {
+        // Once it is answered it is a connection that waits.
+        without: &[Mode::Rounds],
+        ..connected(guest("tcp-asking"))
+    },
+    Case {
+        without: &[Mode::Running],
+        ..connected(guest("tcp-outside"))
+    },
+    Case {
+        options: &["--tcp-close"],
+        without: &[Mode::None, Mode::Running],
+        ..guest("tcp-closed")
+    },
+    refused("tcp-unexpected", "use --tcp-established"),
+    Case {
+        dump_options: &["--tcp-established"],
+        ..refused("tcp-urgent", "MSG_OOB")
+    },
+    refused("tcp-in-flight", "wait to be accepted"),
+];
