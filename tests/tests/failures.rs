@@ -29,6 +29,7 @@ const TESTS: &[Test] = &[
     ("pid-taken", pid_taken),
     ("file-changed", file_changed),
     ("file-removed", file_removed),
+    ("lock-taken", lock_taken),
     ("images-truncated", images_truncated),
     ("images-flipped", images_flipped),
     ("image-removed", image_removed),
@@ -50,6 +51,8 @@ const KILLED: &[(&str, &[&str])] = &[
     ("sigtrap-blocked", ROOM),
     // What waits in it is read and written back.
     ("pty-queues", ROOM),
+    ("seccomp-threads", ROOM),
+    ("aio", ROOM),
 ];
 
 /// Every test of this file.
@@ -365,6 +368,33 @@ fn file_removed() -> Result<Verdict> {
 }
 
 /// Damages every image in turn; the restore must fail and leave nothing. Afterwards the undamaged ones must do.
+/// Somebody else has a lock when it is to be taken again.
+fn lock_taken() -> Result<Verdict> {
+    const LOCKS: &[&str] = &["--file-locks"];
+    let engine = Engine::find()?;
+    let mut guest = start("locks-descriptions", &[])?;
+    let images = guest.images("images");
+    guest.tree.look();
+    engine
+        .dump(guest.tree.root(), &images, LOCKS)?
+        .expect("dump")?;
+    guest.tree.await_death(Duration::from_secs(20))?;
+    let file = fs::File::open(guest.path().join("one"))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    let outcome = engine.restore(&images, LOCKS)?;
+    must_fail(&outcome, "restore beside another's lock")?;
+    let text = format!("{}{}", outcome.output, outcome.log);
+    ensure!(
+        text.contains("the lock of descriptor") && text.contains("another's now"),
+        "the lock is not named:\n{text}"
+    );
+    must_be_gone(&guest)?;
+    drop(file);
+    engine.restore(&images, LOCKS)?.expect("restore")?;
+    guest.check()?;
+    Ok(Verdict::Passed)
+}
+
 fn with_damage(damage: fn(&mut Random, &[u8]) -> Option<Vec<u8>>) -> Result<Verdict> {
     let engine = Engine::find()?;
     if engine.is_criu() {

@@ -15,6 +15,8 @@ const SUBMIT_ALL: u32 = 1 << 7;
 const COOP_TASKRUN: u32 = 1 << 8;
 const SINGLE_ISSUER: u32 = 1 << 12;
 const DEFER_TASKRUN: u32 = 1 << 13;
+/// `IORING_REGISTER_EVENTFD`
+const EVENTFD: u32 = 4;
 /// Offset of the requests.
 const SQES: i64 = 0x1000_0000;
 
@@ -82,6 +84,20 @@ fn ring(guest: &Guest) -> Check {
         same!(format!("told of flags {flags:#x}"), told(other)?, plain);
         os!(libc::close(other))?;
     }
+    // Nor does it tell whom a ring tells of its events.
+    let (watched, _) = setup(0)?;
+    let counter_fd = os!(libc::eventfd(0, 0))?;
+    let register = libc::SYS_io_uring_register;
+    os!(libc::syscall(
+        register,
+        watched,
+        EVENTFD,
+        &raw const counter_fd,
+        1
+    ))?;
+    same!("told of an eventfd", told(watched)?, plain);
+    os!(libc::close(watched))?;
+    os!(libc::close(counter_fd))?;
     let [ring, _requests] = map(fd)?;
     guest.hold()?;
     same!("submitted", submit(fd, &ring, &params)?, 1);

@@ -358,6 +358,8 @@ pub enum Unsupported {
     Bpf,
     /// perf events.
     Perf,
+    /// The end of a seccomp filter that a supervisor has.
+    SeccompListener,
     /// A POSIX message queue without a name.
     MessageQueue,
     /// A task is to be told of the next message in a queue.
@@ -425,6 +427,7 @@ impl fmt::Display for Unsupported {
             Self::Namespace => ("a namespace", CLOSE),
             Self::Bpf => ("a BPF object", CLOSE),
             Self::Perf => ("a perf event", CLOSE),
+            Self::SeccompListener => ("the listener of a seccomp filter", CLOSE),
             Self::MessageQueue => ("a POSIX message queue without its name", CLOSE),
             Self::MessageNotice => (
                 "a POSIX message queue that tells the program of its next message (mq_notify)",

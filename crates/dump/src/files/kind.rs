@@ -116,6 +116,7 @@ fn unsupported(name: &[u8]) -> Unsupported {
         b"[userfaultfd]" => Unsupported::Userfaultfd,
         b"[io_uring]" => Unsupported::IoUring,
         b"[perf_event]" => Unsupported::Perf,
+        b"seccomp notify" => Unsupported::SeccompListener,
         name if name.starts_with(b"bpf") || name.starts_with(b"[bpf") => Unsupported::Bpf,
         _ => Unsupported::Anonymous,
     }
