@@ -134,6 +134,7 @@ const CASES: &[Case] = &[
     guest("dumpable"),
     unlike("personality", "the personality"),
     guest("thp-disable"),
+    guest("login-uid"),
     guest("identity"),
     Case {
         dump_options: &["--ghost-limit=128M"],

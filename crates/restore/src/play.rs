@@ -90,7 +90,7 @@ pub(crate) fn run(
 
     options.phase(Phase::Memory)?;
     let shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
-    spaces(plan, &zone, &kernel, &files, &mut crew)?;
+    spaces(plan, &zone, (&kernel, &machine), &files, &mut crew)?;
     let contexts = aio::make(plan, &mut crew)?;
     drop(held);
     let filling = fill(plan, &sources, &crew, &filler)?;
@@ -266,11 +266,14 @@ fn fill_shared(
     Ok(filling)
 }
 
+/// Bytes of tape that the audit user takes, with some to spare.
+const LOGIN: usize = 512;
+
 /// Builds all address spaces, directories and descriptor tables.
 fn spaces(
     plan: &Plan,
     zone: &Range<u64>,
-    kernel: &Kernel,
+    (kernel, machine): (&Kernel, &Machine),
     files: &OpenFiles,
     crew: &mut Crew,
 ) -> Result<(), Error> {
@@ -293,6 +296,7 @@ fn spaces(
                 moved.push((body.host, at));
             }
         }
+        alive.process.log_in(&mut reel.script(LOGIN).tape, machine);
         if let Some(fs) = &alive.fs {
             descriptors::directories(&mut reel, pid, fs, files)?;
         }

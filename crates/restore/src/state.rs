@@ -95,6 +95,11 @@ impl ProcessState {
         self.actions.write(tape, handles);
     }
 
+    /// Puts the audit user on the leader's own tape, while it has the root of this process and no threads yet.
+    pub(crate) fn log_in(&self, tape: &mut Tape, machine: &Machine) {
+        self.attributes.log_in(tape, machine);
+    }
+
     /// Puts everything else on the leader's own tape, when memory and descriptors are in place and all signals
     /// are blocked.
     pub(crate) fn write(&self, tape: &mut Tape, machine: &Machine) {

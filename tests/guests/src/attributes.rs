@@ -1,6 +1,7 @@
 //! Attributes of a process that `prctl(2)` and `personality(2)` set, and its identity in `/proc`.
 //!
 //! `subreaper`, `pdeath-signal`, `no-new-privs`, `securebits`, `dumpable`, `personality`, `thp-disable`.
+//! `login-uid`: the audit user.
 //! `identity`: comm, exe, command line (rewritten in place), environment and auxiliary vector.
 //! `exe-deleted`: the program file is gone.
 
@@ -18,6 +19,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("dumpable", dumpable),
     Entry("personality", personality),
     Entry("thp-disable", thp_disable),
+    Entry("login-uid", login_uid),
     Entry("identity", identity),
     Entry("exe-deleted", exe_deleted),
 ];
@@ -98,6 +100,26 @@ fn pdeath_signal(guest: &Guest) -> Check {
         guest.complaint("leaf")
     );
     Ok(())
+}
+
+fn login_uid(guest: &Guest) -> Check {
+    const FILE: &str = "/proc/self/loginuid";
+    let gate = Gate::new()?;
+    if fs::read(FILE).is_err() {
+        return Err(Failure::skip("no auditing"));
+    }
+    let before = fs::read_to_string(FILE)?;
+    let kid = guest.fork("child", |guest| {
+        fs::write(FILE, "4711")?;
+        gate.arrive()?;
+        guest.wait();
+        same!("audit user", fs::read_to_string(FILE)?, "4711");
+        Ok(())
+    })?;
+    gate.wait(1)?;
+    guest.hold()?;
+    same!("parent's audit user", fs::read_to_string(FILE)?, before);
+    kid.join(guest)
 }
 
 fn no_new_privs(guest: &Guest) -> Check {

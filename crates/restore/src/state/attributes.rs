@@ -42,6 +42,7 @@ pub(super) struct ProcessAttributes {
     lock_future: u32,
     oom_score_adj: Option<i32>,
     coredump_filter: Option<u64>,
+    login_uid: Option<u32>,
 }
 
 impl ProcessAttributes {
@@ -72,7 +73,27 @@ impl ProcessAttributes {
             lock_future,
             oom_score_adj: tc.oom_score_adj,
             coredump_filter: gelid.coredump_filter,
+            login_uid: tc.loginuid,
         })
+    }
+
+    /// Sets the audit user, which only a task itself can do, by its own name in procfs. Where auditing is set up so that
+    /// nobody may, it stays that of this process.
+    pub(super) fn log_in(&self, tape: &mut Tape, machine: &Machine) {
+        let Some(wanted) = self
+            .login_uid
+            .filter(|wanted| machine.login_uid.is_some_and(|own| own != *wanted))
+        else {
+            return;
+        };
+        let flags = u64::from(OFlags::WRONLY.bits() | OFlags::CLOEXEC.bits());
+        let path = tape.bytes(b"/proc/self/loginuid\0");
+        // Closed when the table of descriptors is filled, as all that does not belong there.
+        let fd = tape.call(nr::open, [path.into(), flags.into()]);
+        let text = wanted.to_string();
+        let bytes = tape.bytes(text.as_bytes());
+        let len = text.len() as u64;
+        tape.call(nr::write, [fd.into(), bytes.into(), len.into()]);
     }
 
     pub(super) fn write(&self, tape: &mut Tape) {

@@ -27,6 +27,8 @@ pub(crate) struct Machine {
     pub(crate) io_priority: u16,
     pub(crate) timer_slack: u64,
     pub(crate) personality: u32,
+    /// The audit user; none without auditing.
+    pub(crate) login_uid: Option<u32>,
     /// Where the processor has the components of its extended state.
     pub(crate) xstate: XLayout,
     /// Whether timers can be made with the id that is wanted.
@@ -51,6 +53,7 @@ impl Machine {
             io_priority: sched::ioprio(None).map_err(own("the I/O priority"))?,
             timer_slack: proc::scalar::timerslack_ns(&task)?,
             personality: proc::scalar::personality(&task)?,
+            login_uid: proc::scalar::loginuid(&task).ok(),
             xstate: XLayout::look(),
             timer_ids: prctl::timer_restore_ids().is_ok(),
         })
