@@ -10,8 +10,8 @@ use gelid_image::ImageKind;
 use gelid_image::messages::{InetSkEntry, TcpStreamEntry};
 use gelid_netlock::Lock;
 use gelid_sys::sockopt::{self, IntOption};
-use gelid_sys::tcp::{self, Info, Queue, Repair, negotiated};
-use rustix::event::PollFlags;
+use gelid_sys::tcp::{self, Info, Queue, Repair, Window, negotiated};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
@@ -148,21 +148,30 @@ impl Connection {
                 errno,
             }
         };
+        let socket = self.socket.as_fd();
         for _ in 0..LOOKS {
-            let repaired = Repaired::start(self.socket.as_fd());
-            let repaired = repaired.map_err(failed("repair (TCP_REPAIR)"))?;
-            let read = (|| {
-                let before = standing(self.socket.as_fd())?;
-                let stream = read(self.socket.as_fd(), before)?;
-                Ok((before == standing(self.socket.as_fd())?).then_some((before, stream)))
-            })();
-            let ended = repaired.end().map_err(failed("leave as it was"));
-            let read = read.map_err(failed("read the queues of"));
-            ended?;
-            match read? {
-                Some((standing, _)) if standing.info.state == SYN_RECV => break,
-                Some((standing, Some(stream))) => return Ok((standing.info.state, stream)),
-                _ => {}
+            let before = standing(socket).map_err(failed("ask for the state of"))?;
+            if before.info.state == SYN_RECV {
+                break;
+            }
+            let sent = before.sent();
+            let repaired = repaired(socket, sent).map_err(failed("look, in TCP_REPAIR, at"))?;
+            let received = peek(socket, before.unread).map_err(failed("read the queues of"))?;
+            let timestamp = tcp::timestamp(socket).map_err(failed("ask for the time of"))?;
+            let read_shut = is_read_shut(socket).map_err(failed("poll"))?;
+            if standing(socket).map_err(failed("ask for the state of"))? != before {
+                continue;
+            }
+            let entry = entry(before, &repaired, timestamp);
+            if let (Some(received), Some(sent)) = (received, repaired.sent) {
+                let ended = ENDED.contains(&before.info.state);
+                let stream = Stream {
+                    entry,
+                    received,
+                    sent,
+                    shut: u8::from(read_shut) | if ended { 2 } else { 0 },
+                };
+                return Ok((before.info.state, stream));
             }
         }
         Err(Error::Internet {
@@ -173,87 +182,110 @@ impl Connection {
     }
 }
 
-/// Where a connection stands.
+/// Where a connection stands, as it tells everybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Standing {
     info: Info,
-    /// Behind what was received, and behind what was written.
-    received: u32,
-    written: u32,
     /// Bytes in the queues, and those never sent, with the end of the stream as one.
     unread: u32,
     unacknowledged: u32,
     unsent: u32,
 }
 
+impl Standing {
+    /// Bytes in the queue for sending without the end of the stream.
+    fn sent(&self) -> u32 {
+        match self.info.state {
+            // What was not acknowledged then never will be.
+            CLOSED | SYN_SENT => 0,
+            _ => self.unacknowledged - self.end(),
+        }
+    }
+
+    /// Those of them that were never sent.
+    fn unsent(&self) -> u32 {
+        match self.info.state {
+            CLOSED | SYN_SENT => 0,
+            _ => self.unsent.saturating_sub(self.end()),
+        }
+    }
+
+    /// An end that was sent counts as a byte as long as it is not acknowledged.
+    fn end(&self) -> u32 {
+        u32::from(ENDED.contains(&self.info.state) && self.unacknowledged > 0)
+    }
+}
+
 fn standing(socket: BorrowedFd<'_>) -> Result<Standing, Errno> {
-    tcp::choose(socket, Queue::Receive)?;
-    let received = tcp::sequence(socket)?;
-    tcp::choose(socket, Queue::Send)?;
-    let written = tcp::sequence(socket)?;
     Ok(Standing {
         info: tcp::info(socket)?,
-        received,
-        written,
         unread: tcp::unread(socket)?,
         unacknowledged: tcp::unacknowledged(socket)?,
         unsent: tcp::unsent(socket)?,
     })
 }
 
-/// Reads the queues of a socket in repair; `None` if they are not what was announced.
-fn read(socket: BorrowedFd<'_>, at: Standing) -> Result<Option<Stream>, Errno> {
-    let info = at.info;
-    let ended = ENDED.contains(&info.state);
-    // An end that was sent counts as a byte as long as it is not acknowledged.
-    let end = u32::from(ended && at.unacknowledged > 0);
-    let (unacknowledged, unsent) = match info.state {
-        // What was not acknowledged then never will be.
-        CLOSED | SYN_SENT => (0, 0),
-        _ => (at.unacknowledged - end, at.unsent.saturating_sub(end)),
-    };
-    tcp::choose(socket, Queue::Receive)?;
-    let received = peek(socket, at.unread)?;
-    tcp::choose(socket, Queue::Send)?;
-    let sent = peek(socket, unacknowledged)?;
-    let (Some(received), Some(sent)) = (received, sent) else {
-        return Ok(None);
-    };
-    let has = |bit| info.options & bit != 0;
-    let window = match tcp::window(socket) {
-        Err(Errno::NOPROTOOPT) => None,
-        window => Some(window?),
-    };
-    let scaled = has(negotiated::WSCALE);
-    let mut polled = [rustix::event::PollFd::new(&socket, PollFlags::RDHUP)];
-    rustix::event::poll(&mut polled, Some(&rustix::event::Timespec::default()))?;
-    let read_shut = polled[0].revents().contains(PollFlags::RDHUP);
-    Ok(Some(Stream {
-        entry: TcpStreamEntry {
-            inq_len: at.unread,
-            inq_seq: at.received,
-            outq_len: unacknowledged,
-            outq_seq: at.written,
-            unsq_len: Some(unsent),
-            opt_mask: info.options,
-            snd_wscale: if scaled { info.snd_wscale.into() } else { 0 },
-            rcv_wscale: scaled.then_some(info.rcv_wscale.into()),
-            mss_clamp: tcp::max_segment(socket)?,
-            timestamp: match has(negotiated::TIMESTAMPS) {
-                true => Some(tcp::timestamp(socket)?),
-                false => None,
+fn is_read_shut(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
+    poll(&mut polled, Some(&Timespec::default()))?;
+    Ok(polled[0].revents().contains(PollFlags::RDHUP))
+}
+
+/// What is only told in repair.
+struct InRepair {
+    /// Sequence numbers behind what was received, and behind what was written.
+    received_end: u32,
+    sent_end: u32,
+    mss: u32,
+    window: Option<Window>,
+    /// The queue for sending, if it is as long as announced.
+    sent: Option<Vec<u8>>,
+}
+
+/// Asks for it, in as few calls as can be: nobody must die meanwhile.
+fn repaired(socket: BorrowedFd<'_>, sent: u32) -> Result<InRepair, Errno> {
+    let repaired = Repaired::start(socket)?;
+    let told = (|| {
+        tcp::choose(socket, Queue::Receive)?;
+        let received_end = tcp::sequence(socket)?;
+        tcp::choose(socket, Queue::Send)?;
+        Ok(InRepair {
+            received_end,
+            sent_end: tcp::sequence(socket)?,
+            mss: tcp::max_segment(socket)?,
+            window: match tcp::window(socket) {
+                Err(Errno::NOPROTOOPT) => None,
+                window => Some(window?),
             },
-            snd_wl1: window.map(|window| window.snd_wl1),
-            snd_wnd: window.map(|window| window.snd_wnd),
-            max_window: window.map(|window| window.max_window),
-            rcv_wnd: window.map(|window| window.rcv_wnd),
-            rcv_wup: window.map(|window| window.rcv_wup),
-            ..TcpStreamEntry::default()
-        },
-        received,
-        sent,
-        shut: u8::from(read_shut) | if ended { 2 } else { 0 },
-    }))
+            sent: peek(socket, sent)?,
+        })
+    })();
+    repaired.end()?;
+    told
+}
+
+/// The record of a stream.
+fn entry(at: Standing, told: &InRepair, timestamp: u32) -> TcpStreamEntry {
+    let has = |bit| at.info.options & bit != 0;
+    let (scaled, window) = (has(negotiated::WSCALE), told.window);
+    TcpStreamEntry {
+        inq_len: at.unread,
+        inq_seq: told.received_end,
+        outq_len: at.sent(),
+        outq_seq: told.sent_end,
+        unsq_len: Some(at.unsent()),
+        opt_mask: at.info.options,
+        snd_wscale: if scaled { at.info.snd_wscale.into() } else { 0 },
+        rcv_wscale: scaled.then_some(at.info.rcv_wscale.into()),
+        mss_clamp: told.mss,
+        timestamp: has(negotiated::TIMESTAMPS).then_some(timestamp),
+        snd_wl1: window.map(|window| window.snd_wl1),
+        snd_wnd: window.map(|window| window.snd_wnd),
+        max_window: window.map(|window| window.max_window),
+        rcv_wnd: window.map(|window| window.rcv_wnd),
+        rcv_wup: window.map(|window| window.rcv_wup),
+        ..TcpStreamEntry::default()
+    }
 }
 
 /// What is in the chosen queue, if it is as much as announced.
@@ -263,7 +295,16 @@ fn peek(socket: BorrowedFd<'_>, len: u32) -> Result<Option<Vec<u8>>, Errno> {
         return Ok(Some(bytes));
     }
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    match recv(socket, &mut bytes[..], flags) {
+    // A look begins where the program has set that, and moves it.
+    let offset = sockopt::int(socket, IntOption::PEEK_OFF).unwrap_or(-1);
+    if offset >= 0 {
+        sockopt::set_int(socket, IntOption::PEEK_OFF, -1)?;
+    }
+    let peeked = recv(socket, &mut bytes[..], flags);
+    if offset >= 0 {
+        sockopt::set_int(socket, IntOption::PEEK_OFF, offset)?;
+    }
+    match peeked {
         Ok((got, _)) if got == bytes.len() => Ok(Some(bytes)),
         Ok(_) | Err(Errno::AGAIN) => Ok(None),
         Err(errno) => Err(errno),
@@ -280,6 +321,7 @@ struct Repaired<'s> {
 impl<'s> Repaired<'s> {
     fn start(socket: BorrowedFd<'s>) -> Result<Self, Errno> {
         let reuse = sockopt::int(socket, IntOption::REUSEADDR)?;
+        // Nothing but calls from here to its end.
         tcp::repair(socket, Repair::On)?;
         Ok(Self { socket, reuse })
     }
