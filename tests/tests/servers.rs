@@ -25,6 +25,8 @@ struct Server {
     words: &'static [&'static str],
     /// Files in its folder, with the same words replaced.
     files: &'static [(&'static str, &'static str)],
+    /// What a client asks that stays connected, and how the answer begins.
+    kept: Option<(&'static str, &'static str)>,
     /// Tells the server a number, and finds that it has kept what it was told before.
     talk: fn(&mut Client, u64) -> Result<()>,
 }
@@ -47,6 +49,7 @@ const SERVERS: &[Server] = &[
             "yes",
         ],
         files: &[],
+        kept: Some(("PING\r\n", "+PONG")),
         talk: redis,
     },
     Server {
@@ -64,6 +67,7 @@ const SERVERS: &[Server] = &[
             "0",
         ],
         files: &[],
+        kept: Some(("version\r\n", "VERSION")),
         talk: memcached,
     },
     Server {
@@ -71,6 +75,7 @@ const SERVERS: &[Server] = &[
         probe: &["nginx", "-v"],
         words: &["nginx", "-p", "{dir}", "-c", "{dir}/nginx.conf"],
         files: &[("nginx.conf", include_str!("servers/nginx.conf"))],
+        kept: Some(("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200")),
         talk: nginx,
     },
     Server {
@@ -78,6 +83,7 @@ const SERVERS: &[Server] = &[
         probe: &["node", "--version"],
         words: &["node", "{dir}/serve.js", "{port}"],
         files: &[("serve.js", include_str!("servers/serve.js"))],
+        kept: None,
         talk: counter,
     },
     Server {
@@ -91,6 +97,7 @@ const SERVERS: &[Server] = &[
             "{port}",
         ],
         files: &[("Serve.java", include_str!("servers/Serve.java"))],
+        kept: None,
         talk: counter,
     },
     Server {
@@ -98,6 +105,7 @@ const SERVERS: &[Server] = &[
         probe: &["python3", "-c", "import http.server"],
         words: &["python3", "{dir}/serve.py", "{port}"],
         files: &[("serve.py", include_str!("servers/serve.py"))],
+        kept: None,
         talk: counter,
     },
 ];
@@ -105,12 +113,23 @@ const SERVERS: &[Server] = &[
 /// Every test of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let tests = SERVERS.iter();
-    let tests = tests.map(|server| trial(format!("server/{}", server.name), || server.run()));
+    let tests = tests.flat_map(|server| {
+        let alone = trial(format!("server/{}", server.name), || server.run(None));
+        let kept = server.kept.map(|kept| {
+            let name = format!("server/{}-connected", server.name);
+            trial(name, move || server.run(Some(kept)))
+        });
+        [alone].into_iter().chain(kept)
+    });
     tests.collect()
 }
 
 impl Server {
-    fn run(&self) -> Result<Verdict> {
+    /// Goes round, with a client that stays connected all the while or without one.
+    fn run(&self, kept: Option<(&str, &str)>) -> Result<Verdict> {
+        if kept.is_some() && !succeeds(Command::new("iptables-restore").arg("--version")) {
+            return Ok(Verdict::Skipped("iptables is not installed".into()));
+        }
         let [program, words @ ..] = self.probe else {
             return Ok(Verdict::Skipped("no probe".into()));
         };
@@ -128,6 +147,8 @@ impl Server {
         let log = || fs::read_to_string(dir.path().join("log")).unwrap_or_default();
         until(|| client.line("").is_ok()).with_context(log)?;
         (self.talk)(&mut client, 0)?;
+        let kept = kept.map(|kept| Kept::new(&client, kept)).transpose()?;
+        let options = kept.as_ref().map(|_| "--tcp-established");
         for round in 1..=rounds() as u64 {
             let images = dir.path().join(format!("images-{round}"));
             let format = if round % 2 == 0 {
@@ -137,10 +158,18 @@ impl Server {
             };
             let before = tree.look();
             engine
-                .dump(tree.root(), &images, &[format])?
+                .dump(
+                    tree.root(),
+                    &images,
+                    &[&[format], options.as_slice()].concat(),
+                )?
                 .expect("dump")?;
             tree.await_death(LIMIT)?;
-            engine.restore(&images, &[])?.expect("restore")?;
+            kept.as_ref().map(Kept::ask).transpose()?;
+            engine
+                .restore(&images, options.as_slice())?
+                .expect("restore")?;
+            kept.as_ref().map(Kept::hear).transpose()?;
             ensure!(tree.look() == before, "other processes than before");
             (self.talk)(&mut client, round).with_context(|| format!("round {round}"))?;
             fs::remove_dir_all(&images)?;
@@ -227,6 +256,42 @@ impl Client {
         stream.read_to_string(&mut answer)?;
         let (_, body) = answer.split_once("\r\n\r\n").context("no header")?;
         Ok(body.trim_end().to_owned())
+    }
+}
+
+/// A client that stays connected, and asks while nobody is there.
+struct Kept {
+    stream: TcpStream,
+    question: String,
+    answer: String,
+}
+
+impl Kept {
+    fn new(client: &Client, (question, answer): (&str, &str)) -> Result<Self> {
+        let kept = Self {
+            stream: client.connect()?,
+            question: question.to_owned(),
+            answer: answer.to_owned(),
+        };
+        kept.ask()?;
+        kept.hear()?;
+        Ok(kept)
+    }
+
+    fn ask(&self) -> Result<()> {
+        Ok((&self.stream).write_all(self.question.as_bytes())?)
+    }
+
+    /// Reads whatever comes at once.
+    fn hear(&self) -> Result<()> {
+        let mut buffer = vec![0; 1 << 16];
+        let got = (&self.stream).read(&mut buffer)?;
+        let answer = String::from_utf8_lossy(&buffer[..got]);
+        ensure!(
+            answer.starts_with(&self.answer),
+            "who stays hears {answer:?}"
+        );
+        Ok(())
     }
 }
 
