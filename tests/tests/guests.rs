@@ -177,6 +177,8 @@ const CASES: &[Case] = &[
     guest("many-files"),
     guest("no-stdio"),
     unlike("of-processes", "positions in what changes on the way"),
+    guest("of-the-dead"),
+    refused("of-a-stranger", "outside of the tree: close it first"),
     guest("epoll"),
     guest("epoll-nested"),
     unlike("epoll-oneshot", "watches that have fired are armed"),

@@ -38,11 +38,12 @@ mod tcp;
 mod timerfd;
 mod tty;
 mod unix;
+mod unsupported;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use gelid_image::messages::{FdTypes, FdinfoEntry, FileEntry};
@@ -65,13 +66,14 @@ use self::tty::Terminals;
 use self::unix::Sockets;
 
 pub(crate) use self::check::check;
-pub use self::error::{Error, LockRefusal, Unsupported};
+pub use self::error::{Error, LockRefusal};
 pub use self::inet::InetRefusal;
 pub(crate) use self::memfd::Memory;
 pub use self::place::{Name, Place};
 pub(crate) use self::remap_file_path::Links;
 pub(crate) use self::tcp::Network;
 pub use self::unix::UnixRefusal;
+pub use self::unsupported::Unsupported;
 
 /// A task whose files are looked at. All parts stand for the same one; its thread must be alive.
 #[derive(Debug, Clone, Copy)]
@@ -128,6 +130,10 @@ pub(crate) struct Collector<'s> {
     watchers: Vec<inotify::Queue>,
     groups: Vec<fanotify::Waiting>,
     terminals: Terminals,
+    /// Processes of the tree.
+    processes: HashSet<i32>,
+    /// Files in procfs of processes that have not ended.
+    of_processes: Vec<(i32, Place, Name)>,
     sockets: Sockets,
     locks: Locks,
     /// Processes of the tree, zombies among them.
@@ -175,6 +181,8 @@ impl<'s> Collector<'s> {
             watchers: Vec::new(),
             groups: Vec::new(),
             terminals: Terminals::default(),
+            processes: HashSet::new(),
+            of_processes: Vec::new(),
             sockets: Sockets::new(staging)?,
             locks: Locks::default(),
             tree: Vec::new(),
@@ -186,6 +194,12 @@ impl<'s> Collector<'s> {
     /// Tells which processes the tree has, and which threads, leaders among them.
     pub(crate) fn know_tree(&mut self, processes: Vec<Pid>, threads: Vec<Pid>) {
         (self.tree, self.threads) = (processes, threads);
+    }
+
+    /// Notes a process of the tree. All are to be noted before the end.
+    pub(crate) fn process(&mut self, stat: &gelid_sys::proc::stat::Stat) {
+        self.processes.insert(stat.pid);
+        self.in_session(stat);
     }
 
     /// Records a table of descriptors, and gives its slots in ascending order.
@@ -235,6 +249,7 @@ impl<'s> Collector<'s> {
 
     /// Closes all images but those that the caller writes. The tree must still be as it was.
     pub(crate) fn finish(mut self) -> Result<Collected, Error> {
+        self.refuse_strangers()?;
         self.peers()?;
         self.finish_sets()?;
         self.finish_watchers()?;

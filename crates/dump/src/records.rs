@@ -93,6 +93,7 @@ fn look(
     let mut spaces = Spaces::default();
     let mut tables = HashSet::new();
     for (index, task) in tasks.iter().enumerate() {
+        files.process(&task.stat);
         let Some(live) = &task.live else { continue };
         let pid = task.pid;
         let pidfd = pidfd::open(pid).map_err(|errno| Error::Pidfd { pid, errno })?;
@@ -101,7 +102,6 @@ fn look(
             dir: &proc::task_dir(pid)?,
             pidfd: pidfd.as_fd(),
         };
-        files.in_session(&task.stat);
         if tables.insert(live.ids.files_id) {
             table(context.staging, live, held, &mut files)?;
         }

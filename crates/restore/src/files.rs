@@ -23,6 +23,7 @@ mod inotify;
 mod memfd;
 mod mqueue;
 mod name;
+mod of_dead;
 mod of_process;
 mod open;
 mod opened;
@@ -305,6 +306,7 @@ impl FilesPlan {
                 None => regular.name.to_string(),
                 Some(Remap::Link(target)) => format!("{} from {target}", regular.name),
                 Some(Remap::Ghost(id)) => format!("{} from ghost {id}", regular.name),
+                Some(Remap::Process(_)) => format!("{} of a process that has ended", regular.name),
             },
             Kind::Pipe(id) => self.describe_pipe("pipe", *id, self.pipes.get(id)),
             Kind::Fifo(fifo) => {

@@ -91,6 +91,7 @@ pub(crate) fn run(
     options.phase(Phase::Memory)?;
     let shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
     spaces(plan, &zone, (&kernel, &machine), &files, &mut crew)?;
+    files.end_stand_ins();
     let contexts = aio::make(plan, &mut crew)?;
     drop(held);
     let filling = fill(plan, &sources, &crew, &filler)?;

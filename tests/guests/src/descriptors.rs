@@ -3,11 +3,12 @@
 //! `dup`: several descriptors of one task share a position. `dup-forked`: so do parent and children, until one closes.
 //! `cloexec`: the flag, by descriptor. `high-descriptors`: large numbers, and a table with holes. `owner-signal`: `F_SETOWN`
 //! and `F_SETSIG`. `devices`: null, zero, full, random, urandom. `many-files`: a thousand of them.
-//! `of-processes`: what `/proc` shows of oneself and of the parent.
+//! `of-processes`: what `/proc` shows of oneself and of the parent. `of-the-dead`: of a child that has ended.
+//! `of-a-stranger` is refused.
 
 use crate::Entry;
 use crate::os::{errno, os};
-use crate::protocol::{Check, Gate, Guest, ensure, same};
+use crate::protocol::{Check, Gate, Guest, ensure, same, until};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
@@ -22,6 +23,8 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("many-files", many_files),
     Entry("no-stdio", no_stdio),
     Entry("of-processes", of_processes),
+    Entry("of-the-dead", of_the_dead),
+    Entry("of-a-stranger", of_a_stranger),
 ];
 
 /// Position of a descriptor.
@@ -361,5 +364,64 @@ fn of_processes(guest: &Guest) -> Check {
     same!("name", fs::read_to_string("/proc/self/comm")?, "renamed\n");
     let found = fs::read_dir(format!("/proc/self/fd/{}", tasks.as_raw_fd()))?.count();
     same!("tasks", found, 1);
+    Ok(())
+}
+
+fn of_the_dead(guest: &Guest) -> Check {
+    let child = guest.fork("child", |guest| {
+        until("the end", || Ok(guest.path("end").exists()))
+    })?;
+    let path = format!("/proc/{}", child.pid);
+    let mut stat = File::open(format!("{path}/stat"))?;
+    let comm = OpenOptions::new()
+        .write(true)
+        .open(format!("{path}/comm"))?;
+    let dir = File::open(&path)?;
+    let other = guest.fork("other", |guest| {
+        std::env::set_current_dir(&path)?;
+        fs::write(guest.path("there"), "")?;
+        guest.wait();
+        same!("name", std::env::current_dir().is_err(), true);
+        let here = fs::read_link("/proc/self/cwd")?;
+        same!(
+            "here",
+            here.display().to_string(),
+            format!("{path} (deleted)")
+        );
+        Ok(())
+    })?;
+    until("the other", || Ok(guest.path("there").exists()))?;
+    fs::write(guest.path("end"), "")?;
+    child.join(guest)?;
+    guest.hold()?;
+    let mut text = String::new();
+    let gone = Some(libc::ESRCH);
+    same!(
+        "stat",
+        stat.read_to_string(&mut text)
+            .map_err(|error| error.raw_os_error()),
+        Err(gone)
+    );
+    let written = (&comm).write(b"x").map_err(|error| error.raw_os_error());
+    same!("comm", written, Err(gone));
+    let found = fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    same!(
+        "directory",
+        found.is_ok_and(|mut found| found.next().is_some_and(|entry| entry.is_ok())),
+        false
+    );
+    other.join(guest)
+}
+
+fn of_a_stranger(guest: &Guest) -> Check {
+    let parent = std::os::unix::process::parent_id();
+    let mut stat = File::open(format!("/proc/{parent}/stat"))?;
+    // That of the first process is another thing.
+    let first = File::open("/proc/1/stat")?;
+    guest.hold()?;
+    let mut text = String::new();
+    stat.read_to_string(&mut text)?;
+    ensure!(text.starts_with(&format!("{parent} (")), "stranger: {text}");
+    drop(first);
     Ok(())
 }

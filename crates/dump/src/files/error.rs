@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use gelid_image::WriteError;
 use gelid_sys::{Errno, Pid, proc};
 
-use super::{InetRefusal, Name, Place, UnixRefusal};
+use super::{InetRefusal, Name, Place, UnixRefusal, Unsupported};
 
 /// What stands in the way of recording a file.
 #[derive(Debug, thiserror::Error)]
@@ -234,6 +234,19 @@ pub enum Error {
         /// What is the matter with it.
         why: InetRefusal,
     },
+    /// A file in procfs of a process outside of the tree.
+    #[error(
+        "{place} is {name}, which belongs to process {pid} outside of the tree: close it first, or choose a root \
+         above both"
+    )]
+    Stranger {
+        /// Who holds the file.
+        place: Place,
+        /// The file.
+        name: Name,
+        /// Whose it is.
+        pid: i32,
+    },
     /// A slave whose master is not in the tree.
     #[error(
         "{place} is the terminal {name}, whose master is outside of the tree: choose a root above both, use \
@@ -327,160 +340,6 @@ impl fmt::Display for LockRefusal {
         }
     }
 }
-
-/// A kind of file that is not dumped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Unsupported {
-    /// A socket.
-    Socket {
-        /// Its family: `AF_INET` and so on.
-        family: i32,
-    },
-    /// A fanotify group that others wait for.
-    FanotifyPermission,
-    /// A fanotify mark on what is mounted nowhere.
-    FanotifyUnmounted,
-    /// userfaultfd.
-    Userfaultfd,
-    /// io_uring.
-    IoUring,
-    /// A pidfd of somebody outside of the tree.
-    PidfdOutside {
-        /// Who that is.
-        pid: i32,
-    },
-    /// A pidfd on its way to a socket.
-    PidfdInFlight,
-    /// A file of `/proc/PID/ns`.
-    Namespace,
-    /// A BPF program, map or link.
-    Bpf,
-    /// perf events.
-    Perf,
-    /// The end of a seccomp filter that a supervisor has.
-    SeccompListener,
-    /// A POSIX message queue without a name.
-    MessageQueue,
-    /// A task is to be told of the next message in a queue.
-    MessageNotice,
-    /// `memfd_secret(2)`.
-    SecretMemory,
-    /// A System V segment.
-    SystemV,
-    /// A terminal of a kind of which nothing is known.
-    OtherTerminal,
-    /// A terminal that serves something else than people: a network over a serial line, a mouse.
-    LineDiscipline,
-    /// A pseudoterminal whose number no image can tell.
-    ManyTerminals,
-    /// A master in packet mode that has something to tell.
-    PacketStatus,
-    /// A device with state of its own.
-    Device {
-        /// Its numbers.
-        major: u32,
-        /// Its numbers.
-        minor: u32,
-    },
-    /// A pipe opened with `O_PATH`.
-    PathOfPipe,
-    /// An eventfd or its likes opened with `O_PATH`.
-    PathOfEvents,
-    /// A deleted file on hugetlbfs.
-    DeletedHuge,
-    /// A file with a lease, and without a name.
-    DeletedLeased,
-    /// An anonymous inode that gelid does not know.
-    Anonymous,
-    /// A deleted file of procfs that belongs to no process.
-    Vanished,
-}
-
-impl fmt::Display for Unsupported {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, remedy) = match self {
-            Self::Socket { family } => (socket(*family), CLOSE),
-            Self::FanotifyPermission => (
-                "a fanotify group that others wait for (FAN_OPEN_PERM and its likes)",
-                CLOSE,
-            ),
-            Self::FanotifyUnmounted => (
-                "a fanotify group with a mark on a mount that cannot be found",
-                "remove the mark first",
-            ),
-            Self::Userfaultfd => ("a userfaultfd", CLOSE),
-            Self::IoUring => {
-                return write!(
-                    f,
-                    "an io_uring, and the kernel does not tell how it was set up: {CLOSE}, or run the program \
-                     without it (Node.js: UV_USE_IO_URING=0)"
-                );
-            }
-            Self::PidfdOutside { pid } => {
-                return write!(
-                    f,
-                    "a pidfd of {pid}, which is outside of the tree: {CLOSE}, or choose a root above both"
-                );
-            }
-            Self::PidfdInFlight => ("a pidfd in flight", "let the program receive it first"),
-            Self::Namespace => ("a namespace", CLOSE),
-            Self::Bpf => ("a BPF object", CLOSE),
-            Self::Perf => ("a perf event", CLOSE),
-            Self::SeccompListener => ("the listener of a seccomp filter", CLOSE),
-            Self::MessageQueue => ("a POSIX message queue without its name", CLOSE),
-            Self::MessageNotice => (
-                "a POSIX message queue that tells the program of its next message (mq_notify)",
-                "unregister it first",
-            ),
-            Self::SecretMemory => ("secret memory", "run the program without it"),
-            Self::SystemV => ("System V shared memory", "detach it first"),
-            Self::OtherTerminal => ("a terminal of an unknown kind", REDIRECT),
-            Self::LineDiscipline => ("a terminal with another line discipline", CLOSE),
-            Self::ManyTerminals => (
-                "a pseudoterminal with a number of 1000 or more",
-                "close some others, and start it again",
-            ),
-            Self::PacketStatus => (
-                "a master in packet mode that has a change to tell",
-                "let the program read it first",
-            ),
-            Self::Device { major, minor } => {
-                return write!(
-                    f,
-                    "the device {major}:{minor}, whose state is in its driver and cannot be dumped: {CLOSE}"
-                );
-            }
-            Self::PathOfPipe => ("a pipe opened with O_PATH", CLOSE),
-            Self::PathOfEvents => ("an event file opened with O_PATH", CLOSE),
-            Self::DeletedHuge => ("a deleted file on hugetlbfs", "leave it its name"),
-            Self::DeletedLeased => (
-                "a file with a lease and without a name",
-                "give the lease back first",
-            ),
-            Self::Anonymous => ("a kind of file that gelid does not know", CLOSE),
-            Self::Vanished => ("a file of procfs that is gone", CLOSE),
-        };
-        write!(f, "{what}, which is not dumped yet: {remedy}")
-    }
-}
-
-/// What a family of sockets is called.
-fn socket(family: i32) -> &'static str {
-    match family {
-        16 => "a netlink socket",
-        17 => "a packet socket",
-        29 => "a CAN socket",
-        31 => "a Bluetooth socket",
-        38 => "a socket of the kernel's cryptography",
-        40 => "a socket between virtual machines",
-        44 => "an XDP socket",
-        _ => "a socket of another family",
-    }
-}
-
-const CLOSE: &str = "close it first";
-const REDIRECT: &str = "run the program with redirected input and output";
 
 /// What to do about an errno, as the end of a sentence.
 fn remedy(errno: Errno) -> &'static str {

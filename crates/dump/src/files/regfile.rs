@@ -92,6 +92,9 @@ impl Collector<'_> {
         }
         self.refuse_special(object)?;
         let (name, remap) = self.locate(object, &opening)?;
+        if remap.is_none() && name.starts_with(b"/proc/") && self.magic(object)? == PROC_MAGIC {
+            self.note_process(object, name);
+        }
         let mut entry = entry(object, id, name.to_vec(), opening);
         if object.is_regular() && self.options.build_ids {
             entry.build_id = self.build_id(object, &entry);
@@ -101,6 +104,30 @@ impl Collector<'_> {
             self.remap(id, object, name, remap)?;
         }
         Ok(id)
+    }
+
+    /// Notes whose file in procfs it is.
+    fn note_process(&mut self, object: &Object<'_>, name: &[u8]) {
+        let digits = name.split(|byte| *byte == b'/').nth(2).unwrap_or_default();
+        let digits = std::str::from_utf8(digits).unwrap_or_default();
+        // The first process is there on every machine.
+        if let Some(pid) = digits.parse().ok().filter(|pid| *pid != 1) {
+            let name = Name(object.link.clone());
+            self.of_processes.push((pid, object.place, name));
+        }
+    }
+
+    /// Refuses files of processes that are not in the tree: they may be gone, or be others, when it comes back.
+    pub(super) fn refuse_strangers(&self) -> Result<(), Error> {
+        let mut files = self.of_processes.iter();
+        match files.find(|(pid, ..)| !self.processes.contains(pid)) {
+            None => Ok(()),
+            Some((pid, place, name)) => Err(Error::Stranger {
+                place: *place,
+                name: name.clone(),
+                pid: *pid,
+            }),
+        }
     }
 
     /// Writes the record.
@@ -160,15 +187,19 @@ impl Collector<'_> {
         if self.leads_to(object, link)? {
             return Ok((link, None));
         }
-        let (Some(b'/'), Some(name)) = (link.first(), link.strip_suffix(DELETED)) else {
+        let deleted = link.strip_suffix(DELETED);
+        // The kernel may not have noticed yet that what belonged to a process is gone.
+        let name = deleted.unwrap_or(link);
+        if name.first() == Some(&b'/') && self.magic(object)? == PROC_MAGIC {
+            match (process(name), deleted) {
+                (Some(pid), _) => return Ok((name, Some(Remap::Process(pid)))),
+                (None, Some(_)) => return Err(object.unsupported(Unsupported::Vanished)),
+                (None, None) => {}
+            }
+        }
+        let Some(name) = deleted.filter(|name| name.first() == Some(&b'/')) else {
             return Err(self.hidden(object, opening));
         };
-        if self.magic(object)? == PROC_MAGIC {
-            return match process(name) {
-                Some(pid) => Ok((name, Some(Remap::Process(pid)))),
-                None => Err(object.unsupported(Unsupported::Vanished)),
-            };
-        }
         // Deleted, and linked to the same name again.
         if self.leads_to(object, name)? {
             return Ok((name, None));

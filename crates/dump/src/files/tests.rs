@@ -107,7 +107,7 @@ impl Images {
                 dir: &task,
                 pidfd: pidfd.as_fd(),
             };
-            files.in_session(&gelid_sys::proc::stat::read(task.dir)?);
+            files.process(&gelid_sys::proc::stat::read(task.dir)?);
             tables.push(files.table(task)?);
             for area in smaps::read(task.dir)? {
                 if area.map.has_file() {

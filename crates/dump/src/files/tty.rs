@@ -82,7 +82,7 @@ struct ByTty {
 
 impl Collector<'_> {
     /// Notes the session of a task, and the terminal it has.
-    pub(crate) fn in_session(&mut self, stat: &TaskStat) {
+    pub(super) fn in_session(&mut self, stat: &TaskStat) {
         if stat.tty_nr != 0 {
             let session = (stat.sid, stat.tpgid.max(0));
             self.terminals

@@ -69,6 +69,16 @@ pub enum Error {
         /// The description.
         object: String,
     },
+    /// The number of a process that has ended belongs to another one.
+    #[error(
+        "{object} belongs to process {pid}, which has ended; another one has that number now: end it first"
+    )]
+    NumberTaken {
+        /// The description.
+        object: String,
+        /// The number.
+        pid: u32,
+    },
     /// The number of a terminal belongs to another one.
     #[error("{object}: another program has terminal {index} now; end that program first")]
     TerminalTaken {

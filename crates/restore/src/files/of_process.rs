@@ -67,7 +67,8 @@ impl FilesPlan {
     /// [`Error::Unsupported`]
     pub fn check_processes(&self, is_in_tree: impl Fn(u32) -> bool) -> Result<(), Error> {
         let mut files = self.of_processes();
-        match files.find(|(pid, ..)| !is_in_tree(*pid)) {
+        // The first process is that of every machine.
+        match files.find(|(pid, ..)| *pid != 1 && !is_in_tree(*pid)) {
             Some((_, description, _)) => Err(foreign(&description.label())),
             None => Ok(()),
         }

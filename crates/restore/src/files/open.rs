@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::memfd::Object;
+use super::of_dead::StandIn;
 use super::of_process::OfProcesses;
 use super::opened::{OpenFiles, Opened};
 use super::place::{Leftover, Names, Place};
@@ -52,6 +53,8 @@ pub(super) struct Opener<'a> {
     /// Terminals that have got other settings.
     pub(super) before: Vec<tty::Before>,
     pub(super) of_sessions: tty::OfSessions,
+    /// In place of processes whose directories somebody may be in.
+    pub(super) stand_ins: Vec<StandIn>,
     pub(super) nodes: unix::Nodes,
     files: BTreeMap<u32, Opened>,
     /// Names that the dump made and that a success makes superfluous.
@@ -80,6 +83,7 @@ impl<'a> Opener<'a> {
             objects: BTreeMap::new(),
             before: Vec::new(),
             of_sessions: tty::OfSessions::new(),
+            stand_ins: Vec::new(),
             nodes: unix::Nodes::default(),
             files: BTreeMap::new(),
             leftovers: BTreeMap::new(),
@@ -182,7 +186,8 @@ impl<'a> Opener<'a> {
     pub(super) fn appear(&mut self, file: &Regular) -> Result<Place, Error> {
         let object = file.name.to_string();
         match &file.remap {
-            None => Ok(Place::Path(file.name.clone())),
+            // Whoever opens it sees to it that the process is there.
+            None | Some(Remap::Process(_)) => Ok(Place::Path(file.name.clone())),
             Some(Remap::Link(target)) => {
                 let source = self
                     .names
@@ -276,6 +281,7 @@ impl<'a> Opener<'a> {
             objects: self.objects,
             before: self.before,
             of_sessions: self.of_sessions,
+            stand_ins: self.stand_ins,
             nodes: self.nodes,
             leftovers,
             own: self.own,

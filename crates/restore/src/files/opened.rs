@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
 use super::memfd::Object;
+use super::of_dead::StandIn;
 use super::of_process::OfProcesses;
 use super::open::{Limit, reopen, set_status, too_many};
 use super::place::Leftover;
@@ -37,6 +38,7 @@ pub struct OpenFiles {
     pub(super) objects: BTreeMap<u64, Object>,
     pub(super) before: Vec<tty::Before>,
     pub(super) of_sessions: tty::OfSessions,
+    pub(super) stand_ins: Vec<StandIn>,
     pub(super) nodes: unix::Nodes,
     pub(super) leftovers: Vec<Leftover>,
     pub(super) own: OwnedFd,
@@ -138,6 +140,11 @@ impl OpenFiles {
     /// write them through. Each is given once.
     pub fn shared_memory(&mut self) -> Vec<(u32, u64, File)> {
         self.objects.values_mut().filter_map(Object::take).collect()
+    }
+
+    /// All tasks are in their directories: those of processes that have ended can go.
+    pub fn end_stand_ins(&mut self) {
+        self.stand_ins.clear();
     }
 
     /// Seals memory as it was. To be done when it is filled, and mapped wherever it was: a seal against

@@ -13,8 +13,8 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, of_process, owner, pidfd, pipe,
-    signalfd, table, tcp, timerfd, tty, unix,
+    fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, owner, pidfd, pipe, signalfd, table,
+    tcp, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -236,7 +236,13 @@ impl Reader<'_> {
                 }
                 Some(Remap::Ghost(*id))
             }
-            Some(Target::Process) => return Err(of_process::foreign(&label)),
+            Some(Target::Process(pid)) if name.process() == Some(*pid) => {
+                Some(Remap::Process(*pid))
+            }
+            Some(Target::Process(pid)) => {
+                let rule = "it is the process that the path belongs to";
+                return Err(Error::invalid(label, "remap_id", pid, rule));
+            }
         };
         regular::plan(label, reg, name, remap)
     }

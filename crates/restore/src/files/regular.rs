@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use gelid_image::messages::RegFileEntry;
 use rustix::fs::{FileType, SeekFrom, Stat};
 
+use super::of_dead::StandIn;
 use super::open::{Opener, set_status};
 use super::options::{FileOptions, Validation};
 use super::place::Place;
@@ -57,7 +58,10 @@ pub(super) fn plan(
     // The contents of a ghost are those of the images.
     let ghost = matches!(remap, Some(Remap::Ghost(_)));
     Ok(Regular {
-        process: name.process(),
+        process: match remap {
+            Some(Remap::Process(_)) => None,
+            _ => name.process(),
+        },
         name,
         position: Some(reg.pos).filter(|pos| !matches!(*pos, 0 | u64::MAX)),
         mode: reg.mode,
@@ -74,6 +78,7 @@ pub(super) fn plan(
 pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     let plan = opener.plan;
     let mut ghosts: BTreeMap<u32, Vec<Job<'_>>> = BTreeMap::new();
+    let mut dead: BTreeMap<u32, Vec<Job<'_>>> = BTreeMap::new();
     let mut others = Vec::new();
     for description in plan.descriptions.values() {
         let Kind::Regular(file) = &description.kind else {
@@ -87,7 +92,22 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         match &file.remap {
             _ if file.process.is_some() => {}
             Some(Remap::Ghost(id)) => ghosts.entry(*id).or_default().push(job),
+            Some(Remap::Process(pid)) => dead.entry(*pid).or_default().push(job),
             _ => others.push(job),
+        }
+    }
+    for (pid, jobs) in dead {
+        let Some(first) = jobs.first() else { continue };
+        let stand_in = StandIn::born(pid, &first.object())?;
+        let mut entered = false;
+        for job in jobs {
+            let place = Place::Path(job.file.name.clone());
+            job.open(opener, &place)?;
+            let mode = job.file.mode.unwrap_or_default();
+            entered |= FileType::from_raw_mode(mode) == FileType::Directory;
+        }
+        if entered {
+            opener.stand_ins.push(stand_in);
         }
     }
     for job in others {
@@ -195,7 +215,11 @@ impl Job<'_> {
             if !self.flags.has(rustix::fs::OFlags::NONBLOCK) {
                 set_status(fd.as_fd(), status, &object)?;
             }
-            seek(fd.as_fd(), self.file.position, &object)?;
+            match (&self.file.remap, self.file.position) {
+                // What it has told of another is not to be had; it tells nothing more in any case.
+                (Some(Remap::Process(_)), _) => {}
+                (_, position) => seek(fd.as_fd(), position, &object)?,
+            }
         }
         opener.add(self.id, fd);
         Ok(())

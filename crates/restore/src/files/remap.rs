@@ -17,6 +17,8 @@ pub enum Remap {
     Link(Name),
     /// The file had no name; its contents are in the images, under this id.
     Ghost(u32),
+    /// It belongs to this process, which has ended.
+    Process(u32),
 }
 
 /// What a record refers to.
@@ -27,7 +29,7 @@ pub(super) enum Target {
     /// A ghost id.
     Ghost(u32),
     /// A process that has ended.
-    Process,
+    Process(u32),
 }
 
 impl Target {
@@ -48,7 +50,7 @@ pub(super) fn read(dir: &Dir) -> Result<BTreeMap<u32, Target>, Error> {
         let target = match entry.remap_type.map(RemapType::try_from) {
             Some(Ok(RemapType::Linked)) => Target::Link(id),
             Some(Ok(RemapType::Ghost)) => Target::Ghost(id),
-            Some(Ok(RemapType::Procfs)) => Target::Process,
+            Some(Ok(RemapType::Procfs)) => Target::Process(id),
             None if id & OLD_GHOST != 0 => Target::Ghost(id & !OLD_GHOST),
             None => Target::Link(id),
             Some(Err(_)) => {

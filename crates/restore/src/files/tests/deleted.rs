@@ -305,7 +305,7 @@ fn remaps_to_nothing_are_refused() {
     images.remaps[0].remap_id = 1 << 31 | 0x1f;
     assert!(images.plan().unwrap_err().to_string().contains("ghost 31"));
     images.remaps[0].remap_type = Some(RemapType::Procfs.into());
-    assert!(matches!(images.plan(), Err(Error::Unsupported { .. })));
+    assert!(matches!(images.plan(), Err(Error::Invalid { .. })));
     images.remaps[0].remap_type = Some(7);
     assert!(matches!(images.plan(), Err(Error::Invalid { .. })));
     images.remaps.push(images.remaps[0].clone());
