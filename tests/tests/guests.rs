@@ -166,6 +166,7 @@ const CASES: &[Case] = &[
     guest("umask"),
     unlike("priority", "I/O priority"),
     unlike("affinity", "affinity"),
+    unlike("autogroup", "the nice value of a session"),
     guest("oom-score"),
     unlike("timer-slack", "timer slack"),
     guest("dup"),

@@ -94,7 +94,8 @@ pub(crate) fn collect(
     let mut order = Vec::new();
     for (index, (process, task)) in tree.processes().iter().zip(tasks).enumerate() {
         let Some(live) = &task.live else { continue };
-        let this = process::Asked::look(process, live, areas(tasks, live), &mut looks)?;
+        let this =
+            process::Asked::look(process, live, areas(tasks, live), task.stat.sid, &mut looks)?;
         let id = live.ids.vm_id;
         let (this, jobs) = this.into_jobs(index, live);
         match spaces.entry(id) {

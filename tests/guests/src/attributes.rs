@@ -1,6 +1,6 @@
 //! Attributes of a process that `prctl(2)` and `personality(2)` set, and its identity in `/proc`.
 //!
-//! `subreaper`, `pdeath-signal`, `no-new-privs`, `securebits`, `dumpable`, `personality`, `thp-disable`.
+//! `autogroup`, `subreaper`, `pdeath-signal`, `no-new-privs`, `securebits`, `dumpable`, `personality`, `thp-disable`.
 //! `login-uid`: the audit user.
 //! `identity`: comm, exe, command line (rewritten in place), environment and auxiliary vector.
 //! `exe-deleted`: the program file is gone.
@@ -12,6 +12,7 @@ use crate::signals::{bit, mask};
 use std::fs;
 
 pub(crate) const GUESTS: &[Entry] = &[
+    Entry("autogroup", autogroup),
     Entry("subreaper", subreaper),
     Entry("pdeath-signal", pdeath_signal),
     Entry("no-new-privs", no_new_privs),
@@ -294,4 +295,28 @@ fn exe_deleted(guest: &Guest) -> Check {
         want
     );
     Ok(())
+}
+
+/// The nice value of a session's group.
+fn autogroup(guest: &Guest) -> Check {
+    let nice = || -> Check<String> {
+        let text = fs::read_to_string("/proc/self/autogroup")?;
+        let nice = text.rsplit(' ').next();
+        Ok(nice.unwrap_or_default().trim().to_owned())
+    };
+    if fs::write("/proc/self/autogroup", "5").is_err() {
+        return Err(Failure::skip("sessions have no groups for the scheduler"));
+    }
+    let kid = guest.fork("other session", |guest| {
+        os!(libc::setsid())?;
+        fs::write("/proc/self/autogroup", "-3")?;
+        fs::write(guest.path("ready-too"), "")?;
+        guest.wait();
+        same!("nice value of the other", nice()?, "-3");
+        Ok(())
+    })?;
+    until("the other", || Ok(guest.path("ready-too").exists()))?;
+    guest.hold()?;
+    same!("nice value", nice()?, "5");
+    kid.join(guest)
 }

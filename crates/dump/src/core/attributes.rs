@@ -37,10 +37,13 @@ pub(super) struct Outside {
     oom_score_adj: i32,
     login_uid: Option<u32>,
     coredump_filter: Option<u64>,
+    /// Of its session's group, unless the leader is outside of the tree.
+    autogroup_nice: Option<i32>,
 }
 
 impl Outside {
-    pub(super) fn look(dir: &TaskDir) -> Result<Self, Error> {
+    /// `own_session` tells that the session's leader is this process, or gone.
+    pub(super) fn look(dir: &TaskDir, own_session: bool) -> Result<Self, Error> {
         Ok(Self {
             oom_score_adj: scalar::oom_score_adj(dir)?,
             login_uid: match scalar::loginuid(dir) {
@@ -52,6 +55,10 @@ impl Outside {
                 Err(error) => return Err(error.into()),
             },
             coredump_filter: scalar::coredump_filter(dir)?,
+            autogroup_nice: match own_session {
+                true => scalar::autogroup_nice(dir)?.filter(|nice| *nice != 0),
+                false => None,
+            },
         })
     }
 }
@@ -115,6 +122,7 @@ impl AskedProcess {
             lock_future: None,
             stop_told: None,
             no_terminal: None,
+            autogroup_nice: outside.autogroup_nice,
         });
         Ok(OfSpace {
             brk: answers.must(self.brk, "brk")?,

@@ -2,6 +2,8 @@
 
 use gelid_image::messages::TaskCoreEntry;
 use gelid_seize::{Process, State};
+use gelid_sys::Pid;
+use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::smaps::Area;
 use gelid_sys::signal::{SigInfo, SigSet};
 use gelid_tape::{Identity, closing_signal};
@@ -40,6 +42,7 @@ impl Asked {
         process: &Process,
         live: &Live,
         areas: &[Area],
+        sid: i32,
         looks: &mut Looks<'_>,
     ) -> Result<Self, Error> {
         let dir = process.dir()?;
@@ -64,7 +67,7 @@ impl Asked {
         let first = threads.first_mut();
         let tape = &mut first.ok_or(Error::Gone { tid: process.pid })?.tape;
         Ok(Self {
-            outside: Outside::look(&dir)?,
+            outside: Outside::look(&dir, own_session(process.pid, sid))?,
             shared: signals::pending(leader, true)?,
             actions: AskedActions::ask(tape),
             limits: AskedLimits::ask(tape),
@@ -168,4 +171,10 @@ impl Asked {
             lent: played[0].lent.clone(),
         })
     }
+}
+
+/// Whether the leader of its session is the process itself, or gone.
+fn own_session(pid: Pid, sid: i32) -> bool {
+    let leader = Pid::from_raw(sid).filter(|leader| *leader != pid);
+    leader.is_none_or(|leader| TaskDir::open(leader).is_err())
 }

@@ -18,6 +18,8 @@ messages! {
         optional bool stop_told = 5;
         /// The process has left the terminal of its session (`TIOCNOTTY`).
         optional bool no_terminal = 20;
+        /// Nice value of the session's group (`/proc/PID/autogroup`), if not 0.
+        optional sint32 autogroup_nice = 7;
     }
 
     /// Thread part. Field 1000 of `thread_core_entry`.

@@ -43,6 +43,7 @@ pub(super) struct ProcessAttributes {
     oom_score_adj: Option<i32>,
     coredump_filter: Option<u64>,
     login_uid: Option<u32>,
+    autogroup_nice: Option<i32>,
 }
 
 impl ProcessAttributes {
@@ -74,6 +75,7 @@ impl ProcessAttributes {
             oom_score_adj: tc.oom_score_adj,
             coredump_filter: gelid.coredump_filter,
             login_uid: tc.loginuid,
+            autogroup_nice: gelid.autogroup_nice.filter(|nice| (-20..20).contains(nice)),
         })
     }
 
@@ -142,6 +144,14 @@ impl ProcessAttributes {
         {
             let remedy = "restore as the user of the task or as root";
             put(pid, task, "coredump_filter", format!("{wanted:#x}"), remedy)?;
+        }
+        // Where sessions have no groups there is nothing to be set.
+        let autogroup = proc::scalar::autogroup_nice(task)?;
+        if let (Some(wanted), Some(found)) = (self.autogroup_nice, autogroup)
+            && wanted != found
+        {
+            let remedy = "restore as root";
+            put(pid, task, "autogroup", wanted.to_string(), remedy)?;
         }
         Ok(())
     }

@@ -55,6 +55,19 @@ pub fn coredump_filter(task: &TaskDir) -> Read<Option<u64>> {
     })
 }
 
+/// `autogroup`: the nice value of the group of its session, `None` where there is none.
+pub fn autogroup_nice(task: &TaskDir) -> Read<Option<i32>> {
+    let text = match task.read("autogroup", 64) {
+        Err(error) if error.errno() == rustix::io::Errno::NOENT => return Ok(None),
+        text => text?,
+    };
+    let nice = text.rsplit(|byte| *byte == b' ').next();
+    let nice = nice.filter(|_| text.starts_with(b"/autogroup"));
+    let nice = nice.map(|nice| signed(chomp(nice), "autogroup"));
+    nice.transpose()
+        .map_err(|what| task.parse_error("autogroup", what))
+}
+
 /// `attr/current`: the label of the security module, without a final newline or NUL; `None` if there is no
 /// module that answers.
 pub fn security_label(task: &TaskDir) -> Read<Option<Vec<u8>>> {
