@@ -157,7 +157,7 @@ impl Journey<'_> {
         for round in 0..count {
             let images = self.guest.images(&format!("images-{round}"));
             let before = self.settled()?;
-            self.dump(&images)?.expect("dump")?;
+            self.dump(&images, round)?.expect("dump")?;
             self.guest.tree.await_death(DEATH)?;
             std::thread::sleep(self.case.pause);
             self.restore(&images)?;
@@ -170,7 +170,7 @@ impl Journey<'_> {
     fn leave_running(mut self) -> Result<()> {
         let images = self.guest.images("images");
         let before = self.settled()?;
-        self.dump(&images)?.expect("dump")?;
+        self.dump(&images, 0)?.expect("dump")?;
         self.same(&before, "after a dump that left it running")?;
         let files = DirectoryState::save(&self.guest.path())?;
         let original = self.guest.check();
@@ -186,7 +186,7 @@ impl Journey<'_> {
     fn refusal(mut self, reason: &str) -> Result<()> {
         let images = self.guest.images("images");
         let before = self.settled()?;
-        let outcome = self.dump(&images)?;
+        let outcome = self.dump(&images, 0)?;
         if outcome.ok() {
             bail!("the dump was to be refused because of {reason:?}, and succeeded");
         }
@@ -204,8 +204,8 @@ impl Journey<'_> {
         self.close(verdict)
     }
 
-    fn dump(&self, images: &std::path::Path) -> Result<crate::engine::Outcome> {
-        let mut words = self.mode.options(&self.dumper);
+    fn dump(&self, images: &std::path::Path, round: usize) -> Result<crate::engine::Outcome> {
+        let mut words = self.mode.options(&self.dumper, round);
         words.extend(self.case.options);
         words.extend(self.case.dump_options);
         self.dumper.dump(self.guest.tree.root(), images, &words)

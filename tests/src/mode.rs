@@ -57,10 +57,11 @@ impl Mode {
         }
     }
 
-    /// Options of its dumps, as far as the executable knows them.
-    pub(crate) fn options(self, engine: &Engine) -> Vec<&'static str> {
+    /// Options of its dump in a round, as far as the executable knows them.
+    pub(crate) fn options(self, engine: &Engine, round: usize) -> Vec<&'static str> {
         let pages = match self {
             Self::Zstd => "--compress=zstd",
+            Self::Rounds if round % 2 == 1 => "--compress=zstd",
             _ => "--compress=none",
         };
         let mut words = Vec::new();
