@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// A tree that was killed must be gone by then.
 const DEATH: Duration = Duration::from_secs(20);
+/// A dump that is refused says so within this time.
+const REFUSED: Duration = Duration::from_secs(1);
 
 /// Flags of mappings that need not come back: soft-dirty tells when a page was written.
 const PASSING_FLAGS: &[&str] = &["sd"];
@@ -186,7 +188,12 @@ impl Journey<'_> {
     fn refusal(mut self, reason: &str) -> Result<()> {
         let images = self.guest.images("images");
         let before = self.settled()?;
+        let start = Instant::now();
         let outcome = self.dump(&images, 0)?;
+        let took = start.elapsed();
+        // Some have a time to wait for, which options say.
+        let is_quick = took < REFUSED || !self.case.dump_options.is_empty();
+        ensure!(self.dumper.is_criu() || is_quick, "refused after {took:?}");
         if outcome.ok() {
             bail!("the dump was to be refused because of {reason:?}, and succeeded");
         }

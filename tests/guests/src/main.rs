@@ -34,6 +34,7 @@ mod protocol;
 mod pty;
 mod pty_session;
 mod raw;
+mod refusals;
 mod registers;
 mod regular;
 mod robust;
@@ -72,6 +73,7 @@ const OBJECTS: &[&[Entry]] = &[
     aio::GUESTS,
     anon::GUESTS,
     cow::GUESTS,
+    refusals::GUESTS,
     attributes::GUESTS,
     blocked::GUESTS,
     cgroups::GUESTS,

@@ -1,0 +1,178 @@
+//! What a dump refuses, one object each; the guest finds that nothing of it was disturbed.
+//!
+//! `refused-bpf`, `refused-perf`, `refused-userfaultfd`, `refused-sysv`, `refused-device`, `refused-sealed`,
+//! `refused-vsock`, `refused-thread-files`, `refused-namespace`, `refused-dispatch`.
+
+use crate::Entry;
+use crate::os::{Map, PAGE, os};
+use crate::protocol::{Check, Failure, Guest, same};
+use std::fs::File;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+pub(crate) const GUESTS: &[Entry] = &[
+    Entry("refused-bpf", bpf),
+    Entry("refused-perf", perf),
+    Entry("refused-userfaultfd", userfaultfd),
+    Entry("refused-sysv", sysv),
+    Entry("refused-device", device),
+    Entry("refused-sealed", sealed),
+    Entry("refused-vsock", vsock),
+    Entry("refused-thread-files", thread_files),
+    Entry("refused-namespace", namespace),
+    Entry("refused-dispatch", dispatch),
+];
+
+/// A descriptor that a system call has given, or why there is none.
+fn descriptor(what: &str, fd: Check<libc::c_long>) -> Check<OwnedFd> {
+    match fd.map(i32::try_from) {
+        // SAFETY: the kernel has just given this number to nobody else.
+        Ok(Ok(fd)) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(Failure::skip(format!("no {what} here"))),
+    }
+}
+
+/// The same file is behind the descriptor as before.
+fn holds(guest: &Guest, fd: &OwnedFd) -> Check {
+    let inode = || Ok::<_, Failure>(File::from(fd.try_clone()?).metadata()?.ino());
+    let before = inode()?;
+    guest.hold()?;
+    same!("inode", inode()?, before);
+    Ok(())
+}
+
+fn bpf(guest: &Guest) -> Check {
+    // BPF_MAP_CREATE of an array: type, sizes of key and value, entries.
+    let mut attributes = [0_u32; 32];
+    attributes[..4].copy_from_slice(&[2, 4, 8, 1]);
+    let size = size_of_val(&attributes);
+    let fd = os!(libc::syscall(libc::SYS_bpf, 0, attributes.as_ptr(), size));
+    holds(guest, &descriptor("BPF", fd)?)
+}
+
+fn perf(guest: &Guest) -> Check {
+    // PERF_TYPE_SOFTWARE, the size, PERF_COUNT_SW_CPU_CLOCK.
+    let mut attributes = [0_u32; 32];
+    attributes[..2].copy_from_slice(&[1, 128]);
+    let fd = os!(libc::syscall(
+        libc::SYS_perf_event_open,
+        attributes.as_ptr(),
+        0,
+        -1,
+        -1,
+        0
+    ));
+    holds(guest, &descriptor("perf events", fd)?)
+}
+
+fn userfaultfd(guest: &Guest) -> Check {
+    let fd = os!(libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC));
+    holds(guest, &descriptor("userfaultfd", fd)?)
+}
+
+fn sysv(guest: &Guest) -> Check {
+    let id = os!(libc::shmget(libc::IPC_PRIVATE, PAGE, 0o600))?;
+    let at = os!(libc::shmat(id, std::ptr::null(), 0))?;
+    // It goes with its last user.
+    os!(libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()))?;
+    let word = at.cast::<u64>();
+    // SAFETY: a page of this process, aligned.
+    unsafe { word.write_volatile(81) };
+    guest.hold()?;
+    // SAFETY: as above.
+    same!("word", unsafe { word.read_volatile() }, 81);
+    Ok(())
+}
+
+fn device(guest: &Guest) -> Check {
+    match File::open("/dev/kmsg") {
+        Ok(file) => holds(guest, &file.into()),
+        Err(_) => Err(Failure::skip("no /dev/kmsg here")),
+    }
+}
+
+fn sealed(guest: &Guest) -> Check {
+    const MSEAL: libc::c_long = 462;
+    let map = Map::anon(4 * PAGE)?;
+    map.fill(0, 4, 82);
+    if os!(libc::syscall(MSEAL, map.addr(), 4 * PAGE, 0)).is_err() {
+        return Err(Failure::skip("no mseal(2)"));
+    }
+    guest.hold()?;
+    map.check("sealed memory", 0, 4, 82)?;
+    // Nobody can unmap it.
+    map.leak();
+    Ok(())
+}
+
+fn vsock(guest: &Guest) -> Check {
+    let fd = os!(libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0));
+    holds(guest, &descriptor("vsock", fd.map(libc::c_long::from))?)
+}
+
+/// A thread that has descriptors of its own.
+fn thread_files(guest: &Guest) -> Check {
+    let (ready, go) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let unshared = os!(libc::unshare(libc::CLONE_FILES));
+            let own = File::open("/dev/null");
+            ready.wait();
+            go.wait();
+            unshared?;
+            own?.metadata()?;
+            Ok::<_, Failure>(())
+        });
+        ready.wait();
+        let held = guest.hold();
+        go.wait();
+        held?;
+        thread
+            .join()
+            .map_err(|_| Failure::new("the thread panicked"))?
+    })
+}
+
+fn namespace(guest: &Guest) -> Check {
+    let kid = guest.fork("child", |guest| {
+        os!(libc::unshare(libc::CLONE_NEWUTS))?;
+        os!(libc::sethostname(c"gelid-refused".as_ptr(), 13))?;
+        std::fs::write(guest.path("unshared"), "")?;
+        guest.wait();
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+        same!("host name", name.trim_end(), "gelid-refused");
+        Ok(())
+    })?;
+    crate::protocol::until("namespace", || Ok(guest.path("unshared").exists()))?;
+    guest.hold()?;
+    kid.join(guest)
+}
+
+/// System calls go to a handler, where a byte says so.
+fn dispatch(guest: &Guest) -> Check {
+    const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
+    // SYSCALL_DISPATCH_FILTER_ALLOW
+    let allow = Box::new(0_u8);
+    let at: *const u8 = &raw const *allow;
+    if os!(libc::prctl(
+        PR_SET_SYSCALL_USER_DISPATCH,
+        1,
+        0_u64,
+        0_u64,
+        at
+    ))
+    .is_err()
+    {
+        return Err(Failure::skip("no user dispatch of system calls"));
+    }
+    guest.hold()?;
+    os!(libc::prctl(
+        PR_SET_SYSCALL_USER_DISPATCH,
+        0,
+        0_u64,
+        0_u64,
+        0_u64
+    ))?;
+    drop(allow);
+    Ok(())
+}
