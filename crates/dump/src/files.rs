@@ -25,6 +25,7 @@ mod inotify;
 mod kind;
 mod memfd;
 mod mqueue;
+mod netlink;
 mod options;
 mod pidfd;
 mod pipe;

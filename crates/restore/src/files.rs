@@ -23,6 +23,7 @@ mod inotify;
 mod memfd;
 mod mqueue;
 mod name;
+mod netlink;
 mod of_dead;
 mod of_process;
 mod open;
@@ -38,6 +39,7 @@ mod regular;
 mod remap;
 mod signalfd;
 mod sk_opts;
+mod socket_option;
 mod table;
 mod target;
 mod tcp;
@@ -67,6 +69,7 @@ pub use inotify::{Inotify, Notified, WatchedFile};
 pub use memfd::{Memory, MemoryFile};
 pub use mqueue::Queue;
 pub use name::Name;
+pub use netlink::Netlink;
 pub use opened::OpenFiles;
 pub use options::{Context, FileOptions, Inherit, Validation};
 pub use owner::Owner;
@@ -76,6 +79,7 @@ pub use regular::Regular;
 pub use remap::Remap;
 pub use signalfd::Signalfd;
 pub use sk_opts::SocketOptions;
+pub use socket_option::Values;
 pub use table::PlannedFd;
 pub use target::MemoryTarget;
 pub use tcp::{State, Stream};
@@ -148,6 +152,8 @@ pub enum Kind {
     Terminal(Terminal),
     /// A Unix socket.
     Unix(Box<Unix>),
+    /// A netlink socket.
+    Netlink(Box<Netlink>),
     /// An internet socket.
     Internet(Box<Internet>),
     /// Given by the caller.
@@ -332,6 +338,7 @@ impl FilesPlan {
             Kind::Terminal(terminal) => terminal.describe(),
             Kind::Unix(socket) => socket.describe(),
             Kind::Internet(socket) => socket.describe(),
+            Kind::Netlink(socket) => socket.to_string(),
             Kind::Given(given) => format!("{} given as descriptor {}", given.key, given.fd),
         };
         let position = position.map(|position| format!(", at {position}"));
@@ -369,6 +376,7 @@ impl Description {
             Kind::Terminal(_) => format!("file {id} (terminal)"),
             Kind::Unix(socket) => format!("file {id} (socket:[{}])", socket.inode),
             Kind::Internet(socket) => format!("file {id} ({})", socket.label()),
+            Kind::Netlink(socket) => format!("file {id} (socket:[{}])", socket.inode),
             Kind::Given(given) => format!("file {id} ({})", given.key),
         }
     }

@@ -35,6 +35,7 @@ pub mod map;
 pub mod mm;
 pub mod mount;
 pub mod mqueue;
+pub mod netlink;
 pub mod pagemap;
 pub mod pidfd;
 pub mod prctl;

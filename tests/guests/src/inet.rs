@@ -87,7 +87,7 @@ type Answer = Result<Vec<u8>, i32>;
 impl Facts {
     pub(crate) fn of(socket: impl AsFd) -> Self {
         /// Levels, and the last option of each.
-        const LEVELS: [(i32, i32); 8] = [
+        const LEVELS: [(i32, i32); 10] = [
             (libc::SOL_SOCKET, 85),
             (libc::SOL_IP, 55),
             (libc::SOL_TCP, 48),
@@ -96,6 +96,8 @@ impl Facts {
             (58, 1),
             (136, 12),
             (255, 1),
+            (libc::SOL_PACKET, 24),
+            (libc::SOL_NETLINK, 12),
         ];
         let all = LEVELS
             .into_iter()
@@ -134,6 +136,8 @@ fn changes(level: i32, name: i32) -> bool {
         // What is in the way of a packet.
         libc::SOL_IP => name == 14,
         libc::SOL_IPV6 => name == 24,
+        // Statistics, which a look resets.
+        libc::SOL_PACKET => [6, 21].contains(&name),
         _ => false,
     }
 }

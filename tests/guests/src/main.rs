@@ -26,6 +26,7 @@ mod leases;
 mod locks;
 mod mapped;
 mod mqueue;
+mod netlink;
 mod os;
 mod pidfd;
 mod pipe;
@@ -91,6 +92,7 @@ const OBJECTS: &[&[Entry]] = &[
     mapped::GUESTS,
     mqueue::GUESTS,
     pidfd::GUESTS,
+    netlink::GUESTS,
     pipe::GUESTS,
     place::GUESTS,
     pty::GUESTS,

@@ -1,4 +1,4 @@
-//! Guests with internet sockets.
+//! Guests with internet, netlink and packet sockets.
 
 use super::{guest, refused, unlike};
 use gelid_tests::{Case, Mode};
@@ -56,4 +56,6 @@ pub(super) const CASES: &[Case] = &[
         ..refused("tcp-urgent", "MSG_OOB")
     },
     refused("tcp-in-flight", "wait to be accepted"),
+    unlike("netlink", "groups above 32 and options"),
+    refused("netlink-unread", "that nobody has read"),
 ];

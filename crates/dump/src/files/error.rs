@@ -224,6 +224,17 @@ pub enum Error {
         /// What is the matter with it.
         why: UnixRefusal,
     },
+    /// A netlink socket with something to be read.
+    #[error(
+        "{place} is the netlink socket {name}, which has messages or an error that nobody has read; these are not \
+         dumped: let the program read them, and try again"
+    )]
+    Netlink {
+        /// Who holds the socket.
+        place: Place,
+        /// The socket.
+        name: Name,
+    },
     /// An internet socket that cannot be brought back as it is.
     #[error("{place} is the internet socket {name}, {why}")]
     Internet {

@@ -10,7 +10,9 @@ mod refusal;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use gelid_image::messages::{FdTypes, FileEntry, GelidInetSkEntry, InetSkEntry, SkShutdown};
+use gelid_image::messages::{
+    FdTypes, FileEntry, GelidInetSkEntry, GelidSocketOptionEntry, InetSkEntry, SkShutdown,
+};
 use gelid_sys::diag::Diag;
 use gelid_sys::sockopt::{self, IntOption, SocketOption};
 use gelid_sys::{Errno, tcp};
@@ -40,7 +42,7 @@ const CONNECTED: u32 = 1;
 const CLOSED: u32 = 7;
 const LISTENING: u32 = 10;
 /// Number of the dumper's network namespace (section 4.2), which every task is in.
-const NETWORK: u32 = 2;
+pub(super) const NETWORK: u32 = 2;
 
 /// What was asked about internet sockets so far.
 #[derive(Debug, Default)]
@@ -123,6 +125,15 @@ impl Collector<'_> {
         }
         self.push_inet(entry)?;
         Ok((FdTypes::Inetsk, id))
+    }
+
+    /// Options in which a socket differs from a new one of its kind.
+    pub(super) fn unusual_options(
+        &mut self,
+        object: &Object<'_>,
+    ) -> Result<Vec<GelidSocketOptionEntry>, Error> {
+        let make = Make::of(object)?;
+        self.internet.fresh.options(object, make, false)
     }
 
     /// Writes the record of an internet socket.
@@ -316,7 +327,7 @@ fn interface(address: Option<SocketAddr>) -> Option<String> {
 }
 
 /// A socket stays in the network namespace that it was made in.
-fn refuse_foreign(object: &Object<'_>) -> Result<(), Error> {
+pub(super) fn refuse_foreign(object: &Object<'_>) -> Result<(), Error> {
     let theirs = sockopt::network(object.file).and_then(rustix::fs::fstat);
     let theirs = theirs.map_err(object.failed("ask for the network namespace of"))?;
     let own = rustix::fs::stat("/proc/thread-self/ns/net");

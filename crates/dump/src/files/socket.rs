@@ -15,11 +15,13 @@ const UNIX: i32 = 1;
 const INET: i32 = 2;
 /// `AF_INET6`
 const INET6: i32 = 10;
+/// `AF_NETLINK`
+const NETLINK: i32 = 16;
 
 /// Why a socket is not dumped; `None` for one that is.
 pub(super) fn refused(socket: impl AsFd) -> Result<Option<Unsupported>, Errno> {
     Ok(match sockopt::int(socket, IntOption::DOMAIN)? {
-        UNIX | INET | INET6 => None,
+        UNIX | INET | INET6 | NETLINK => None,
         family => Some(Unsupported::Socket { family }),
     })
 }
@@ -37,6 +39,7 @@ impl Collector<'_> {
         match family {
             UNIX => self.unix(task, object, opening),
             INET | INET6 => self.inet(object, opening),
+            NETLINK => self.netlink(object, opening),
             family => Err(object.unsupported(Unsupported::Socket { family })),
         }
     }

@@ -1,6 +1,6 @@
 //! A netlink socket, `netlink(7)`. Section 14.6 of the format.
 
-use super::{FownEntry, SkOptsEntry};
+use super::{FownEntry, GelidSocketOptionEntry, SkOptsEntry};
 
 messages! {
     /// A netlink socket, `netlink(7)`. Section 14.6.
@@ -29,5 +29,9 @@ messages! {
         required message SkOptsEntry opts = 12;
         /// Network namespace id (section 4.2).
         optional uint32 ns_id = 13;
+        /// gelid's own: `SOCK_DGRAM`, where others have `SOCK_RAW`. It makes no difference but to who asks.
+        optional bool datagrams = 1000;
+        /// gelid's own: options that are not what they are in a new socket.
+        repeated message GelidSocketOptionEntry option = 1001;
     }
 }

@@ -5,10 +5,10 @@ mod plan;
 
 use std::net::SocketAddr;
 
-use gelid_sys::sockopt::SocketOption;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::sk_opts::SocketOptions;
+use super::socket_option::Values;
 use super::tcp::Stream;
 
 pub(super) use self::make::open_all;
@@ -34,7 +34,7 @@ pub struct Internet {
     /// Options of the socket layer.
     pub options: SocketOptions,
     /// All other options, in the order in which they are set.
-    pub values: Vec<(SocketOption, Vec<u8>)>,
+    pub values: Values,
     /// Directions that are shut down: 1 receiving, 2 sending.
     pub shutdown: u32,
     /// User who owns it, unless that is the restorer.

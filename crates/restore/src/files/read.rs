@@ -13,8 +13,8 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, owner, pidfd, pipe, signalfd, table,
-    tcp, timerfd, tty, unix,
+    fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, netlink, owner, pidfd, pipe, signalfd,
+    table, tcp, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -160,6 +160,11 @@ impl Reader<'_> {
                     Some(kind) => Part::new(kind, socket.flags, Some(&socket.fown)),
                     None => return Err(self.unsupported(entry)),
                 }
+            }
+            Some(Body::Netlink(socket)) => {
+                let object = format!("file {id} (socket:[{}])", socket.ino);
+                let kind = Kind::Netlink(Box::new(netlink::plan(&object, socket)?));
+                Part::new(kind, socket.flags, Some(&socket.fown))
             }
             Some(Body::Internet(socket)) => {
                 let key = format!("socket:[{}]", socket.ino).into_bytes();
@@ -366,14 +371,13 @@ fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
         FdTypes::Reg | FdTypes::Pipe | FdTypes::Fifo | FdTypes::Tty | FdTypes::Memfd => {
             return None;
         }
-        FdTypes::Unixsk | FdTypes::Inetsk => return None,
+        FdTypes::Unixsk | FdTypes::Inetsk | FdTypes::Netlinksk => return None,
         FdTypes::Eventfd | FdTypes::Eventpoll | FdTypes::Signalfd | FdTypes::Timerfd => {
             return None;
         }
         FdTypes::Inotify | FdTypes::Fanotify | FdTypes::Pidfd => return None,
         FdTypes::Und => ("of no kind", WITHOUT),
         FdTypes::Packetsk => ("a packet socket", SOCKET),
-        FdTypes::Netlinksk => ("a netlink socket", SOCKET),
         FdTypes::Ns => ("a namespace", WITHOUT),
         FdTypes::Tunf => ("a tun device", WITHOUT),
         FdTypes::Ext => ("a file of a plugin", WITHOUT),

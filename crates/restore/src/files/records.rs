@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use gelid_image::messages::{
     EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FanotifyFileEntry, FanotifyMarkEntry,
     FdTypes, FifoEntry, FileEntry, InetSkEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry,
-    PidfdEntry, PipeEntry, RegFileEntry, SignalfdEntry, TimerfdEntry, TtyFileEntry, UnixSkEntry,
+    NetlinkSkEntry, PidfdEntry, PipeEntry, RegFileEntry, SignalfdEntry, TimerfdEntry, TtyFileEntry,
+    UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -50,6 +51,7 @@ pub(super) enum Body {
     Pidfd(PidfdEntry),
     Socket(Box<UnixSkEntry>),
     Internet(Box<InetSkEntry>),
+    Netlink(Box<NetlinkSkEntry>),
 }
 
 impl Records {
@@ -90,6 +92,14 @@ impl Records {
         for socket in dir.read_all::<UnixSkEntry>(ImageKind::Unixsk, ())? {
             let id = socket.id;
             self.push(id, FdTypes::Unixsk, Some(Body::Socket(Box::new(socket))));
+        }
+        for socket in dir.read_all::<NetlinkSkEntry>(ImageKind::Netlinksk, ())? {
+            let id = socket.id;
+            self.push(
+                id,
+                FdTypes::Netlinksk,
+                Some(Body::Netlink(Box::new(socket))),
+            );
         }
         for socket in dir.read_all::<InetSkEntry>(ImageKind::Inetsk, ())? {
             let id = socket.id;
@@ -162,6 +172,10 @@ impl Records {
             FdTypes::Unixsk => {
                 let socket = entry.usk.filter(|socket| socket.id == id);
                 socket.map(|socket| Body::Socket(Box::new(socket)))
+            }
+            FdTypes::Netlinksk => {
+                let socket = entry.nlsk.filter(|socket| socket.id == id);
+                socket.map(|socket| Body::Netlink(Box::new(socket)))
             }
             FdTypes::Inetsk => {
                 let socket = entry.isk.filter(|socket| socket.id == id);

@@ -1,4 +1,4 @@
-//! Options of internet sockets that can be asked for and set again, at every level.
+//! Options of internet sockets, and of netlink and packet sockets, that can be asked for and set again, at every level.
 
 use std::os::fd::AsFd;
 
@@ -30,6 +30,8 @@ const IPV6: i32 = libc::SOL_IPV6;
 const ICMPV6: i32 = 58;
 const UDPLITE: i32 = 136;
 const RAW: i32 = 255;
+const PACKET: i32 = libc::SOL_PACKET;
+const NETLINK: i32 = libc::SOL_NETLINK;
 
 #[expect(
     missing_docs,
@@ -178,6 +180,27 @@ pub static OPTIONS: &[SocketOption] = &[
     int(TCP, 44),
     int(TCP, 45),
     int(TCP, 46),
+    // packet(7), before rings are made
+    int(PACKET, 7),
+    int(PACKET, 8),
+    int(PACKET, 9),
+    int(PACKET, 10),
+    int(PACKET, 12),
+    int(PACKET, 14),
+    int(PACKET, 15),
+    int(PACKET, 17),
+    int(PACKET, 19),
+    int(PACKET, 20),
+    int(PACKET, 23),
+    int(PACKET, 24),
+    // netlink(7)
+    int(NETLINK, 3),
+    int(NETLINK, 4),
+    int(NETLINK, 5),
+    int(NETLINK, 8),
+    int(NETLINK, 10),
+    int(NETLINK, 11),
+    int(NETLINK, 12),
 ];
 
 impl SocketOption {

@@ -1,5 +1,5 @@
-//! Options of internet sockets: those of the published format, and all others as far as they are not what a new
-//! socket has.
+//! Options of sockets: of internet sockets those of the published format, and all others as far as they are not what a
+//! new socket has.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -99,7 +99,7 @@ impl Internet {
     /// Sets the options of a new socket and binds it.
     fn prepare(&self, fd: BorrowedFd<'_>, object: &str) -> Result<(), Error> {
         self.options.apply(fd, object)?;
-        self.set(fd, object, |option| !is_late(option))?;
+        self.values.set(fd, object, |option| !is_late(option))?;
         self.options
             .priority(fd)
             .map_err(Error::system("set the priority of", object))?;
@@ -147,7 +147,7 @@ impl Internet {
         let reused = self.options.reuse(fd);
         let reused = reused.and_then(|()| self.options.set_buffers(fd));
         reused.map_err(Error::system("set the options of", object))?;
-        self.set(fd, object, is_late)?;
+        self.values.set(fd, object, is_late)?;
         let how = match self.shutdown {
             1 => Some(Shutdown::Read),
             2 => Some(Shutdown::Write),
@@ -164,28 +164,6 @@ impl Internet {
         if let Some(uid) = self.uid.filter(|uid| *uid != getuid().as_raw()) {
             let owner = (uid != u32::MAX).then(|| Uid::from_raw(uid));
             fchown(fd, owner, None).map_err(Error::system("set the owner of", object))?;
-        }
-        Ok(())
-    }
-
-    /// Sets some of the options that are not as wanted.
-    fn set(
-        &self,
-        fd: BorrowedFd<'_>,
-        object: &str,
-        wanted: impl Fn(SocketOption) -> bool,
-    ) -> Result<(), Error> {
-        for (option, value) in &self.values {
-            if !wanted(*option) || option.get(fd).as_ref() == Ok(value) {
-                continue;
-            }
-            let set = option.set(fd, value);
-            set.map_err(|errno| Error::Option {
-                object: object.to_owned(),
-                level: option.numbers().0,
-                name: option.numbers().1,
-                errno,
-            })?;
         }
         Ok(())
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use gelid_image::Dir;
-use gelid_image::messages::{GelidSocketOptionEntry, InetSkEntry};
-use gelid_sys::sockopt::{OPTIONS, SocketOption};
+use gelid_image::messages::InetSkEntry;
+use gelid_sys::sockopt::SocketOption;
 use rustix::net::{AddressFamily, SocketType};
 
+use super::super::socket_option::Values;
 use super::super::tcp::{State, Stream};
 use super::super::{Error, FileOptions, sk_opts};
 use super::{Internet, Role};
@@ -150,7 +151,7 @@ fn address(
 }
 
 /// Everything that is recorded of options beside those of the socket layer.
-fn values(object: &str, entry: &InetSkEntry) -> Result<Vec<(SocketOption, Vec<u8>)>, Error> {
+fn values(object: &str, entry: &InetSkEntry) -> Result<Values, Error> {
     let mut values: BTreeMap<SocketOption, Vec<u8>> = published(entry)
         .into_iter()
         .map(|(option, value)| (option, value.to_ne_bytes().to_vec()))
@@ -170,14 +171,8 @@ fn values(object: &str, entry: &InetSkEntry) -> Result<Vec<(SocketOption, Vec<u8
             values.insert(option, bytes);
         }
     }
-    for given in entry.gelid.iter().flat_map(|gelid| &gelid.option) {
-        let option = known(object, given)?;
-        values.insert(option, given.value.clone());
-    }
-    let ordered = OPTIONS.iter();
-    Ok(ordered
-        .filter_map(|option| values.remove_entry(option))
-        .collect())
+    let gelid = entry.gelid.as_ref().map_or(&[][..], |gelid| &gelid.option);
+    Values::plan(object, values, gelid)
 }
 
 /// Numbers of the published format; those that are off are missing.
@@ -224,28 +219,12 @@ fn published(entry: &InetSkEntry) -> Vec<(SocketOption, u32)> {
         .collect()
 }
 
-/// The option that a record is about, if there is one and it has room for the value.
-fn known(object: &str, given: &GelidSocketOptionEntry) -> Result<SocketOption, Error> {
-    let number = |number| i32::try_from(number).ok();
-    let option = number(given.level)
-        .zip(number(given.name))
-        .and_then(|(level, name)| SocketOption::find(level, name));
-    let fits = |option: &SocketOption| given.value.len() <= option.room();
-    option.filter(fits).ok_or_else(|| {
-        let found = format!(
-            "{}/{} of {} bytes",
-            given.level,
-            given.name,
-            given.value.len()
-        );
-        Error::invalid(object, "gelid.option", found, "no option is like that")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gelid_image::messages::{GelidInetSkEntry, IpOptsEntry, TcpOptsEntry};
+    use gelid_image::messages::{
+        GelidInetSkEntry, GelidSocketOptionEntry, IpOptsEntry, TcpOptsEntry,
+    };
 
     fn planned(entry: &InetSkEntry) -> Result<Internet, Error> {
         let scratch = tempfile::tempdir().unwrap();
@@ -314,10 +293,10 @@ mod tests {
             ..udp()
         };
         let it = planned(&entry).unwrap();
-        let values: Vec<_> = it
-            .values
+        let all = it.values.all();
+        let values: Vec<_> = all
             .iter()
-            .map(|(option, value)| (option.numbers(), value.len(), value[0]))
+            .map(|(option, value)| (*option, value.len(), value[0]))
             .collect();
         assert_eq!(
             values,
