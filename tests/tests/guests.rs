@@ -1,6 +1,7 @@
 //! The table: every guest of `gelid-guest --list`, and what is peculiar about it.
 
 mod internet;
+mod unix;
 
 use crate::trial;
 use anyhow::{Result, ensure};
@@ -97,7 +98,7 @@ const FOREIGN: &str = "limits of other users' tasks need CAP_SYS_RESOURCE";
 const MESSAGES: &str = "message queues, unless they are mounted on /dev/mqueue";
 const SHARED: &str = "tables shared between processes";
 
-/// Every guest, but for those with internet sockets.
+/// Every guest, but for those with sockets.
 const CASES: &[Case] = &[
     guest("madvise-flags"),
     guest("wipe-on-fork"),
@@ -307,45 +308,6 @@ const CASES: &[Case] = &[
         "pty-master-outside",
         "whose master is outside of the tree",
     )),
-    guest("unix-pairs"),
-    guest("unix-alone"),
-    guest("unix-queues"),
-    unlike("unix-borders", "empty messages"),
-    unlike("unix-half-closed", "that a peer of datagrams is closed"),
-    unlike("unix-reset", "errors that wait"),
-    guest("unix-shutdown"),
-    guest("unix-options"),
-    unlike("unix-late-options", "SO_PASSPIDFD, SO_REUSEADDR"),
-    guest("unix-flags"),
-    unlike("unix-peeking", "offsets of looking"),
-    guest("unix-blocked"),
-    Case {
-        // The same bytes take less room when they are written in larger pieces.
-        moving: true,
-        ..guest("unix-full")
-    },
-    unlike("unix-bound", "directories made for names that are gone"),
-    guest("unix-node"),
-    unlike("unix-listening", "names of peers"),
-    unlike("unix-listening-abstract", "names of peers"),
-    unlike("unix-lost-listener", "names that several sockets have"),
-    guest("unix-many"),
-    guest("unix-star"),
-    unlike("unix-chain", "who connects before whom"),
-    refused("unix-reset-unread", "an error to tell"),
-    refused("unix-outside", "is outside of the tree"),
-    refused("unix-waiting-outside", "by a socket outside of the tree"),
-    refused("unix-sent-early", "before the connection was accepted"),
-    refused("unix-closed-early", "closed already"),
-    refused("unix-urgent", "MSG_OOB"),
-    guest("unix-rights"),
-    unlike("unix-rights-most", "the last of 253 descriptors"),
-    guest("unix-rights-stream"),
-    unlike("unix-rights-sockets", "sockets that are in flight only"),
-    guest("unix-rights-between"),
-    unlike("unix-peers", "SO_PEERCRED"),
-    unlike("unix-senders", "names of senders"),
-    unlike("unix-credentials", "credentials of messages"),
     guest("cwd"),
     guest("cwd-deleted"),
     guest("chroot"),
@@ -484,7 +446,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// All cases.
 fn cases() -> impl Iterator<Item = &'static Case> {
-    CASES.iter().chain(internet::CASES)
+    let sockets = internet::CASES.iter().chain(unix::CASES);
+    CASES.iter().chain(sockets)
 }
 
 /// The table and the guest program agree.
