@@ -1,6 +1,7 @@
 //! The table: every guest of `gelid-guest --list`, and what is peculiar about it.
 
 mod internet;
+mod refusals;
 mod unix;
 
 use crate::trial;
@@ -98,7 +99,7 @@ const FOREIGN: &str = "limits of other users' tasks need CAP_SYS_RESOURCE";
 const MESSAGES: &str = "message queues, unless they are mounted on /dev/mqueue";
 const SHARED: &str = "tables shared between processes";
 
-/// Every guest, but for those with sockets.
+/// Every guest, but for those with sockets, and those with what is never dumped.
 const CASES: &[Case] = &[
     guest("madvise-flags"),
     guest("wipe-on-fork"),
@@ -214,18 +215,6 @@ const CASES: &[Case] = &[
         refused: Some("let the program read them"),
         ..guest("inotify-unread")
     },
-    refused("refused-bpf", "BPF"),
-    refused("refused-perf", "perf"),
-    refused("refused-userfaultfd", "userfaultfd"),
-    refused("refused-sysv", "System V shared memory"),
-    refused("refused-device", "device"),
-    refused("refused-sealed", "seal"),
-    refused("refused-vsock", "between virtual machines"),
-    refused("refused-thread-files", "descriptors"),
-    refused("refused-namespace", "uts namespace"),
-    refused("refused-dispatch", "PR_SET_SYSCALL_USER_DISPATCH"),
-    refused("io-uring", "an io_uring"),
-    refused("io-uring-mapped", "an io_uring"),
     leasing(guest("leases")),
     leasing(unlike("leases-unowned", "files that nobody owns")),
     leasing(unlike("leases-breaking", "leases that are being broken")),
@@ -447,7 +436,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// All cases.
 fn cases() -> impl Iterator<Item = &'static Case> {
     let sockets = internet::CASES.iter().chain(unix::CASES);
-    CASES.iter().chain(sockets)
+    CASES.iter().chain(sockets).chain(refusals::CASES)
 }
 
 /// The table and the guest program agree.

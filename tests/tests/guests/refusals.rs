@@ -1,0 +1,20 @@
+//! Guests with an object that no dump takes.
+
+use super::refused;
+use gelid_tests::Case;
+
+/// All of them.
+pub(super) const CASES: &[Case] = &[
+    refused("refused-bpf", "BPF"),
+    refused("refused-perf", "perf"),
+    refused("refused-userfaultfd", "userfaultfd"),
+    refused("refused-sysv", "System V shared memory"),
+    refused("refused-device", "device"),
+    refused("refused-sealed", "seal"),
+    refused("refused-vsock", "between virtual machines"),
+    refused("refused-thread-files", "descriptors"),
+    refused("refused-namespace", "uts namespace"),
+    refused("refused-dispatch", "PR_SET_SYSCALL_USER_DISPATCH"),
+    refused("io-uring", "an io_uring"),
+    refused("io-uring-mapped", "an io_uring"),
+];
