@@ -48,7 +48,9 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
     };
     plan.network.check(options)?;
     reader.descriptions(&mut plan)?;
-    plan.terminals = reader.terminals.state(&plan.descriptions)?;
+    plan.terminals = reader
+        .terminals
+        .state(&plan.descriptions, records.terminals())?;
     plan.tables = table::check(tables, &records.kinds, &plan.descriptions)?;
     plan.check_packets()?;
     plan.resolve_watches()?;

@@ -153,6 +153,15 @@ impl Records {
         Ok(())
     }
 
+    /// Descriptions of terminals.
+    pub(super) fn terminals(&self) -> impl Iterator<Item = &TtyFileEntry> {
+        let bodies = self.entries.iter().filter_map(|entry| entry.body.as_ref());
+        bodies.filter_map(|body| match body {
+            Body::Terminal(terminal) => Some(terminal),
+            _ => None,
+        })
+    }
+
     /// Keeps of a record what is needed.
     fn add(&mut self, entry: FileEntry) -> Result<(), Error> {
         let (id, kind) = (entry.id, entry.r#type());

@@ -91,6 +91,8 @@ pub(super) struct State {
     ptys: BTreeMap<u32, Pty>,
     /// Devices, by key.
     devices: BTreeMap<u32, Device>,
+    /// Sessions of terminals that the caller gives, by description.
+    given: BTreeMap<u32, Session>,
 }
 
 /// A session that has a terminal.
@@ -100,6 +102,8 @@ pub(crate) struct Session {
     pub(crate) sid: i32,
     /// The group in the foreground; none if it is not known.
     pub(crate) foreground: Option<i32>,
+    /// The caller has given the terminal.
+    pub(crate) is_given: bool,
 }
 
 impl Session {
@@ -109,6 +113,7 @@ impl Session {
         Some(Self {
             sid: positive(sid)?,
             foreground: positive(pgrp),
+            is_given: false,
         })
     }
 }
@@ -118,7 +123,8 @@ impl FilesPlan {
     pub(crate) fn sessions(&self) -> impl Iterator<Item = Session> {
         let ptys = self.terminals.ptys.values().map(|pty| pty.session);
         let devices = self.terminals.devices.values().map(|device| device.session);
-        ptys.chain(devices).flatten()
+        let given = self.terminals.given.values().copied();
+        ptys.chain(devices).flatten().chain(given)
     }
 
     /// A number above all those that pseudoterminals are to have.
@@ -133,6 +139,12 @@ pub(super) type OfSessions = BTreeMap<i32, OwnedFd>;
 
 /// Opens all terminals.
 pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
+    for (id, session) in &opener.plan.terminals.given {
+        if let Some(fd) = opener.fd(*id) {
+            let own = opener.again(fd, "a terminal that was given")?;
+            opener.of_sessions.insert(session.sid, own);
+        }
+    }
     job::open_all(opener)?;
     device::open_all(opener)?;
     pty::open_all(opener)

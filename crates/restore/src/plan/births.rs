@@ -59,8 +59,19 @@ pub(crate) struct Births {
     pub(crate) reapers: Vec<usize>,
     /// By task: the group to join, where it is not the one it is born into.
     pub(crate) groups: Vec<Option<i32>>,
-    /// Leaders of sessions that have a terminal, with the group in its foreground.
-    pub(crate) terminals: Vec<(usize, Option<i32>)>,
+    /// Terminals, and who takes them.
+    pub(crate) terminals: Vec<Taken>,
+}
+
+/// A terminal that becomes that of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// The leader of the session.
+    pub(crate) leader: usize,
+    /// The group in the foreground.
+    pub(crate) foreground: Option<i32>,
+    /// The caller has given it, and may have it in a session already.
+    pub(crate) is_given: bool,
 }
 
 /// Tables that a task may share with another, as ids that are equal if they are shared.
@@ -101,7 +112,7 @@ struct Planner<'a> {
     leaders: HashMap<i32, usize>,
     reapers: Vec<usize>,
     groups: Vec<Option<i32>>,
-    terminals: Vec<(usize, Option<i32>)>,
+    terminals: Vec<Taken>,
 }
 
 impl<'a> Planner<'a> {
@@ -317,7 +328,11 @@ impl<'a> Planner<'a> {
                     self.after[leader].push(Step::Fork { child, flags: 0 });
                 }
             }
-            self.terminals.push((leader, foreground));
+            self.terminals.push(Taken {
+                leader,
+                foreground,
+                is_given: session.is_given,
+            });
         }
     }
 
@@ -439,14 +454,23 @@ mod tests {
             node(12, Some(0), 12, 12),
             node(13, Some(1), 13, 12),
         ];
-        let session = |sid, foreground| Session { sid, foreground };
+        let session = |sid, foreground| Session {
+            sid,
+            foreground,
+            is_given: false,
+        };
+        let taken = |leader, foreground| Taken {
+            leader,
+            foreground,
+            is_given: false,
+        };
         let sessions = [
             session(10, Some(11)),
             session(12, Some(13)),
             session(99, None),
         ];
         let births = plan(&nodes, &[None; 3], &sessions, false).unwrap();
-        assert_eq!(births.terminals, [(0, Some(11)), (1, Some(13))]);
+        assert_eq!(births.terminals, [taken(0, Some(11)), taken(1, Some(13))]);
         let helper = &births.helpers[0];
         assert!(births.helpers.len() == 1 && helper.leads_group);
         assert_eq!((helper.pid, helper.parent), (Some(11), 0));

@@ -9,7 +9,6 @@ use gelid_sys::clone::{CloneArgs, fork_sleeper};
 use gelid_sys::ptrace::{self, Options, Stopped};
 use gelid_sys::signal::{KernelSigAction, NSIG, SIGCHLD, SIGKILL, SigSet};
 use gelid_sys::syscall::nr;
-use gelid_sys::tty::TIOCSCTTY;
 use gelid_sys::{Errno, Pid, clone::flags, proc, wait};
 use gelid_tape::{Failed, Host, Op, closing_signal};
 use rustix::process::{Signal, kill_process};
@@ -222,7 +221,6 @@ impl<'a> Births<'a> {
     fn script(&self, who: Who, steps: &[Step], first: bool) -> (Script, Vec<Fork>) {
         let mut script = Script::default();
         let mut forks = Vec::new();
-        let who_pid = self.pid(who).unwrap_or_default();
         if let (true, Who::Task(index)) = (first, who)
             && self.plan.births.reapers.contains(&index)
         {
@@ -232,11 +230,7 @@ impl<'a> Births<'a> {
             match *step {
                 Step::SetSid => {
                     script.must::<0>(Object::Itself, nr::setsid, []);
-                    // Children inherit it.
-                    if let Some(terminal) = self.terminal(who) {
-                        let args = [terminal.into(), TIOCSCTTY.into(), 0.into()];
-                        script.must(Object::Terminal(who_pid), nr::ioctl, args);
-                    }
+                    self.take_terminal(who, &mut script);
                 }
                 Step::Fork { child, flags } => {
                     let pid = self.pid(child);

@@ -165,12 +165,25 @@ impl Terminals {
         Ok(Terminal::Job(settings.transpose()?))
     }
 
-    /// What the descriptions have behind them.
-    pub(in super::super) fn state(
+    /// What the descriptions have behind them; `entries` are their records.
+    pub(in super::super) fn state<'e>(
         &self,
         descriptions: &BTreeMap<u32, Description>,
+        entries: impl Iterator<Item = &'e TtyFileEntry>,
     ) -> Result<State, Error> {
         let mut state = State::default();
+        for entry in entries {
+            let given = descriptions.get(&entry.id).map(|file| &file.kind);
+            if let (Some(Kind::Given(_)), Some(info)) = (given, self.infos.get(&entry.tty_info_id))
+                && let Some(session) = Session::new(info.sid, info.pgrp)
+            {
+                let session = Session {
+                    is_given: true,
+                    ..session
+                };
+                state.given.insert(entry.id, session);
+            }
+        }
         for description in descriptions.values() {
             let object = description.label();
             match &description.kind {

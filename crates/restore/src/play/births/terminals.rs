@@ -3,35 +3,50 @@
 use std::os::fd::AsRawFd;
 
 use gelid_sys::syscall::nr;
-use gelid_sys::tty::{TIOCNOTTY, TIOCSPGRP};
+use gelid_sys::tty::{TIOCNOTTY, TIOCSCTTY, TIOCSPGRP};
 
 use super::super::script::{Object, Script};
 use super::Births;
 use crate::Error;
 use crate::plan::Life;
-use crate::plan::births::Who;
+use crate::plan::births::{Taken, Who};
 
 impl Births<'_> {
-    /// The descriptor of the terminal that a leader is to take.
-    pub(super) fn terminal(&self, who: Who) -> Option<i32> {
-        let Who::Task(index) = who else { return None };
-        let mut terminals = self.plan.births.terminals.iter();
-        terminals.find(|(leader, _)| *leader == index)?;
-        let terminal = self.files.terminal_of(self.plan.nodes[index].pid);
+    /// Appends what makes a terminal that of the session that a task has just begun. Its children inherit it.
+    pub(super) fn take_terminal(&self, who: Who, script: &mut Script) {
+        let Who::Task(index) = who else { return };
+        let mut taken = self.plan.births.terminals.iter();
+        let Some(taken) = taken.find(|taken| taken.leader == index) else {
+            return;
+        };
+        if let Some(terminal) = self.terminal(taken) {
+            let args = [terminal.into(), TIOCSCTTY.into(), 0.into()];
+            let session = self.plan.nodes[index].pid;
+            match taken.is_given {
+                true => script.call(nr::ioctl, args),
+                false => script.must(Object::Terminal(session), nr::ioctl, args),
+            };
+        }
+    }
+
+    fn terminal(&self, taken: &Taken) -> Option<i32> {
+        let terminal = self.files.terminal_of(self.plan.nodes[taken.leader].pid);
         terminal.map(|terminal| terminal.as_raw_fd())
     }
 
     /// Groups come to the foreground of their terminals, and some tasks leave those.
     pub(super) fn terminals(&mut self) -> Result<(), Error> {
         let mut work = Vec::new();
-        for (leader, foreground) in &self.plan.births.terminals {
-            let who = Who::Task(*leader);
-            if let (Some(terminal), Some(pgid)) = (self.terminal(who), foreground) {
+        for taken in &self.plan.births.terminals {
+            if let (Some(terminal), Some(pgid)) = (self.terminal(taken), taken.foreground) {
                 let mut script = Script::default();
                 let group = script.bytes(&pgid.to_ne_bytes());
                 let args = [terminal.into(), TIOCSPGRP.into(), group.into()];
-                script.must(Object::Terminal(*pgid), nr::ioctl, args);
-                work.push((who, script));
+                match taken.is_given {
+                    true => script.call(nr::ioctl, args),
+                    false => script.must(Object::Terminal(pgid), nr::ioctl, args),
+                };
+                work.push((Who::Task(taken.leader), script));
             }
         }
         self.crew.play(&work)?;
@@ -44,7 +59,8 @@ impl Births<'_> {
             {
                 let mut script = Script::default();
                 let args = [terminal.as_raw_fd().into(), TIOCNOTTY.into(), 0.into()];
-                script.must(Object::Terminal(sid), nr::ioctl, args);
+                // ENOTTY: the session has none, as the terminal was given and belongs to another.
+                script.call(nr::ioctl, args);
                 work.push((Who::Task(index), script));
             }
         }
