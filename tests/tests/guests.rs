@@ -181,6 +181,7 @@ const CASES: &[Case] = &[
     guest("no-stdio"),
     unlike("of-processes", "positions in what changes on the way"),
     guest("of-the-dead"),
+    guest("open-namespaces"),
     refused("of-a-stranger", "outside of the tree: close it first"),
     guest("epoll"),
     guest("epoll-nested"),

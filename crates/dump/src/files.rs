@@ -26,6 +26,7 @@ mod kind;
 mod memfd;
 mod mqueue;
 mod netlink;
+mod ns;
 mod options;
 mod pidfd;
 mod pipe;
@@ -388,6 +389,7 @@ impl<'s> Collector<'s> {
             Kind::Pipe => self.pipe(&object, opening),
             Kind::Fifo => self.fifo(&object, opening),
             Kind::Socket => self.socket(task, &object, opening),
+            Kind::Namespace(kind) => self.namespace(&object, opening, kind),
             Kind::Terminal(way) => self.terminal(&object, opening, way),
             Kind::Eventfd => self.eventfd(&object, opening, info),
             Kind::Eventpoll => self.eventpoll((task.pid, fd), &object, opening, info),

@@ -24,6 +24,7 @@ mod memfd;
 mod mqueue;
 mod name;
 mod netlink;
+mod ns;
 mod of_dead;
 mod of_process;
 mod open;
@@ -70,6 +71,7 @@ pub use memfd::{Memory, MemoryFile};
 pub use mqueue::Queue;
 pub use name::Name;
 pub use netlink::Netlink;
+pub use ns::Namespace;
 pub use opened::OpenFiles;
 pub use options::{Context, FileOptions, Inherit, Validation};
 pub use owner::Owner;
@@ -148,6 +150,8 @@ pub enum Kind {
     Fanotify(Fanotify),
     /// A process.
     Pidfd(Pidfd),
+    /// A namespace.
+    Namespace(Namespace),
     /// A terminal.
     Terminal(Terminal),
     /// A Unix socket.
@@ -335,6 +339,7 @@ impl FilesPlan {
             Kind::Inotify(queue) => format!("{} watches of the file system", queue.watches.len()),
             Kind::Fanotify(group) => format!("{} marks in the file system", group.marks.len()),
             Kind::Pidfd(pidfd) => pidfd.to_string(),
+            Kind::Namespace(namespace) => namespace.to_string(),
             Kind::Terminal(terminal) => terminal.describe(),
             Kind::Unix(socket) => socket.describe(),
             Kind::Internet(socket) => socket.describe(),
@@ -373,6 +378,7 @@ impl Description {
             Kind::Inotify(_) => format!("file {id} (inotify)"),
             Kind::Fanotify(_) => format!("file {id} (fanotify)"),
             Kind::Pidfd(_) => format!("file {id} (pidfd)"),
+            Kind::Namespace(namespace) => format!("file {id} ({} namespace)", namespace.kind),
             Kind::Terminal(_) => format!("file {id} (terminal)"),
             Kind::Unix(socket) => format!("file {id} (socket:[{}])", socket.inode),
             Kind::Internet(socket) => format!("file {id} ({})", socket.label()),

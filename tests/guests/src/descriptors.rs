@@ -4,7 +4,7 @@
 //! `cloexec`: the flag, by descriptor. `high-descriptors`: large numbers, and a table with holes. `owner-signal`: `F_SETOWN`
 //! and `F_SETSIG`. `devices`: null, zero, full, random, urandom. `many-files`: a thousand of them.
 //! `of-processes`: what `/proc` shows of oneself and of the parent. `of-the-dead`: of a child that has ended.
-//! `of-a-stranger` is refused.
+//! `of-a-stranger` is refused. `open-namespaces`: files of `/proc/PID/ns`.
 
 use crate::Entry;
 use crate::os::{errno, os};
@@ -25,6 +25,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("of-processes", of_processes),
     Entry("of-the-dead", of_the_dead),
     Entry("of-a-stranger", of_a_stranger),
+    Entry("open-namespaces", namespaces),
 ];
 
 /// Position of a descriptor.
@@ -423,5 +424,24 @@ fn of_a_stranger(guest: &Guest) -> Check {
     stat.read_to_string(&mut text)?;
     ensure!(text.starts_with(&format!("{parent} (")), "stranger: {text}");
     drop(first);
+    Ok(())
+}
+
+fn namespaces(guest: &Guest) -> Check {
+    let kinds = ["mnt", "net", "uts", "ipc", "pid", "user", "cgroup"];
+    let open = |kind: &&str| File::open(format!("/proc/self/ns/{kind}"));
+    let files: Vec<File> = kinds.iter().map(open).collect::<Result<_, _>>()?;
+    let copy = files[1].try_clone()?;
+    guest.hold()?;
+    for (kind, file) in kinds.iter().zip(&files) {
+        let link = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        same!(
+            "namespace",
+            link,
+            fs::read_link(format!("/proc/self/ns/{kind}"))?
+        );
+    }
+    // One's own can be entered.
+    os!(libc::setns(copy.as_raw_fd(), libc::CLONE_NEWNET))?;
     Ok(())
 }

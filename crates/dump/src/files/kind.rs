@@ -2,6 +2,7 @@
 
 use rustix::fs::{FileType, major, minor};
 
+use super::ns;
 use super::tty::Way;
 use super::{Stat, Unsupported};
 
@@ -35,6 +36,8 @@ pub(super) enum Kind {
     Fanotify,
     /// As a process.
     Pidfd,
+    /// As a namespace, if it is the dumper's.
+    Namespace(gelid_sys::proc::ns::Kind),
     /// As a terminal.
     Terminal(Way),
     /// Not at all.
@@ -81,7 +84,10 @@ fn nameless(link: &[u8], is_path: bool) -> Kind {
         b"socket" if !is_path => return Kind::Socket,
         b"socket" => Unsupported::PathOfPipe,
         b"mnt" | b"net" | b"uts" | b"ipc" | b"pid" | b"user" | b"cgroup" | b"time" => {
-            Unsupported::Namespace
+            match ns::kind(kind).filter(|_| !is_path) {
+                Some(kind) => return Kind::Namespace(kind),
+                None => Unsupported::Namespace,
+            }
         }
         b"pidfd" if !is_path => return Kind::Pidfd,
         b"pidfd" => Unsupported::PathOfEvents,
@@ -159,6 +165,8 @@ mod tests {
         assert_eq!(of("pipe:[7]"), Kind::Pipe);
         assert_eq!(of("socket:[7]"), Kind::Socket);
         assert_eq!(of("(unreachable)/x"), Kind::Path);
+        let net = Kind::Namespace(gelid_sys::proc::ns::Kind::Net);
+        assert_eq!(of("net:[4026531840]"), net);
         assert_eq!(of("anon_inode:[eventpoll]"), Kind::Eventpoll);
         assert_eq!(of("anon_inode:inotify"), Kind::Inotify);
         assert_eq!(of("anon_inode:[pidfd]"), Kind::Pidfd);
@@ -168,7 +176,6 @@ mod tests {
         for (link, why) in [
             ("anon_inode:[io_uring]", Unsupported::IoUring),
             ("anon_inode:bpf-map", Unsupported::Bpf),
-            ("net:[4026531840]", Unsupported::Namespace),
             ("anon_inode:[kvm-vm]", Unsupported::Anonymous),
             ("something", Unsupported::Anonymous),
             ("", Unsupported::Anonymous),

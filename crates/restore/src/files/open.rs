@@ -16,7 +16,7 @@ use super::regular::Regular;
 use super::remap::Remap;
 use super::{
     Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fanotify, fifo, inet,
-    inotify, memfd, mqueue, netlink, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
+    inotify, memfd, mqueue, netlink, ns, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
 };
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -36,6 +36,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     inotify::open_all(&mut opener)?;
     fanotify::open_all(&mut opener)?;
     pidfd::open_all(&mut opener)?;
+    ns::open_all(&mut opener)?;
     tty::open_all(&mut opener)?;
     inet::open_all(&mut opener)?;
     netlink::open_all(&mut opener)?;

@@ -13,8 +13,8 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, netlink, owner, pidfd, pipe, signalfd,
-    table, tcp, timerfd, tty, unix,
+    fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, netlink, ns, owner, pidfd, pipe,
+    signalfd, table, tcp, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -127,6 +127,11 @@ impl Reader<'_> {
                 Part::new(kind, reg.flags, Some(&reg.fown))
             }
             Some(Body::Terminal(tty)) => self.terminal(tty)?,
+            Some(Body::Namespace(file)) => {
+                let object = format!("file {id} (namespace)");
+                let kind = Kind::Namespace(ns::plan(self.dir, &object, file)?);
+                Part::new(kind, file.flags, None)
+            }
             Some(Body::Memory(file)) => self.memory(file, plan)?,
             Some(Body::Eventfd(file)) => {
                 let kind = Kind::Eventfd(eventfd::plan(format!("file {id} (eventfd)"), file)?);
@@ -225,7 +230,11 @@ impl Reader<'_> {
         let name = self.name(reg)?;
         let label = format!("file {} ({name})", reg.id);
         let remap = match self.remaps.get(&reg.id) {
-            None => None,
+            // Not every file of a process that has ended is said to be one.
+            None => name
+                .process()
+                .filter(|pid| self.has_ended(*pid))
+                .map(Remap::Process),
             Some(Target::Link(id)) => match self.records.regular.get(id) {
                 Some(target) => Some(Remap::Link(self.name(target)?)),
                 None => {
@@ -252,6 +261,11 @@ impl Reader<'_> {
             }
         };
         regular::plan(label, reg, name, remap)
+    }
+
+    fn has_ended(&self, pid: u32) -> bool {
+        let mut remaps = self.remaps.values();
+        remaps.any(|target| *target == Target::Process(pid))
     }
 
     fn name(&self, reg: &RegFileEntry) -> Result<Name, Error> {
@@ -377,10 +391,9 @@ fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
         FdTypes::Eventfd | FdTypes::Eventpoll | FdTypes::Signalfd | FdTypes::Timerfd => {
             return None;
         }
-        FdTypes::Inotify | FdTypes::Fanotify | FdTypes::Pidfd => return None,
+        FdTypes::Inotify | FdTypes::Fanotify | FdTypes::Pidfd | FdTypes::Ns => return None,
         FdTypes::Und => ("of no kind", WITHOUT),
         FdTypes::Packetsk => ("a packet socket", SOCKET),
-        FdTypes::Ns => ("a namespace", WITHOUT),
         FdTypes::Tunf => ("a tun device", WITHOUT),
         FdTypes::Ext => ("a file of a plugin", WITHOUT),
         FdTypes::Bpfmap => ("a BPF map", WITHOUT),

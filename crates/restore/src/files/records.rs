@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use gelid_image::messages::{
     EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FanotifyFileEntry, FanotifyMarkEntry,
     FdTypes, FifoEntry, FileEntry, InetSkEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry,
-    NetlinkSkEntry, PidfdEntry, PipeEntry, RegFileEntry, SignalfdEntry, TimerfdEntry, TtyFileEntry,
-    UnixSkEntry,
+    NetlinkSkEntry, NsFileEntry, PidfdEntry, PipeEntry, RegFileEntry, SignalfdEntry, TimerfdEntry,
+    TtyFileEntry, UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -40,6 +40,7 @@ pub(super) enum Body {
     Regular,
     Pipe(PipeEntry),
     Fifo(FifoEntry),
+    Namespace(NsFileEntry),
     Terminal(TtyFileEntry),
     Memory(MemfdFileEntry),
     Eventfd(EventfdFileEntry),
@@ -87,6 +88,9 @@ impl Records {
         }
         for tty in dir.read_all::<TtyFileEntry>(ImageKind::TtyFiles, ())? {
             self.push(tty.id, FdTypes::Tty, Some(Body::Terminal(tty)));
+        }
+        for file in dir.read_all::<NsFileEntry>(ImageKind::NsFiles, ())? {
+            self.push(file.id, FdTypes::Ns, Some(Body::Namespace(file)));
         }
         self.read_obsolete_events(dir)?;
         for socket in dir.read_all::<UnixSkEntry>(ImageKind::Unixsk, ())? {
@@ -169,6 +173,7 @@ impl Records {
             FdTypes::Reg => return self.add_regular(id, entry.reg.filter(|reg| reg.id == id)),
             FdTypes::Pipe => entry.pipe.filter(|pipe| pipe.id == id).map(Body::Pipe),
             FdTypes::Fifo => entry.fifo.filter(|fifo| fifo.id == id).map(Body::Fifo),
+            FdTypes::Ns => entry.nsf.filter(|file| file.id == id).map(Body::Namespace),
             FdTypes::Tty => entry.tty.filter(|tty| tty.id == id).map(Body::Terminal),
             FdTypes::Memfd => entry.memfd.filter(|file| file.id == id).map(Body::Memory),
             FdTypes::Eventfd => entry.efd.filter(|file| file.id == id).map(Body::Eventfd),

@@ -12,10 +12,6 @@ fn what_has_state_of_its_own_is_refused_early() {
             "a socket between virtual machines",
         ),
         (
-            "ready(os.open('/proc/self/ns/net', os.O_RDONLY))",
-            "a namespace",
-        ),
-        (
             "ready(os.open('/dev/kmsg', os.O_RDONLY))",
             "the device 1:11",
         ),

@@ -1,0 +1,73 @@
+//! Files of `/proc/PID/ns`: those of this process stand in for those of the dumper.
+
+use std::fmt;
+use std::os::fd::AsFd;
+
+use gelid_image::messages::{InventoryEntry, NsFileEntry, TaskKobjIdsEntry};
+use gelid_image::{Dir, ImageKind};
+use gelid_sys::clone::flags as flag;
+use rustix::fs::Mode;
+
+use super::open::{Opener, set_status};
+use super::{Error, Kind};
+
+/// A namespace that a task has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its kind, as in `/proc/PID/ns`.
+    pub kind: &'static str,
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} namespace of the restore", self.kind)
+    }
+}
+
+/// Checks a record: the namespace must be that of the dumper.
+pub(super) fn plan(dir: &Dir, object: &str, entry: &NsFileEntry) -> Result<Namespace, Error> {
+    let host = match dir.read_one::<InventoryEntry>(ImageKind::Inventory, ()) {
+        Err(error) if error.is_missing() => None,
+        inventory => inventory?.root_ids,
+    };
+    let id = |of: fn(&TaskKobjIdsEntry) -> Option<u32>| host.as_ref().and_then(of);
+    let (kind, host) = match u64::from(entry.ns_cflag) {
+        flag::NEWNS => ("mnt", id(|ids| ids.mnt_ns_id)),
+        flag::NEWCGROUP => ("cgroup", id(|ids| ids.cgroup_ns_id)),
+        flag::NEWUTS => ("uts", id(|ids| ids.uts_ns_id)),
+        flag::NEWIPC => ("ipc", id(|ids| ids.ipc_ns_id)),
+        flag::NEWUSER => ("user", id(|ids| ids.user_ns_id)),
+        flag::NEWPID => ("pid", id(|ids| ids.pid_ns_id)),
+        flag::NEWNET => ("net", id(|ids| ids.net_ns_id)),
+        flag::NEWTIME => ("time", id(|ids| ids.time_ns_id)),
+        _ => {
+            let rule = "it is the flag of one kind of namespace";
+            return Err(Error::invalid(object, "ns_cflag", entry.ns_cflag, rule));
+        }
+    };
+    match host.is_none_or(|host| host == entry.ns_id) {
+        true => Ok(Namespace { kind }),
+        false => Err(Error::Unsupported {
+            object: object.to_owned(),
+            what: "a namespace of the tree's own",
+            remedy: "dump the program without it",
+        }),
+    }
+}
+
+/// Opens all of them.
+pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
+    let plan = opener.plan;
+    for description in plan.descriptions.values() {
+        let Kind::Namespace(namespace) = &description.kind else {
+            continue;
+        };
+        let label = description.label();
+        let path = format!("/proc/self/ns/{}", namespace.kind);
+        let opened = rustix::fs::open(path, description.flags.to_open(), Mode::empty());
+        let opened = opened.map_err(|errno| opener.failed("open", &label, errno))?;
+        set_status(opened.as_fd(), description.flags.status(), &label)?;
+        opener.add_raised(description.id, opened, &label)?;
+    }
+    Ok(())
+}
