@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 
-use gelid_image::messages::{AioRingEntry, CoreEntry, SeccompEntry};
+use gelid_image::messages::{CoreEntry, SeccompEntry};
 use gelid_seize::{Process, Tree};
 use gelid_sys::proc::maps::Perms;
 use gelid_sys::proc::smaps::Area;
@@ -39,6 +39,7 @@ use carry::Played;
 use sched::Defaults;
 use seccomp::Restraint;
 
+pub(crate) use aio::{Ring, settled};
 pub(crate) use before::Before;
 pub use error::Error;
 
@@ -59,7 +60,7 @@ pub(crate) struct Cores {
     /// What its threads are forbidden, the leader first.
     restraints: Vec<Restraint>,
     /// Contexts of kernel AIO.
-    pub(crate) aios: Vec<AioRingEntry>,
+    pub(crate) rings: Vec<Ring>,
     /// The program break.
     pub(crate) brk: u64,
     /// 0, 1 or 2, `PR_GET_DUMPABLE`.

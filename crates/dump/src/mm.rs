@@ -6,7 +6,7 @@ use gelid_image::messages::{MmEntry, VmaEntry};
 use gelid_sys::proc::auxv;
 
 use crate::Error;
-use crate::core::Cores;
+use crate::core::{Cores, Ring};
 use crate::files::{self, Collector};
 use crate::layout::Layout;
 use crate::survey::Task;
@@ -63,7 +63,7 @@ fn vmas(
 /// Adds what the task itself has told, and the guard ranges, which come last.
 pub(crate) fn complete(mm: &mut MmEntry, cores: &Cores, guards: &[Range<u64>]) {
     mm.mm_brk = cores.brk;
-    mm.aios.clone_from(&cores.aios);
+    mm.aios = cores.rings.iter().map(Ring::entry).collect();
     mm.dumpable = Some(cores.dumpable);
     mm.thp_disabled = Some(cores.thp_disabled);
     let guards = guards.iter();

@@ -124,6 +124,7 @@ fn write<'scope, 'a: 'scope>(
         queued.extend(shared::queue(&mut sink, files.memory)?);
         Pages::wait(queued, begun, sink.into_store())
     })?;
+    core::settled(&cores)?;
     drop(stopper);
     let mut outcome = account::outcome(&tree, &tasks, &pages);
     let tree = hold(tree, context.options, &mut outcome)?;

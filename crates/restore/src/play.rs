@@ -104,7 +104,7 @@ pub(crate) fn run(
     }
     drop(filler);
     files.seal()?;
-    aio::complete(plan, &contexts, &mut crew)?;
+    aio::complete(plan, &machine, &contexts, &mut crew)?;
     late_descriptors(plan, &mut files, &mut crew)?;
 
     options.phase(Phase::State)?;

@@ -97,7 +97,14 @@ fn contexts(guest: &Guest) -> Check {
     let mut byte = 0;
     let mut all = Vec::new();
     // Requests made, and how many of their events are left there.
-    for (room, made, left) in [(1, 0, 0), (10, 5, 2), (10, 300, 7), (1000, 2500, 0)] {
+    for (room, made, left) in [
+        (1, 0, 0),
+        (10, 5, 2),
+        (10, 300, 7),
+        (10, 125, 0),
+        (10, 210, 100),
+        (1000, 2500, 0),
+    ] {
         let context = setup(room)?;
         for label in 0..made {
             ensure!(submit(context, &file, label, &mut byte)?, "no room");

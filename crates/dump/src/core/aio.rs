@@ -11,8 +11,8 @@ use gelid_sys::syscall::nr;
 use gelid_sys::vm::Mem;
 use gelid_tape::{Op, Tape};
 
-use super::Error;
 use super::call::Answers;
+use super::{Cores, Error};
 use crate::vma::{self, Kind};
 
 /// The rings of a process, and whether it has their contexts.
@@ -39,7 +39,7 @@ impl AskedRings {
         Ok(Self { pid, rings })
     }
 
-    pub(super) fn answer(&self, answers: Answers<'_>) -> Result<Vec<AioRingEntry>, Error> {
+    pub(super) fn answer(&self, answers: Answers<'_>) -> Result<Vec<Ring>, Error> {
         let rings = self.rings.iter().map(|(start, before, context)| {
             if answers.may(*context, "io_getevents")?.is_none() {
                 return Err(Error::Unsupported {
@@ -48,21 +48,48 @@ impl AskedRings {
                     remedy: "unmap it, or exec",
                 });
             }
-            if header(self.pid, *start)? != *before {
-                return Err(Error::Unsupported {
-                    tid: self.pid,
-                    what: "AIO requests that are under way",
-                    remedy: "try again",
-                });
-            }
-            Ok(AioRingEntry {
-                id: *start,
-                nr_req: before.requests(),
-                ring_len: before.size() as u32,
+            Ok(Ring {
+                start: *start,
+                header: *before,
             })
         });
         rings.collect()
     }
+}
+
+/// A ring, and what it was like when it was first looked at.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    start: u64,
+    header: Header,
+}
+
+impl Ring {
+    /// Its record.
+    pub(crate) fn entry(&self) -> AioRingEntry {
+        AioRingEntry {
+            id: self.start,
+            nr_req: self.header.requests(),
+            ring_len: self.header.size() as u32,
+        }
+    }
+}
+
+/// Refuses rings that an event has come to since: there are requests under way, and what was read of the ring may be
+/// older or newer than that.
+pub(crate) fn settled(cores: &[Cores]) -> Result<(), Error> {
+    for process in cores {
+        for ring in &process.rings {
+            if header(process.pid, ring.start)? != ring.header {
+                return Err(Error::Unsupported {
+                    tid: process.pid,
+                    what: "AIO requests that are under way",
+                    remedy: "try again",
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn header(pid: Pid, start: u64) -> Result<Header, Error> {

@@ -164,7 +164,7 @@ impl Asked {
             leader: core,
             threads: cores.map(|(tid, core, _)| (tid, core)).collect(),
             restraints,
-            aios: self.rings.answer(leader)?,
+            rings: self.rings.answer(leader)?,
             brk: space.brk,
             dumpable: space.dumpable,
             thp_disabled: space.thp_disabled,

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use gelid_sys::aio::{HEADER, Header, idle};
+use gelid_sys::sched::{self, CpuSet};
 use gelid_sys::syscall::nr;
 use gelid_sys::vm::Mem;
 use gelid_sys::{Errno, Pid};
@@ -17,6 +18,7 @@ use crate::Error;
 use crate::plan::births::Who;
 use crate::plan::space::Ring;
 use crate::plan::{Life, Plan};
+use crate::state::Machine;
 
 /// Requests that are made by one call.
 const BATCH: usize = 512;
@@ -106,9 +108,21 @@ fn word(outcome: &Outcome, data: gelid_tape::Data) -> Option<u64> {
 }
 
 /// Brings all contexts to where they were. Memory is filled by now.
-pub(crate) fn complete(plan: &Plan, contexts: &Contexts, crew: &mut Crew) -> Result<(), Error> {
+pub(crate) fn complete(
+    plan: &Plan,
+    machine: &Machine,
+    contexts: &Contexts,
+    crew: &mut Crew,
+) -> Result<(), Error> {
     for (index, rings) in rings(plan) {
         let pid = crew.body(Who::Task(index))?.pid;
+        // Each processor sets some of the room aside for itself.
+        let all = &machine.affinity;
+        let mut one = CpuSet::new();
+        if let Some(first) = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)) {
+            one.set(first);
+            sched::set_affinity(Some(pid), &one).map_err(failed(pid, "choosing a processor"))?;
+        }
         for ring in rings {
             let (address, id) = (ring.range.start, contexts.0.get(&(index, ring.range.start)));
             let id = *id.ok_or_else(|| failed(pid, "finding an AIO context")(Errno::NOENT))?;
@@ -134,14 +148,22 @@ pub(crate) fn complete(plan: &Plan, contexts: &Contexts, crew: &mut Crew) -> Res
                 continue;
             };
             let file = file?;
-            // Those that the program has taken, then those that it has not.
-            idle_requests(index, address, file, was.head, crew)?;
-            write(was.head, was.head)?;
+            // Those that the program has taken, as many at a time as there is room for; then those that it has not.
+            let step = (was.nr / 4).max(1);
+            let mut taken = 0;
+            while taken < was.head {
+                let now = step.min(was.head - taken);
+                idle_requests(index, address, file, now, crew)?;
+                taken += now;
+                write(taken, taken)?;
+            }
             idle_requests(index, address, file, was.waiting(), crew)?;
             close(index, file, crew)?;
             let written = mem.write(address, &bytes);
             written.map_err(failed(pid, "writing the ring of an AIO context"))?;
         }
+        let all = sched::set_affinity(Some(pid), &machine.affinity);
+        all.map_err(failed(pid, "choosing processors"))?;
     }
     Ok(())
 }
