@@ -28,6 +28,7 @@ mod mqueue;
 mod netlink;
 mod ns;
 mod options;
+mod packet_sock;
 mod pidfd;
 mod pipe;
 mod place;

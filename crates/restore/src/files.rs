@@ -31,6 +31,7 @@ mod open;
 mod opened;
 mod options;
 mod owner;
+mod packet_sock;
 mod pidfd;
 mod pipe;
 mod place;
@@ -75,6 +76,7 @@ pub use ns::Namespace;
 pub use opened::OpenFiles;
 pub use options::{Context, FileOptions, Inherit, Validation};
 pub use owner::Owner;
+pub use packet_sock::PacketSock;
 pub use pidfd::{Pidfd, Whom};
 pub use pipe::Pipe;
 pub use regular::Regular;
@@ -156,6 +158,8 @@ pub enum Kind {
     Terminal(Terminal),
     /// A Unix socket.
     Unix(Box<Unix>),
+    /// A packet socket.
+    PacketSock(Box<PacketSock>),
     /// A netlink socket.
     Netlink(Box<Netlink>),
     /// An internet socket.
@@ -344,6 +348,7 @@ impl FilesPlan {
             Kind::Unix(socket) => socket.describe(),
             Kind::Internet(socket) => socket.describe(),
             Kind::Netlink(socket) => socket.to_string(),
+            Kind::PacketSock(socket) => socket.to_string(),
             Kind::Given(given) => format!("{} given as descriptor {}", given.key, given.fd),
         };
         let position = position.map(|position| format!(", at {position}"));
@@ -382,6 +387,7 @@ impl Description {
             Kind::Terminal(_) => format!("file {id} (terminal)"),
             Kind::Unix(socket) => format!("file {id} (socket:[{}])", socket.inode),
             Kind::Internet(socket) => format!("file {id} ({})", socket.label()),
+            Kind::PacketSock(_) => format!("file {id} (packet socket)"),
             Kind::Netlink(socket) => format!("file {id} (socket:[{}])", socket.inode),
             Kind::Given(given) => format!("file {id} ({})", given.key),
         }

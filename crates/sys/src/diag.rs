@@ -3,9 +3,11 @@
 //! Sockets are those of the network namespace in which the [`Diag`] was made.
 
 mod inet;
+mod packet;
 
 use std::os::fd::OwnedFd;
 
+pub use self::packet::PacketSocket;
 use rustix::io::{Errno, Result};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 

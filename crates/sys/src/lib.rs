@@ -36,6 +36,7 @@ pub mod mm;
 pub mod mount;
 pub mod mqueue;
 pub mod netlink;
+pub mod packet;
 pub mod pagemap;
 pub mod pidfd;
 pub mod prctl;

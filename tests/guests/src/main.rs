@@ -28,6 +28,7 @@ mod mapped;
 mod mqueue;
 mod netlink;
 mod os;
+mod packet;
 mod pidfd;
 mod pipe;
 mod place;
@@ -93,6 +94,7 @@ const OBJECTS: &[&[Entry]] = &[
     mqueue::GUESTS,
     pidfd::GUESTS,
     netlink::GUESTS,
+    packet::GUESTS,
     pipe::GUESTS,
     place::GUESTS,
     pty::GUESTS,

@@ -57,5 +57,6 @@ pub(super) const CASES: &[Case] = &[
     },
     refused("tcp-in-flight", "wait to be accepted"),
     unlike("netlink", "groups above 32 and options"),
+    unlike("packet", "PACKET_QDISC_BYPASS"),
     refused("netlink-unread", "that nobody has read"),
 ];

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use gelid_image::messages::{
     FdTypes, FileEntry, GelidInetSkEntry, GelidSocketOptionEntry, InetSkEntry, SkShutdown,
 };
-use gelid_sys::diag::Diag;
+use gelid_sys::diag::{Diag, PacketSocket};
 use gelid_sys::sockopt::{self, IntOption, SocketOption};
 use gelid_sys::{Errno, tcp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,6 +26,8 @@ use super::{Collector, Error, Name, Object, sk_opts};
 
 /// `AF_INET6`
 pub(super) const INET6: u32 = 10;
+/// `AF_PACKET`
+const PACKET: u32 = 17;
 const STREAM: u32 = 1;
 const DGRAM: u32 = 2;
 const RAW: u32 = 3;
@@ -51,6 +53,8 @@ pub(super) struct Internet {
     /// What is shut down, by family and protocol, and inode.
     shutdowns: HashMap<(u32, u32), HashMap<u32, u8>>,
     fresh: Fresh,
+    /// Packet sockets, by inode.
+    packets: Option<HashMap<u32, PacketSocket>>,
     /// Connections, which are looked at last.
     pub(super) connections: Vec<Connection>,
 }
@@ -127,12 +131,29 @@ impl Collector<'_> {
         Ok((FdTypes::Inetsk, id))
     }
 
+    /// What the kernel tells of a packet socket, which it tells of all at once.
+    pub(super) fn packet_socket(&mut self, inode: u32) -> Result<Option<PacketSocket>, Error> {
+        let ask = || Diag::new()?.packet_sockets();
+        let told = match &mut self.internet.packets {
+            Some(told) => told,
+            none => none.insert(ask().map_err(|errno| Error::Own {
+                operation: "ask about packet sockets",
+                errno,
+            })?),
+        };
+        Ok(told.get(&inode).cloned())
+    }
+
     /// Options in which a socket differs from a new one of its kind.
     pub(super) fn unusual_options(
         &mut self,
         object: &Object<'_>,
     ) -> Result<Vec<GelidSocketOptionEntry>, Error> {
-        let make = Make::of(object)?;
+        let mut make = Make::of(object)?;
+        if make.family == PACKET {
+            // With a protocol it would hear everything at once.
+            make.protocol = 0;
+        }
         self.internet.fresh.options(object, make, false)
     }
 

@@ -17,11 +17,13 @@ const INET: i32 = 2;
 const INET6: i32 = 10;
 /// `AF_NETLINK`
 const NETLINK: i32 = 16;
+/// `AF_PACKET`
+const PACKET: i32 = 17;
 
 /// Why a socket is not dumped; `None` for one that is.
 pub(super) fn refused(socket: impl AsFd) -> Result<Option<Unsupported>, Errno> {
     Ok(match sockopt::int(socket, IntOption::DOMAIN)? {
-        UNIX | INET | INET6 | NETLINK => None,
+        UNIX | INET | INET6 | NETLINK | PACKET => None,
         family => Some(Unsupported::Socket { family }),
     })
 }
@@ -40,6 +42,7 @@ impl Collector<'_> {
             UNIX => self.unix(task, object, opening),
             INET | INET6 => self.inet(object, opening),
             NETLINK => self.netlink(object, opening),
+            PACKET => self.packet_sock(object, opening),
             family => Err(object.unsupported(Unsupported::Socket { family })),
         }
     }

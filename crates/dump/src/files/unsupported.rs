@@ -142,7 +142,6 @@ impl fmt::Display for Unsupported {
 /// What a family of sockets is called.
 fn socket(family: i32) -> &'static str {
     match family {
-        17 => "a packet socket",
         29 => "a CAN socket",
         31 => "a Bluetooth socket",
         38 => "a socket of the kernel's cryptography",

@@ -1,6 +1,6 @@
 //! A packet socket, `packet(7)`. Section 14.6 of the format.
 
-use super::{FownEntry, SkOptsEntry};
+use super::{FownEntry, GelidSocketOptionEntry, SkOptsEntry};
 
 messages! {
     /// A multicast membership of a packet socket. Section 14.6.
@@ -73,5 +73,7 @@ messages! {
         optional message PacketRing tx_ring = 19;
         /// Network namespace id (section 4.2).
         optional uint32 ns_id = 20;
+        /// gelid's own: options that are not what they are in a new socket.
+        repeated message GelidSocketOptionEntry option = 1000;
     }
 }

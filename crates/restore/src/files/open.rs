@@ -16,7 +16,8 @@ use super::regular::Regular;
 use super::remap::Remap;
 use super::{
     Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fanotify, fifo, inet,
-    inotify, memfd, mqueue, netlink, ns, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
+    inotify, memfd, mqueue, netlink, ns, packet_sock, pidfd, pipe, regular, signalfd, timerfd, tty,
+    unix,
 };
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -40,6 +41,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     tty::open_all(&mut opener)?;
     inet::open_all(&mut opener)?;
     netlink::open_all(&mut opener)?;
+    packet_sock::open_all(&mut opener)?;
     // What is in flight between sockets is open by now.
     unix::open_all(&mut opener)?;
     opener.finish(limit)

@@ -13,8 +13,8 @@ use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, netlink, ns, owner, pidfd, pipe,
-    signalfd, table, tcp, timerfd, tty, unix,
+    fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, netlink, ns, owner, packet_sock,
+    pidfd, pipe, signalfd, table, tcp, timerfd, tty, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -167,6 +167,11 @@ impl Reader<'_> {
                     Some(kind) => Part::new(kind, socket.flags, Some(&socket.fown)),
                     None => return Err(self.unsupported(entry)),
                 }
+            }
+            Some(Body::PacketSock(socket)) => {
+                let object = format!("file {id} (packet socket)");
+                let kind = Kind::PacketSock(Box::new(packet_sock::plan(&object, socket)?));
+                Part::new(kind, socket.flags, Some(&socket.fown))
             }
             Some(Body::Netlink(socket)) => {
                 let object = format!("file {id} (socket:[{}])", socket.ino);
@@ -382,18 +387,17 @@ impl<'a> Part<'a> {
 /// What a kind is that is not supported, and what to do about it.
 fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
     const WITHOUT: &str = "dump the program without it";
-    const SOCKET: &str = "close it before the dump";
     Some(match kind {
         FdTypes::Reg | FdTypes::Pipe | FdTypes::Fifo | FdTypes::Tty | FdTypes::Memfd => {
             return None;
         }
-        FdTypes::Unixsk | FdTypes::Inetsk | FdTypes::Netlinksk => return None,
+        FdTypes::Unixsk | FdTypes::Inetsk => return None,
+        FdTypes::Netlinksk | FdTypes::Packetsk => return None,
         FdTypes::Eventfd | FdTypes::Eventpoll | FdTypes::Signalfd | FdTypes::Timerfd => {
             return None;
         }
         FdTypes::Inotify | FdTypes::Fanotify | FdTypes::Pidfd | FdTypes::Ns => return None,
         FdTypes::Und => ("of no kind", WITHOUT),
-        FdTypes::Packetsk => ("a packet socket", SOCKET),
         FdTypes::Tunf => ("a tun device", WITHOUT),
         FdTypes::Ext => ("a file of a plugin", WITHOUT),
         FdTypes::Bpfmap => ("a BPF map", WITHOUT),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use gelid_image::messages::{
     EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FanotifyFileEntry, FanotifyMarkEntry,
     FdTypes, FifoEntry, FileEntry, InetSkEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry,
-    NetlinkSkEntry, NsFileEntry, PidfdEntry, PipeEntry, RegFileEntry, SignalfdEntry, TimerfdEntry,
-    TtyFileEntry, UnixSkEntry,
+    NetlinkSkEntry, NsFileEntry, PacketSockEntry, PidfdEntry, PipeEntry, RegFileEntry,
+    SignalfdEntry, TimerfdEntry, TtyFileEntry, UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -53,6 +53,7 @@ pub(super) enum Body {
     Socket(Box<UnixSkEntry>),
     Internet(Box<InetSkEntry>),
     Netlink(Box<NetlinkSkEntry>),
+    PacketSock(Box<PacketSockEntry>),
 }
 
 impl Records {
@@ -96,6 +97,14 @@ impl Records {
         for socket in dir.read_all::<UnixSkEntry>(ImageKind::Unixsk, ())? {
             let id = socket.id;
             self.push(id, FdTypes::Unixsk, Some(Body::Socket(Box::new(socket))));
+        }
+        for socket in dir.read_all::<PacketSockEntry>(ImageKind::Packetsk, ())? {
+            let id = socket.id;
+            self.push(
+                id,
+                FdTypes::Packetsk,
+                Some(Body::PacketSock(Box::new(socket))),
+            );
         }
         for socket in dir.read_all::<NetlinkSkEntry>(ImageKind::Netlinksk, ())? {
             let id = socket.id;
@@ -186,6 +195,10 @@ impl Records {
             FdTypes::Unixsk => {
                 let socket = entry.usk.filter(|socket| socket.id == id);
                 socket.map(|socket| Body::Socket(Box::new(socket)))
+            }
+            FdTypes::Packetsk => {
+                let socket = entry.psk.filter(|socket| socket.id == id);
+                socket.map(|socket| Body::PacketSock(Box::new(socket)))
             }
             FdTypes::Netlinksk => {
                 let socket = entry.nlsk.filter(|socket| socket.id == id);

@@ -60,6 +60,15 @@ impl SocketOption {
     pub const TCP_KEEPINTVL: Self = int(TCP, 5);
     pub const TCP_KEEPCNT: Self = int(TCP, 6);
     pub const TCP_WINDOW_CLAMP: Self = int(TCP, 10);
+    pub const PACKET_COPY_THRESH: Self = int(PACKET, 7);
+    pub const PACKET_AUXDATA: Self = int(PACKET, 8);
+    pub const PACKET_ORIGDEV: Self = int(PACKET, 9);
+    pub const PACKET_VERSION: Self = int(PACKET, 10);
+    pub const PACKET_RESERVE: Self = int(PACKET, 12);
+    pub const PACKET_LOSS: Self = int(PACKET, 14);
+    pub const PACKET_VNET_HDR: Self = int(PACKET, 15);
+    pub const PACKET_TIMESTAMP: Self = int(PACKET, 17);
+    pub const PACKET_FANOUT: Self = int(PACKET, 18);
     pub const UDP_CORK: Self = int(UDP, 1);
     /// A name that ends at the first zero byte.
     pub const TCP_ULP: Self = bytes(TCP, 31, 16);
@@ -181,14 +190,14 @@ pub static OPTIONS: &[SocketOption] = &[
     int(TCP, 45),
     int(TCP, 46),
     // packet(7), before rings are made
-    int(PACKET, 7),
-    int(PACKET, 8),
-    int(PACKET, 9),
-    int(PACKET, 10),
-    int(PACKET, 12),
-    int(PACKET, 14),
-    int(PACKET, 15),
-    int(PACKET, 17),
+    SocketOption::PACKET_COPY_THRESH,
+    SocketOption::PACKET_AUXDATA,
+    SocketOption::PACKET_ORIGDEV,
+    SocketOption::PACKET_VERSION,
+    SocketOption::PACKET_RESERVE,
+    SocketOption::PACKET_LOSS,
+    SocketOption::PACKET_VNET_HDR,
+    SocketOption::PACKET_TIMESTAMP,
     int(PACKET, 19),
     int(PACKET, 20),
     int(PACKET, 23),
