@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use gelid_image::messages::GelidSocketOptionEntry;
 use gelid_sys::sockopt::{OPTIONS, SocketOption};
+use rustix::io::Errno;
 
 use super::Error;
 
@@ -35,8 +36,16 @@ impl Values {
         wanted: impl Fn(SocketOption) -> bool,
     ) -> Result<(), Error> {
         for (option, value) in &self.0 {
-            if !wanted(*option) || option.get(fd).as_ref() == Ok(value) {
+            if !wanted(*option) {
                 continue;
+            }
+            match option.get(fd) {
+                Ok(found) if found == *value => continue,
+                // What a kind of sockets does not have is off.
+                Err(Errno::NOPROTOOPT | Errno::OPNOTSUPP) if value.iter().all(|it| *it == 0) => {
+                    continue;
+                }
+                _ => {}
             }
             let set = option.set(fd, value);
             set.map_err(|errno| Error::Option {
