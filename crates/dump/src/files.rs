@@ -309,6 +309,10 @@ impl<'s> Collector<'s> {
                 Ok((self.memory(&object, Opening::reference())?.1, true))
             }
             Kind::Path | Kind::Memory => Ok((self.reference(&object)?, false)),
+            Kind::Socket => match self.descriptions.packet_sock(object.inode()) {
+                Some(id) => Ok((id, false)),
+                None => Err(object.unsupported(Unsupported::MappedSocket)),
+            },
             Kind::Refused(why) => Err(object.unsupported(why)),
             _ => Err(object.unsupported(Unsupported::Anonymous)),
         }

@@ -51,7 +51,7 @@ fn vmas(
     let mut entries = Vec::with_capacity(layout.areas.len());
     for area in &layout.areas {
         let file = match vma::kind(area) {
-            Kind::File => Some(files.mapped(held, &area.map)?),
+            Kind::File | Kind::Ring => Some(files.mapped(held, &area.map)?),
             _ => None,
         };
         entries.push(vma::entry(area, file));

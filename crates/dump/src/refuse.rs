@@ -174,7 +174,7 @@ fn why(area: &Area) -> Option<Unmappable> {
         Kind::Uprobes => Some(Unmappable::Uprobes),
         Kind::Special => Some(Unmappable::Special),
         Kind::File if area.map.path.starts_with(b"/SYSV") => Some(Unmappable::SystemV),
-        Kind::Heap | Kind::Anonymous | Kind::File | Kind::Aio => None,
+        Kind::Heap | Kind::Anonymous | Kind::File | Kind::Ring | Kind::Aio => None,
     };
     let flagged = [
         (userfaultfd, Unmappable::Userfaultfd),

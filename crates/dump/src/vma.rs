@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Anonymous,
     /// A file, shared memory or a memfd is behind it.
     File,
+    /// The rings of a packet socket.
+    Ring,
     /// The ring of an AIO context.
     Aio,
     /// Jumps to uprobes.
@@ -35,6 +37,9 @@ pub(crate) fn kind(area: &Area) -> Kind {
     let path = area.map.path.as_slice();
     if area.map.has_file() && path.starts_with(b"/[aio]") {
         return Kind::Aio;
+    }
+    if area.map.has_file() && path.starts_with(b"socket:[") {
+        return Kind::Ring;
     }
     if area.map.has_file() {
         let private = !area.map.perms.contains(Perms::SHARED);
@@ -90,7 +95,7 @@ pub(crate) fn pages(area: &Area) -> Pages {
         },
         Kind::File => Pages::Copied,
         Kind::Vdso | Kind::Aio => Pages::Whole,
-        Kind::Vsyscall | Kind::Vvar | Kind::Uprobes | Kind::Special => Pages::None,
+        Kind::Vsyscall | Kind::Vvar | Kind::Uprobes | Kind::Ring | Kind::Special => Pages::None,
     }
 }
 
@@ -102,6 +107,7 @@ const HEAP: u32 = 1 << 5;
 const FILE_PRIVATE: u32 = 1 << 6;
 const FILE_SHARED: u32 = 1 << 7;
 const ANON_PRIVATE: u32 = 1 << 9;
+const SOCKET: u32 = 1 << 11;
 const VVAR: u32 = 1 << 12;
 const AIORING: u32 = 1 << 13;
 const MEMFD: u32 = 1 << 14;
@@ -188,6 +194,7 @@ fn status(kind: Kind, shared: bool) -> u32 {
         Kind::Vdso => REGULAR | VDSO | ANON_PRIVATE,
         Kind::Vvar => REGULAR | VVAR | ANON_PRIVATE,
         Kind::Aio => AIORING,
+        Kind::Ring => REGULAR | SOCKET,
         Kind::Heap => REGULAR | HEAP | ANON_PRIVATE,
         Kind::File if shared => REGULAR | FILE_SHARED,
         Kind::File => REGULAR | FILE_PRIVATE,

@@ -1,16 +1,17 @@
 //! Packet sockets.
 //!
 //! `packet`: bound and not, with memberships, a group, rings that are not mapped, options; they still hear.
+//! `packet-mapped`: with rings that are mapped, and in use.
 
 use crate::Entry;
 use crate::inet::{Facts, set, set_bytes};
-use crate::os::os;
-use crate::protocol::{Check, Failure, Guest, ensure, same};
+use crate::os::{Map, os};
+use crate::protocol::{Check, Failure, Guest, ensure, same, until};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socket_with};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-pub(crate) const GUESTS: &[Entry] = &[Entry("packet", packet)];
+pub(crate) const GUESTS: &[Entry] = &[Entry("packet", packet), Entry("packet-mapped", mapped)];
 
 /// The loopback interface.
 const LO: u32 = 1;
@@ -94,4 +95,26 @@ fn packet(guest: &Guest) -> Check {
     let (got, _) = recv(&sockets[0], &mut [0; 2048][..], RecvFlags::DONTWAIT)?;
     ensure!(got > 20, "a packet of {got} bytes");
     Ok(())
+}
+
+fn mapped(guest: &Guest) -> Check {
+    const RX_RING: i32 = 5;
+    const TP_STATUS_USER: u64 = 1;
+    let socket = socket(SocketType::RAW)?;
+    let ring = [4096u32, 2, 1024, 8].map(u32::to_ne_bytes).concat();
+    set_bytes(&socket, libc::SOL_PACKET, RX_RING, &ring)?;
+    let map = Map::new(
+        8192,
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_SHARED,
+        socket.as_raw_fd(),
+        0,
+    )?;
+    guest.hold()?;
+    bind(&socket, IP)?;
+    let talk = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    until("a packet in the ring", || {
+        talk.send_to(b"heard", talk.local_addr()?)?;
+        Ok(map.get(0) & TP_STATUS_USER != 0)
+    })
 }

@@ -1,6 +1,6 @@
 //! Guests with internet, netlink and packet sockets.
 
-use super::{guest, refused, unlike};
+use super::{changing, guest, refused, unlike};
 use gelid_tests::{Case, Mode};
 
 /// A guest with connections.
@@ -58,5 +58,7 @@ pub(super) const CASES: &[Case] = &[
     refused("tcp-in-flight", "wait to be accepted"),
     unlike("netlink", "groups above 32 and options"),
     unlike("packet", "PACKET_QDISC_BYPASS"),
+    // The number of the socket is in its name.
+    changing("packet-mapped", &["maps"]),
     refused("netlink-unread", "that nobody has read"),
 ];

@@ -72,6 +72,12 @@ impl Descriptions {
         self.0.get(&inode)?.first().map(|known| known.id)
     }
 
+    /// The id of a packet socket with an inode.
+    pub(super) fn packet_sock(&self, inode: Inode) -> Option<u32> {
+        let known = self.0.get(&inode)?.first()?;
+        (known.kind == FdTypes::Packetsk).then_some(known.id)
+    }
+
     /// Notes the record of a description. Nothing may have been noted since the vacancy was found.
     pub(super) fn insert(&mut self, vacancy: Vacancy, id: u32, kind: FdTypes) {
         let holder = vacancy.holder;

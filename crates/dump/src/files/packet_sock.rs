@@ -8,9 +8,6 @@ use super::inet::{self, NETWORK};
 use super::regfile::Opening;
 use super::{Collector, Error, Object, Unsupported, sk_opts};
 
-/// What an image has for a socket that shares with nobody.
-const NO_FANOUT: u32 = u32::MAX;
-
 impl Collector<'_> {
     /// Records a packet socket.
     pub(super) fn packet_sock(
@@ -26,8 +23,11 @@ impl Collector<'_> {
         };
         let kind = sockopt::int(object.file, IntOption::TYPE);
         let fanout = match seen.has_fanout {
-            true => packet::fanout(object.file).map_err(object.failed("ask for the group of"))?,
-            false => NO_FANOUT,
+            true => {
+                Some(packet::fanout(object.file).map_err(object.failed("ask for the group of"))?)
+            }
+            // What images have as the default, CRIU would set if it were written.
+            false => None,
         };
         let is = |flag| seen.flags & flag != 0;
         let id = self.new_id()?;
@@ -50,7 +50,7 @@ impl Collector<'_> {
             timestamp: seen.timestamp,
             copy_thresh: seen.copy_threshold,
             mclist: seen.memberships.into_iter().map(membership).collect(),
-            fanout: Some(fanout),
+            fanout,
             rx_ring: seen.receive_ring.map(ring),
             tx_ring: seen.send_ring.map(ring),
             ns_id: Some(NETWORK),

@@ -61,6 +61,8 @@ pub enum Unsupported {
     PathOfPipe,
     /// An eventfd or its likes opened with `O_PATH`.
     PathOfEvents,
+    /// A socket that is mapped, and is no packet socket, or closed.
+    MappedSocket,
     /// A deleted file on hugetlbfs.
     DeletedHuge,
     /// A file with a lease, and without a name.
@@ -127,6 +129,10 @@ impl fmt::Display for Unsupported {
             }
             Self::PathOfPipe => ("a pipe opened with O_PATH", CLOSE),
             Self::PathOfEvents => ("an event file opened with O_PATH", CLOSE),
+            Self::MappedSocket => (
+                "a mapped socket that is not open as a packet socket",
+                "unmap it first",
+            ),
             Self::DeletedHuge => ("a deleted file on hugetlbfs", "leave it its name"),
             Self::DeletedLeased => (
                 "a file with a lease and without a name",

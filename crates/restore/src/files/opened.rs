@@ -89,6 +89,9 @@ impl OpenFiles {
             _ => {
                 let opened = self.files.get(&id).ok_or_else(missing)?;
                 let flags = description.flags;
+                if let Kind::PacketSock(_) = description.kind {
+                    return Ok(opened.fd.as_fd());
+                }
                 let given = matches!(description.kind, Kind::Given(_));
                 if flags.access() == access && !flags.is_path() && !given {
                     return Ok(opened.fd.as_fd());

@@ -251,7 +251,7 @@ impl Space {
     }
 
     fn area(&self, vma: &VmaEntry, range: Range<u64>) -> Result<Area, PlanError> {
-        let file = status::FILE_PRIVATE | status::FILE_SHARED | status::MEMFD;
+        let file = status::FILE_PRIVATE | status::FILE_SHARED | status::MEMFD | status::SOCKET;
         let backing = if vma.status & file != 0 {
             let id = u32::try_from(vma.shmid)
                 .map_err(|_| self.wrong("an area has an impossible file id", &range))?;
@@ -390,7 +390,6 @@ impl Space {
 fn unsupported(bits: u32) -> Option<&'static str> {
     let kinds = [
         (status::SYSVIPC, "System V shared memory"),
-        (status::SOCKET, "packet socket ring"),
         (status::SHSTK, "shadow stack"),
         (status::EXT_PLUGIN, "area of a plugin"),
     ];
