@@ -210,7 +210,7 @@ fn flags(area: &Area) -> u32 {
         () if has(VmFlags::DROPPABLE) => MAP_DROPPABLE,
         () => MAP_PRIVATE,
     };
-    if !matches!(kind, Kind::File | Kind::Aio) {
+    if !matches!(kind, Kind::File | Kind::Ring | Kind::Aio) {
         flags |= MAP_ANONYMOUS;
     }
     if matches!(kind, Kind::Vsyscall | Kind::Vdso | Kind::Vvar) {
