@@ -298,6 +298,12 @@ const CASES: &[Case] = &[
         "pty-master-outside",
         "whose master is outside of the tree",
     )),
+    Case {
+        // The device goes with the original.
+        without: &[Mode::Running],
+        ..unlike("tun", "devices of the host")
+    },
+    refused("tun-fleeting", "make the device persistent"),
     guest("cwd"),
     guest("cwd-deleted"),
     guest("chroot"),

@@ -40,6 +40,7 @@ mod socket;
 mod tcp;
 mod timerfd;
 mod tty;
+mod tun;
 mod unix;
 mod unsupported;
 
@@ -394,6 +395,7 @@ impl<'s> Collector<'s> {
             Kind::Pipe => self.pipe(&object, opening),
             Kind::Fifo => self.fifo(&object, opening),
             Kind::Socket => self.socket(task, &object, opening),
+            Kind::Tun => self.tun(&object, opening),
             Kind::Namespace(kind) => self.namespace(&object, opening, kind),
             Kind::Terminal(way) => self.terminal(&object, opening, way),
             Kind::Eventfd => self.eventfd(&object, opening, info),

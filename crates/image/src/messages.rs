@@ -213,6 +213,7 @@ pub fn all_schemas() -> Vec<&'static crate::Schema> {
         of::<GelidTtyDataEntry>(),
         of::<GelidTtyFileEntry>(),
         of::<GelidTtyInfoEntry>(),
+        of::<GelidTunfileEntry>(),
         of::<GelidUcredEntry>(),
         of::<GelidUnixSkEntry>(),
         of::<GelidXsaveEntry>(),

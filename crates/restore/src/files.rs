@@ -50,6 +50,7 @@ mod tests;
 mod timerfd;
 mod tmpfile;
 mod tty;
+mod tun;
 mod unix;
 
 use std::collections::BTreeMap;
@@ -90,6 +91,7 @@ pub use tcp::{State, Stream};
 pub use timerfd::{Clock, Timerfd};
 pub(crate) use tty::Session;
 pub use tty::{Settings, Terminal};
+pub use tun::Tun;
 pub use unix::{Address, Bound, Listener, Origin, Target, Unix};
 
 /// All open files of a tree, and who has them.
@@ -152,6 +154,8 @@ pub enum Kind {
     Fanotify(Fanotify),
     /// A process.
     Pidfd(Pidfd),
+    /// A queue of a TUN or TAP device.
+    Tun(Tun),
     /// A namespace.
     Namespace(Namespace),
     /// A terminal.
@@ -343,6 +347,7 @@ impl FilesPlan {
             Kind::Inotify(queue) => format!("{} watches of the file system", queue.watches.len()),
             Kind::Fanotify(group) => format!("{} marks in the file system", group.marks.len()),
             Kind::Pidfd(pidfd) => pidfd.to_string(),
+            Kind::Tun(file) => file.to_string(),
             Kind::Namespace(namespace) => namespace.to_string(),
             Kind::Terminal(terminal) => terminal.describe(),
             Kind::Unix(socket) => socket.describe(),
@@ -383,6 +388,7 @@ impl Description {
             Kind::Inotify(_) => format!("file {id} (inotify)"),
             Kind::Fanotify(_) => format!("file {id} (fanotify)"),
             Kind::Pidfd(_) => format!("file {id} (pidfd)"),
+            Kind::Tun(file) => format!("file {id} ({})", file.name),
             Kind::Namespace(namespace) => format!("file {id} ({} namespace)", namespace.kind),
             Kind::Terminal(_) => format!("file {id} (terminal)"),
             Kind::Unix(socket) => format!("file {id} (socket:[{}])", socket.inode),

@@ -55,6 +55,7 @@ pub mod syscall;
 pub mod tcp;
 pub mod timerfd;
 pub mod tty;
+pub mod tun;
 pub mod unix;
 pub mod vm;
 pub mod wait;

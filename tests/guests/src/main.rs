@@ -53,6 +53,7 @@ mod threads;
 mod timerfd;
 mod timers;
 mod tree;
+mod tun;
 mod udp;
 mod unix;
 mod unix_datagrams;
@@ -117,6 +118,7 @@ const OBJECTS: &[&[Entry]] = &[
     timers::GUESTS,
     tree::GUESTS,
     udp::GUESTS,
+    tun::GUESTS,
     unix::GUESTS,
     unix_datagrams::GUESTS,
     unix_names::GUESTS,

@@ -79,7 +79,7 @@ fn look(
             Some(why) => Kind::Refused(why),
             None => return Ok(()),
         },
-        Kind::Namespace(_) => return Ok(()),
+        Kind::Namespace(_) | Kind::Tun => return Ok(()),
         // Whether its other end is in the tree is seen when that is frozen.
         Kind::Terminal(_) => return Ok(()),
         _ => {

@@ -38,6 +38,8 @@ pub(super) enum Kind {
     Pidfd,
     /// As a namespace, if it is the dumper's.
     Namespace(gelid_sys::proc::ns::Kind),
+    /// As a queue of a TUN or TAP device.
+    Tun,
     /// As a terminal.
     Terminal(Way),
     /// Not at all.
@@ -139,6 +141,7 @@ fn device(stat: &Stat) -> Kind {
         (4, 0..=63) => Kind::Terminal(Way::Vt),
         (4, _) => Kind::Terminal(Way::Serial),
         (5 | 128..=135, _) => Kind::Refused(Unsupported::OtherTerminal),
+        (10, 200) => Kind::Tun,
         _ => other_device(stat),
     }
 }

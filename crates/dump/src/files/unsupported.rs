@@ -50,6 +50,8 @@ pub enum Unsupported {
     ManyTerminals,
     /// A master in packet mode that has something to tell.
     PacketStatus,
+    /// A TUN or TAP device that is not persistent.
+    FleetingTun,
     /// A device with state of its own.
     Device {
         /// Its numbers.
@@ -112,6 +114,10 @@ impl fmt::Display for Unsupported {
             Self::SecretMemory => ("secret memory", "run the program without it"),
             Self::SystemV => ("System V shared memory", "detach it first"),
             Self::OtherTerminal => ("a terminal of an unknown kind", REDIRECT),
+            Self::FleetingTun => (
+                "a queue of a TUN or TAP device that goes with it",
+                "make the device persistent (ip tuntap add)",
+            ),
             Self::LineDiscipline => ("a terminal with another line discipline", CLOSE),
             Self::ManyTerminals => (
                 "a pseudoterminal with a number of 1000 or more",

@@ -11,6 +11,14 @@ messages! {
         optional bool detached = 3;
         /// Network namespace id (section 4.2).
         optional uint32 ns_id = 4;
+        /// gelid's own; CRIU skips it.
+        optional message GelidTunfileEntry gelid = 1000;
+    }
+
+    /// What gelid records of an open tun device beyond the published format. Field 1000 of `tunfile_entry`.
+    message GelidTunfileEntry = "gelid_tunfile_entry" {
+        /// Flags of `TUNSETIFF`, of a device of the host.
+        optional uint32 flags = 1 as hex;
     }
 
     /// What is special about a tun link. Section 21.2.

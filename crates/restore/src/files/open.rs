@@ -17,7 +17,7 @@ use super::remap::Remap;
 use super::{
     Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fanotify, fifo, inet,
     inotify, memfd, mqueue, netlink, ns, packet_sock, pidfd, pipe, regular, signalfd, timerfd, tty,
-    unix,
+    tun, unix,
 };
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -38,6 +38,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     fanotify::open_all(&mut opener)?;
     pidfd::open_all(&mut opener)?;
     ns::open_all(&mut opener)?;
+    tun::open_all(&mut opener)?;
     tty::open_all(&mut opener)?;
     inet::open_all(&mut opener)?;
     netlink::open_all(&mut opener)?;

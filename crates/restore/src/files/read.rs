@@ -14,7 +14,7 @@ use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
     fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, netlink, ns, owner, packet_sock,
-    pidfd, pipe, signalfd, table, tcp, timerfd, tty, unix,
+    pidfd, pipe, signalfd, table, tcp, timerfd, tty, tun, unix,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -127,6 +127,12 @@ impl Reader<'_> {
                 Part::new(kind, reg.flags, Some(&reg.fown))
             }
             Some(Body::Terminal(tty)) => self.terminal(tty)?,
+            Some(Body::Tun(file)) => {
+                let object = format!("file {id} (TUN device)");
+                let reg = self.path(&object, Some(id))?;
+                let kind = Kind::Tun(tun::plan(&object, file, self.name(reg)?)?);
+                Part::new(kind, reg.flags, Some(&reg.fown))
+            }
             Some(Body::Namespace(file)) => {
                 let object = format!("file {id} (namespace)");
                 let kind = Kind::Namespace(ns::plan(self.dir, &object, file)?);
@@ -396,9 +402,9 @@ fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
         FdTypes::Eventfd | FdTypes::Eventpoll | FdTypes::Signalfd | FdTypes::Timerfd => {
             return None;
         }
-        FdTypes::Inotify | FdTypes::Fanotify | FdTypes::Pidfd | FdTypes::Ns => return None,
+        FdTypes::Inotify | FdTypes::Fanotify | FdTypes::Pidfd => return None,
+        FdTypes::Ns | FdTypes::Tunf => return None,
         FdTypes::Und => ("of no kind", WITHOUT),
-        FdTypes::Tunf => ("a tun device", WITHOUT),
         FdTypes::Ext => ("a file of a plugin", WITHOUT),
         FdTypes::Bpfmap => ("a BPF map", WITHOUT),
         FdTypes::CtlTty | FdTypes::AutofsPipe => ("of a kind that images do not have", WITHOUT),

@@ -6,7 +6,7 @@ use gelid_image::messages::{
     EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FanotifyFileEntry, FanotifyMarkEntry,
     FdTypes, FifoEntry, FileEntry, InetSkEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry,
     NetlinkSkEntry, NsFileEntry, PacketSockEntry, PidfdEntry, PipeEntry, RegFileEntry,
-    SignalfdEntry, TimerfdEntry, TtyFileEntry, UnixSkEntry,
+    SignalfdEntry, TimerfdEntry, TtyFileEntry, TunfileEntry, UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -41,6 +41,7 @@ pub(super) enum Body {
     Pipe(PipeEntry),
     Fifo(FifoEntry),
     Namespace(NsFileEntry),
+    Tun(TunfileEntry),
     Terminal(TtyFileEntry),
     Memory(MemfdFileEntry),
     Eventfd(EventfdFileEntry),
@@ -92,6 +93,9 @@ impl Records {
         }
         for file in dir.read_all::<NsFileEntry>(ImageKind::NsFiles, ())? {
             self.push(file.id, FdTypes::Ns, Some(Body::Namespace(file)));
+        }
+        for file in dir.read_all::<TunfileEntry>(ImageKind::Tunfile, ())? {
+            self.push(file.id, FdTypes::Tunf, Some(Body::Tun(file)));
         }
         self.read_obsolete_events(dir)?;
         for socket in dir.read_all::<UnixSkEntry>(ImageKind::Unixsk, ())? {
@@ -182,6 +186,7 @@ impl Records {
             FdTypes::Reg => return self.add_regular(id, entry.reg.filter(|reg| reg.id == id)),
             FdTypes::Pipe => entry.pipe.filter(|pipe| pipe.id == id).map(Body::Pipe),
             FdTypes::Fifo => entry.fifo.filter(|fifo| fifo.id == id).map(Body::Fifo),
+            FdTypes::Tunf => entry.tunf.filter(|file| file.id == id).map(Body::Tun),
             FdTypes::Ns => entry.nsf.filter(|file| file.id == id).map(Body::Namespace),
             FdTypes::Tty => entry.tty.filter(|tty| tty.id == id).map(Body::Terminal),
             FdTypes::Memfd => entry.memfd.filter(|file| file.id == id).map(Body::Memory),
@@ -233,6 +238,7 @@ impl Records {
         let part = |entry: &Entry| match &entry.body {
             Some(Body::Fifo(fifo)) => fifo.regf_id,
             Some(Body::Terminal(tty)) => tty.regf_id,
+            Some(Body::Tun(tun)) => Some(tun.id),
             _ => None,
         };
         let parts: BTreeSet<u32> = self.entries.iter().filter_map(part).collect();
