@@ -204,6 +204,7 @@ pub fn all_schemas() -> Vec<&'static crate::Schema> {
         of::<FsEntry>(),
         of::<GhostChunkEntry>(),
         of::<GelidInetSkEntry>(),
+        of::<GelidMembershipEntry>(),
         of::<GelidPacketEntry>(),
         of::<GelidRestartEntry>(),
         of::<GelidSchedEntry>(),

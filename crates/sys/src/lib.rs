@@ -35,6 +35,7 @@ pub mod map;
 pub mod mm;
 pub mod mount;
 pub mod mqueue;
+pub mod multicast;
 pub mod netlink;
 pub mod packet;
 pub mod pagemap;

@@ -172,6 +172,16 @@ pub(crate) fn get(socket: impl AsFd, level: i32, name: i32, room: usize) -> Resu
     Ok(value)
 }
 
+/// The same of one that is asked for with a value, which is replaced by the answer.
+pub(crate) fn ask(socket: impl AsFd, level: i32, name: i32, value: &mut [u8]) -> Result<()> {
+    let mut len = value.len() as u32;
+    let fd = socket.as_fd().as_raw_fd() as usize;
+    let (at, size) = (value.as_mut_ptr() as usize, &raw mut len as usize);
+    let args = [fd, level as usize, name as usize, at, size, 0];
+    // SAFETY: the kernel reads and writes at most as many bytes as the length says, and the length.
+    unsafe { call(libc::SYS_getsockopt as usize, args) }.map(drop)
+}
+
 /// Sets such an option.
 pub(crate) fn set(socket: impl AsFd, level: i32, name: i32, value: &[u8]) -> Result<()> {
     let fd = socket.as_fd().as_raw_fd() as usize;

@@ -2,11 +2,12 @@
 //!
 //! `udp`: bound, connected and neither, of both families, that still hear each other. `udp-options`: with whatever can be
 //! set. `udp-shutdown`: every direction. `udp-shared`: several sockets of one port. `udp-owner`: made by another user.
-//! `udp-lite`: with partial checksums. `udp-corked`: in the middle of a datagram.
+//! `udp-lite`: with partial checksums. `udp-corked`: in the middle of a datagram. `udp-multicast`: in groups, with and without
+//! sources.
 
 use crate::Entry;
 use crate::inet::{Facts, UDP, UDPLITE, address, bound, hear, heard, own, set, set_bytes, socket};
-use crate::protocol::{Check, Guest, same};
+use crate::protocol::{Check, Failure, Guest, same};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -23,6 +24,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("udp-owner", owner),
     Entry("udp-lite", lite),
     Entry("udp-corked", corked),
+    Entry("udp-multicast", multicast),
 ];
 
 const DGRAM: SocketType = SocketType::DGRAM;
@@ -235,4 +237,61 @@ fn corked(guest: &Guest) -> Check {
     send(&socket, b"datagram", SendFlags::empty())?;
     set(&socket, libc::SOL_UDP, 1, 0)?;
     heard("one datagram", &socket)
+}
+
+fn multicast(guest: &Guest) -> Check {
+    const JOIN: i32 = 42;
+    const LEAVE: i32 = 45;
+    const JOIN_SOURCE: i32 = 46;
+    let at =
+        |group: &str| -> Check<SocketAddr> { format!("{group}:0").parse().map_err(Failure::new) };
+    let join = |socket: &OwnedFd, level, group: SocketAddr| {
+        let request = [&1u64.to_ne_bytes()[..], &storage(group)].concat();
+        set_bytes(socket, level, JOIN, &request)
+    };
+    let (four, six) = (
+        socket(AddressFamily::INET, DGRAM, 0)?,
+        socket(AddressFamily::INET6, DGRAM, 0)?,
+    );
+    bind(&four, &SocketAddr::from(([0, 0, 0, 0], 0)))?;
+    bind(&six, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))?;
+    // Groups of nobody else.
+    let [.., a, b] = std::process::id().to_be_bytes();
+    let group = at(&format!("239.77.{a}.{b}"))?;
+    join(&four, libc::SOL_IP, group)?;
+    let picky = at(&format!("239.78.{a}.{b}"))?;
+    let request = [
+        &1u64.to_ne_bytes()[..],
+        &storage(picky),
+        &storage(at("127.0.0.1")?),
+    ]
+    .concat();
+    set_bytes(&four, libc::SOL_IP, JOIN_SOURCE, &request)?;
+    let sixth = at(&format!("[ff05::{a:x}:{b:x}]"))?;
+    join(&six, libc::SOL_IPV6, sixth)?;
+    guest.hold()?;
+    let sender = bound(DGRAM, UDP, "127.0.0.1:0".parse().map_err(Failure::new)?)?;
+    set_bytes(&sender, libc::SOL_IP, 32, &[127, 0, 0, 1])?;
+    let port = address(&four)?.port();
+    hear("to all", &sender, &four, (group.ip(), port).into())?;
+    hear("from one", &sender, &four, (picky.ip(), port).into())?;
+    // Only who is in a group can leave it.
+    let request = [&1u64.to_ne_bytes()[..], &storage(sixth)].concat();
+    set_bytes(&six, libc::SOL_IPV6, LEAVE, &request)
+}
+
+/// An address as `struct sockaddr_storage`.
+fn storage(address: SocketAddr) -> Vec<u8> {
+    let mut bytes = vec![0; 128];
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            bytes[..2].copy_from_slice(&2u16.to_ne_bytes());
+            bytes[4..8].copy_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            bytes[..2].copy_from_slice(&10u16.to_ne_bytes());
+            bytes[8..24].copy_from_slice(&ip.octets());
+        }
+    }
+    bytes
 }

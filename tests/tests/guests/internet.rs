@@ -19,6 +19,7 @@ pub(super) const CASES: &[Case] = &[
     guest("udp-shared"),
     unlike("udp-owner", "owners of sockets"),
     unlike("udp-lite", "the coverage of checksums"),
+    unlike("udp-multicast", "multicast groups"),
     refused("udp-corked", "waits for its end"),
     unlike("raw", "peers of raw sockets"),
     guest("ping"),

@@ -3,6 +3,7 @@
 //! What has no connection is recorded when it is met. Connections of TCP are left to [`tcp`](super::tcp), as their
 //! state is only known when packets are kept away from them.
 
+mod multicast;
 mod options;
 mod raw;
 mod refusal;
@@ -18,6 +19,7 @@ use gelid_sys::sockopt::{self, IntOption, SocketOption};
 use gelid_sys::{Errno, tcp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::multicast::Groups;
 use self::options::Fresh;
 pub use self::refusal::InetRefusal;
 use super::regfile::Opening;
@@ -53,6 +55,8 @@ pub(super) struct Internet {
     /// What is shut down, by family and protocol, and inode.
     shutdowns: HashMap<(u32, u32), HashMap<u32, u8>>,
     fresh: Fresh,
+    /// Multicast groups of the machine.
+    groups: Option<Groups>,
     /// Packet sockets, by inode.
     packets: Option<HashMap<u32, PacketSocket>>,
     /// Connections, which are looked at last.
@@ -211,6 +215,13 @@ impl Collector<'_> {
             mptcp: (make.protocol == MPTCP).then_some(true),
             uid: Some(object.stat.st_uid).filter(|uid| *uid != 0),
             error: None,
+            membership: match make.is_tcp() {
+                true => Vec::new(),
+                false => {
+                    let groups = &mut self.internet.groups;
+                    groups.get_or_insert_with(Groups::read).of(object)?
+                }
+            },
         };
         entry.gelid = (gelid != GelidInetSkEntry::default()).then_some(gelid);
         options::published(object, make, &mut entry)?;

@@ -89,6 +89,20 @@ messages! {
         optional uint32 uid = 3;
         /// Of a connection that is over: an error waits to be told.
         optional bool error = 4;
+        /// Multicast groups that it is in.
+        repeated message GelidMembershipEntry membership = 5;
+    }
+
+    /// A multicast group that a socket is in.
+    message GelidMembershipEntry = "gelid_membership_entry" {
+        /// Index of the network interface.
+        required uint32 ifindex = 1;
+        /// The group: 4 or 16 bytes.
+        required bytes group = 2;
+        /// Only the sources are heard; otherwise all but them.
+        required bool include = 3;
+        /// Sources, as the group.
+        repeated bytes source = 4;
     }
 
     /// An option of a socket, `getsockopt(2)`.

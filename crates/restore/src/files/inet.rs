@@ -1,10 +1,12 @@
 //! Internet sockets: made, bound, listening, connected, in this order. Section 14.2 of the format.
 
 mod make;
+mod multicast;
 mod plan;
 
 use std::net::SocketAddr;
 
+use gelid_sys::multicast::Membership;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::sk_opts::SocketOptions;
@@ -35,6 +37,8 @@ pub struct Internet {
     pub options: SocketOptions,
     /// All other options, in the order in which they are set.
     pub values: Values,
+    /// Multicast groups that it is in.
+    pub memberships: Vec<Membership>,
     /// Directions that are shut down: 1 receiving, 2 sending.
     pub shutdown: u32,
     /// User who owns it, unless that is the restorer.

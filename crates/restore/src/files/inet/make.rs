@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use gelid_sys::multicast;
 use gelid_sys::sockopt::{self, IntOption, SocketOption};
 use rustix::fs::fchown;
 use rustix::io::Errno;
@@ -138,6 +139,10 @@ impl Internet {
                 let peer = self.scoped(*peer, object)?;
                 connect(fd, &peer).map_err(Error::system("connect", object))?;
             }
+        }
+        for membership in &self.memberships {
+            let joined = multicast::join(fd, membership);
+            joined.map_err(Error::system("join a group with", object))?;
         }
         self.finish(fd, object)
     }

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketType};
 use super::super::socket_option::Values;
 use super::super::tcp::{State, Stream};
 use super::super::{Error, FileOptions, sk_opts};
-use super::{Internet, Role};
+use super::{Internet, Role, multicast};
 
 const TCP: u32 = 6;
 pub(super) const UDP: u32 = 17;
@@ -71,6 +71,10 @@ pub(in super::super) fn plan(
         interface: entry.ifname.clone().filter(|name| !name.is_empty()),
         options: sk_opts::plan(object, &entry.opts)?,
         values: values(object, entry)?,
+        memberships: {
+            let gelid = entry.gelid.as_ref();
+            multicast::plan(object, gelid.map_or(&[], |gelid| &gelid.membership))?
+        },
         shutdown,
         uid: entry.gelid.as_ref().and_then(|gelid| gelid.uid),
     })

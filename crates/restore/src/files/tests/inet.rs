@@ -2,8 +2,8 @@
 
 use super::*;
 use gelid_image::messages::{
-    GelidInetSkEntry, GelidSocketOptionEntry, InetSkEntry, IpOptsEntry, IpOptsRawEntry,
-    SkOptsEntry, TcpOptsEntry, TcpStreamEntry,
+    GelidInetSkEntry, GelidMembershipEntry, GelidSocketOptionEntry, InetSkEntry, IpOptsEntry,
+    IpOptsRawEntry, SkOptsEntry, TcpOptsEntry, TcpStreamEntry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -211,6 +211,15 @@ fn any_socket() -> impl Strategy<Value = InetSkEntry> {
                 mptcp: Some(more),
                 uid: more.then_some(size),
                 error: Some(more),
+                membership: vec![
+                    GelidMembershipEntry {
+                        ifindex: size,
+                        group: vec![239; if more { 4 } else { 5 }],
+                        include: more,
+                        source: vec![vec![1; 4]; (size % 5) as usize],
+                    };
+                    (size % 3) as usize
+                ],
             }),
             ..Default::default()
         }
