@@ -298,6 +298,7 @@ const CASES: &[Case] = &[
         "pty-master-outside",
         "whose master is outside of the tree",
     )),
+    terminals(refused("pty-slave-outside", "outside of the tree has open")),
     Case {
         // The device goes with the original.
         without: &[Mode::Running],

@@ -266,7 +266,7 @@ impl<'s> Collector<'s> {
         self.pipes.finish()?;
         self.fifos.finish()?;
         self.terminals
-            .finish(self.options.shell_job, self.staging)?;
+            .finish(self.options.shell_job, &self.processes, self.staging)?;
         Ok(Collected {
             memory: self.memfds.finish()?,
             links: self.links,

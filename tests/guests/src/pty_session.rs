@@ -1,7 +1,8 @@
 //! Sessions with a pseudoterminal each, as shells have them.
 //!
 //! `pty-sessions`: two of them, with groups in the foreground and in the background, `/dev/tty`, and a task that
-//! has left its terminal. `pty-dead-group`: nobody is left in the foreground. `pty-master-outside` is refused.
+//! has left its terminal. `pty-dead-group`: nobody is left in the foreground. `pty-master-outside` and
+//! `pty-slave-outside` are refused.
 
 use crate::Entry;
 use crate::os::os;
@@ -18,6 +19,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("pty-sessions", sessions),
     Entry("pty-dead-group", dead_group),
     Entry("pty-master-outside", master_outside),
+    Entry("pty-slave-outside", slave_outside),
 ];
 
 /// Signals that have come, a bit for each.
@@ -171,11 +173,30 @@ fn dead_group(guest: &Guest) -> Check {
 
 fn master_outside(guest: &Guest) -> Check {
     let pty = pty::pty()?;
-    // Somebody who is no descendant of this has the master, as long as this lives.
+    keep_outside(guest, pty.slave.as_raw_fd())?;
+    drop(pty.master);
+    guest.hold()?;
+    Ok(())
+}
+
+fn slave_outside(guest: &Guest) -> Check {
+    let pty = pty::pty()?;
+    keep_outside(guest, pty.master.as_raw_fd())?;
+    drop(pty.slave);
+    guest.hold()?;
+    ensure!(
+        !pty::ready(&pty.master)?.contains(rustix::event::PollFlags::HUP),
+        "somebody has the slave"
+    );
+    Ok(())
+}
+
+/// Somebody who is no descendant of this keeps all descriptors but one, as long as this lives.
+fn keep_outside(guest: &Guest, but: i32) -> Check {
     let own = getpid();
     let kid = guest.fork("parent", |guest| {
         let keeper = guest.fork("keeper", |_| {
-            os!(libc::close(pty.slave.as_raw_fd()))?;
+            os!(libc::close(but))?;
             until("the end", || {
                 nap(Duration::from_millis(50));
                 Ok(rustix::process::test_kill_process(own).is_err())
@@ -184,8 +205,5 @@ fn master_outside(guest: &Guest) -> Check {
         drop(keeper);
         Ok(())
     })?;
-    kid.join(guest)?;
-    drop(pty.master);
-    guest.hold()?;
-    Ok(())
+    kid.join(guest)
 }

@@ -287,6 +287,19 @@ pub enum Error {
         /// Path of the first one.
         other: Name,
     },
+    /// The slave of a master of the tree is open elsewhere too.
+    #[error(
+        "{place} is the master of terminal /dev/pts/{number}, which process {pid} outside of the tree has open: \
+         end that first, or choose a root that is the ancestor of both"
+    )]
+    SlaveOutside {
+        /// Who holds the master.
+        place: Place,
+        /// Number of the terminal.
+        number: u32,
+        /// Who has the slave.
+        pid: i32,
+    },
     /// A terminal whose session is not in the tree.
     #[error(
         "{place} is the terminal {name}, which is that of session {sid}, whose leader is outside of the tree: \

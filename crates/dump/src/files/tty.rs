@@ -4,6 +4,7 @@
 //! are known: the session, and what waits between master and slave. A slave whose master is outside of the tree is
 //! the terminal of a shell's job, or one that the restore is given; what is under way in it is not the tree's.
 
+mod outside;
 mod pair;
 mod record;
 

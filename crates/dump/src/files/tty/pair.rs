@@ -1,5 +1,6 @@
 //! Both ends of terminals: whether they are in the tree, whose session has them, and what waits between them.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 use gelid_image::messages::{GelidTtyDataEntry, GelidTtyInfoEntry, TtyDataEntry, TtyType};
@@ -9,7 +10,7 @@ use gelid_sys::pty::{self, Stop, Waiting};
 use gelid_sys::tty::{self, Termios};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Error, PTYS, Terminal, Terminals, Unsupported};
+use super::{Error, PTYS, Terminal, Terminals, Unsupported, outside};
 
 /// The number of the pseudoterminal that a device is the slave of.
 pub(super) fn number(device: u32) -> Option<u32> {
@@ -28,14 +29,16 @@ impl Terminals {
         free.map(|index| 2 * index).ok_or(Error::TooMany)
     }
 
-    /// Writes all terminals, and what waits in them.
+    /// Writes all terminals, and what waits in them. `tree` are all processes of it.
     pub(in super::super) fn finish(
         mut self,
         shell_job: bool,
+        tree: &HashSet<i32>,
         staging: &Staging,
     ) -> Result<(), Error> {
         self.refuse_strays(shell_job)?;
         self.note_sessions()?;
+        self.refuse_holders(tree)?;
         let mut data = staging.writer(ImageKind::TtyData, ())?;
         let masters: Vec<u32> = self.masters().collect();
         for master in masters {
@@ -93,6 +96,26 @@ impl Terminals {
                 dev: stray.node.1,
             }),
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses slaves that somebody outside of the tree has open too.
+    fn refuse_holders(&self, tree: &HashSet<i32>) -> Result<(), Error> {
+        let numbers = self.masters().map(|master| master / 2);
+        let holder = outside::holder(numbers, tree).map_err(|errno| Error::Own {
+            operation: "list processes",
+            errno,
+        })?;
+        let Some((number, pid)) = holder else {
+            return Ok(());
+        };
+        match self.ends.get(&(2 * number + 1)) {
+            Some(master) => Err(Error::SlaveOutside {
+                place: master.place,
+                number,
+                pid,
+            }),
+            None => Ok(()),
         }
     }
 
