@@ -2,9 +2,10 @@
 
 use gelid_image::messages::{PagemapEntry, PagemapHead};
 use gelid_image::{ImageKind, Staging};
-use gelid_pages::{Format, Owner, Run, encode_checksums};
+use gelid_pages::{Format, Owner, PAGE_SIZE, Run, encode_checksums};
 
 use crate::Error;
+use crate::frames::Same;
 use crate::pages::Stored;
 
 /// The file of pages number `pages_id`.
@@ -27,8 +28,11 @@ impl Stored {
         };
         let pages_id = self.pages_id;
         writer.push(&PagemapHead { pages_id })?;
-        for run in &self.summary.pagemap {
-            writer.push(&entry(run))?;
+        let own = self.summary.pagemap.iter().map(entry);
+        let mut entries: Vec<_> = own.chain(self.same.iter().map(same)).collect();
+        entries.sort_by_key(|entry| entry.vaddr);
+        for entry in &entries {
+            writer.push(entry)?;
         }
         writer.finish()?;
         let checksum = if self.file.ends_with(".zst") {
@@ -38,6 +42,17 @@ impl Stored {
         };
         staging.set_checksum(&self.file, checksum)?;
         Ok(())
+    }
+}
+
+/// Pages that are among those of another task.
+fn same(same: &Same) -> PagemapEntry {
+    PagemapEntry {
+        vaddr: same.range.start,
+        flags: Some(0),
+        nr_pages: Some((same.range.end - same.range.start) / PAGE_SIZE as u64),
+        same_as: Some(same.owner.as_raw_pid().cast_unsigned()),
+        ..PagemapEntry::default()
     }
 }
 

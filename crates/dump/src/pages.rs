@@ -20,6 +20,7 @@ use gelid_sys::{Errno, Pid, proc};
 use rustix::fs::OFlags;
 
 use crate::core::Cores;
+use crate::frames::{Frames, Piece, Same, is_shared, shared};
 use crate::layout::{Layout, Looker};
 use crate::survey::{Space, Task};
 use crate::vma::{self, Kind, Pages};
@@ -54,6 +55,8 @@ pub(crate) struct Stored {
     pub(crate) scanned: u64,
     /// Ranges of guard markers, ascending.
     pub(crate) guards: Vec<Range<u64>>,
+    /// Pages that are among those of other tasks, ascending.
+    pub(crate) same: Vec<Same>,
     pub(crate) summary: Summary,
 }
 
@@ -93,6 +96,7 @@ impl<'a> Sink<'a> {
             file,
             scanned: 0,
             guards: Vec::new(),
+            same: Vec::new(),
             summary: Summary::default(),
         };
         Ok((stored, writer))
@@ -228,8 +232,17 @@ impl<'a> Worker<'a> {
             }
         }
         let mut all = Vec::with_capacity(known.len());
+        // CRIU's own form of pages has no word for it.
+        let packed = matches!(self.sink.format, Format::Zstd { .. });
+        let mut frames = (packed && known.len() > 1).then(Frames::default);
         for (pid, layout) in known {
-            all.push(queue(&mut self.sink, pid, &layout, &self.stop)?);
+            all.push(queue(
+                &mut self.sink,
+                pid,
+                &layout,
+                frames.as_mut(),
+                &self.stop,
+            )?);
         }
         Ok((self.sink, all))
     }
@@ -253,7 +266,7 @@ impl Sink<'_> {
                     .find(|queued| queued.stored.owner == Owner::Task(cores.pid.as_raw_pid()))
             {
                 tracing::debug!(pid = cores.pid.as_raw_pid(), lent = ?cores.lent, "pages again");
-                let anew = queue(self, cores.pid, layout, &AtomicBool::new(false))?;
+                let anew = queue(self, cores.pid, layout, None, &AtomicBool::new(false))?;
                 let first = std::mem::replace(place, anew).wait()?;
                 self.staging.discard(&first.file)?;
             }
@@ -262,23 +275,28 @@ impl Sink<'_> {
     }
 }
 
-/// Private memory of which others have some pages too.
-fn shared(areas: &[Area]) -> Vec<Range<u64>> {
-    let is_shared = |area: &&Area| area.anonymous > 0 && area.shared_clean + area.shared_dirty > 0;
-    let areas = areas.iter().filter(is_shared);
-    areas.map(|area| area.map.range()).collect()
+/// Whether pages of an area are stored as they are found.
+fn stores(area: &Area) -> bool {
+    !matches!(vma::pages(area), Pages::None | Pages::Whole)
 }
 
-/// Queues the pages of a task.
+/// Queues the pages of a task, but for those that `frames` finds among those of earlier ones.
 fn queue(
     sink: &mut Sink<'_>,
     pid: Pid,
     layout: &Layout,
+    mut frames: Option<&mut Frames>,
     stop: &AtomicBool,
 ) -> Result<Queued, Error> {
     let _span = tracing::debug_span!("pages", pid = pid.as_raw_pid()).entered();
     let (mut stored, writer) = sink.begin(Owner::Task(pid.as_raw_pid()))?;
+    if let Some(frames) = &mut frames {
+        frames.open(pid)?;
+    }
     let mut queue = Queue {
+        pid,
+        frames,
+        same: Vec::new(),
         memory: Arc::new(ProcessSource::new(pid).sharing(shared(&layout.areas))),
         writer,
         areas: &layout.areas,
@@ -302,13 +320,15 @@ fn queue(
     let Queue {
         writer,
         guards,
+        same,
         failed,
         ..
     } = queue;
     if let Some(error) = failed {
-        return Err(error.into());
+        return Err(error);
     }
     stored.guards = guards;
+    stored.same = same;
     stored.scanned = scanned(&layout.areas);
     let pending = writer.finish()?;
     Ok(Queued { stored, pending })
@@ -362,6 +382,9 @@ fn scanned(areas: &[Area]) -> u64 {
 
 /// Cuts what the scan found to the mappings it lies in.
 struct Queue<'a> {
+    pid: Pid,
+    frames: Option<&'a mut Frames>,
+    same: Vec<Same>,
     memory: Arc<dyn PageSource>,
     writer: ObjectWriter,
     /// Mappings not yet passed.
@@ -369,7 +392,7 @@ struct Queue<'a> {
     layout: &'a Layout,
     guards: Vec<Range<u64>>,
     stop: &'a AtomicBool,
-    failed: Option<StoreError>,
+    failed: Option<Error>,
 }
 
 impl Queue<'_> {
@@ -378,7 +401,7 @@ impl Queue<'_> {
             return;
         }
         if self.stop.load(Ordering::Relaxed) {
-            self.failed = Some(StoreError::Stopped);
+            self.failed = Some(StoreError::Stopped.into());
             return;
         }
         self.pass(region.start);
@@ -420,6 +443,25 @@ impl Queue<'_> {
     }
 
     fn push(&mut self, area: &Area, range: Range<u64>) {
+        let common = self.frames.as_mut().filter(|_| is_shared(area));
+        let Some(frames) = common else {
+            return self.push_own(area, range);
+        };
+        let mut pieces = Vec::new();
+        if let Err(errno) = frames.sort(self.pid, range, &mut pieces) {
+            let pid = self.pid;
+            self.failed.get_or_insert(Error::Scan { pid, errno });
+        }
+        for piece in pieces {
+            match piece {
+                Piece::Own(range) => self.push_own(area, range),
+                Piece::Same(same) if stores(area) => self.same.push(same),
+                Piece::Same(_) => {}
+            }
+        }
+    }
+
+    fn push_own(&mut self, area: &Area, range: Range<u64>) {
         let extent = match vma::pages(area) {
             Pages::None | Pages::Whole => return,
             Pages::Anonymous { lazy: true } => Extent::anonymous(range),
@@ -446,7 +488,7 @@ impl Queue<'_> {
 
     fn note(&mut self, pushed: Result<(), StoreError>) {
         if let Err(error) = pushed {
-            self.failed.get_or_insert(error);
+            self.failed.get_or_insert(error.into());
         }
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod births;
 pub(crate) mod cgroup;
 pub(crate) mod inheritance;
+pub(crate) mod pagemap;
 pub(crate) mod ranges;
 pub(crate) mod space;
 pub(crate) mod tree;
@@ -213,6 +214,7 @@ impl Plan {
         let mut files = FilesPlan::read(dir, &tables, options)?;
         let sessions: Vec<Session> = files.sessions().collect();
         let births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;
+        pagemap::find_owners(&mut reader.spaces)?;
         let inheritance = reader.inheritance(&births);
         files.check_processes(|pid| nodes.iter().any(|node| node.pid.cast_unsigned() == pid))?;
         let has = |id: i32| nodes.iter().any(|node| node.threads.contains(&id));
@@ -228,7 +230,7 @@ impl Plan {
         }
         let mut shared = HashMap::new();
         for id in files.shared_memory() {
-            match space::pagemap(dir, ImageKind::PagemapShmem, id.into()) {
+            match pagemap::of_nobody(dir, ImageKind::PagemapShmem, id.into()) {
                 Ok((pages_id, pagemap)) => {
                     shared.insert(id, SharedPages { pages_id, pagemap });
                 }

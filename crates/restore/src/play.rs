@@ -351,8 +351,9 @@ fn fill(
         let Some(body) = crew.bodies.get(&Who::Task(index)) else {
             continue;
         };
-        let request = inheritance::request(plan, sources, index, body.pid, When::Late);
-        filling.extend(request.map(|request| filler.fill(request)).transpose()?);
+        for request in inheritance::requests(plan, sources, index, body.pid, When::Late) {
+            filling.push(filler.fill(request)?);
+        }
     }
     Ok(filling)
 }

@@ -19,5 +19,7 @@ messages! {
         optional uint32 flags = 4 as flags PAGEMAP;
         /// Number of pages.
         optional uint64 nr_pages = 5;
+        /// gelid's own: the task whose images hold these pages, at the same addresses, since both have them in common.
+        optional uint32 same_as = 1000;
     }
 }

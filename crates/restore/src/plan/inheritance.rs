@@ -5,12 +5,13 @@
 //! with the pages that are equal in its own image, and gives the rest back. What is kept and what is not follows from
 //! the areas alone; which pages are equal is seen when they are filled.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::Life;
 use super::births::{Births, Step, Who};
+use super::pagemap::contents;
 use super::ranges::{both, without};
 use super::space::{Area, Backing, Space, map};
 
@@ -31,6 +32,8 @@ pub(crate) struct Inheritance {
     pub(crate) dropped: Vec<Range<u64>>,
     /// Pages that may be equal to those of its image.
     pub(crate) compared: Vec<Range<u64>>,
+    /// Pages that are, as the images say.
+    pub(crate) equal: Vec<Range<u64>>,
     /// Its children want some of it, so all of this is done before they are born.
     pub(crate) is_early: bool,
     /// Parts of its own areas to be made then.
@@ -51,8 +54,8 @@ impl Inheritance {
 struct Held {
     /// Each with the range that is there.
     areas: Vec<Area>,
-    /// Where pages are.
-    pages: Vec<Range<u64>>,
+    /// Where pages are, each with the address space whose images hold them; ascending.
+    pages: Vec<(Range<u64>, usize)>,
 }
 
 /// Plans it for each task, as they are born. Tasks that share an address space with others get nothing.
@@ -99,7 +102,7 @@ impl<'a> Planner<'a> {
     fn task(&self, index: usize, held: &Held) -> (Inheritance, Option<Held>) {
         let whole = |held: &Held| held.areas.iter().map(|area| area.range.clone()).collect();
         let mut own = Inheritance::default();
-        let Some(space) = self.space(index) else {
+        let Some((number, space)) = self.space(index) else {
             // A guest leaves all to the one who builds its address space.
             if (self.is_shared)(index) {
                 own.unmapped = whole(held);
@@ -114,10 +117,12 @@ impl<'a> Planner<'a> {
         own.protected = kept.iter().filter_map(other).collect();
         let held_ranges: Vec<_> = whole(held);
         own.unmapped = without(&held_ranges, &own.kept);
-        let pages: Vec<_> = space.present().collect();
-        let found = both(&held.pages, &own.kept);
-        own.dropped = without(&found, &pages);
-        own.compared = both(&found, &pages);
+        let pages = contents(self.spaces, number);
+        let all = ranges(&pages);
+        let found = both(&ranges(&held.pages), &own.kept);
+        own.dropped = without(&found, &all);
+        own.equal = both(&equal(&held.pages, &pages), &own.kept);
+        own.compared = without(&both(&found, &all), &own.equal);
         let heirs = self.heirs(Who::Task(index));
         let wanted = |area: &&Area| {
             let alone = std::slice::from_ref(*area);
@@ -129,8 +134,8 @@ impl<'a> Planner<'a> {
         if wanted.is_empty() {
             return (own, None);
         }
-        let ranges: Vec<_> = wanted.iter().map(|area| area.range.clone()).collect();
-        own.early = without(&ranges, &own.kept);
+        let wanted: Vec<_> = wanted.iter().map(|area| area.range.clone()).collect();
+        own.early = without(&wanted, &own.kept);
         own.is_early = true;
         let there = own.there();
         let part = |area: &Area| {
@@ -142,16 +147,16 @@ impl<'a> Planner<'a> {
         };
         let left = Held {
             areas: space.areas.iter().flat_map(part).collect(),
-            pages: both(&pages, &there),
+            pages: within(&pages, &there),
         };
         (own, Some(left))
     }
 
     /// The address space that a task builds for itself alone.
-    fn space(&self, index: usize) -> Option<&'a Space> {
+    fn space(&self, index: usize) -> Option<(usize, &'a Space)> {
         match &self.lives[index] {
             Life::Alive(alive) if alive.builds && !(self.is_shared)(index) => {
-                Some(&self.spaces[alive.space])
+                Some((alive.space, &self.spaces[alive.space]))
             }
             _ => None,
         }
@@ -174,13 +179,50 @@ impl<'a> Planner<'a> {
         let mut born: Vec<Who> = self.children(who).collect();
         while let Some(child) = born.pop() {
             match child {
-                Who::Task(index) => heirs.extend(self.space(index)),
+                Who::Task(index) => heirs.extend(self.space(index).map(|(_, space)| space)),
                 // It hands on what it has.
                 Who::Helper(_) => born.extend(self.children(child)),
             }
         }
         heirs
     }
+}
+
+fn ranges(pages: &[(Range<u64>, usize)]) -> Vec<Range<u64>> {
+    pages.iter().map(|(range, _)| range.clone()).collect()
+}
+
+/// The parts of pages that lie in some ranges.
+fn within(pages: &[(Range<u64>, usize)], inside: &[Range<u64>]) -> Vec<(Range<u64>, usize)> {
+    let mut pages = pages.iter().peekable();
+    let all: Vec<_> = pages.clone().map(|(range, _)| range.clone()).collect();
+    let mut parts = Vec::new();
+    for part in both(&all, inside) {
+        while pages
+            .next_if(|(range, _)| range.end <= part.start)
+            .is_some()
+        {}
+        parts.extend(pages.peek().map(|(_, owner)| (part, *owner)));
+    }
+    parts
+}
+
+/// Where both have pages of the same images.
+fn equal(one: &[(Range<u64>, usize)], other: &[(Range<u64>, usize)]) -> Vec<Range<u64>> {
+    let of = |pages: &[(Range<u64>, usize)]| {
+        let mut owners: BTreeMap<usize, Vec<Range<u64>>> = BTreeMap::new();
+        for (range, owner) in pages {
+            owners.entry(*owner).or_default().push(range.clone());
+        }
+        owners
+    };
+    let others = of(other);
+    let mut equal = Vec::new();
+    for (owner, ranges) in of(one) {
+        equal.extend(both(&ranges, others.get(&owner).map_or(&[], Vec::as_slice)));
+    }
+    equal.sort_by_key(|range| range.start);
+    equal
 }
 
 /// Where an area of the second list can be one of the first: the range, and both.

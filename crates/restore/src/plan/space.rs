@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use gelid_image::messages::{MmEntry, PagemapEntry, PagemapHead, VmaEntry};
+use gelid_image::messages::{MmEntry, VmaEntry};
 use gelid_image::{Dir, ImageKind, Key};
-use gelid_pages::{Run, RunFlags};
+use gelid_pages::Run;
 use gelid_sys::PAGE_SIZE;
 
 use super::PlanError;
+use super::pagemap::{self, Same};
 
 /// End of what a 64-bit task can map (`TASK_SIZE_MAX` with four levels of page tables).
 pub(crate) const TASK_SIZE: u64 = 0x7fff_ffff_f000;
@@ -158,6 +159,8 @@ pub(crate) struct Space {
     pub(crate) vdso: Option<Vdso>,
     pub(crate) pages_id: u32,
     pub(crate) pagemap: Vec<Run>,
+    /// Pages that are among those of other tasks, ascending.
+    pub(crate) same: Vec<Same>,
 }
 
 impl Space {
@@ -165,7 +168,7 @@ impl Space {
     pub(crate) fn read(dir: &Dir, pid: i32) -> Result<Self, PlanError> {
         let key = Key::from(pid.cast_unsigned());
         let mm: MmEntry = dir.read_one(ImageKind::Mm, key)?;
-        let (pages_id, pagemap) = pagemap(dir, ImageKind::Pagemap, key)?;
+        let (pages_id, pagemap, same) = pagemap::read(dir, ImageKind::Pagemap, key)?;
         let mut space = Self {
             pid,
             mm,
@@ -175,6 +178,7 @@ impl Space {
             vdso: None,
             pages_id,
             pagemap,
+            same,
         };
         space.sort_areas()?;
         space.mark_filled()?;
@@ -297,8 +301,7 @@ impl Space {
     fn mark_filled(&mut self) -> Result<(), PlanError> {
         let code = self.vdso.clone().unwrap_or_default().code;
         let mut index = 0;
-        for run in &self.pagemap {
-            let range = run.range();
+        for (range, is_present) in self.stored() {
             let mut at = range.start;
             while at < range.end {
                 if code.contains(&at) {
@@ -319,7 +322,7 @@ impl Space {
                 }
                 match self.areas.get_mut(index) {
                     Some(area) if area.range.start <= at && area.is_private() => {
-                        area.filled |= run.is_present();
+                        area.filled |= is_present;
                         at = area.range.end;
                     }
                     _ => return Err(self.wrong("there are pages outside of all areas", &range)),
@@ -329,8 +332,20 @@ impl Space {
         Ok(())
     }
 
-    /// Where pages of the image go; ascending.
-    pub(crate) fn present(&self) -> impl Iterator<Item = Range<u64>> {
+    /// All runs of pages, ascending, and whether there are pages to be put in place.
+    fn stored(&self) -> Vec<(Range<u64>, bool)> {
+        let own = self
+            .pagemap
+            .iter()
+            .map(|run| (run.range(), run.is_present()));
+        let same = self.same.iter().map(|same| (same.range.clone(), true));
+        let mut stored: Vec<_> = own.chain(same).collect();
+        stored.sort_by_key(|(range, _)| range.start);
+        stored
+    }
+
+    /// Where pages of its own images go; ascending.
+    pub(crate) fn own_pages(&self) -> impl Iterator<Item = Range<u64>> {
         let runs = self.pagemap.iter().filter(|run| run.is_present());
         runs.map(Run::range)
     }
@@ -399,55 +414,7 @@ fn unsupported(bits: u32) -> Option<&'static str> {
         .map(|(_, what)| *what)
 }
 
-fn aligned(range: &Range<u64>) -> bool {
+pub(crate) fn aligned(range: &Range<u64>) -> bool {
     let page = PAGE_SIZE as u64;
     range.start.is_multiple_of(page) && range.end.is_multiple_of(page)
-}
-
-/// Reads a pagemap: the id of its pages and the runs, ascending.
-pub(crate) fn pagemap(dir: &Dir, kind: ImageKind, key: Key) -> Result<(u32, Vec<Run>), PlanError> {
-    let mut reader = dir.reader(kind, key)?;
-    let head: PagemapHead = reader.read_one()?;
-    let mut runs: Vec<Run> = Vec::new();
-    let mut end = 0;
-    for entry in reader.records::<PagemapEntry>() {
-        let run = run(&entry?);
-        let wrong = |what| PlanError::Pagemap {
-            pages_id: head.pages_id,
-            what,
-            vaddr: run.vaddr,
-        };
-        if run.nr_pages == 0 {
-            continue;
-        }
-        let range = run.range();
-        if !aligned(&range) || range.end == u64::MAX || range.start < end {
-            return Err(wrong("runs overlap or have impossible bounds"));
-        }
-        if run.flags.contains(RunFlags::PARENT) {
-            return Err(wrong(
-                "pages are in a parent image, which is not supported yet",
-            ));
-        }
-        if !run.is_present() {
-            return Err(wrong("pages are still with a lazy page server"));
-        }
-        end = range.end;
-        runs.push(run);
-    }
-    Ok((head.pages_id, runs))
-}
-
-/// A record in its present form (format, section 9.1).
-fn run(entry: &PagemapEntry) -> Run {
-    let flags = match entry.flags {
-        Some(flags) => RunFlags::from_bits_truncate(flags),
-        None if entry.in_parent == Some(true) => RunFlags::PARENT,
-        None => RunFlags::PRESENT,
-    };
-    Run {
-        vaddr: entry.vaddr,
-        nr_pages: entry.nr_pages.unwrap_or(entry.compat_nr_pages.into()),
-        flags,
-    }
 }

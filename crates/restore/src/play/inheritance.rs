@@ -1,5 +1,6 @@
 //! What tasks do with the memory that they are born with, and what they make for those who are born of them.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::{Sources, space};
 use crate::files::OpenFiles;
 use crate::plan::births::Who;
 use crate::plan::inheritance::Inheritance;
+use crate::plan::pagemap::contents;
 use crate::plan::ranges::{both, without};
 use crate::plan::space::{Space, TASK_SIZE};
 use crate::plan::{Life, Plan};
@@ -50,7 +52,7 @@ impl Bequest<'_> {
             settle(&mut reel, inheritance);
             space::areas(&mut reel, space, self.zone, &inheritance.early, self.files)?;
             reels.push((*who, reel.into_scripts()));
-            requests.extend(request(
+            requests.extend(self::requests(
                 self.plan,
                 self.sources,
                 index,
@@ -100,35 +102,45 @@ pub(crate) enum When {
     Late,
 }
 
-/// The pages that a task is to have, if there are any.
-pub(crate) fn request(
+/// The pages that a task is to have: one request for each address space whose images hold some.
+pub(crate) fn requests(
     plan: &Plan,
     sources: &Sources,
     index: usize,
     pid: Pid,
     when: When,
-) -> Option<FillRequest> {
-    let space = built_by(plan, index)?;
+) -> Vec<FillRequest> {
+    let Some((number, space)) = space_of(plan, index).map(|at| (at, &plan.spaces[at])) else {
+        return Vec::new();
+    };
     let inheritance = &plan.inheritance[index];
     let wanted = match when {
         When::Early => inheritance.there(),
         When::Late if inheritance.is_early => missing(inheritance),
         When::Late => vec![0..TASK_SIZE],
     };
-    let code = space.vdso.as_ref().map_or(0..0, |vdso| vdso.code.clone());
-    let placements = pages::placements(&space.pagemap, &code);
-    let placements = pages::within(&placements, &wanted);
-    if placements.is_empty() {
-        return None;
+    let missing = without(&wanted, &inheritance.equal);
+    // What is collapsed is shared no more.
+    let huge = both(&without(&space.huge_ranges(), &inheritance.kept), &wanted);
+    let compared = both(&inheritance.compared, &wanted);
+    let mut owners: BTreeMap<usize, Vec<Range<u64>>> = BTreeMap::new();
+    for (range, owner) in contents(&plan.spaces, number) {
+        owners.entry(owner).or_default().push(range);
     }
-    Some(FillRequest {
-        reader: Arc::clone(&sources.spaces[space_of(plan, index)?]),
-        target: Arc::new(ProcessTarget::new(pid)),
-        placements,
-        // What is collapsed is shared no more.
-        huge: both(&without(&space.huge_ranges(), &inheritance.kept), &wanted),
-        compared: both(&inheritance.compared, &wanted),
-    })
+    let request = |(owner, ranges): (usize, Vec<Range<u64>>)| {
+        let code = space.vdso.as_ref().filter(|_| owner == number);
+        let code = code.map_or(0..0, |vdso| vdso.code.clone());
+        let placements = pages::placements(&plan.spaces[owner].pagemap, &code);
+        let placements = pages::within(&placements, &both(&ranges, &missing));
+        (!placements.is_empty()).then(|| FillRequest {
+            reader: Arc::clone(&sources.spaces[owner]),
+            target: Arc::new(ProcessTarget::new(pid)),
+            placements,
+            huge: huge.clone(),
+            compared: compared.clone(),
+        })
+    };
+    owners.into_iter().filter_map(request).collect()
 }
 
 fn built_by(plan: &Plan, index: usize) -> Option<&Space> {

@@ -1,0 +1,197 @@
+//! Pages that tasks of a tree have in common since a `fork(2)`, told by their frames: they are stored once.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use gelid_sys::pagemap::{Entry, read_entries};
+use gelid_sys::proc::smaps::Area;
+use gelid_sys::{Errno, PAGE_SIZE, Pid, proc};
+use rustix::fs::OFlags;
+
+use crate::Error;
+
+/// Whether private memory may have pages that others have too.
+pub(crate) fn is_shared(area: &Area) -> bool {
+    area.anonymous > 0 && area.shared_clean + area.shared_dirty > 0
+}
+
+/// All memory of that kind.
+pub(crate) fn shared(areas: &[Area]) -> Vec<Range<u64>> {
+    let areas = areas.iter().filter(|area| is_shared(area));
+    areas.map(|area| area.map.range()).collect()
+}
+
+/// Pages that are looked at in one go.
+const PAGES: usize = 512;
+
+/// Pages that another task has at the same addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Same {
+    pub(crate) range: Range<u64>,
+    /// Whose images hold them.
+    pub(crate) owner: Pid,
+}
+
+/// Frames seen so far.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    /// The task that had each first, and where.
+    first: HashMap<u64, (Pid, u64)>,
+    pagemaps: HashMap<Pid, OwnedFd>,
+}
+
+/// What is to be done with pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// They are to be stored.
+    Own(Range<u64>),
+    /// Another task has them.
+    Same(Same),
+}
+
+impl Frames {
+    /// Takes a task up.
+    pub(crate) fn open(&mut self, pid: Pid) -> Result<(), Error> {
+        let pagemap = proc::task_dir(pid)?.open_file("pagemap", OFlags::RDONLY)?;
+        self.pagemaps.insert(pid, pagemap);
+        Ok(())
+    }
+
+    /// Tells the pages of a task apart, which must be one of those taken up.
+    ///
+    /// The kernel may move pages meanwhile. So frames are compared again with those of the first task, between two
+    /// looks at this one.
+    ///
+    /// # Errors
+    ///
+    /// As `read(2)` of the pagemap.
+    pub(crate) fn sort(
+        &mut self,
+        pid: Pid,
+        range: Range<u64>,
+        out: &mut Vec<Piece>,
+    ) -> Result<(), Errno> {
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min(start + (PAGES * PAGE_SIZE) as u64);
+            self.sort_some(pid, start..end, out)?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn sort_some(
+        &mut self,
+        pid: Pid,
+        range: Range<u64>,
+        out: &mut Vec<Piece>,
+    ) -> Result<(), Errno> {
+        let before = self.frames(pid, &range)?;
+        let mut owners = vec![None; before.len()];
+        let addresses = (range.start..range.end).step_by(PAGE_SIZE);
+        for ((frame, address), owner) in before.iter().zip(addresses).zip(&mut owners) {
+            let Some(frame) = frame else { continue };
+            let first = *self.first.entry(*frame).or_insert((pid, address));
+            *owner = Some(first)
+                .filter(|(other, at)| *other != pid && *at == address)
+                .map(|(other, _)| other);
+        }
+        let mut others: Vec<Pid> = owners.iter().flatten().copied().collect();
+        others.dedup();
+        others.sort_unstable_by_key(|pid| pid.as_raw_pid());
+        others.dedup();
+        for other in others {
+            let there = self.frames(other, &range)?;
+            let after = self.frames(pid, &range)?;
+            for (index, owner) in owners.iter_mut().enumerate() {
+                let same = before[index] == there[index] && before[index] == after[index];
+                if *owner == Some(other) && !same {
+                    *owner = None;
+                }
+            }
+        }
+        for (index, owner) in owners.into_iter().enumerate() {
+            let at = range.start + (index * PAGE_SIZE) as u64;
+            append(out, at..at + PAGE_SIZE as u64, owner);
+        }
+        Ok(())
+    }
+
+    /// The frames of pages that are not the task's alone.
+    fn frames(&self, pid: Pid, range: &Range<u64>) -> Result<Vec<Option<u64>>, Errno> {
+        let pages = ((range.end - range.start) as usize / PAGE_SIZE).min(PAGES);
+        let pagemap: BorrowedFd<'_> = self.pagemaps.get(&pid).ok_or(Errno::SRCH)?.as_fd();
+        let mut entries = vec![Entry(0); pages];
+        let read = read_entries(pagemap, range.start, &mut entries)?;
+        entries.truncate(read);
+        let mut frames: Vec<_> = entries.iter().map(frame).collect();
+        frames.resize(pages, None);
+        Ok(frames)
+    }
+}
+
+fn frame(entry: &Entry) -> Option<u64> {
+    let is_common = entry.present() && !entry.exclusive() && !entry.is_file();
+    entry.pfn().filter(|_| is_common)
+}
+
+/// Appends pages, as one piece with the last if they go on with it.
+fn append(out: &mut Vec<Piece>, range: Range<u64>, owner: Option<Pid>) {
+    match (out.last_mut(), owner) {
+        (Some(Piece::Own(last)), None) if last.end == range.start => last.end = range.end,
+        (Some(Piece::Same(last)), Some(owner))
+            if last.range.end == range.start && last.owner == owner =>
+        {
+            last.range.end = range.end;
+        }
+        (_, None) => out.push(Piece::Own(range)),
+        (_, Some(owner)) => out.push(Piece::Same(Same { range, owner })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_grow_as_long_as_they_have_one_owner() {
+        let owner = Pid::from_raw(7);
+        let mut out = Vec::new();
+        for (page, owner) in [
+            (0, None),
+            (1, None),
+            (2, owner),
+            (3, owner),
+            (5, owner),
+            (6, None),
+        ] {
+            append(&mut out, page..page + 1, owner);
+        }
+        let same = |range| {
+            let owner = Pid::from_raw(7).unwrap();
+            Piece::Same(Same { range, owner })
+        };
+        assert_eq!(
+            out,
+            [Piece::Own(0..2), same(2..4), same(5..6), Piece::Own(6..7)]
+        );
+    }
+
+    #[test]
+    fn a_task_has_nothing_in_common_with_itself() {
+        let mut frames = Frames::default();
+        let own = rustix::process::getpid();
+        frames.open(own).unwrap();
+        let page = vec![1_u8; 4 * PAGE_SIZE];
+        let start = (page.as_ptr().addr() as u64).next_multiple_of(PAGE_SIZE as u64);
+        let range = start..start + 2 * PAGE_SIZE as u64;
+        for _ in 0..2 {
+            let mut out = Vec::new();
+            frames.sort(own, range.clone(), &mut out).unwrap();
+            assert_eq!(out, [Piece::Own(range.clone())]);
+        }
+        let other = Pid::from_raw(1).unwrap();
+        assert_eq!(frames.sort(other, range, &mut Vec::new()), Err(Errno::SRCH));
+    }
+}
