@@ -10,7 +10,7 @@ use gelid_sys::proc::{TaskDir, fd, fdinfo};
 use rustix::fs::{AtFlags, OFlags, Stat, statat};
 
 use super::kind::{self, Kind};
-use super::{Error, Name, Place, Unsupported, fanotify, file_lock, socket};
+use super::{Error, Name, Place, Unsupported, fanotify, file_lock, inet, socket};
 use crate::Options;
 
 /// Refuses what a dump of this table would refuse, as far as names and inodes tell. What comes and goes
@@ -36,7 +36,7 @@ pub(crate) fn check(options: &Options, task: &TaskDir) -> Result<(), Error> {
             unlocked(task, fd, &link)?;
         }
         let socket = || pidfd::getfd(pidfd.as_ref()?, fd).ok();
-        look(task, fd, link.into_bytes(), &stat, socket)?;
+        look(options, task, fd, link.into_bytes(), &stat, socket)?;
     }
     Ok(())
 }
@@ -58,6 +58,7 @@ fn unlocked(task: &TaskDir, fd: RawFd, link: &CStr) -> Result<(), Error> {
 }
 
 fn look(
+    options: &Options,
     task: &TaskDir,
     fd: RawFd,
     link: Vec<u8>,
@@ -75,10 +76,20 @@ fn look(
         },
         // Of whom it is can be told when the tree is known.
         Kind::Pidfd => return Ok(()),
-        Kind::Socket => match duplicate().and_then(|socket| socket::refused(socket).ok()?) {
-            Some(why) => Kind::Refused(why),
-            None => return Ok(()),
-        },
+        Kind::Socket => {
+            let Some(socket) = duplicate() else {
+                return Ok(());
+            };
+            if let Some(why) = inet::unexpected(options, &socket) {
+                let (pid, name) = (task.pid(), Name(link));
+                let place = Place::Descriptor { pid, fd };
+                return Err(Error::Internet { place, name, why });
+            }
+            match socket::refused(socket) {
+                Ok(Some(why)) => Kind::Refused(why),
+                _ => return Ok(()),
+            }
+        }
         Kind::Namespace(_) | Kind::Tun => return Ok(()),
         // Whether its other end is in the tree is seen when that is frozen.
         Kind::Terminal(_) => return Ok(()),

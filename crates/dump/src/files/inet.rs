@@ -10,6 +10,7 @@ mod refusal;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
 use gelid_image::messages::{
     FdTypes, FileEntry, GelidInetSkEntry, GelidSocketOptionEntry, InetSkEntry, SkShutdown,
@@ -25,6 +26,7 @@ pub use self::refusal::InetRefusal;
 use super::regfile::Opening;
 use super::tcp::Connection;
 use super::{Collector, Error, Name, Object, sk_opts};
+use crate::Options;
 
 /// `AF_INET6`
 pub(super) const INET6: u32 = 10;
@@ -289,6 +291,17 @@ impl Internet {
         }
         Ok(&self.shutdowns[&key])
     }
+}
+
+/// Why a socket is refused at a first look: a connection that nobody expects.
+pub(super) fn unexpected(options: &Options, socket: impl AsFd) -> Option<InetRefusal> {
+    if options.tcp_established || options.tcp_close {
+        return None;
+    }
+    let state = tcp::info(&socket).ok()?.state.into();
+    let peer = sockopt::peer_name(&socket).ok()??;
+    let own = rustix::net::getsockname(&socket).ok()?.try_into().ok()?;
+    (![CLOSED, LISTENING].contains(&state)).then_some(InetRefusal::Established { own, peer })
 }
 
 /// What a socket is ready for.

@@ -89,6 +89,7 @@ fn connections_are_recorded_when_they_are_expected() {
     );
     let refused = refusal(&guest);
     assert!(refused.contains("--tcp-established"), "{refused}");
+    assert_eq!(early_refusal(&guest), Some(refused));
     let close = |options: &mut Options| options.tcp_close = true;
     let images = Images::of(&[guest.pid], &close).unwrap();
     assert_eq!(images.inet(guest.number(0)).state, 1);
