@@ -56,7 +56,10 @@ pub(super) const CASES: &[Case] = &[
         dump_options: &["--tcp-established"],
         ..refused("tcp-urgent", "MSG_OOB")
     },
-    refused("tcp-in-flight", "wait to be accepted"),
+    Case {
+        dump_options: &["--tcp-established"],
+        ..refused("tcp-in-flight", "wait to be accepted")
+    },
     unlike("netlink", "groups above 32 and options"),
     unlike("packet", "PACKET_QDISC_BYPASS"),
     // The number of the socket is in its name.
