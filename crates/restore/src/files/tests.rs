@@ -8,6 +8,7 @@ mod inet;
 mod memory;
 mod pipes;
 mod regular;
+mod terminal_records;
 mod unix;
 mod unix_hostile;
 

@@ -1,19 +1,20 @@
 //! Images that nobody wrote in good faith: no panic, nothing outside of the root.
 
+use super::terminal_records::{terminals, waiting};
 use super::*;
 use crate::files::{Inherit, Watching};
 use gelid_image::messages::{
     EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FanotifyFileEntry, FanotifyMarkEntry,
-    FanotifyMountMarkEntry, FhEntry, FifoEntry, FileLockEntry, GelidTtyDataEntry,
-    GelidTtyFileEntry, GelidTtyInfoEntry, GhostChunkEntry, GhostFileEntry, InotifyFileEntry,
-    InotifyWdEntry, MemfdFileEntry, MemfdInodeEntry, PidfdEntry, SignalfdEntry, TermiosEntry,
-    TimerfdEntry, TtyDataEntry, TtyFileEntry, TtyInfoEntry, TtyPtyEntry, WinsizeEntry,
+    FanotifyMountMarkEntry, FhEntry, FifoEntry, FileLockEntry, GelidTtyFileEntry,
+    GelidTunfileEntry, GhostChunkEntry, GhostFileEntry, InotifyFileEntry, InotifyWdEntry,
+    MemfdFileEntry, MemfdInodeEntry, NsFileEntry, PidfdEntry, SignalfdEntry, TimerfdEntry,
+    TtyFileEntry, TunfileEntry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// Few ids, so that records meet each other.
-fn id() -> impl Strategy<Value = u32> {
+pub(super) fn id() -> impl Strategy<Value = u32> {
     prop_oneof![0..6u32, any::<u32>()]
 }
 
@@ -121,6 +122,22 @@ fn file() -> impl Strategy<Value = FileEntry> {
                         gelid: Some(GelidTtyFileEntry {
                             terminal: Some(other),
                         }),
+                    });
+                }
+                14 => {
+                    entry.nsf = Some(NsFileEntry {
+                        id,
+                        ns_id: other,
+                        ns_cflag: 1 << (other % 32),
+                        flags,
+                    });
+                }
+                15 => {
+                    entry.tunf = Some(TunfileEntry {
+                        id,
+                        netdev: mode.map(|mode| format!("{:x}", pos >> (mode % 64))),
+                        gelid: Some(GelidTunfileEntry { flags: Some(flags) }),
+                        ..Default::default()
                     });
                 }
                 6 => {
@@ -301,51 +318,6 @@ fn memories() -> impl Strategy<Value = Vec<MemfdInodeEntry>> {
         ..Default::default()
     });
     vec(memory, 0..4)
-}
-
-fn terminals() -> impl Strategy<Value = Vec<TtyInfoEntry>> {
-    let termios = prop::option::of(vec(any::<u32>(), 0..25));
-    let index = prop::option::of(id());
-    let more = (any::<u32>(), any::<u32>(), prop::option::of(any::<u32>()));
-    let terminal =
-        (id(), 0..8i32, termios, index, more).prop_map(|(id, kind, c_cc, index, more)| {
-            let (sid, size, stop) = more;
-            TtyInfoEntry {
-                id,
-                r#type: kind,
-                sid,
-                pgrp: sid,
-                termios: c_cc.map(|c_cc| TermiosEntry {
-                    c_cc,
-                    c_lflag: sid,
-                    ..Default::default()
-                }),
-                winsize: Some(WinsizeEntry {
-                    ws_row: size,
-                    ..Default::default()
-                }),
-                pty: index.map(|index| TtyPtyEntry { index }),
-                gelid: stop.map(|stop| GelidTtyInfoEntry {
-                    stop: Some(stop),
-                    closed: Some(true),
-                }),
-                ..Default::default()
-            }
-        });
-    vec(terminal, 0..4)
-}
-
-fn waiting() -> impl Strategy<Value = Vec<TtyDataEntry>> {
-    let lines = prop::option::of(vec(any::<u32>(), 0..4));
-    let entry = (id(), vec(any::<u8>(), 0..9), lines).prop_map(|(tty_id, data, lines)| {
-        let to_slave = Some(data.clone());
-        TtyDataEntry {
-            tty_id,
-            data,
-            gelid: lines.map(|lines| GelidTtyDataEntry { lines, to_slave }),
-        }
-    });
-    vec(entry, 0..3)
 }
 
 fn slot() -> impl Strategy<Value = FdinfoEntry> {
