@@ -154,3 +154,73 @@ fn run(entry: &PagemapEntry) -> Run {
         flags,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gelid_image::messages::MmEntry;
+
+    const PAGE: u64 = gelid_pages::PAGE_SIZE as u64;
+
+    fn space(pid: i32, own: &[Range<u64>], same: &[(Range<u64>, u32)]) -> Space {
+        let run = |range: &Range<u64>| Run {
+            vaddr: range.start * PAGE,
+            nr_pages: range.end - range.start,
+            flags: RunFlags::PRESENT,
+        };
+        let same = same.iter().map(|(range, owner)| Same {
+            range: range.start * PAGE..range.end * PAGE,
+            owner: *owner,
+            space: 0,
+        });
+        Space {
+            pid,
+            mm: MmEntry::default(),
+            areas: Vec::new(),
+            guards: Vec::new(),
+            rings: Vec::new(),
+            vdso: None,
+            pages_id: pid.cast_unsigned(),
+            pagemap: own.iter().map(run).collect(),
+            same: same.collect(),
+        }
+    }
+
+    #[test]
+    fn pages_are_found_where_they_are() {
+        let mut spaces = [
+            space(7, &[1..4, 6..9], &[]),
+            space(8, &[2..3], &[(1..2, 7), (3..8, 7)]),
+            space(9, &[], &[(2..3, 8), (6..7, 7)]),
+        ];
+        find_owners(&mut spaces).unwrap();
+        let contents = |index| {
+            let pages = contents(&spaces, index).into_iter();
+            let pages = pages.map(|(range, owner)| (range.start / PAGE..range.end / PAGE, owner));
+            pages.collect::<Vec<_>>()
+        };
+        assert_eq!(contents(0), [(1..4, 0), (6..9, 0)]);
+        // Pages that the other does not have are zero in both.
+        assert_eq!(contents(1), [(1..2, 0), (2..3, 1), (3..4, 0), (6..8, 0)]);
+        assert_eq!(contents(2), [(2..3, 1), (6..7, 0)]);
+    }
+
+    #[test]
+    fn pages_of_nobody_are_refused() {
+        let wrong = |mut spaces: Vec<Space>| find_owners(&mut spaces).unwrap_err().to_string();
+        let owner = || space(7, &[1..9], &[]);
+        for spaces in [
+            vec![owner(), space(8, &[], &[(1..2, 6)])],
+            vec![owner(), space(8, &[], &[(1..2, 8)])],
+            // In a circle, and one after the other.
+            vec![space(7, &[], &[(1..2, 8)]), space(8, &[], &[(1..2, 7)])],
+            vec![
+                owner(),
+                space(8, &[], &[(1..4, 7)]),
+                space(9, &[], &[(3..5, 8)]),
+            ],
+        ] {
+            assert!(wrong(spaces).contains("does not have them"));
+        }
+    }
+}
