@@ -66,7 +66,7 @@ fn fown() -> impl Strategy<Value = FownEntry> {
 
 fn file() -> impl Strategy<Value = FileEntry> {
     let kinds = prop::sample::select(vec![
-        1, 1, 1, 1, 2, 3, 11, 18, 5, 99, 6, 7, 7, 8, 9, 12, 17, 20,
+        1, 1, 1, 1, 2, 3, 11, 14, 15, 18, 5, 99, 6, 7, 7, 8, 9, 12, 17, 20,
     ]);
     let common = (kinds, id(), id(), flags(), fown());
     let regular = (
