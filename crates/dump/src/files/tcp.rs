@@ -154,9 +154,10 @@ impl Connection {
             if before.info.state == SYN_RECV {
                 break;
             }
-            let sent = before.sent();
-            let repaired = repaired(socket, sent).map_err(failed("look, in TCP_REPAIR, at"))?;
-            let received = peek(socket, before.unread).map_err(failed("read the queues of"))?;
+            let repaired =
+                repaired(socket, before.sent()).map_err(failed("look, in TCP_REPAIR, at"))?;
+            let received = peek(socket, vec![0; before.unread as usize])
+                .map_err(failed("read the queues of"))?;
             let timestamp = tcp::timestamp(socket).map_err(failed("ask for the time of"))?;
             let read_shut = is_read_shut(socket).map_err(failed("poll"))?;
             if standing(socket).map_err(failed("ask for the state of"))? != before {
@@ -244,6 +245,8 @@ struct InRepair {
 
 /// Asks for it, in as few calls as can be: nobody must die meanwhile.
 fn repaired(socket: BorrowedFd<'_>, sent: u32) -> Result<InRepair, Errno> {
+    // Not zeros, so that the memory is there when it is needed.
+    let room = vec![1; sent as usize];
     let repaired = Repaired::start(socket)?;
     let told = (|| {
         tcp::choose(socket, Queue::Receive)?;
@@ -257,7 +260,7 @@ fn repaired(socket: BorrowedFd<'_>, sent: u32) -> Result<InRepair, Errno> {
                 Err(Errno::NOPROTOOPT) => None,
                 window => Some(window?),
             },
-            sent: peek(socket, sent)?,
+            sent: peek(socket, room)?,
         })
     })();
     repaired.end()?;
@@ -288,10 +291,9 @@ fn entry(at: Standing, told: &InRepair, timestamp: u32) -> TcpStreamEntry {
     }
 }
 
-/// What is in the chosen queue, if it is as much as announced.
-fn peek(socket: BorrowedFd<'_>, len: u32) -> Result<Option<Vec<u8>>, Errno> {
-    let mut bytes = vec![0; len as usize];
-    if len == 0 {
+/// What is in the chosen queue, if it fills the room that was made for it.
+fn peek(socket: BorrowedFd<'_>, mut bytes: Vec<u8>) -> Result<Option<Vec<u8>>, Errno> {
+    if bytes.is_empty() {
         return Ok(Some(bytes));
     }
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
