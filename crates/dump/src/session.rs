@@ -114,7 +114,7 @@ fn write<'scope, 'a: 'scope>(
     cgroup::record(cgroups, context.staging, &tasks, &mut cores)?;
     records::write_tasks(context, &tasks, &cores, &filters)?;
     let (spaces, mut files) = collecting.finish()?;
-    if context.options.end != End::Kill {
+    if context.options.end == End::Run {
         // Packets may come again.
         files.network = Network::default();
     }
@@ -197,7 +197,8 @@ fn finish(
     account::end_of_freeze(&tree, outcome);
     match end {
         End::Kill => network.part(|| Ok::<_, Error>(tree.kill()?))?,
-        End::Stop => tree.leave_stopped()?,
+        // Whoever kills it then wants connections to end as silently.
+        End::Stop => network.part(|| Ok::<_, Error>(tree.leave_stopped()?))?,
         End::Run => tree.thaw()?,
     }
     Ok(())
