@@ -35,7 +35,17 @@ const GUESTS: &[(&str, &[&str])] = &[
     ("memfd-sealed", &[]),
     ("shared-anon", &[]),
     ("posix-timers", &[]),
+    ("tcp-full", CONNECTED),
 ];
+
+/// The option of dumps that restores need too.
+const CONNECTED: &[&str] = &["--tcp-established"];
+
+/// Options of a restore.
+fn of_restore<'a>(of_dump: &[&'a str]) -> Vec<&'a str> {
+    let both = of_dump.iter().filter(|option| CONNECTED.contains(option));
+    both.copied().collect()
+}
 
 /// Every test of this file.
 pub(crate) fn trials() -> Vec<Trial> {
@@ -114,7 +124,9 @@ fn dump(name: &str, options: &[&str]) -> Result<Verdict> {
         .dump(guest.tree.root(), &images, options)?
         .expect("dump")?;
     guest.tree.await_death(Duration::from_secs(20))?;
-    engine.restore(&images, &[])?.expect("restore")?;
+    engine
+        .restore(&images, &of_restore(options))?
+        .expect("restore")?;
     guest.check()?;
     Ok(Verdict::Passed)
 }
@@ -136,7 +148,9 @@ fn restore(name: &str, options: &[&str]) -> Result<Verdict> {
     let mounts = mounts(&guest.path())?;
     for phase in OF_RESTORE {
         let told = || format!("fault in {phase}");
-        let outcome = engine.failing_in(phase).restore(&images, &[])?;
+        let outcome = engine
+            .failing_in(phase)
+            .restore(&images, &of_restore(options))?;
         must_fail_in(&outcome, phase).with_context(told)?;
         must_be_gone(&guest).with_context(told)?;
         ensure!(names(&guest.path())? == files, "{}: files left", told());
@@ -146,7 +160,9 @@ fn restore(name: &str, options: &[&str]) -> Result<Verdict> {
             told()
         );
     }
-    engine.restore(&images, &[])?.expect("restore")?;
+    engine
+        .restore(&images, &of_restore(options))?
+        .expect("restore")?;
     guest.check()?;
     Ok(Verdict::Passed)
 }
