@@ -14,7 +14,7 @@ use crate::syscall::{call, last};
 /// Runs `job` in a child and waits for it.
 ///
 /// The child has the memory of the caller as it is now, and its descriptors; what it writes is lost unless it is in
-/// [`Shared`] memory. Other threads are not there, so the job must take no memory and no locks: calls, and work on
+/// shared memory. Other threads are not there, so the job must take no memory and no locks: calls, and work on
 /// what it has been given.
 ///
 /// # Errors
