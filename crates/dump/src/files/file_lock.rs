@@ -246,12 +246,6 @@ fn refuse_outsiders(locks: &[Found], tree: &HashSet<i32>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Inodes, of whatever device, that are locked.
-pub(super) fn locked() -> HashSet<u64> {
-    let text = read_all().unwrap_or_default();
-    fdinfo::locked(&text).collect()
-}
-
 /// All locks of the machine.
 fn read_all() -> Result<Vec<u8>, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;

@@ -11,7 +11,7 @@ use super::{Error, TaskDir};
 
 pub use events::{Eventfd, Notified, Timerfd, Watched};
 pub use fanotify::{Group, Mark, Marked};
-pub use locks::{Lock, LockKind, LockType, Waiting, locked, waiting};
+pub use locks::{Lock, LockKind, LockType, Waiting, waiting};
 
 /// The lines that all kinds of file have, and the text for those that only some have.
 #[derive(Debug, Clone, PartialEq, Eq)]

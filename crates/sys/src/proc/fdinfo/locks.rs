@@ -87,16 +87,6 @@ pub fn waiting(text: &[u8]) -> impl Iterator<Item = Waiting<'_>> {
     })
 }
 
-/// Inodes that are locked, from the same text.
-pub fn locked(text: &[u8]) -> impl Iterator<Item = u64> {
-    crate::proc::text::lines(text).filter_map(|line| {
-        let (_, held) = numbered(line)?;
-        let inode = Fields(held).nth(4).filter(|_| !held.contains(&b'>'))?;
-        let digits = inode.rsplit(|byte| *byte == b':').next()?;
-        decimal(digits, "inode").ok()
-    })
-}
-
 /// Splits `7: POSIX …`.
 fn numbered(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|byte| *byte == b':')?;
@@ -198,6 +188,5 @@ mod tests {
         let lease = &b"LEASE  BREAKING  UNLCK 79 fe:00:5 0 EOF"[..];
         let found: Vec<_> = waiting(text).map(|it| (it.held, it.pid)).collect();
         assert_eq!(found, [(posix, 78), (posix, -1), (lease, 80)]);
-        assert_eq!(locked(text).collect::<Vec<_>>(), [4, 5]);
     }
 }
