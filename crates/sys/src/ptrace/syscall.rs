@@ -158,6 +158,11 @@ mod tests {
     #[test]
     fn a_call_is_seen_on_its_way_in_and_out() {
         let pid = fork_sleeper(None, false).unwrap();
+        // On its way out of the call that made it, it would go on as its parent.
+        let stat = format!("/proc/{pid}/stat");
+        while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
+            std::thread::yield_now();
+        }
         let running = seize(pid, Options::TRACESYSGOOD | Options::EXITKILL).unwrap();
         running.interrupt().unwrap();
         assert!(matches!(wait_task(pid), Ok(Status::EventStop(_))));
