@@ -1,6 +1,6 @@
 //! Pages that tasks of a tree have in common since a `fork(2)`, told by their frames: they are stored once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -97,18 +97,20 @@ impl Frames {
                 .filter(|(other, at)| *other != pid && *at == address)
                 .map(|(other, _)| other);
         }
-        let mut others: Vec<Pid> = owners.iter().flatten().copied().collect();
-        others.dedup();
-        others.sort_unstable_by_key(|pid| pid.as_raw_pid());
-        others.dedup();
-        for other in others {
-            let there = self.frames(other, &range)?;
+        let others: HashSet<Pid> = owners.iter().flatten().copied().collect();
+        let there = others
+            .into_iter()
+            .map(|other| Ok((other, self.frames(other, &range)?)));
+        let there: HashMap<Pid, Vec<Option<u64>>> = there.collect::<Result<_, Errno>>()?;
+        if !there.is_empty() {
             let after = self.frames(pid, &range)?;
             for (index, owner) in owners.iter_mut().enumerate() {
-                let same = before[index] == there[index] && before[index] == after[index];
-                if *owner == Some(other) && !same {
-                    *owner = None;
-                }
+                let is_same = |other: &Pid| {
+                    there
+                        .get(other)
+                        .is_some_and(|there| there[index] == before[index])
+                };
+                *owner = owner.filter(|other| is_same(other) && after[index] == before[index]);
             }
         }
         for (index, owner) in owners.into_iter().enumerate() {

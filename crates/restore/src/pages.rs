@@ -2,13 +2,16 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::slice;
 
 use gelid_image::manifest::{Checksum, Manifest};
 use gelid_image::{Dir, ReadError};
 use gelid_pages::{ObjectKey, ObjectReader, Placement, Run, parse_checksums};
 
 use crate::Error;
-use crate::plan::ranges::both;
+use crate::plan::ranges::{Ranged, meet, without};
+
+const PAGE: u64 = gelid_pages::PAGE_SIZE as u64;
 
 /// Opens the pages of one pagemap: packed or raw, whatever is there.
 pub(crate) fn open(
@@ -42,48 +45,27 @@ fn open_raw(
     )?)
 }
 
+impl Ranged for Placement {
+    fn range(&self) -> Range<u64> {
+        self.vaddr..self.vaddr + self.nr_pages * PAGE
+    }
+}
+
 /// Where the pages of a pagemap go, leaving out those in `skip`.
 pub(crate) fn placements(pagemap: &[Run], skip: &Range<u64>) -> Vec<Placement> {
-    let mut places = Vec::new();
-    for place in Placement::of_pagemap(pagemap) {
-        let page = gelid_pages::PAGE_SIZE as u64;
-        let end = place.vaddr + place.nr_pages * page;
-        let before = place.vaddr..end.min(skip.start);
-        let behind = place.vaddr.max(skip.end)..end;
-        if skip.is_empty() || before == (place.vaddr..end) || behind == (place.vaddr..end) {
-            places.push(place);
-            continue;
-        }
-        for part in [before, behind] {
-            if !part.is_empty() {
-                places.push(Placement {
-                    vaddr: part.start,
-                    first_page: place.first_page + (part.start - place.vaddr) / page,
-                    nr_pages: (part.end - part.start) / page,
-                });
-            }
-        }
-    }
-    places
+    let all = 0..u64::MAX;
+    let rest = without(slice::from_ref(&all), slice::from_ref(skip));
+    within(&Placement::of_pagemap(pagemap), &rest)
 }
 
 /// The parts of placements that lie in `ranges`, which ascend as they do.
 pub(crate) fn within(places: &[Placement], ranges: &[Range<u64>]) -> Vec<Placement> {
-    const PAGE: u64 = gelid_pages::PAGE_SIZE as u64;
-    let range = |place: &Placement| place.vaddr..place.vaddr + place.nr_pages * PAGE;
-    let all: Vec<_> = places.iter().map(range).collect();
-    let mut from = 0;
-    let part = |part: Range<u64>| {
-        while all[from].end <= part.start {
-            from += 1;
-        }
-        Placement {
-            vaddr: part.start,
-            first_page: places[from].first_page + (part.start - all[from].start) / PAGE,
-            nr_pages: (part.end - part.start) / PAGE,
-        }
+    let part = |(part, place, _): (Range<u64>, &Placement, _)| Placement {
+        vaddr: part.start,
+        first_page: place.first_page + (part.start - place.vaddr) / PAGE,
+        nr_pages: (part.end - part.start) / PAGE,
     };
-    both(&all, ranges).into_iter().map(part).collect()
+    meet(places, ranges).map(part).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::Life;
 use super::births::{Births, Step, Who};
 use super::pagemap::contents;
-use super::ranges::{both, without};
+use super::ranges::{Ranged, both, meet, without};
 use super::space::{Area, Backing, Space, map};
 
 /// `MADV_DONTFORK` and `MADV_WIPEONFORK`, by their numbers.
@@ -100,7 +100,7 @@ impl<'a> Planner<'a> {
     /// What becomes of what a task holds at its birth; and what it holds when its children are born, if that is not
     /// the same.
     fn task(&self, index: usize, held: &Held) -> (Inheritance, Option<Held>) {
-        let whole = |held: &Held| held.areas.iter().map(|area| area.range.clone()).collect();
+        let whole = |held: &Held| held.areas.iter().map(Area::range).collect::<Vec<_>>();
         let mut own = Inheritance::default();
         let Some((number, space)) = self.space(index) else {
             // A guest leaves all to the one who builds its address space.
@@ -109,45 +109,36 @@ impl<'a> Planner<'a> {
             }
             return (own, None);
         };
-        let kept = common(&held.areas, &space.areas);
-        own.kept = kept.iter().map(|(range, ..)| range.clone()).collect();
-        let other = |(range, from, to): &(Range<u64>, &Area, &Area)| {
-            (from.prot != to.prot).then(|| (range.clone(), to.prot))
-        };
-        own.protected = kept.iter().filter_map(other).collect();
-        let held_ranges: Vec<_> = whole(held);
-        own.unmapped = without(&held_ranges, &own.kept);
+        for (range, from, to) in common(&held.areas, &space.areas) {
+            if from.prot != to.prot {
+                own.protected.push((range.clone(), to.prot));
+            }
+            own.kept.push(range);
+        }
+        own.unmapped = without(&whole(held), &own.kept);
         let pages = contents(self.spaces, number);
         let all = ranges(&pages);
         let found = both(&ranges(&held.pages), &own.kept);
         own.dropped = without(&found, &all);
         own.equal = both(&equal(&held.pages, &pages), &own.kept);
         own.compared = without(&both(&found, &all), &own.equal);
-        let heirs = self.heirs(Who::Task(index));
-        let wanted = |area: &&Area| {
-            let alone = std::slice::from_ref(*area);
-            heirs
-                .iter()
-                .any(|heir| !common(alone, &heir.areas).is_empty())
-        };
-        let wanted: Vec<&Area> = space.areas.iter().filter(wanted).collect();
+        let heirs = self.heirs(Who::Task(index)).into_iter();
+        let wanted = heirs.flat_map(|heir| common(&space.areas, &heir.areas));
+        let wanted: BTreeMap<u64, &Area> = wanted
+            .map(|(_, area, _)| (area.range.start, area))
+            .collect();
         if wanted.is_empty() {
             return (own, None);
         }
-        let wanted: Vec<_> = wanted.iter().map(|area| area.range.clone()).collect();
+        let wanted: Vec<_> = wanted.into_values().map(Area::range).collect();
         own.early = without(&wanted, &own.kept);
         own.is_early = true;
         let there = own.there();
-        let part = |area: &Area| {
-            let parts = both(std::slice::from_ref(&area.range), &there);
-            parts
-                .into_iter()
-                .map(|range| area.part(range))
-                .collect::<Vec<_>>()
-        };
+        let areas = meet(&space.areas, &there).map(|(range, area, _)| area.part(range));
+        let pages = meet(&pages, &there).map(|(range, (_, owner), _)| (range, *owner));
         let left = Held {
-            areas: space.areas.iter().flat_map(part).collect(),
-            pages: within(&pages, &there),
+            areas: areas.collect(),
+            pages: pages.collect(),
         };
         (own, Some(left))
     }
@@ -189,58 +180,21 @@ impl<'a> Planner<'a> {
 }
 
 fn ranges(pages: &[(Range<u64>, usize)]) -> Vec<Range<u64>> {
-    pages.iter().map(|(range, _)| range.clone()).collect()
-}
-
-/// The parts of pages that lie in some ranges.
-fn within(pages: &[(Range<u64>, usize)], inside: &[Range<u64>]) -> Vec<(Range<u64>, usize)> {
-    let mut pages = pages.iter().peekable();
-    let all: Vec<_> = pages.clone().map(|(range, _)| range.clone()).collect();
-    let mut parts = Vec::new();
-    for part in both(&all, inside) {
-        while pages
-            .next_if(|(range, _)| range.end <= part.start)
-            .is_some()
-        {}
-        parts.extend(pages.peek().map(|(_, owner)| (part, *owner)));
-    }
-    parts
+    pages.iter().map(Ranged::range).collect()
 }
 
 /// Where both have pages of the same images.
 fn equal(one: &[(Range<u64>, usize)], other: &[(Range<u64>, usize)]) -> Vec<Range<u64>> {
-    let of = |pages: &[(Range<u64>, usize)]| {
-        let mut owners: BTreeMap<usize, Vec<Range<u64>>> = BTreeMap::new();
-        for (range, owner) in pages {
-            owners.entry(*owner).or_default().push(range.clone());
-        }
-        owners
-    };
-    let others = of(other);
-    let mut equal = Vec::new();
-    for (owner, ranges) in of(one) {
-        equal.extend(both(&ranges, others.get(&owner).map_or(&[], Vec::as_slice)));
-    }
-    equal.sort_by_key(|range| range.start);
-    equal
+    let equal = meet(one, other).filter(|(_, (_, owner), (_, others))| owner == others);
+    equal.map(|(range, ..)| range).collect()
 }
 
 /// Where an area of the second list can be one of the first: the range, and both.
-fn common<'a>(held: &'a [Area], own: &'a [Area]) -> Vec<(Range<u64>, &'a Area, &'a Area)> {
-    let (mut held, mut own) = (held.iter().peekable(), own.iter().peekable());
-    let mut common = Vec::new();
-    while let (Some(from), Some(to)) = (held.peek(), own.peek()) {
-        let range = from.range.start.max(to.range.start)..from.range.end.min(to.range.end);
-        if !range.is_empty() && fits(from, to) {
-            common.push((range, *from, *to));
-        }
-        if from.range.end <= to.range.end {
-            held.next();
-        } else {
-            own.next();
-        }
-    }
-    common
+fn common<'a>(
+    held: &'a [Area],
+    own: &'a [Area],
+) -> impl Iterator<Item = (Range<u64>, &'a Area, &'a Area)> {
+    meet(held, own).filter(|(_, from, to)| fits(from, to))
 }
 
 /// Whether two areas at the same place differ in nothing but their permissions and their pages.

@@ -89,7 +89,11 @@ pub(crate) fn read(
 pub(crate) fn contents(spaces: &[Space], index: usize) -> Vec<(Range<u64>, usize)> {
     let space = &spaces[index];
     let mut contents: Vec<_> = space.own_pages().map(|range| (range, index)).collect();
-    for (owner, ranges) in by_owner(space) {
+    let same = space
+        .same
+        .iter()
+        .map(|same| (same.range.clone(), same.space));
+    for (owner, ranges) in by_owner(same) {
         let there: Vec<_> = spaces[owner].own_pages().collect();
         // What neither has is zero in both.
         let pages = both(&ranges, &there).into_iter();
@@ -99,13 +103,13 @@ pub(crate) fn contents(spaces: &[Space], index: usize) -> Vec<(Range<u64>, usize
     contents
 }
 
-fn by_owner(space: &Space) -> BTreeMap<usize, Vec<Range<u64>>> {
+/// Pages, sorted by the address space whose images hold them.
+pub(crate) fn by_owner(
+    pages: impl IntoIterator<Item = (Range<u64>, usize)>,
+) -> BTreeMap<usize, Vec<Range<u64>>> {
     let mut owners: BTreeMap<usize, Vec<_>> = BTreeMap::new();
-    for same in &space.same {
-        owners
-            .entry(same.space)
-            .or_default()
-            .push(same.range.clone());
+    for (range, owner) in pages {
+        owners.entry(owner).or_default().push(range);
     }
     owners
 }

@@ -2,22 +2,50 @@
 
 use std::ops::Range;
 
+/// Something that lies at addresses.
+pub(crate) trait Ranged {
+    /// Where.
+    fn range(&self) -> Range<u64>;
+}
+
+impl Ranged for Range<u64> {
+    fn range(&self) -> Range<u64> {
+        self.clone()
+    }
+}
+
+impl<T> Ranged for (Range<u64>, T) {
+    fn range(&self) -> Range<u64> {
+        self.0.clone()
+    }
+}
+
+/// Where things of two sets meet: the range, and both.
+pub(crate) fn meet<'a, A: Ranged, B: Ranged>(
+    one: &'a [A],
+    other: &'a [B],
+) -> impl Iterator<Item = (Range<u64>, &'a A, &'a B)> {
+    let (mut one, mut other) = (one.iter().peekable(), other.iter().peekable());
+    std::iter::from_fn(move || {
+        while let (Some(a), Some(b)) = (one.peek().copied(), other.peek().copied()) {
+            let (first, second) = (a.range(), b.range());
+            if first.end <= second.end {
+                one.next();
+            } else {
+                other.next();
+            }
+            let common = first.start.max(second.start)..first.end.min(second.end);
+            if !common.is_empty() {
+                return Some((common, a, b));
+            }
+        }
+        None
+    })
+}
+
 /// What both sets have.
 pub(crate) fn both(one: &[Range<u64>], other: &[Range<u64>]) -> Vec<Range<u64>> {
-    let (mut one, mut other) = (one.iter().peekable(), other.iter().peekable());
-    let mut both = Vec::new();
-    while let (Some(a), Some(b)) = (one.peek(), other.peek()) {
-        let common = a.start.max(b.start)..a.end.min(b.end);
-        if a.end <= b.end {
-            one.next();
-        } else {
-            other.next();
-        }
-        if !common.is_empty() {
-            both.push(common);
-        }
-    }
-    both
+    meet(one, other).map(|(common, ..)| common).collect()
 }
 
 /// What only the first set has.

@@ -9,6 +9,7 @@ use gelid_sys::PAGE_SIZE;
 
 use super::PlanError;
 use super::pagemap::{self, Same};
+use super::ranges::Ranged;
 
 /// End of what a 64-bit task can map (`TASK_SIZE_MAX` with four levels of page tables).
 pub(crate) const TASK_SIZE: u64 = 0x7fff_ffff_f000;
@@ -93,6 +94,12 @@ pub(crate) struct Area {
     pub(crate) accounted: bool,
     /// Pages of the image go here.
     pub(crate) filled: bool,
+}
+
+impl Ranged for Area {
+    fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
 }
 
 impl Area {

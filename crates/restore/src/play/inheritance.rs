@@ -1,6 +1,5 @@
 //! What tasks do with the memory that they are born with, and what they make for those who are born of them.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use super::{Sources, space};
 use crate::files::OpenFiles;
 use crate::plan::births::Who;
 use crate::plan::inheritance::Inheritance;
-use crate::plan::pagemap::contents;
+use crate::plan::pagemap::{by_owner, contents};
 use crate::plan::ranges::{both, without};
 use crate::plan::space::{Space, TASK_SIZE};
 use crate::plan::{Life, Plan};
@@ -123,10 +122,6 @@ pub(crate) fn requests(
     // What is collapsed is shared no more.
     let huge = both(&without(&space.huge_ranges(), &inheritance.kept), &wanted);
     let compared = both(&inheritance.compared, &wanted);
-    let mut owners: BTreeMap<usize, Vec<Range<u64>>> = BTreeMap::new();
-    for (range, owner) in contents(&plan.spaces, number) {
-        owners.entry(owner).or_default().push(range);
-    }
     let request = |(owner, ranges): (usize, Vec<Range<u64>>)| {
         let code = space.vdso.as_ref().filter(|_| owner == number);
         let code = code.map_or(0..0, |vdso| vdso.code.clone());
@@ -140,6 +135,7 @@ pub(crate) fn requests(
             compared: compared.clone(),
         })
     };
+    let owners = by_owner(contents(&plan.spaces, number));
     owners.into_iter().filter_map(request).collect()
 }
 

@@ -12,7 +12,7 @@ use super::kernel::Kernel;
 use super::script::{Object, Reel};
 use crate::Error;
 use crate::files::OpenFiles;
-use crate::plan::ranges::both;
+use crate::plan::ranges::meet;
 use crate::plan::space::{Area, Backing, Lock, Space};
 use crate::plan::zone;
 
@@ -49,20 +49,12 @@ pub(crate) fn areas(
     wanted: &[Range<u64>],
     files: &OpenFiles,
 ) -> Result<(), Error> {
-    let mut wanted = wanted;
-    for area in &space.areas {
-        let passed = wanted.partition_point(|range| range.end <= area.range.start);
-        wanted = &wanted[passed..];
-        let end = wanted.partition_point(|range| range.start < area.range.end);
-        if end == 0 {
-            continue;
-        }
+    for (part, area, _) in meet(&space.areas, wanted) {
         let fd = match area.backing {
             Backing::Anonymous => -1,
             Backing::File { id, access, .. } => files.mapping(id, access)?.as_raw_fd(),
         };
-        let parts: Vec<_> = around(&area.range, zone).collect();
-        for range in both(&parts, &wanted[..end]) {
+        for range in around(&part, zone) {
             map(reel, area, &range, fd);
         }
     }
