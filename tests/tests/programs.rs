@@ -18,6 +18,8 @@ struct Program {
 const BUSY: &[&str] = &["maps", "SigPnd", "ShdPnd"];
 
 const PROTOCOL: (&str, &str) = ("protocol.sh", include_str!("programs/protocol.sh"));
+/// `-B`: nothing compiled is left in the folder.
+const PYTHON: (&str, &str) = ("protocol.py", include_str!("programs/protocol.py"));
 
 const PROGRAMS: &[Program] = &[
     Program {
@@ -37,8 +39,8 @@ const PROGRAMS: &[Program] = &[
         probe: &["python3", "-c", "import sqlite3, threading"],
         case: Case {
             name: "python-sqlite-threads",
-            args: &["python3", "{dir}/heap.py", "{dir}"],
-            files: &[("heap.py", include_str!("programs/heap.py"))],
+            args: &["python3", "-B", "{dir}/heap.py", "{dir}"],
+            files: &[PYTHON, ("heap.py", include_str!("programs/heap.py"))],
             ignore: BUSY,
             ..Case::new("run")
         },
@@ -47,8 +49,8 @@ const PROGRAMS: &[Program] = &[
         probe: &["python3", "-c", "import numpy"],
         case: Case {
             name: "numpy",
-            args: &["python3", "{dir}/arrays.py", "{dir}"],
-            files: &[("arrays.py", include_str!("programs/arrays.py"))],
+            args: &["python3", "-B", "{dir}/arrays.py", "{dir}"],
+            files: &[PYTHON, ("arrays.py", include_str!("programs/arrays.py"))],
             ignore: BUSY,
             ..Case::new("run")
         },
@@ -61,8 +63,8 @@ const PROGRAMS: &[Program] = &[
         ],
         case: Case {
             name: "python-asyncio",
-            args: &["python3", "{dir}/loop.py", "{dir}"],
-            files: &[("loop.py", include_str!("programs/loop.py"))],
+            args: &["python3", "-B", "{dir}/loop.py", "{dir}"],
+            files: &[PYTHON, ("loop.py", include_str!("programs/loop.py"))],
             moving: true,
             ..Case::new("run")
         },
@@ -117,17 +119,17 @@ const PROGRAMS: &[Program] = &[
     in_terminal(
         "tmux",
         &["tmux", "-V"],
-        &["python3", "{dir}/terminal.py", "{dir}", "tmux"],
+        &["python3", "-B", "{dir}/terminal.py", "{dir}", "tmux"],
     ),
     in_terminal(
         "vi",
         &["vi", "--version"],
-        &["python3", "{dir}/terminal.py", "{dir}", "vi"],
+        &["python3", "-B", "{dir}/terminal.py", "{dir}", "vi"],
     ),
     in_terminal(
         "script",
         &["script", "--version"],
-        &["python3", "{dir}/terminal.py", "{dir}", "script"],
+        &["python3", "-B", "{dir}/terminal.py", "{dir}", "script"],
     ),
     // The same without that file, since the original must be able to end before the restore.
     Program {
@@ -160,7 +162,10 @@ const fn in_terminal(
         case: Case {
             name,
             args,
-            files: &[("terminal.py", include_str!("programs/terminal.py"))],
+            files: &[
+                PYTHON,
+                ("terminal.py", include_str!("programs/terminal.py")),
+            ],
             moving: true,
             terminals: true,
             ..Case::new("run")

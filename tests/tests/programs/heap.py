@@ -2,27 +2,12 @@
 import hashlib
 import os
 import sqlite3
-import sys
 import threading
 import time
 
-DIR = sys.argv[1]
+from protocol import DIR, ready, run, told_to_go
+
 MIB = int(os.environ.get("GELID_HEAP_MIB", "64"))
-NONCE = os.urandom(16).hex()
-
-
-def fnv1a(data):
-    value = 0xCBF29CE484222325
-    for byte in data:
-        value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-    return value
-
-
-def say(name, text):
-    draft = os.path.join(DIR, "." + name)
-    with open(draft, "w") as file:
-        file.write(text)
-    os.rename(draft, os.path.join(DIR, name))
 
 
 class Chain(threading.Thread):
@@ -75,8 +60,8 @@ def main():
     threads = [Chain(seed) for seed in range(8)]
     for thread in threads:
         thread.start()
-    say("ready", f"{os.getpid()} {fnv1a(NONCE.encode()):016x}\n")
-    while not os.path.exists(os.path.join(DIR, "go")):
+    ready()
+    while not told_to_go():
         time.sleep(0.01)
     before = [thread.count for thread in threads]
     time.sleep(0.2)
@@ -92,9 +77,4 @@ def main():
         check(database)
 
 
-try:
-    main()
-    say("result", f"ok\n{NONCE}\n")
-except BaseException as error:
-    say("result", f"{error!r}\n{NONCE}\n")
-    raise
+run(main)

@@ -2,25 +2,10 @@
 import asyncio
 import os
 import signal
-import sys
 
-DIR = sys.argv[1]
-NONCE = os.urandom(16).hex()
+from protocol import DIR, ready, run, told_to_go
+
 CLIENTS = 20
-
-
-def fnv1a(data):
-    value = 0xCBF29CE484222325
-    for byte in data:
-        value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-    return value
-
-
-def say(name, text):
-    draft = os.path.join(DIR, "." + name)
-    with open(draft, "w") as file:
-        file.write(text)
-    os.rename(draft, os.path.join(DIR, name))
 
 
 class State:
@@ -75,8 +60,8 @@ async def main():
     tasks += [asyncio.create_task(compute(loop)), asyncio.create_task(tick())]
     while min(State.echoed) < 3 or State.computed < 3:
         await asyncio.sleep(0.01)
-    say("ready", f"{os.getpid()} {fnv1a(NONCE.encode()):016x}\n")
-    while not os.path.exists(os.path.join(DIR, "go")):
+    ready()
+    while not told_to_go():
         await asyncio.sleep(0.01)
     before = (State.ticks, State.computed, list(State.echoed))
     os.kill(os.getpid(), signal.SIGUSR1)
@@ -93,9 +78,4 @@ async def main():
     server.close()
 
 
-try:
-    asyncio.run(main())
-    result = "ok"
-except BaseException as error:
-    result = f"{type(error).__name__}: {error}"
-say("result", f"{result}\n{NONCE}\n")
+run(lambda: asyncio.run(main()))

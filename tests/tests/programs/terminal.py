@@ -9,28 +9,15 @@ import sys
 import termios
 import time
 
-DIR, KIND = sys.argv[1:3]
-NONCE = os.urandom(16).hex()
+from protocol import DIR, NONCE, ready, run, told_to_go
+
+KIND = sys.argv[2]
 SHELL = ["env", "-i", f"PATH={os.environ['PATH']}", "PS1=> ", "TERM=screen", "sh"]
 
 
-def fnv1a(data):
-    value = 0xCBF29CE484222325
-    for byte in data:
-        value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-    return value
-
-
-def say(name, text):
-    draft = os.path.join(DIR, "." + name)
-    with open(draft, "w") as file:
-        file.write(text)
-    os.rename(draft, os.path.join(DIR, name))
-
-
 def hold():
-    say("ready", f"{os.getpid()} {fnv1a(NONCE.encode()):016x}\n")
-    while not os.path.exists(os.path.join(DIR, "go")):
+    ready()
+    while not told_to_go():
         time.sleep(0.01)
 
 
@@ -132,9 +119,4 @@ def script():
         assert f"one-{NONCE}-42" in file.read()
 
 
-try:
-    {"tmux": tmux, "vi": vi, "script": script}[KIND]()
-    say("result", f"ok\n{NONCE}\n")
-except BaseException as error:
-    say("result", f"{error!r}\n{NONCE}\n")
-    raise
+run(lambda: {"tmux": tmux, "vi": vi, "script": script}[KIND]())
