@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use gelid_image::messages::NetlinkSkEntry;
 use gelid_sys::netlink::{self, Address};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
 
-use super::open::{Opener, set_status};
+use super::open::Opener;
 use super::sk_opts::{self, SocketOptions};
 use super::socket_option::Values;
 use super::{Error, Kind};
@@ -95,15 +95,10 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         let Kind::Netlink(socket) = &description.kind else {
             continue;
         };
-        let object = description.label();
         let protocol = std::num::NonZeroU32::new(socket.protocol).map(Protocol::from_raw);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let made = socket_with(AddressFamily::NETLINK, socket.kind, flags, protocol);
-        let fd = made.map_err(|errno| opener.failed("make", &object, errno))?;
-        let fd = opener.raise(fd, &object)?;
-        socket.prepare(fd.as_fd(), &object)?;
-        set_status(fd.as_fd(), description.flags.status(), &object)?;
-        opener.add(description.id, fd);
+        opener.add_socket(description, made, |fd, object| socket.prepare(fd, object))?;
     }
     Ok(())
 }

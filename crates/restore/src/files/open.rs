@@ -15,9 +15,9 @@ use super::place::{Leftover, Names, Place};
 use super::regular::Regular;
 use super::remap::Remap;
 use super::{
-    Context, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fanotify, fifo, inet,
-    inotify, memfd, mqueue, netlink, ns, packet_sock, pidfd, pipe, regular, signalfd, timerfd, tty,
-    tun, unix,
+    Context, Description, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fanotify,
+    fifo, inet, inotify, memfd, mqueue, netlink, ns, packet_sock, pidfd, pipe, regular, signalfd,
+    timerfd, tty, tun, unix,
 };
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -134,6 +134,22 @@ impl<'a> Opener<'a> {
     pub(super) fn add_raised(&mut self, id: u32, fd: OwnedFd, object: &str) -> Result<(), Error> {
         let fd = self.raise(fd, object)?;
         self.add(id, fd);
+        Ok(())
+    }
+
+    /// Takes a new socket, prepares it, and gives it its flags.
+    pub(super) fn add_socket(
+        &mut self,
+        description: &Description,
+        made: Result<OwnedFd, Errno>,
+        prepare: impl FnOnce(BorrowedFd<'_>, &str) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let object = description.label();
+        let fd = made.map_err(|errno| self.failed("make", &object, errno))?;
+        let fd = self.raise(fd, &object)?;
+        prepare(fd.as_fd(), &object)?;
+        set_status(fd.as_fd(), description.flags.status(), &object)?;
+        self.add(description.id, fd);
         Ok(())
     }
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use gelid_image::messages::{PacketRing, PacketSockEntry};
 use gelid_sys::packet::{self, LONGEST_ADDRESS, Membership, Ring};
 use gelid_sys::sockopt::SocketOption;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, netdevice, socket_with};
 
-use super::open::{Opener, set_status};
+use super::open::Opener;
 use super::sk_opts::{self, SocketOptions};
 use super::socket_option::Values;
 use super::{Error, Kind};
@@ -138,7 +138,6 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         let Kind::PacketSock(socket) = &description.kind else {
             continue;
         };
-        let object = description.label();
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         // With a protocol it hears everything at once.
         let protocol = match socket.kind.as_raw() {
@@ -146,11 +145,7 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
             _ => None,
         };
         let made = socket_with(AddressFamily::PACKET, socket.kind, flags, protocol);
-        let fd = made.map_err(|errno| opener.failed("make", &object, errno))?;
-        let fd = opener.raise(fd, &object)?;
-        socket.prepare(fd.as_fd(), &object)?;
-        set_status(fd.as_fd(), description.flags.status(), &object)?;
-        opener.add(description.id, fd);
+        opener.add_socket(description, made, |fd, object| socket.prepare(fd, object))?;
     }
     Ok(())
 }
