@@ -120,16 +120,19 @@ const PROGRAMS: &[Program] = &[
         "tmux",
         &["tmux", "-V"],
         &["python3", "-B", "{dir}/terminal.py", "{dir}", "tmux"],
+        Some(INHERITED),
     ),
     in_terminal(
         "vi",
         &["vi", "--version"],
         &["python3", "-B", "{dir}/terminal.py", "{dir}", "vi"],
+        None,
     ),
     in_terminal(
         "script",
         &["script", "--version"],
         &["python3", "-B", "{dir}/terminal.py", "{dir}", "script"],
+        Some(INHERITED),
     ),
     // The same without that file, since the original must be able to end before the restore.
     Program {
@@ -151,11 +154,15 @@ const PROGRAMS: &[Program] = &[
     },
 ];
 
+/// What CRIU loses of programs that make a session for whoever they run.
+const INHERITED: &str = "terminals that are open in another session than their own";
+
 /// A program that a Python program types to.
 const fn in_terminal(
     name: &'static str,
     probe: &'static [&'static str],
     args: &'static [&'static str],
+    lost_by_criu: Option<&'static str>,
 ) -> Program {
     Program {
         probe,
@@ -168,6 +175,7 @@ const fn in_terminal(
             ],
             moving: true,
             terminals: true,
+            lost_by_criu,
             ..Case::new("run")
         },
     }
