@@ -123,7 +123,10 @@ const CASES: &[Case] = &[
     guest("write-only"),
     guest("read-only"),
     guest("cow-tree"),
-    unlike("cow-generations", "pages that three generations have in common"),
+    unlike(
+        "cow-generations",
+        "pages that three generations have in common",
+    ),
     guest("cow-siblings"),
     guest("reservation"),
     guest("many-mappings"),

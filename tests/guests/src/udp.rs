@@ -1,7 +1,7 @@
 //! Datagrams of UDP and UDP-Lite.
 //!
 //! `udp`: bound, connected and neither, of both families, that still hear each other. `udp-options`: with whatever can be
-//! set. `udp-shutdown`: every direction. `udp-shared`: several sockets of one port. `udp-owner`: made by another user.
+//! set. `udp-elsewhere`: bound to an address that nobody has. `udp-shutdown`: every direction. `udp-shared`: several sockets of one port. `udp-owner`: made by another user.
 //! `udp-lite`: with partial checksums. `udp-corked`: in the middle of a datagram. `udp-multicast`: in groups, with and without
 //! sources.
 
@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) const GUESTS: &[Entry] = &[
     Entry("udp", plain),
     Entry("udp-options", options),
+    Entry("udp-elsewhere", elsewhere),
     Entry("udp-shutdown", shut),
     Entry("udp-shared", shared),
     Entry("udp-owner", owner),
@@ -28,6 +29,7 @@ pub(crate) const GUESTS: &[Entry] = &[
 ];
 
 const DGRAM: SocketType = SocketType::DGRAM;
+const IPV6_FREEBIND: i32 = 78;
 const LOCAL6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
 
 fn plain(guest: &Guest) -> Check {
@@ -70,6 +72,39 @@ fn plain(guest: &Guest) -> Check {
 
 fn peer(socket: &OwnedFd) -> Check<Option<SocketAddr>> {
     Ok(getpeername(socket)?.map(SocketAddr::try_from).transpose()?)
+}
+
+fn elsewhere(guest: &Guest) -> Check {
+    let nobodys = [
+        (
+            AddressFamily::INET,
+            "192.0.2.1:0",
+            libc::SOL_IP,
+            libc::IP_FREEBIND,
+        ),
+        (
+            AddressFamily::INET6,
+            "[2001:db8::1]:0",
+            libc::SOL_IPV6,
+            IPV6_FREEBIND,
+        ),
+    ];
+    let mut sockets = Vec::new();
+    for (family, address, level, option) in nobodys {
+        for stays in [1, 0] {
+            let socket = socket(family, DGRAM, 0)?;
+            set(&socket, level, option, 1)?;
+            let address: SocketAddr = address.parse().map_err(|_| Failure::from(Errno::INVAL))?;
+            bind(&socket, &address)?;
+            set(&socket, level, option, stays)?;
+            sockets.push((Facts::of(&socket), socket));
+        }
+    }
+    guest.hold()?;
+    for (facts, socket) in &sockets {
+        facts.check("socket", socket)?;
+    }
+    Ok(())
 }
 
 /// Two sockets with whatever can be set.

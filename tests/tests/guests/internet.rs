@@ -15,6 +15,7 @@ const fn connected(case: Case) -> Case {
 pub(super) const CASES: &[Case] = &[
     guest("udp"),
     unlike("udp-options", "most options"),
+    unlike("udp-elsewhere", "IPv4 addresses that nobody has"),
     guest("udp-shutdown"),
     guest("udp-shared"),
     unlike("udp-owner", "owners of sockets"),

@@ -3,6 +3,7 @@
 //! What has no connection is recorded when it is met. Connections of TCP are left to [`tcp`](super::tcp), as their
 //! state is only known when packets are kept away from them.
 
+mod absent;
 mod multicast;
 mod options;
 mod raw;
@@ -216,7 +217,6 @@ impl Collector<'_> {
             option,
             mptcp: (make.protocol == MPTCP).then_some(true),
             uid: Some(object.stat.st_uid).filter(|uid| *uid != 0),
-            error: None,
             membership: match make.is_tcp() {
                 true => Vec::new(),
                 false => {
@@ -224,9 +224,14 @@ impl Collector<'_> {
                     groups.get_or_insert_with(Groups::read).of(object)?
                 }
             },
+            ..GelidInetSkEntry::default()
+        };
+        options::published(object, make, &mut entry)?;
+        let gelid = GelidInetSkEntry {
+            absent: absent::is_absent(&entry, own).then_some(true),
+            ..gelid
         };
         entry.gelid = (gelid != GelidInetSkEntry::default()).then_some(gelid);
-        options::published(object, make, &mut entry)?;
         Ok(entry)
     }
 

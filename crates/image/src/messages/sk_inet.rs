@@ -91,6 +91,8 @@ messages! {
         optional bool error = 4;
         /// Multicast groups that it is in.
         repeated message GelidMembershipEntry membership = 5;
+        /// Bound to an address that the machine does not have, though `IP_FREEBIND` is off by now.
+        optional bool absent = 6;
     }
 
     /// A multicast group that a socket is in.

@@ -41,6 +41,8 @@ pub struct Internet {
     pub memberships: Vec<Membership>,
     /// Directions that are shut down: 1 receiving, 2 sending.
     pub shutdown: u32,
+    /// Bound to an address that the machine need not have, whatever the options say.
+    pub absent: bool,
     /// User who owns it, unless that is the restorer.
     pub uid: Option<u32>,
 }

@@ -9,8 +9,8 @@ use gelid_sys::sockopt::{self, IntOption, SocketOption};
 use rustix::fs::fchown;
 use rustix::io::Errno;
 use rustix::net::{
-    Protocol, Shutdown, SocketFlags, SocketType, bind, connect, listen, netdevice, shutdown,
-    socket_with,
+    AddressFamily, Protocol, Shutdown, SocketFlags, SocketType, bind, connect, listen, netdevice,
+    shutdown, socket_with,
 };
 use rustix::process::{Gid, Uid, getgid, getuid};
 
@@ -112,12 +112,29 @@ impl Internet {
         let reuse = sockopt::set_int(fd, IntOption::REUSEADDR, 1);
         reuse.map_err(Error::system("share the address of", object))?;
         let own = self.scoped(own, object)?;
-        match bind(fd, &own) {
+        if self.absent {
+            self.bind_free(fd, true, object)?;
+        }
+        let bound = bind(fd, &own);
+        if self.absent {
+            self.bind_free(fd, false, object)?;
+        }
+        match bound {
             Err(Errno::ADDRINUSE) => Err(Error::Occupied {
                 object: object.to_owned(),
             }),
             bound => bound.map_err(Error::system("bind", object)),
         }
+    }
+
+    /// Lets it be bound to addresses that are not there, or no more.
+    fn bind_free(&self, fd: BorrowedFd<'_>, on: bool, object: &str) -> Result<(), Error> {
+        let option = match self.family {
+            AddressFamily::INET6 => SocketOption::IPV6_FREEBIND,
+            _ => SocketOption::IP_FREEBIND,
+        };
+        let set = option.set(fd, &i32::from(on).to_ne_bytes());
+        set.map_err(Error::system("set the options of", object))
     }
 
     /// Does what needs all of them to be bound.

@@ -76,6 +76,7 @@ pub(in super::super) fn plan(
             multicast::plan(object, gelid.map_or(&[], |gelid| &gelid.membership))?
         },
         shutdown,
+        absent: entry.gelid.as_ref().and_then(|gelid| gelid.absent) == Some(true),
         uid: entry.gelid.as_ref().and_then(|gelid| gelid.uid),
     })
 }

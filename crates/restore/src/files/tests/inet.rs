@@ -211,6 +211,7 @@ fn any_socket() -> impl Strategy<Value = InetSkEntry> {
                 mptcp: Some(more),
                 uid: more.then_some(size),
                 error: Some(more),
+                absent: Some(more),
                 membership: vec![
                     GelidMembershipEntry {
                         ifindex: size,
