@@ -33,6 +33,7 @@ use gelid_sys::ptrace::Stopped;
 use gelid_sys::{Errno, PAGE_SIZE, Pid};
 use gelid_tape::Ground;
 
+use crate::namespace::Census;
 use crate::survey::{Live, Space, Task};
 use crate::vma::{self, Kind};
 use carry::Played;
@@ -81,6 +82,7 @@ pub(crate) struct Cores {
 pub(crate) fn collect(
     tree: &mut Tree,
     tasks: &[Task],
+    census: &Census,
     before: &Before,
 ) -> Result<(Vec<Cores>, SeccompEntry), Error> {
     let defaults = Defaults::look()?;
@@ -98,7 +100,7 @@ pub(crate) fn collect(
         let this =
             process::Asked::look(process, live, areas(tasks, live), task.stat.sid, &mut looks)?;
         let id = live.ids.vm_id;
-        let (this, jobs) = this.into_jobs(index, live);
+        let (this, jobs) = this.into_jobs(index, task, live);
         match spaces.entry(id) {
             Entry::Occupied(mut space) => space.get_mut().jobs.extend(jobs),
             Entry::Vacant(slot) => {
@@ -121,7 +123,7 @@ pub(crate) fn collect(
         let played = (0..this.threads.len()).map(|thread| played.remove(&(index, thread)));
         let played: Option<Vec<Played>> = played.collect();
         let played = played.ok_or(Error::Gone { tid: task.pid })?;
-        cores.push(this.record(process, task, &played, &defaults)?);
+        cores.push(this.record(process, task, census, &played, &defaults)?);
     }
     let filters = seccomp::record(&mut cores);
     Ok((cores, filters))

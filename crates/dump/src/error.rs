@@ -89,6 +89,16 @@ pub enum Error {
     /// The tree could not be killed or let go.
     #[error(transparent)]
     Thaw(#[from] ThawError),
+    /// A namespace could not be entered to look at it.
+    #[error("cannot join the {kind} namespace of task {pid} (setns): {errno}")]
+    Join {
+        /// The task.
+        pid: Pid,
+        /// The kind of namespace.
+        kind: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
     /// A cgroup of the tree could not be recorded.
     #[error(
         "cannot {operation} cgroup {path} of hierarchy {hierarchy:?}: {errno}; --manage-cgroups=ignore leaves \

@@ -49,6 +49,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use gelid_image::messages::{FdTypes, FdinfoEntry, FileEntry};
 use gelid_image::{ImageKind, ImageWriter, Staging};
@@ -68,6 +69,7 @@ use self::regfile::{Known, Opening};
 use self::remap_file_path::Remaps;
 use self::tty::Terminals;
 use self::unix::Sockets;
+use crate::namespace::Census;
 
 pub(crate) use self::check::check;
 pub use self::error::{Error, LockRefusal};
@@ -145,6 +147,7 @@ pub(crate) struct Collector<'s> {
     internet: Internet,
     /// Threads of all of them.
     threads: Vec<Pid>,
+    census: Arc<Census>,
 }
 
 /// A file that is to be recorded.
@@ -192,12 +195,19 @@ impl<'s> Collector<'s> {
             tree: Vec::new(),
             internet: Internet::default(),
             threads: Vec::new(),
+            census: Arc::default(),
         })
     }
 
-    /// Tells which processes the tree has, and which threads, leaders among them.
-    pub(crate) fn know_tree(&mut self, processes: Vec<Pid>, threads: Vec<Pid>) {
+    /// Tells which processes the tree has, which threads, leaders among them, and how they are called inside.
+    pub(crate) fn know_tree(
+        &mut self,
+        processes: Vec<Pid>,
+        threads: Vec<Pid>,
+        census: Arc<Census>,
+    ) {
         (self.tree, self.threads) = (processes, threads);
+        self.census = census;
     }
 
     /// Notes a process of the tree. All are to be noted before the end.
@@ -299,6 +309,7 @@ impl<'s> Collector<'s> {
             name: Name(name.as_bytes().to_vec()),
             errno,
         })?;
+        let stat = self.census.users.of_file(stat);
         let object = Object {
             place,
             file: file.as_fd(),
@@ -338,6 +349,7 @@ impl<'s> Collector<'s> {
             name: Name(format!("fd/{fd}").into_bytes()),
             errno,
         })?;
+        let stat = self.census.users.of_file(stat);
         let inode = (stat.st_dev, stat.st_ino);
         self.look_at_locks(task.dir, fd, place, inode, &info)?;
         let (kind, id) = match self.descriptions.find(inode, (task.pid, fd))? {
@@ -387,7 +399,8 @@ impl<'s> Collector<'s> {
             pos: info.pos.cast_unsigned(),
             fown: match is_path {
                 true => fown::nobody(),
-                false => fown::entry(&file).map_err(object.failed("ask for the owner of"))?,
+                false => fown::entry(&file, &self.census)
+                    .map_err(object.failed("ask for the owner of"))?,
             },
             mount: Some(info.mnt_id),
         };

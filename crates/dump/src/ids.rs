@@ -1,114 +1,15 @@
-//! `ids-*.img`: which tasks share which kernel objects, and in which namespaces they are. Section 4 of the
-//! format.
+//! `ids-*.img`: which tasks share which kernel objects. Section 4.1 of the format.
 
 use std::cmp::Ordering;
 
-use gelid_image::messages::TaskKobjIdsEntry;
 use gelid_sys::kcmp::{self, Kind};
-use gelid_sys::proc::TaskDir;
-use gelid_sys::proc::ns::{self, Kind as Namespace};
-use gelid_sys::{Errno, Pid, proc};
+use gelid_sys::{Errno, Pid};
 
 use crate::Error;
-
-/// The kinds of namespace in the order of their ids.
-const NAMESPACES: [Namespace; 8] = [
-    Namespace::Pid,
-    Namespace::Net,
-    Namespace::Ipc,
-    Namespace::Uts,
-    Namespace::Time,
-    Namespace::Mnt,
-    Namespace::User,
-    Namespace::Cgroup,
-];
-
-/// The namespaces of the dumper, which are those of every task.
-#[derive(Debug, Clone)]
-pub(crate) struct Namespaces {
-    inodes: [u64; 8],
-}
-
-impl Namespaces {
-    /// Those of the calling process.
-    pub(crate) fn own() -> Result<Self, proc::Error> {
-        let own = TaskDir::open(rustix::process::getpid())?;
-        let mut inodes = [0; 8];
-        for (inode, kind) in inodes.iter_mut().zip(NAMESPACES) {
-            *inode = ns::id(&own, kind)?;
-        }
-        Ok(Self { inodes })
-    }
-
-    /// The first kind of which a process has another.
-    pub(crate) fn foreign(&self, process: &TaskDir) -> Result<Option<&'static str>, proc::Error> {
-        self.first_other(process, &NAMESPACES)
-    }
-
-    /// The first kind of which a thread has another. Only these can be left by a single thread without leaving
-    /// the root and working directory that it shares, which is found out by itself.
-    pub(crate) fn foreign_of_thread(
-        &self,
-        thread: &TaskDir,
-    ) -> Result<Option<&'static str>, proc::Error> {
-        let leaves = [
-            Namespace::Net,
-            Namespace::Ipc,
-            Namespace::Uts,
-            Namespace::Cgroup,
-        ];
-        self.first_other(thread, &leaves)
-    }
-
-    fn first_other(
-        &self,
-        task: &TaskDir,
-        kinds: &[Namespace],
-    ) -> Result<Option<&'static str>, proc::Error> {
-        for (inode, kind) in self.inodes.iter().zip(NAMESPACES) {
-            if kinds.contains(&kind) && ns::id(task, kind)? != *inode {
-                return Ok(Some(kind.name()));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The ids of the dumper itself: number 1 of each kind of object.
-    pub(crate) fn own_ids(&self) -> TaskKobjIdsEntry {
-        self.ids(1, 1, 1, 1)
-    }
-
-    fn ids(&self, vm: u32, files: u32, fs: u32, sighand: u32) -> TaskKobjIdsEntry {
-        // Kinds that the kernel lacks take no number.
-        let mut next = 0;
-        let numbers = self.inodes.map(|inode| {
-            (inode != 0).then(|| {
-                next += 1;
-                next
-            })
-        });
-        let [pid, net, ipc, uts, time, mnt, user, cgroup] = numbers;
-        TaskKobjIdsEntry {
-            vm_id: vm,
-            files_id: files,
-            fs_id: fs,
-            sighand_id: sighand,
-            pid_ns_id: pid,
-            net_ns_id: net,
-            ipc_ns_id: ipc,
-            uts_ns_id: uts,
-            mnt_ns_id: mnt,
-            user_ns_id: user,
-            cgroup_ns_id: cgroup,
-            time_ns_id: time,
-        }
-    }
-}
 
 /// Gives out ids of kernel objects, equal ones to tasks that share.
 #[derive(Debug)]
 pub(crate) struct Ids {
-    namespaces: Namespaces,
     vm: Classes,
     files: Classes,
     fs: Classes,
@@ -116,9 +17,8 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    pub(crate) fn new(namespaces: Namespaces) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            namespaces,
             vm: Classes::new(Kind::Vm),
             files: Classes::new(Kind::Files),
             fs: Classes::new(Kind::Fs),
@@ -126,8 +26,8 @@ impl Ids {
         }
     }
 
-    /// The ids of the next process.
-    pub(crate) fn of(&mut self, pid: Pid) -> Result<TaskKobjIdsEntry, Error> {
+    /// The ids of what the next process has: memory, descriptors, directories, handlers.
+    pub(crate) fn of(&mut self, pid: Pid) -> Result<[u32; 4], Error> {
         let vm = self.vm.of(pid)?;
         // Signal handlers can be shared only together with the address space.
         let sighand = if vm.is_new {
@@ -136,7 +36,7 @@ impl Ids {
             self.sighand.of(pid)?.id
         };
         let (files, fs) = (self.files.of(pid)?.id, self.fs.of(pid)?.id);
-        Ok(self.namespaces.ids(vm.id, files, fs, sighand))
+        Ok([vm.id, files, fs, sighand])
     }
 }
 
@@ -258,26 +158,13 @@ mod tests {
             .spawn()
             .unwrap();
         let (own, other) = (rustix::process::getpid(), Pid::from_child(&child));
-        let mut ids = Ids::new(Namespaces::own().unwrap());
+        let mut ids = Ids::new();
         let first = ids.of(own).unwrap();
         let second = ids.of(other).unwrap();
         let again = ids.of(own).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(first, again);
-        assert_eq!(
-            (first.vm_id, first.files_id, first.fs_id, first.sighand_id),
-            (2, 2, 2, 2)
-        );
-        assert_eq!(
-            (
-                second.vm_id,
-                second.files_id,
-                second.fs_id,
-                second.sighand_id
-            ),
-            (3, 3, 3, 3)
-        );
-        assert_eq!((first.pid_ns_id, first.net_ns_id), (Some(1), Some(2)));
+        assert_eq!((first, second), ([2; 4], [3; 4]));
     }
 }

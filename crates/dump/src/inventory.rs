@@ -6,22 +6,18 @@ use gelid_image::{ImageKind, Staging};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::cgroup;
-use crate::ids::Namespaces;
+use crate::namespace::Own;
 use crate::{Error, Options};
 
 /// Layout 1.1.
 const IMG_VERSION: u32 = 2;
 
 /// Writes them.
-pub(crate) fn write(
-    staging: &Staging,
-    options: &Options,
-    namespaces: &Namespaces,
-) -> Result<(), Error> {
+pub(crate) fn write(staging: &Staging, options: &Options, namespaces: &Own) -> Result<(), Error> {
     let inventory = InventoryEntry {
         img_version: IMG_VERSION,
         fdinfo_per_id: Some(true),
-        root_ids: Some(namespaces.own_ids()),
+        root_ids: Some(namespaces.ids()),
         ns_per_id: Some(true),
         root_cg_set: Some(cgroup::OWN),
         lsmtype: Some(Lsmtype::NoLsm.into()),

@@ -6,6 +6,7 @@ use gelid_image::messages::PstreeEntry;
 use gelid_image::{ImageKind, Staging};
 use gelid_sys::{Pid, proc};
 
+use crate::namespace::Numbers;
 use crate::survey::Task;
 use crate::{Error, Refusal};
 
@@ -58,25 +59,26 @@ fn is_alive(id: i32) -> bool {
 }
 
 /// Writes `pstree.img`.
-pub(crate) fn write(staging: &Staging, tasks: &[Task]) -> Result<(), Error> {
+pub(crate) fn write(staging: &Staging, tasks: &[Task], numbers: &Numbers) -> Result<(), Error> {
     let mut writer = staging.writer(ImageKind::Pstree, ())?;
     for task in tasks {
-        writer.push(&entry(task))?;
+        writer.push(&entry(task, numbers))?;
     }
     writer.finish()?;
     Ok(())
 }
 
-fn entry(task: &Task) -> PstreeEntry {
+fn entry(task: &Task, numbers: &Numbers) -> PstreeEntry {
+    let of = |outer| number(numbers.number(outer));
     PstreeEntry {
-        pid: number(task.pid.as_raw_pid()),
-        ppid: number(task.ppid),
-        pgid: number(task.stat.pgrp),
-        sid: number(task.stat.sid),
+        pid: number(task.number()),
+        ppid: of(task.ppid),
+        pgid: of(task.stat.pgrp),
+        sid: of(task.stat.sid),
         threads: task
-            .tids
+            .numbers
             .iter()
-            .map(|tid| number(tid.as_raw_pid()))
+            .map(|thread| number(thread.image))
             .collect(),
     }
 }

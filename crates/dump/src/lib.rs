@@ -38,6 +38,7 @@ mod inventory;
 mod kinship;
 mod layout;
 mod mm;
+mod namespace;
 mod pagemap;
 mod pages;
 mod phase;

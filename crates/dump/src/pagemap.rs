@@ -6,6 +6,7 @@ use gelid_pages::{Format, Owner, PAGE_SIZE, Run, encode_checksums};
 
 use crate::Error;
 use crate::frames::Same;
+use crate::namespace::Numbers;
 use crate::pages::Stored;
 
 /// The file of pages number `pages_id`.
@@ -21,15 +22,17 @@ const FRAMES: &str = "zstd frames";
 
 impl Stored {
     /// Writes the pagemap, and notes the checksum of the file of pages.
-    pub(crate) fn write(&self, staging: &Staging) -> Result<(), Error> {
+    pub(crate) fn write(&self, staging: &Staging, numbers: &Numbers) -> Result<(), Error> {
         let mut writer = match self.owner {
-            Owner::Task(pid) => staging.writer(ImageKind::Pagemap, pid)?,
+            Owner::Task(pid) => staging.writer(ImageKind::Pagemap, numbers.number(pid))?,
             Owner::Shared(shmid) => staging.writer(ImageKind::PagemapShmem, shmid)?,
         };
         let pages_id = self.pages_id;
         writer.push(&PagemapHead { pages_id })?;
         let own = self.summary.pagemap.iter().map(entry);
-        let mut entries: Vec<_> = own.chain(self.same.iter().map(same)).collect();
+        let mut entries: Vec<_> = own
+            .chain(self.same.iter().map(|same| of_another(same, numbers)))
+            .collect();
         entries.sort_by_key(|entry| entry.vaddr);
         for entry in &entries {
             writer.push(entry)?;
@@ -46,12 +49,12 @@ impl Stored {
 }
 
 /// Pages that are among those of another task.
-fn same(same: &Same) -> PagemapEntry {
+fn of_another(same: &Same, numbers: &Numbers) -> PagemapEntry {
     PagemapEntry {
         vaddr: same.range.start,
         flags: Some(0),
         nr_pages: Some((same.range.end - same.range.start) / PAGE_SIZE as u64),
-        same_as: Some(same.owner.as_raw_pid().cast_unsigned()),
+        same_as: Some(numbers.number(same.owner.as_raw_pid()).cast_unsigned()),
         ..PagemapEntry::default()
     }
 }

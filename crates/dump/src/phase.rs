@@ -17,6 +17,8 @@ pub enum Phase {
     Memory,
     /// Playing tapes: what only the tasks themselves can tell.
     Tasks,
+    /// Looking into namespaces that are not the dumper's.
+    Namespaces,
     /// Descriptors, executables, mapped files, shared memory.
     Files,
     /// Waiting for the last page.
@@ -31,11 +33,12 @@ pub enum Phase {
 
 impl Phase {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Freeze,
         Self::Tree,
         Self::Memory,
         Self::Tasks,
+        Self::Namespaces,
         Self::Files,
         Self::Pages,
         Self::Write,
@@ -51,6 +54,7 @@ impl Phase {
             Self::Tree => "tree",
             Self::Memory => "memory",
             Self::Tasks => "tasks",
+            Self::Namespaces => "namespaces",
             Self::Files => "files",
             Self::Pages => "pages",
             Self::Write => "write",
@@ -74,7 +78,7 @@ impl fmt::Display for Phase {
 /// A name that no phase has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no phase {name:?}; there are freeze, tree, memory, tasks, files, pages, write, commit, finish"
+    "there is no phase {name:?}; there are freeze, tree, memory, tasks, namespaces, files, pages, write, commit, finish"
 )]
 pub struct NoSuchPhase {
     /// The name.

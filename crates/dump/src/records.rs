@@ -13,7 +13,7 @@ use gelid_sys::{pidfd, proc};
 
 use crate::core::Cores;
 use crate::files::{self, Collected, Collector};
-use crate::ids::Namespaces;
+use crate::namespace::{self, Census, Own};
 use crate::pages::Stored;
 use crate::phase::Phases;
 use crate::survey::{self, Live, Space, Task};
@@ -24,13 +24,13 @@ use crate::{Error, Options, Phase, fs, inventory, kinship, mm};
 pub(crate) struct Context<'a> {
     pub(crate) options: &'a Options,
     pub(crate) staging: &'a Staging,
-    pub(crate) namespaces: &'a Namespaces,
+    pub(crate) namespaces: &'a Own,
     pub(crate) phases: Phases,
 }
 
 /// The thread that looks at descriptors and mappings, and writes `fdinfo`, `fs` and the images of files.
 pub(crate) struct Collecting<'scope> {
-    tasks: Sender<Arc<Vec<Task>>>,
+    tasks: Sender<(Arc<Vec<Task>>, Arc<Census>)>,
     thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
 }
 
@@ -50,9 +50,9 @@ impl<'scope> Collecting<'scope> {
     }
 
     /// Begins with a tree that is frozen.
-    pub(crate) fn begin(&self, tasks: &Arc<Vec<Task>>) {
+    pub(crate) fn begin(&self, tasks: &Arc<Vec<Task>>, census: &Arc<Census>) {
         // If nobody is there to take them, finish tells why.
-        let _ = self.tasks.send(Arc::clone(tasks));
+        let _ = self.tasks.send((Arc::clone(tasks), Arc::clone(census)));
     }
 
     /// Waits for what it has found.
@@ -69,27 +69,28 @@ pub(crate) struct Spaces(HashMap<usize, MmEntry>);
 
 fn collect(
     context: Context<'_>,
-    frozen: &Receiver<Arc<Vec<Task>>>,
+    frozen: &Receiver<(Arc<Vec<Task>>, Arc<Census>)>,
 ) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
     if let Ok(root) = proc::task_dir(context.options.tree) {
         files.foresee(&root);
     }
-    let tasks = frozen.recv().map_err(|_| StoreError::Stopped)?;
-    context
-        .phases
-        .run(Phase::Files, || look(context, &tasks, files))
+    let (tasks, census) = frozen.recv().map_err(|_| StoreError::Stopped)?;
+    let phases = context.phases;
+    phases.run(Phase::Namespaces, || namespace::dump(context, &census))?;
+    phases.run(Phase::Files, || look(context, &tasks, census, files))
 }
 
 fn look(
     context: Context<'_>,
     tasks: &[Task],
+    census: Arc<Census>,
     mut files: Collector<'_>,
 ) -> Result<(Spaces, Collected), Error> {
-    survey::threads(tasks, context.namespaces)?;
+    survey::threads(tasks)?;
     let processes = tasks.iter().map(|task| task.pid);
     let threads = tasks.iter().flat_map(|task| task.tids.iter().copied());
-    files.know_tree(processes.collect(), threads.collect());
+    files.know_tree(processes.collect(), threads.collect(), census);
     let mut spaces = Spaces::default();
     let mut tables = HashSet::new();
     for (index, task) in tasks.iter().enumerate() {
@@ -106,7 +107,7 @@ fn look(
             table(context.staging, live, held, &mut files)?;
         }
         let fs = fs::entry(&mut files, held, &live.status)?;
-        context.staging.put(ImageKind::Fs, pid.as_raw_pid(), &fs)?;
+        context.staging.put(ImageKind::Fs, task.number(), &fs)?;
         if let Space::Own(layout) = &live.space {
             let mm = mm::entry(task, layout, held, &mut files)?;
             spaces.0.insert(index, mm);
@@ -135,22 +136,24 @@ fn table(
 pub(crate) fn write_tasks(
     context: Context<'_>,
     tasks: &[Task],
+    census: &Census,
     cores: &[Cores],
     filters: &SeccompEntry,
 ) -> Result<(), Error> {
     let staging = context.staging;
-    kinship::write(staging, tasks)?;
+    kinship::write(staging, tasks, &census.numbers)?;
     for task in tasks {
-        let key = task.pid.as_raw_pid();
+        let key = task.number();
         match &task.live {
             Some(live) => staging.put(ImageKind::Ids, key, &live.ids)?,
             None => staging.put(ImageKind::Core, key, &zombie(task))?,
         }
     }
+    let number = |tid: gelid_sys::Pid| census.numbers.number(tid.as_raw_pid());
     for cores in cores {
-        staging.put(ImageKind::Core, cores.pid.as_raw_pid(), &cores.leader)?;
+        staging.put(ImageKind::Core, number(cores.pid), &cores.leader)?;
         for (tid, core) in &cores.threads {
-            staging.put(ImageKind::Core, tid.as_raw_pid(), core)?;
+            staging.put(ImageKind::Core, number(*tid), core)?;
         }
     }
     staging.put(ImageKind::Seccomp, (), filters)?;
@@ -162,7 +165,7 @@ impl Spaces {
     pub(crate) fn write(
         mut self,
         context: Context<'_>,
-        tasks: &[Task],
+        (tasks, census): (&[Task], &Census),
         cores: &[Cores],
         pages: &[Stored],
     ) -> Result<(), Error> {
@@ -174,12 +177,12 @@ impl Spaces {
                 None => continue,
             };
             if let Some(mm) = self.0.get(&first) {
-                let key = task.pid.as_raw_pid();
+                let key = task.number();
                 context.staging.put(ImageKind::Mm, key, mm)?;
             }
         }
         for stored in pages {
-            stored.write(context.staging)?;
+            stored.write(context.staging, &census.numbers)?;
         }
         Ok(())
     }

@@ -13,8 +13,8 @@ use crate::vma::{self, Kind};
 pub enum Refusal {
     /// A namespace of its own.
     #[error(
-        "task {pid} ({comm}) is in another {kind} namespace than the dumper; namespaces are not dumped yet: \
-         run the tree in the namespaces of the dumper"
+        "task {pid} ({comm}) is in another {kind} namespace than the dumper; namespaces of that kind are not dumped yet: \
+         run the tree in that of the dumper"
     )]
     Namespace {
         /// The task.
@@ -23,6 +23,38 @@ pub enum Refusal {
         comm: String,
         /// The kind of namespace, as in `/proc/PID/ns`.
         kind: &'static str,
+    },
+    /// A namespace that is not the root's.
+    #[error(
+        "task {pid} ({comm}) is in another {kind} namespace than the root of its tree, which is not dumped yet: \
+         choose that task as the root, or run all of the tree in one namespace"
+    )]
+    Nested {
+        /// The task.
+        pid: Pid,
+        /// Its name.
+        comm: String,
+        /// The kind of namespace.
+        kind: &'static str,
+    },
+    /// The root is in a pid namespace, but not its first process.
+    #[error(
+        "process {pid} ({comm}) is in a pid namespace of its own, but not the first process there: \
+         dump that one, or from inside of the namespace"
+    )]
+    NotInit {
+        /// The root.
+        pid: Pid,
+        /// Its name.
+        comm: String,
+    },
+    /// A thread that has no number where its tree has.
+    #[error(
+        "thread {tid} is not in the pid namespace of the root of its tree: choose a root that is in both"
+    )]
+    Unnumbered {
+        /// The thread.
+        tid: Pid,
     },
     /// Strict mode or filters.
     #[error(

@@ -16,7 +16,7 @@ use rustix::fs::AtFlags;
 use crate::cgroup;
 use crate::core::{self, Before};
 use crate::files::{Links, Network};
-use crate::ids::Namespaces;
+use crate::namespace::Own;
 use crate::pages::{Flow, Queued, Sink, Stored};
 use crate::phase::Phases;
 use crate::records::{self, Collecting, Context};
@@ -27,7 +27,7 @@ use crate::{End, Error, Hook, Options, Outcome, Phase, account, inventory, share
 pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
     let started = Instant::now();
     // What can fail without the tree comes before the tree is touched.
-    let namespaces = Namespaces::own()?;
+    let namespaces = Own::look()?;
     survey::root(options, &namespaces)?;
     let options = &Options {
         run_id: Some(match &options.run_id {
@@ -100,19 +100,19 @@ fn write<'scope, 'a: 'scope>(
     let stopper = flow.stopper();
     let before = Before::look(context.options.tree);
     let mut tree = phases.run(Phase::Freeze, || freeze(context.options))?;
-    let tasks = phases.run(Phase::Tree, || {
+    let (tasks, census) = phases.run(Phase::Tree, || {
         survey::tree(&tree, context.options, context.namespaces, &flow)
     })?;
-    let tasks = Arc::new(tasks);
+    let (tasks, census) = (Arc::new(tasks), Arc::new(census));
     let begun = Instant::now();
     phases.run(Phase::Memory, || flow.queue())?;
-    collecting.begin(&tasks);
+    collecting.begin(&tasks, &census);
     let (mut cores, filters) = phases.run(Phase::Tasks, || {
-        Ok(core::collect(&mut tree, &tasks, &before)?)
+        Ok(core::collect(&mut tree, &tasks, &census, &before)?)
     })?;
     let cgroups = &context.options.cgroups;
     cgroup::record(cgroups, context.staging, &tasks, &mut cores)?;
-    records::write_tasks(context, &tasks, &cores, &filters)?;
+    records::write_tasks(context, &tasks, &census, &cores, &filters)?;
     let (spaces, mut files) = collecting.finish()?;
     if context.options.end == End::Run {
         // Packets may come again.
@@ -129,7 +129,7 @@ fn write<'scope, 'a: 'scope>(
     let mut outcome = account::outcome(&tree, &tasks, &pages);
     let tree = hold(tree, context.options, &mut outcome)?;
     phases.run(Phase::Write, || {
-        spaces.write(context, &tasks, &cores, &pages.stored)
+        spaces.write(context, (&tasks, &census), &cores, &pages.stored)
     })?;
     Ok(Written {
         tree,

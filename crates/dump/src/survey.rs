@@ -11,18 +11,22 @@ use gelid_sys::proc::stat::{self, Stat};
 use gelid_sys::proc::status::{self, Status};
 use gelid_sys::{Pid, proc};
 
-use crate::ids::{self, Ids, Namespaces};
+use crate::ids::{self, Ids};
 use crate::layout::{Layout, Looker};
+use crate::namespace::{self, Census, Instances, Number, Numbers, OfThread, Own, Users};
 use crate::{Error, Options, Refusal, files, kinship};
 
 /// A process of the tree, as it looks from outside.
 #[derive(Debug)]
 pub(crate) struct Task {
+    /// As the dumper sees it.
     pub(crate) pid: Pid,
-    /// Parent; 0 for the root.
+    /// Parent, as the dumper sees it; 0 for the root.
     pub(crate) ppid: i32,
-    /// Threads, the leader first.
+    /// Threads, the leader first, as the dumper sees them.
     pub(crate) tids: Vec<Pid>,
+    /// How they are called inside.
+    pub(crate) numbers: Vec<Number>,
     pub(crate) stat: Stat,
     /// It has left the terminal of its session.
     pub(crate) no_terminal: bool,
@@ -52,10 +56,17 @@ impl Task {
     pub(crate) fn comm(&self) -> String {
         String::from_utf8_lossy(&self.stat.comm).into_owned()
     }
+
+    /// Its number in images.
+    pub(crate) fn number(&self) -> i32 {
+        self.numbers
+            .first()
+            .map_or(self.pid.as_raw_pid(), |number| number.image)
+    }
 }
 
 /// Refuses a root that cannot be dumped, before anything is frozen.
-pub(crate) fn root(options: &Options, namespaces: &Namespaces) -> Result<(), Error> {
+pub(crate) fn root(options: &Options, namespaces: &Own) -> Result<(), Error> {
     let pid = options.tree;
     let Ok(dir) = proc::task_dir(pid) else {
         // The freezer knows how to say it.
@@ -70,7 +81,7 @@ pub(crate) fn root(options: &Options, namespaces: &Namespaces) -> Result<(), Err
         let sid = stat.sid;
         return Err(Refusal::ShellJob { pid, comm, sid }.into());
     }
-    own_namespaces(pid, comm, namespaces.foreign(&dir)?)?;
+    namespace::check_root(pid, &comm, &dir, namespaces)?;
     Ok(files::check(options, &dir)?)
 }
 
@@ -87,24 +98,19 @@ fn free(pid: Pid, comm: &str, status: &Status, suspended: bool) -> Result<(), Re
     }
 }
 
-fn own_namespaces(pid: Pid, comm: String, foreign: Option<&'static str>) -> Result<(), Error> {
-    match foreign {
-        None => Ok(()),
-        Some(kind) => Err(Refusal::Namespace { pid, comm, kind }.into()),
-    }
-}
-
 /// Looks at every process of the tree, at the mappings by way of `looker`.
 pub(crate) fn tree(
     tree: &Tree,
     options: &Options,
-    namespaces: &Namespaces,
+    namespaces: &Own,
     looker: &dyn Looker,
-) -> Result<Vec<Task>, Error> {
+) -> Result<(Vec<Task>, Census), Error> {
     let mut surveyor = Surveyor {
-        namespaces,
+        instances: Instances::new(*namespaces),
+        numbers: Numbers::default(),
+        users: Users::default(),
         looker,
-        ids: Ids::new(namespaces.clone()),
+        ids: Ids::new(),
         spaces: HashMap::new(),
         is_alone: tree.processes().len() == 1,
         suspended: tree.seccomp_suspended(),
@@ -127,11 +133,18 @@ pub(crate) fn tree(
             live.space = Space::Own(layout);
         }
     }
-    Ok(tasks)
+    let census = Census {
+        instances: surveyor.instances.into_met(),
+        numbers: surveyor.numbers,
+        users: surveyor.users,
+    };
+    Ok((tasks, census))
 }
 
 struct Surveyor<'a> {
-    namespaces: &'a Namespaces,
+    instances: Instances,
+    numbers: Numbers,
+    users: Users,
     looker: &'a dyn Looker,
     ids: Ids,
     /// The first process with each address space, by its id.
@@ -148,16 +161,18 @@ impl Surveyor<'_> {
             pid,
             ppid,
             tids: process.threads.iter().map(|thread| thread.tid).collect(),
+            numbers: Vec::new(),
             stat: stat::read(&process.dir()?)?,
             no_terminal: false,
             live: None,
         };
         if let State::Zombie(_) = process.state {
             task.tids = vec![pid];
+            self.number(&mut task, None)?;
             return Ok(task);
         }
-        let ids = self.ids.of(pid)?;
-        let first = *self.spaces.entry(ids.vm_id).or_insert(index);
+        let tables = self.ids.of(pid)?;
+        let first = *self.spaces.entry(tables[0]).or_insert(index);
         let mut space = Space::Of(first);
         if first == index {
             // One at a time is looked at sooner than it is asked for.
@@ -170,11 +185,17 @@ impl Surveyor<'_> {
             }
         }
         let dir = process.dir()?;
-        own_namespaces(pid, task.comm(), self.namespaces.foreign(&dir)?)?;
-        let status = status::read(&dir)?;
+        let namespaces = self.instances.of(&dir, index == 0)?;
+        namespace::refuse(&self.instances, pid, &task.comm())?;
+        let mut status = status::read(&dir)?;
+        if index == 0 {
+            self.look_inside(&dir, &status)?;
+        }
+        self.number(&mut task, Some(&status))?;
+        self.users.translate(&mut status);
         free(pid, &task.comm(), &status, self.suspended)?;
         task.live = Some(Live {
-            ids,
+            ids: namespace::entry(tables, namespaces),
             status,
             // Of the first itself until its layout is there.
             space,
@@ -183,17 +204,55 @@ impl Surveyor<'_> {
     }
 }
 
+impl Surveyor<'_> {
+    /// Finds out how the root's own namespaces call what the dumper sees.
+    fn look_inside(&mut self, dir: &TaskDir, status: &Status) -> Result<(), Error> {
+        if self.instances.has_numbers() {
+            self.numbers = Numbers::inside(status);
+        }
+        if self.instances.has_users() {
+            self.users = Users::inside(dir)?;
+        }
+        Ok(())
+    }
+
+    /// Finds the numbers of all threads; `status` is that of the leader, if it has been read.
+    fn number(&mut self, task: &mut Task, status: Option<&Status>) -> Result<(), Error> {
+        if !self.numbers.differ() {
+            task.numbers = task.tids.iter().map(|tid| Number::same(*tid)).collect();
+            return Ok(());
+        }
+        let dir = proc::task_dir(task.pid)?;
+        for tid in &task.tids {
+            let number = match status.filter(|_| *tid == task.pid) {
+                Some(status) => self.numbers.note(*tid, status)?,
+                None if *tid == task.pid => self.numbers.note(*tid, &status::read(&dir)?)?,
+                None => self
+                    .numbers
+                    .note(*tid, &status::read(&dir.thread(*tid)?)?)?,
+            };
+            task.numbers.push(number);
+        }
+        Ok(())
+    }
+}
+
 /// Refuses threads that have left what the threads of a process share.
-pub(crate) fn threads(tasks: &[Task], namespaces: &Namespaces) -> Result<(), Error> {
+pub(crate) fn threads(tasks: &[Task]) -> Result<(), Error> {
     for task in tasks.iter().filter(|task| task.tids.len() > 1) {
-        threads_of(task, &proc::task_dir(task.pid)?, namespaces)?;
+        threads_of(task, &proc::task_dir(task.pid)?)?;
     }
     Ok(())
 }
 
-fn threads_of(task: &Task, dir: &TaskDir, namespaces: &Namespaces) -> Result<(), Error> {
+fn threads_of(task: &Task, dir: &TaskDir) -> Result<(), Error> {
+    let of_leader = OfThread::look(dir)?;
     for &tid in task.tids.iter().skip(1) {
-        if let Some(what) = ids::unshared(task.pid, tid)? {
+        let what = match ids::unshared(task.pid, tid)? {
+            Some(what) => Some(what),
+            None => of_leader.differs(OfThread::look(&dir.thread(tid)?)?),
+        };
+        if let Some(what) = what {
             let (pid, comm) = (task.pid, task.comm());
             return Err(Refusal::Unshared {
                 pid,
@@ -203,8 +262,6 @@ fn threads_of(task: &Task, dir: &TaskDir, namespaces: &Namespaces) -> Result<(),
             }
             .into());
         }
-        let foreign = namespaces.foreign_of_thread(&dir.thread(tid)?)?;
-        own_namespaces(tid, task.comm(), foreign)?;
     }
     Ok(())
 }

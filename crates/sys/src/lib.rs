@@ -36,6 +36,7 @@ pub mod mm;
 pub mod mount;
 pub mod mqueue;
 pub mod multicast;
+pub mod namespace;
 pub mod netlink;
 pub mod packet;
 pub mod pagemap;

@@ -18,6 +18,7 @@ use super::signals::AskedActions;
 use super::thread::{self, Looks};
 use super::timers::AskedTimers;
 use super::{Cores, Error, fpu, held, signals, timers};
+use crate::namespace::Census;
 use crate::survey::{Live, Task};
 
 const ALIVE: u32 = 1;
@@ -79,10 +80,15 @@ impl Asked {
     }
 
     /// The tapes, as jobs.
-    pub(super) fn into_jobs(mut self, process: usize, live: &Live) -> (Self, Vec<Job>) {
+    pub(super) fn into_jobs(
+        mut self,
+        process: usize,
+        task: &Task,
+        live: &Live,
+    ) -> (Self, Vec<Job>) {
         let status = &live.status;
-        let inside = |ids: &[i32], outside: i32| ids.last().copied().unwrap_or(outside);
-        let tgid = inside(&status.ns_tgid, status.tgid);
+        let own = |thread: usize| task.numbers.get(thread).map(|number| number.own);
+        let tgid = own(0).unwrap_or(status.tgid);
         let mut jobs = Vec::with_capacity(self.threads.len());
         for (thread, one) in self.threads.iter_mut().enumerate() {
             let pending = signals::set(&one.private).0 | signals::set(&self.shared).0;
@@ -91,8 +97,7 @@ impl Asked {
                 place: (process, thread),
                 identity: Identity {
                     tgid,
-                    // The dumper is in the namespace of the tree.
-                    tid: one.tid.as_raw_pid(),
+                    tid: own(thread).unwrap_or(one.tid.as_raw_pid()),
                     signal: closing_signal(SigSet(status.sig_caught), waiting),
                 },
                 tape: std::mem::take(&mut one.tape),
@@ -106,6 +111,7 @@ impl Asked {
         &self,
         process: &Process,
         task: &Task,
+        census: &Census,
         played: &[Played],
         defaults: &Defaults,
     ) -> Result<Cores, Error> {
@@ -123,8 +129,14 @@ impl Asked {
             // Signals for the process go to its leader if it takes them.
             let shared = SigSet(if index == 0 { shared } else { 0 });
             let status = (index == 0).then_some(&live.status);
-            let (core, rest) =
-                thread.record(process, status, played, shared, &actions, defaults)?;
+            let (core, rest) = thread.record(
+                process,
+                status,
+                played,
+                shared,
+                &actions,
+                (defaults, &census.users),
+            )?;
             cores.push((thread.tid, core, rest));
         }
         let restraints = self.threads.iter().zip(played);
@@ -145,7 +157,7 @@ impl Asked {
             flags: task.stat.flags,
             blk_sigset: played[0].saved.mask.0,
             comm: rest.name,
-            timers: Some(self.timers.answer(leader)?),
+            timers: Some(self.timers.answer(leader, &census.numbers)?),
             rlimits: Some(self.limits.answer(leader)?),
             signals_s: Some(signals::queue(&self.shared, SigSet(shared))),
             sigactions: actions.entries(),

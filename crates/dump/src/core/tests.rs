@@ -12,8 +12,8 @@ use gelid_seize::Tree;
 use gelid_sys::Pid;
 
 use super::{Before, Cores, collect};
-use crate::ids::Namespaces;
 use crate::layout::{Layout, Looker};
+use crate::namespace::Own;
 use crate::{Error, Options, survey};
 
 /// A Python program that tells a line when it is ready, and another one when it is told one.
@@ -141,13 +141,13 @@ fn freeze(root: Pid) -> (Tree, Vec<Cores>) {
 }
 
 fn collect_from(tree: &mut Tree) -> Vec<Cores> {
-    let namespaces = Namespaces::own().unwrap();
+    let namespaces = Own::look().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let options = Options::new(tree.root().pid, Dir::open(folder.path()).unwrap());
-    let tasks = survey::tree(tree, &options, &namespaces, &AtOnce::default()).unwrap();
+    let (tasks, census) = survey::tree(tree, &options, &namespaces, &AtOnce::default()).unwrap();
     let before = Before::look(tree.root().pid);
     let start = Instant::now();
-    let (cores, _) = collect(tree, &tasks, &before).unwrap();
+    let (cores, _) = collect(tree, &tasks, &census, &before).unwrap();
     eprintln!("{} processes: {:?}", cores.len(), start.elapsed());
     cores
 }

@@ -23,6 +23,7 @@ use super::sched::{Defaults, Sched};
 use super::seccomp::{AskedRestraint, Restraint};
 use super::signals::{Actions, AskedStack};
 use super::{Error, creds, fpu, registers, signals, wrong_registers};
+use crate::namespace::Users;
 
 /// What looking at many threads takes.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl Asked {
         played: &Played,
         shared: SigSet,
         actions: &Actions,
-        defaults: &Defaults,
+        (defaults, users): (&Defaults, &Users),
     ) -> Result<(CoreEntry, OfThread), Error> {
         let tid = self.tid;
         let outcome = &played.outcome;
@@ -109,7 +110,7 @@ impl Asked {
             blk_sigset: status.is_none().then_some(played.saved.mask.0),
             sas: Some(self.stack.answer(answers)?),
             signals_p: Some(signals::queue(&self.private, pending)),
-            creds: Some(self.creds(process, status, answers)?),
+            creds: Some(self.creds(process, status, answers, users)?),
             ..Default::default()
         };
         let mut gelid = GelidThreadEntry {
@@ -151,6 +152,7 @@ impl Asked {
         process: &Process,
         status: Option<&Status>,
         answers: Answers<'_>,
+        users: &Users,
     ) -> Result<CredsEntry, Error> {
         let bits = self.bits.answer(answers)?;
         if let Some(status) = status {
@@ -165,6 +167,8 @@ impl Asked {
             return Ok(entry);
         }
         let dir = process.dir()?.thread(self.tid)?;
-        Ok(creds::of_status(&status::read(&dir)?, bits))
+        let mut status = status::read(&dir)?;
+        users.translate(&mut status);
+        Ok(creds::of_status(&status, bits))
     }
 }

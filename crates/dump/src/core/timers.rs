@@ -9,6 +9,7 @@ use gelid_tape::{Data, Op, Tape};
 
 use super::Error;
 use super::call::Answers;
+use crate::namespace::Numbers;
 
 /// The POSIX timers as seen from outside, by id.
 pub(super) fn look(dir: &TaskDir) -> Result<Vec<Timer>, Error> {
@@ -59,7 +60,11 @@ impl AskedTimers {
         Self { interval, posix }
     }
 
-    pub(super) fn answer(&self, answers: Answers<'_>) -> Result<TaskTimersEntry, Error> {
+    pub(super) fn answer(
+        &self,
+        answers: Answers<'_>,
+        numbers: &Numbers,
+    ) -> Result<TaskTimersEntry, Error> {
         let interval = |(op, data): (Op, Data)| {
             answers.must(op, "getitimer")?;
             let word = |index| answers.word(data, index);
@@ -71,7 +76,10 @@ impl AskedTimers {
             })
         };
         let [real, virt, prof] = self.interval;
-        let posix = self.posix.iter().map(|asked| asked.answer(answers));
+        let posix = self
+            .posix
+            .iter()
+            .map(|asked| asked.answer(answers, numbers));
         Ok(TaskTimersEntry {
             real: interval(real)?,
             virt: interval(virt)?,
@@ -82,7 +90,7 @@ impl AskedTimers {
 }
 
 impl AskedPosix {
-    fn answer(&self, answers: Answers<'_>) -> Result<PosixTimerEntry, Error> {
+    fn answer(&self, answers: Answers<'_>, numbers: &Numbers) -> Result<PosixTimerEntry, Error> {
         let (op, data) = self.times;
         answers.must(op, "timer_gettime")?;
         let overrun = answers.must(self.overrun, "timer_getoverrun")?;
@@ -99,7 +107,7 @@ impl AskedPosix {
             insec: word(1),
             vsec: word(2),
             vnsec: word(3),
-            notify_thread_id: timer.to_thread.then_some(timer.target),
+            notify_thread_id: timer.to_thread.then(|| numbers.number(timer.target)),
         })
     }
 }

@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, statat};
 
 use super::descriptions::Inode;
 use super::{Collector, Error, LockRefusal, Name, Place};
+use crate::namespace::Numbers;
 
 /// Added to the type of a lease that is being broken.
 const BREAKING: u32 = 4;
@@ -130,7 +131,7 @@ impl Collector<'_> {
             let tree: HashSet<i32> = self.tree.iter().map(|pid| pid.as_raw_pid()).collect();
             refuse_outsiders(&locks, &tree)?;
         }
-        write(self.staging, &locks, &self.tree)
+        write(self.staging, &locks, &self.tree, &self.census.numbers)
     }
 }
 
@@ -157,7 +158,7 @@ impl Found {
         }
     }
 
-    fn entry(&self, tree: &[Pid]) -> Result<FileLockEntry, Error> {
+    fn entry(&self, tree: &[Pid], numbers: &Numbers) -> Result<FileLockEntry, Error> {
         if self.is_in_flight() {
             return Err(self.refused(LockRefusal::InFlight));
         }
@@ -174,7 +175,7 @@ impl Found {
                 LockType::Write => 1,
                 LockType::None => 2,
             } | if breaking { BREAKING } else { 0 },
-            pid: self.taker(tree).as_raw_pid(),
+            pid: numbers.number(self.taker(tree).as_raw_pid()),
             fd: self.holder.1,
             start: self.lock.start,
             len: self.lock.len,
@@ -207,10 +208,10 @@ fn held_to_write(dir: &TaskDir, fd: RawFd, lock: Lock, info: &FdInfo) -> bool {
         )
 }
 
-fn write(staging: &Staging, locks: &[Found], tree: &[Pid]) -> Result<(), Error> {
+fn write(staging: &Staging, locks: &[Found], tree: &[Pid], numbers: &Numbers) -> Result<(), Error> {
     let mut writer = staging.writer(ImageKind::FileLocks, ())?;
     for lock in locks {
-        writer.push(&lock.entry(tree)?)?;
+        writer.push(&lock.entry(tree, numbers)?)?;
     }
     Ok(writer.finish()?)
 }

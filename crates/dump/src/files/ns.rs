@@ -5,7 +5,7 @@ use gelid_sys::proc::ns::Kind;
 
 use super::regfile::Opening;
 use super::{Collector, Error, Object, Unsupported};
-use crate::ids::Namespaces;
+use crate::namespace::Own;
 use gelid_sys::clone::flags as flag;
 
 /// The kind of a namespace, by what its link begins with.
@@ -24,7 +24,7 @@ impl Collector<'_> {
     ) -> Result<(FdTypes, u32), Error> {
         let own = rustix::fs::stat(format!("/proc/self/ns/{}", kind.name()));
         let own = own.map_err(object.failed("compare"))?;
-        let ids = Namespaces::own()?.own_ids();
+        let ids = Own::look()?.ids();
         let (clone_flag, ns_id) = match kind {
             Kind::Mnt => (flag::NEWNS, ids.mnt_ns_id),
             Kind::Cgroup => (flag::NEWCGROUP, ids.cgroup_ns_id),

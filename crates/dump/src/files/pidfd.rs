@@ -37,7 +37,10 @@ impl Collector<'_> {
                 // All that counts is which are the same.
                 ino: object.stat.st_ino as u32,
                 flags: opening.flags & !OFlags::ACCMODE.bits(),
-                nspid: pid,
+                nspid: match pid {
+                    GONE => GONE,
+                    pid => self.census.numbers.number(pid),
+                },
                 fown: opening.fown,
                 status: match pid {
                     GONE => pidfd::exit_status(object.file).ok().flatten(),

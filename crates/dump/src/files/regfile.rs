@@ -1,9 +1,10 @@
 //! Files recorded by their path. Section 12.1 of the format.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use gelid_image::messages::{FdTypes, FileEntry, FownEntry, RegFileEntry};
 use gelid_sys::Errno;
+use gelid_sys::proc::ns::Kind::Mnt;
 use gelid_sys::proc::{TaskDir, fdinfo};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, statat};
 
@@ -93,9 +94,10 @@ impl Collector<'_> {
         self.refuse_special(object)?;
         let (name, remap) = self.locate(object, &opening)?;
         if remap.is_none() && name.starts_with(b"/proc/") && self.magic(object)? == PROC_MAGIC {
-            self.note_process(object, name);
+            let name = self.inside_proc(name);
+            self.note_process(object, &name);
         }
-        let mut entry = entry(object, id, name.to_vec(), opening);
+        let mut entry = entry(object, id, self.inside_proc(name), opening);
         if object.is_regular() && self.options.build_ids {
             entry.build_id = self.build_id(object, &entry);
         }
@@ -104,6 +106,31 @@ impl Collector<'_> {
             self.remap(id, object, name, remap)?;
         }
         Ok(id)
+    }
+
+    /// The name of a file in procfs by the numbers that images have. With a mount namespace of its own the tree has a
+    /// procfs of its own, which names processes by those already.
+    fn inside_proc(&self, name: &[u8]) -> Vec<u8> {
+        let numbers = &self.census.numbers;
+        let parts = name.strip_prefix(b"/proc/");
+        let Some(parts) = parts.filter(|_| numbers.differ() && self.census.root(Mnt).is_none())
+        else {
+            return name.to_vec();
+        };
+        let number = |part: &[u8]| {
+            let outer = std::str::from_utf8(part).ok()?.parse().ok()?;
+            Some(numbers.number(outer)).filter(|number| *number != 0)
+        };
+        let parts = parts.split(|byte| *byte == b'/').enumerate();
+        let parts: Vec<Vec<u8>> = parts
+            .map(
+                |(at, part)| match number(part).filter(|_| at == 0 || at == 2) {
+                    Some(number) => number.to_string().into_bytes(),
+                    None => part.to_vec(),
+                },
+            )
+            .collect();
+        [b"/proc/", parts.join(&b'/').as_slice()].concat()
     }
 
     /// Notes whose file in procfs it is.
@@ -120,7 +147,10 @@ impl Collector<'_> {
     /// Refuses files of processes that are not in the tree: they may be gone, or be others, when it comes back.
     pub(super) fn refuse_strangers(&self) -> Result<(), Error> {
         let mut files = self.of_processes.iter();
-        match files.find(|(pid, ..)| !self.processes.contains(pid)) {
+        let numbers = &self.census.numbers;
+        let processes = self.processes.iter().map(|pid| numbers.number(*pid));
+        let processes: HashSet<i32> = processes.collect();
+        match files.find(|(pid, ..)| !processes.contains(pid)) {
             None => Ok(()),
             Some((pid, place, name)) => Err(Error::Stranger {
                 place: *place,
@@ -191,7 +221,7 @@ impl Collector<'_> {
         // The kernel may not have noticed yet that what belonged to a process is gone.
         let name = deleted.unwrap_or(link);
         if name.first() == Some(&b'/') && self.magic(object)? == PROC_MAGIC {
-            match (process(name), deleted) {
+            match (process(&self.inside_proc(name)), deleted) {
                 (Some(pid), _) => return Ok((name, Some(Remap::Process(pid)))),
                 (None, Some(_)) => return Err(object.unsupported(Unsupported::Vanished)),
                 (None, None) => {}

@@ -85,7 +85,8 @@ impl Collector<'_> {
     /// Notes the session of a task, and the terminal it has.
     pub(super) fn in_session(&mut self, stat: &TaskStat) {
         if stat.tty_nr != 0 {
-            let session = (stat.sid, stat.tpgid.max(0));
+            let number = |outer| self.census.numbers.number(outer);
+            let session = (number(stat.sid), number(stat.tpgid.max(0)));
             self.terminals
                 .sessions
                 .insert(stat.tty_nr.cast_unsigned(), session);

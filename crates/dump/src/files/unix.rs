@@ -22,6 +22,7 @@ use self::queue::Queue;
 pub use self::refusal::UnixRefusal;
 use super::regfile::Opening;
 use super::{Collector, Error, Name, Object, Place, Task, sk_opts};
+use crate::namespace::Census;
 
 /// `SOCK_STREAM`
 const STREAM: u32 = 1;
@@ -139,7 +140,7 @@ impl Collector<'_> {
             name_dir: bound.directory,
             deleted: bound.deleted.then_some(true),
             ns_id: Some(NETWORK),
-            gelid: beyond(object, &seen, events)?,
+            gelid: beyond(object, &seen, events, &self.census)?,
             ..UnixSkEntry::default()
         };
         let sockets = &mut self.sockets;
@@ -173,6 +174,7 @@ fn beyond(
     object: &Object<'_>,
     seen: &UnixSocket,
     events: PollFlags,
+    census: &Census,
 ) -> Result<Option<GelidUnixSkEntry>, Error> {
     let datagrams = u32::from(seen.kind) == DGRAM;
     let int = |option| match sockopt::int(object.file, option) {
@@ -190,15 +192,23 @@ fn beyond(
         // -1 is none.
         peek_off: u32::try_from(int(IntOption::PEEK_OFF)?).ok(),
         passpidfd: (int(IntOption::PASSPIDFD)? != 0).then_some(true),
-        peer: who(sockopt::peer(object.file).map_err(object.failed("ask for the peer of"))?),
+        peer: who(
+            sockopt::peer(object.file).map_err(object.failed("ask for the peer of"))?,
+            census,
+        ),
     };
     Ok((entry != GelidUnixSkEntry::default()).then_some(entry))
 }
 
 /// The record of somebody; `None` for nobody, and for those whose pid has no number here.
-fn who((pid, uid, gid): (i32, u32, u32)) -> Option<GelidUcredEntry> {
+fn who((pid, uid, gid): (i32, u32, u32), census: &Census) -> Option<GelidUcredEntry> {
+    let pid = census.numbers.number(pid);
     let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
-    Some(GelidUcredEntry { pid, uid, gid })
+    Some(GelidUcredEntry {
+        pid,
+        uid: census.users.uid(uid),
+        gid: census.users.gid(gid),
+    })
 }
 
 /// What a socket is ready for.

@@ -33,6 +33,7 @@ impl Collector<'_> {
         };
         let node = unix::node(object.file).map_err(object.failed("look for the file of"))?;
         let stat = rustix::fs::fstat(&node).map_err(object.failed("look at the file of"))?;
+        let stat = self.census.users.of_file(stat);
         let link = format!("/proc/self/fd/{}", node.as_raw_fd());
         let link = rustix::fs::readlink(link, Vec::new());
         let link = link.map_err(object.failed("look for the path of"))?;

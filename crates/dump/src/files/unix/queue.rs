@@ -141,7 +141,9 @@ impl Collector<'_> {
         }
         let gelid = GelidPacketEntry {
             source: Some(message.source).filter(|it| queue.kind == DGRAM && !it.is_empty()),
-            sender: message.credentials.and_then(super::who),
+            sender: message
+                .credentials
+                .and_then(|who| super::who(who, &self.census)),
         };
         let mut rights = Vec::with_capacity(message.rights.len());
         for file in message.rights {

@@ -1,0 +1,294 @@
+//! Namespaces of the tree: which there are, who is in which, and what is seen from inside. Sections 4.2 and 19 of
+//! the format.
+
+mod numbers;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use gelid_image::messages::TaskKobjIdsEntry;
+use gelid_sys::proc::TaskDir;
+use gelid_sys::proc::ns::{self, Kind};
+use gelid_sys::{Pid, proc};
+
+use crate::records::Context;
+use crate::{Error, Refusal};
+
+pub(crate) use numbers::{Number, Numbers, Users};
+
+/// Kinds that a tree may have its own of. All others are refused before anything is disturbed.
+pub(crate) const SUPPORTED: &[Kind] = &[];
+
+/// Kinds of which a task may have another than the root of its tree.
+pub(crate) const NESTED: &[Kind] = &[];
+
+/// The kinds of namespace in the order of their ids.
+const ORDER: [Kind; 8] = [
+    Kind::Pid,
+    Kind::Net,
+    Kind::Ipc,
+    Kind::Uts,
+    Kind::Time,
+    Kind::Mnt,
+    Kind::User,
+    Kind::Cgroup,
+];
+
+/// The namespaces of the dumper.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own {
+    inodes: [u64; 8],
+}
+
+impl Own {
+    /// Those of the calling process.
+    pub(crate) fn look() -> Result<Self, proc::Error> {
+        let inodes = inodes(&TaskDir::open(rustix::process::getpid())?)?;
+        Ok(Self { inodes })
+    }
+
+    /// The ids of the dumper itself: number 1 of each kind of object.
+    pub(crate) fn ids(&self) -> TaskKobjIdsEntry {
+        let numbers = Instances::new(*self).own();
+        entry([1; 4], numbers)
+    }
+}
+
+/// What a single thread can leave without leaving the root and working directory that it shares, which is found
+/// out by itself.
+const LEFT_ALONE: [(Kind, &str); 4] = [
+    (Kind::Net, "a network namespace"),
+    (Kind::Ipc, "an ipc namespace"),
+    (Kind::Uts, "a uts namespace"),
+    (Kind::Cgroup, "a cgroup namespace"),
+];
+
+/// The namespaces that threads can leave alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OfThread([u64; 4]);
+
+impl OfThread {
+    /// Those of a thread, or of the leader of a process.
+    pub(crate) fn look(thread: &TaskDir) -> Result<Self, proc::Error> {
+        let mut inodes = [0; 4];
+        for (inode, (kind, _)) in inodes.iter_mut().zip(LEFT_ALONE) {
+            *inode = ns::id(thread, kind)?;
+        }
+        Ok(Self(inodes))
+    }
+
+    /// What is not the same.
+    pub(crate) fn differs(self, other: Self) -> Option<&'static str> {
+        let differs = |place: &usize| self.0[*place] != other.0[*place];
+        (0..4).find(differs).map(|place| LEFT_ALONE[place].1)
+    }
+}
+
+fn inodes(task: &TaskDir) -> Result<[u64; 8], proc::Error> {
+    let mut inodes = [0; 8];
+    for (inode, kind) in inodes.iter_mut().zip(ORDER) {
+        *inode = ns::id(task, kind)?;
+    }
+    Ok(inodes)
+}
+
+/// Ids of the tables of a task (memory, descriptors, directories, handlers) and of its namespaces.
+pub(crate) fn entry(tables: [u32; 4], namespaces: [Option<u32>; 8]) -> TaskKobjIdsEntry {
+    let [vm_id, files_id, fs_id, sighand_id] = tables;
+    let [pid, net, ipc, uts, time, mnt, user, cgroup] = namespaces;
+    TaskKobjIdsEntry {
+        vm_id,
+        files_id,
+        fs_id,
+        sighand_id,
+        pid_ns_id: pid,
+        net_ns_id: net,
+        ipc_ns_id: ipc,
+        uts_ns_id: uts,
+        mnt_ns_id: mnt,
+        user_ns_id: user,
+        cgroup_ns_id: cgroup,
+        time_ns_id: time,
+    }
+}
+
+/// A namespace of the tree that is not the dumper's.
+#[derive(Debug, Clone)]
+pub(crate) struct Instance {
+    pub(crate) kind: Kind,
+    /// Its number in images.
+    pub(crate) id: u32,
+    pub(crate) inode: u64,
+    /// A process in it, as the dumper sees it.
+    pub(crate) task: Pid,
+    /// The root of the tree is in it.
+    pub(crate) root: bool,
+}
+
+impl Instance {
+    /// A descriptor of it.
+    pub(crate) fn open(&self) -> Result<OwnedFd, Error> {
+        Ok(ns::open(&TaskDir::open(self.task)?, self.kind)?)
+    }
+
+    /// Runs something in a thread that has joined it, and nothing else: with all capabilities of the dumper.
+    #[expect(dead_code, reason = "kinds of namespaces to come")]
+    pub(crate) fn inside<T: Send>(
+        &self,
+        job: impl FnOnce() -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
+        let namespace = self.open()?;
+        let join = || gelid_sys::namespace::join(namespace.as_fd(), self.kind);
+        let (pid, kind) = (self.task, self.kind.name());
+        let failed = |errno| Error::Join { pid, kind, errno };
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| join().map_err(failed).and_then(|()| job()));
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(failed(rustix::io::Errno::IO)))
+        })
+    }
+}
+
+/// Gives out ids of namespaces.
+#[derive(Debug)]
+pub(crate) struct Instances {
+    own: Own,
+    met: Vec<Instance>,
+    next: u32,
+}
+
+impl Instances {
+    pub(crate) fn new(own: Own) -> Self {
+        // Kinds that the kernel lacks take no number.
+        let there = own.inodes.iter().filter(|inode| **inode != 0).count();
+        Self {
+            own,
+            met: Vec::new(),
+            next: there as u32 + 1,
+        }
+    }
+
+    /// The ids of the dumper's.
+    fn own(&self) -> [Option<u32>; 8] {
+        let mut next = 0;
+        self.own.inodes.map(|inode| {
+            (inode != 0).then(|| {
+                next += 1;
+                next
+            })
+        })
+    }
+
+    /// The ids of those of a process; the root comes first.
+    pub(crate) fn of(
+        &mut self,
+        task: &TaskDir,
+        root: bool,
+    ) -> Result<[Option<u32>; 8], proc::Error> {
+        let inodes = inodes(task)?;
+        let mut ids = self.own();
+        for (place, inode) in inodes.into_iter().enumerate() {
+            if inode == self.own.inodes[place] {
+                continue;
+            }
+            let known = self.met.iter().find(|instance| instance.inode == inode);
+            ids[place] = Some(match known {
+                Some(known) => known.id,
+                None => self.meet(ORDER[place], inode, task.pid(), root),
+            });
+        }
+        Ok(ids)
+    }
+
+    fn meet(&mut self, kind: Kind, inode: u64, task: Pid, root: bool) -> u32 {
+        let id = self.next;
+        self.next += 1;
+        self.met.push(Instance {
+            kind,
+            id,
+            inode,
+            task,
+            root,
+        });
+        id
+    }
+
+    /// The first kind that cannot be dumped, and whether that is because the root is in another.
+    pub(crate) fn unsupported(&self) -> Option<(Kind, bool)> {
+        let nested = |instance: &&Instance| !instance.root && !NESTED.contains(&instance.kind);
+        let kind = |instance: &&Instance| !SUPPORTED.contains(&instance.kind);
+        let of_kind = self.met.iter().find(kind).map(|found| (found.kind, false));
+        of_kind.or_else(|| self.met.iter().find(nested).map(|found| (found.kind, true)))
+    }
+
+    /// The root has a pid namespace of its own.
+    pub(crate) fn has_numbers(&self) -> bool {
+        let pid = |instance: &Instance| instance.kind == Kind::Pid && instance.root;
+        self.met.iter().any(pid)
+    }
+
+    /// The root has a user namespace of its own.
+    pub(crate) fn has_users(&self) -> bool {
+        let user = |instance: &Instance| instance.kind == Kind::User && instance.root;
+        self.met.iter().any(user)
+    }
+
+    /// All that were met.
+    pub(crate) fn into_met(self) -> Vec<Instance> {
+        self.met
+    }
+}
+
+/// What is known of the namespaces of a frozen tree.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    pub(crate) instances: Vec<Instance>,
+    pub(crate) numbers: Numbers,
+    pub(crate) users: Users,
+}
+
+impl Census {
+    /// Those of a kind.
+    pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = &Instance> {
+        self.instances
+            .iter()
+            .filter(move |instance| instance.kind == kind)
+    }
+
+    /// That of the root, if it is not the dumper's.
+    pub(crate) fn root(&self, kind: Kind) -> Option<&Instance> {
+        self.of(kind).find(|instance| instance.root)
+    }
+}
+
+/// Refuses a root whose namespaces cannot be dumped, before it is disturbed.
+pub(crate) fn check_root(pid: Pid, comm: &str, dir: &TaskDir, own: &Own) -> Result<(), Error> {
+    let mut instances = Instances::new(*own);
+    instances.of(dir, true)?;
+    refuse(&instances, pid, comm)?;
+    if instances.has_numbers() {
+        let status = proc::status::read(dir)?;
+        numbers::check_init(&status, pid, comm)?;
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be dumped of the namespaces met so far, the last of them those of `pid`.
+pub(crate) fn refuse(instances: &Instances, pid: Pid, comm: &str) -> Result<(), Refusal> {
+    match instances.unsupported() {
+        None => Ok(()),
+        Some((kind, is_nested)) => {
+            let (comm, kind) = (comm.to_owned(), kind.name());
+            Err(match is_nested {
+                true => Refusal::Nested { pid, comm, kind },
+                false => Refusal::Namespace { pid, comm, kind },
+            })
+        }
+    }
+}
+
+/// Writes the images of all namespaces. The tree must be frozen.
+pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<(), Error> {
+    let _ = (context, &census.instances);
+    Ok(())
+}

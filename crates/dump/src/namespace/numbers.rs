@@ -1,0 +1,149 @@
+//! Pids and users as the tree's own namespaces tell them.
+
+use std::collections::HashMap;
+
+use gelid_sys::Pid;
+use gelid_sys::proc::TaskDir;
+use gelid_sys::proc::ns::{self, IdRange};
+use gelid_sys::proc::status::Status;
+use rustix::fs::Stat;
+
+use crate::{Error, Refusal};
+
+/// The numbers of a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Number {
+    /// In the pid namespace of the root, as images have it.
+    pub(crate) image: i32,
+    /// As it knows itself.
+    pub(crate) own: i32,
+}
+
+impl Number {
+    /// That of a thread in the pid namespace of the dumper.
+    pub(crate) fn same(tid: Pid) -> Self {
+        let number = tid.as_raw_pid();
+        Self {
+            image: number,
+            own: number,
+        }
+    }
+}
+
+/// Numbers of tasks, groups and sessions, by what the dumper sees. Without a pid namespace they are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Numbers(Option<Known>);
+
+#[derive(Debug, Clone)]
+struct Known {
+    /// How many namespaces the root's is below that of the dumper.
+    depth: usize,
+    by_outer: HashMap<i32, i32>,
+}
+
+impl Numbers {
+    /// Those of a tree in a pid namespace of its own; `root` is the status of its root.
+    pub(crate) fn inside(root: &Status) -> Self {
+        Self(Some(Known {
+            depth: root.ns_pid.len().saturating_sub(1),
+            by_outer: HashMap::new(),
+        }))
+    }
+
+    /// True if the numbers are not those that the dumper sees.
+    pub(crate) fn differ(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Takes note of the numbers of a thread.
+    pub(crate) fn note(&mut self, tid: Pid, status: &Status) -> Result<Number, Refusal> {
+        let Some(known) = &mut self.0 else {
+            return Ok(Number::same(tid));
+        };
+        let at = |ids: &[i32]| Some((*ids.first()?, *ids.get(known.depth)?));
+        let all = [&status.ns_pid, &status.ns_pgid, &status.ns_sid];
+        let pairs: Vec<_> = all.into_iter().filter_map(|ids| at(ids)).collect();
+        let number = at(&status.ns_pid).zip(status.ns_pid.last());
+        let Some(((_, image), own)) = number else {
+            return Err(Refusal::Unnumbered { tid });
+        };
+        known.by_outer.extend(pairs);
+        Ok(Number { image, own: *own })
+    }
+
+    /// The number of what the dumper's calls call `outer`: a task, a group or a session; 0 for what is not known.
+    pub(crate) fn number(&self, outer: i32) -> i32 {
+        match &self.0 {
+            None => outer,
+            Some(known) => known.by_outer.get(&outer).copied().unwrap_or_default(),
+        }
+    }
+}
+
+/// Refuses a root that is in a pid namespace of its own, but not the first process there.
+pub(super) fn check_init(status: &Status, pid: Pid, comm: &str) -> Result<(), Refusal> {
+    match status.ns_pid.last() {
+        Some(1) => Ok(()),
+        _ => Err(Refusal::NotInit {
+            pid,
+            comm: comm.to_owned(),
+        }),
+    }
+}
+
+/// Users and groups, by what the dumper sees. Without a user namespace they are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Users(Option<Maps>);
+
+#[derive(Debug, Clone)]
+struct Maps {
+    uids: Vec<IdRange>,
+    gids: Vec<IdRange>,
+}
+
+impl Users {
+    /// Those of the user namespace of a process.
+    pub(crate) fn inside(process: &TaskDir) -> Result<Self, Error> {
+        Ok(Self(Some(Maps {
+            uids: ns::uid_map(process)?,
+            gids: ns::gid_map(process)?,
+        })))
+    }
+
+    /// The user that the dumper sees as `uid`.
+    pub(crate) fn uid(&self, uid: u32) -> u32 {
+        self.0.as_ref().map_or(uid, |maps| inside(&maps.uids, uid))
+    }
+
+    /// The group that the dumper sees as `gid`.
+    pub(crate) fn gid(&self, gid: u32) -> u32 {
+        self.0.as_ref().map_or(gid, |maps| inside(&maps.gids, gid))
+    }
+
+    /// Makes of the owner of a file the one seen inside.
+    pub(crate) fn of_file(&self, mut stat: Stat) -> Stat {
+        (stat.st_uid, stat.st_gid) = (self.uid(stat.st_uid), self.gid(stat.st_gid));
+        stat
+    }
+
+    /// Makes of the users in a status those inside.
+    pub(crate) fn translate(&self, status: &mut Status) {
+        if self.0.is_some() {
+            status.uid = status.uid.map(|uid| self.uid(uid));
+            status.gid = status.gid.map(|gid| self.gid(gid));
+            for gid in &mut status.groups {
+                *gid = self.gid(*gid);
+            }
+        }
+    }
+}
+
+/// What a user namespace shows instead of an id that it does not map.
+const OVERFLOW: u32 = 65534;
+
+fn inside(map: &[IdRange], outer: u32) -> u32 {
+    let range = map
+        .iter()
+        .find(|range| outer >= range.outside && outer - range.outside < range.count);
+    range.map_or(OVERFLOW, |range| range.inside + (outer - range.outside))
+}

@@ -1,0 +1,63 @@
+//! Namespaces of the calling thread: `setns(2)`, `unshare(2)`.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::io::Result;
+
+use crate::proc::ns::Kind;
+use crate::syscall;
+
+/// Has the calling thread, and no other, join a namespace of a kind, by its descriptor. For a mount namespace the
+/// thread gets a root and working directory of its own, which become the root of that.
+///
+/// # Errors
+///
+/// As `setns(2)`: `EPERM` without the privilege for it, `EINVAL` for another kind, a user namespace among them while
+/// other threads are there.
+pub fn join(namespace: impl AsFd, kind: Kind) -> Result<()> {
+    if kind == Kind::Mnt {
+        // SAFETY: no memory and no descriptor is concerned.
+        unsafe {
+            syscall::call(
+                libc::SYS_unshare as usize,
+                [libc::CLONE_FS as usize, 0, 0, 0, 0, 0],
+            )
+        }?;
+    }
+    let fd = namespace.as_fd().as_raw_fd() as usize;
+    let flag = flag(kind) as usize;
+    // SAFETY: as above.
+    unsafe { syscall::call(libc::SYS_setns as usize, [fd, flag, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// The `CLONE_*` flag of a kind of namespace.
+#[must_use]
+pub fn flag(kind: Kind) -> u64 {
+    use crate::clone::flags;
+    match kind {
+        Kind::Cgroup => flags::NEWCGROUP,
+        Kind::Ipc => flags::NEWIPC,
+        Kind::Mnt => flags::NEWNS,
+        Kind::Net => flags::NEWNET,
+        Kind::Pid | Kind::PidForChildren => flags::NEWPID,
+        Kind::Time | Kind::TimeForChildren => flags::NEWTIME,
+        Kind::User => flags::NEWUSER,
+        Kind::Uts => flags::NEWUTS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proc::{TaskDir, ns};
+
+    #[test]
+    fn one_of_another_kind_is_not_joined() {
+        let own = TaskDir::open(rustix::process::getpid()).unwrap();
+        let uts = ns::open(&own, Kind::Uts).unwrap();
+        let joined = std::thread::spawn(move || join(uts, Kind::Net))
+            .join()
+            .unwrap();
+        assert_eq!(joined, Err(rustix::io::Errno::INVAL));
+    }
+}
