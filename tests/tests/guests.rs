@@ -97,6 +97,7 @@ const NO_ROOM: &str = "needs room in the target";
 const SIGTRAP: &str = "the disposition of SIGTRAP";
 const FOREIGN: &str = "limits of other users' tasks need CAP_SYS_RESOURCE";
 const MESSAGES: &str = "message queues, unless they are mounted on /dev/mqueue";
+const OF_THE_HOST: &str = "segments outside of an IPC namespace of their own";
 const SHARED: &str = "tables shared between processes";
 
 /// Every guest, but for those with sockets, and those with what is never dumped.
@@ -359,6 +360,9 @@ const CASES: &[Case] = &[
     unlike("sharing-mixed", SHARED),
     waiting_in_vfork("vfork"),
     waiting_in_vfork("vfork-vm"),
+    unlike("shm", OF_THE_HOST),
+    unlike("shm-huge", OF_THE_HOST),
+    refused("shm-outside", "2 attachments, 1 of them in the tree"),
     guest("signalfd"),
     guest("signalfd-blocked"),
     guest("altstack"),

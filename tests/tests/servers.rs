@@ -3,6 +3,8 @@
 //! Whatever a server knows it has been told by its client, which keeps count: a server that was started anew would
 //! not know it. `GELID_ROUNDS` sets how often each goes round.
 
+mod postgresql;
+
 use crate::trial;
 use anyhow::{Context, Result, ensure};
 use gelid_tests::{Engine, Tree, Verdict, rounds, succeeds};
@@ -121,7 +123,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         });
         [alone].into_iter().chain(kept)
     });
-    tests.collect()
+    let database = trial("server/postgresql".into(), postgresql::run);
+    tests.chain([database]).collect()
 }
 
 impl Server {

@@ -5,7 +5,7 @@ use gelid_pages::StoreError;
 use gelid_seize::ThawError;
 use gelid_sys::{Errno, Pid, proc};
 
-use crate::{CoreError, FilesError, Hook, Phase, Refusal};
+use crate::{CoreError, FilesError, Hook, IpcError, Phase, Refusal};
 
 /// A dump that did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +80,9 @@ pub enum Error {
     /// A descriptor, executable or mapped file could not be dumped.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// System V IPC could not be dumped.
+    #[error(transparent)]
+    Ipc(#[from] IpcError),
     /// Pages could not be stored.
     #[error(transparent)]
     Pages(#[from] StoreError),

@@ -35,6 +35,7 @@ mod fs;
 mod hook;
 mod ids;
 mod inventory;
+mod ipc;
 mod kinship;
 mod layout;
 mod mm;
@@ -65,6 +66,7 @@ pub use files::{
 };
 pub use gelid_netlock::Method as NetworkLock;
 pub use hook::{Hook, Hooks};
+pub use ipc::{Error as IpcError, Object as IpcObject};
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;
 

@@ -8,6 +8,7 @@ use gelid_sys::proc::auxv;
 use crate::Error;
 use crate::core::{Cores, Ring};
 use crate::files::{self, Collector};
+use crate::ipc::Segments;
 use crate::layout::Layout;
 use crate::survey::Task;
 use crate::vma::{self, Kind};
@@ -21,6 +22,7 @@ pub(crate) fn entry(
     layout: &Layout,
     held: files::Task<'_>,
     files: &mut Collector<'_>,
+    segments: &mut Segments,
 ) -> Result<MmEntry, Error> {
     let mut auxv = auxv::read(held.dir)?;
     auxv.truncate(AUXV_WORDS);
@@ -38,7 +40,7 @@ pub(crate) fn entry(
         mm_env_end: stat.env_end,
         exe_file_id: files.executable(held)?,
         mm_saved_auxv: auxv,
-        vmas: vmas(layout, held, files)?,
+        vmas: vmas(layout, held, files, segments)?,
         ..MmEntry::default()
     })
 }
@@ -47,11 +49,13 @@ fn vmas(
     layout: &Layout,
     held: files::Task<'_>,
     files: &mut Collector<'_>,
+    segments: &mut Segments,
 ) -> Result<Vec<VmaEntry>, Error> {
     let mut entries = Vec::with_capacity(layout.areas.len());
     for area in &layout.areas {
         let file = match vma::kind(area) {
             Kind::File | Kind::Ring => Some(files.mapped(held, &area.map)?),
+            Kind::Segment => Some(segments.attached(held, &area.map)?),
             _ => None,
         };
         entries.push(vma::entry(area, file));

@@ -13,6 +13,7 @@ use gelid_sys::{pidfd, proc};
 
 use crate::core::Cores;
 use crate::files::{self, Collected, Collector};
+use crate::ipc::{self, Segments};
 use crate::namespace::{self, Census, Own};
 use crate::pages::Stored;
 use crate::phase::Phases;
@@ -90,7 +91,9 @@ fn look(
     survey::threads(tasks)?;
     let processes = tasks.iter().map(|task| task.pid);
     let threads = tasks.iter().flat_map(|task| task.tids.iter().copied());
-    files.know_tree(processes.collect(), threads.collect(), census);
+    files.know_tree(processes.collect(), threads.collect(), Arc::clone(&census));
+    files.reserve(ipc::ids(tasks));
+    let mut segments = Segments::default();
     let mut spaces = Spaces::default();
     let mut tables = HashSet::new();
     for (index, task) in tasks.iter().enumerate() {
@@ -109,11 +112,15 @@ fn look(
         let fs = fs::entry(&mut files, held, &live.status)?;
         context.staging.put(ImageKind::Fs, task.number(), &fs)?;
         if let Space::Own(layout) = &live.space {
-            let mm = mm::entry(task, layout, held, &mut files)?;
+            let mm = mm::entry(task, layout, held, &mut files, &mut segments)?;
             spaces.0.insert(index, mm);
         }
     }
-    Ok((spaces, files.finish()?))
+    let host = context.namespaces.ids().ipc_ns_id.unwrap_or_default();
+    let attached = segments.of_host(context.staging, host, &census.users)?;
+    let mut collected = files.finish()?;
+    collected.memory.extend(attached);
+    Ok((spaces, collected))
 }
 
 fn table(

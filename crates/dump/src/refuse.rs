@@ -142,8 +142,6 @@ pub enum Unmappable {
     ShadowStack,
     /// A protection key other than 0.
     Key(u32),
-    /// A System V segment.
-    SystemV,
     /// The trampoline of uprobes.
     Uprobes,
     /// Made by the kernel for a purpose that is not known.
@@ -172,7 +170,6 @@ impl fmt::Display for Unmappable {
                     "under protection key {key}, which is not dumped yet: free the key first"
                 );
             }
-            Self::SystemV => "System V shared memory, which is not dumped yet: detach it first",
             Self::Uprobes => "the trampoline of uprobes: remove the probes first",
             Self::Special => "made by the kernel for a purpose that gelid does not know",
             Self::UnknownFlag => {
@@ -205,8 +202,7 @@ fn why(area: &Area) -> Option<Unmappable> {
         Kind::Vsyscall | Kind::Vdso | Kind::Vvar => return None,
         Kind::Uprobes => Some(Unmappable::Uprobes),
         Kind::Special => Some(Unmappable::Special),
-        Kind::File if area.map.path.starts_with(b"/SYSV") => Some(Unmappable::SystemV),
-        Kind::Heap | Kind::Anonymous | Kind::File | Kind::Ring | Kind::Aio => None,
+        Kind::Heap | Kind::Anonymous | Kind::File | Kind::Segment | Kind::Ring | Kind::Aio => None,
     };
     let flagged = [
         (userfaultfd, Unmappable::Userfaultfd),
@@ -263,10 +259,7 @@ mod tests {
         assert_eq!(why(&area(b"[vvar]", device)), None);
         assert_eq!(why(&area(b"[vdso]", VmFlags::SEALED)), None);
         assert_eq!(why(&area(b"/dev/mem", device)), Some(Unmappable::Device));
-        assert_eq!(
-            why(&area(b"/SYSV00000000 (deleted)", VmFlags::READ)),
-            Some(Unmappable::SystemV)
-        );
+        assert_eq!(why(&area(b"/SYSV00000000 (deleted)", VmFlags::READ)), None);
         assert_eq!(
             why(&area(b"[sigpage]", VmFlags::READ)),
             Some(Unmappable::Special)

@@ -2,6 +2,7 @@
 
 use gelid_image::messages::VmaEntry;
 use gelid_sys::PAGE_SIZE;
+use gelid_sys::ipc::shm;
 use gelid_sys::proc::maps::Perms;
 use gelid_sys::proc::smaps::{Area, VmFlags};
 
@@ -22,6 +23,8 @@ pub(crate) enum Kind {
     Anonymous,
     /// A file, shared memory or a memfd is behind it.
     File,
+    /// System V shared memory.
+    Segment,
     /// The rings of a packet socket.
     Ring,
     /// The ring of an AIO context.
@@ -40,6 +43,9 @@ pub(crate) fn kind(area: &Area) -> Kind {
     }
     if area.map.has_file() && path.starts_with(b"socket:[") {
         return Kind::Ring;
+    }
+    if area.map.has_file() && shm::is_name(path) {
+        return Kind::Segment;
     }
     if area.map.has_file() {
         let private = !area.map.perms.contains(Perms::SHARED);
@@ -96,6 +102,7 @@ pub(crate) fn pages(area: &Area) -> Pages {
         Kind::File => Pages::Copied,
         Kind::Vdso | Kind::Aio => Pages::Whole,
         Kind::Vsyscall | Kind::Vvar | Kind::Uprobes | Kind::Ring | Kind::Special => Pages::None,
+        Kind::Segment => Pages::None,
     }
 }
 
@@ -106,7 +113,9 @@ const VDSO: u32 = 1 << 3;
 const HEAP: u32 = 1 << 5;
 const FILE_PRIVATE: u32 = 1 << 6;
 const FILE_SHARED: u32 = 1 << 7;
+const ANON_SHARED: u32 = 1 << 8;
 const ANON_PRIVATE: u32 = 1 << 9;
+const SYSVIPC: u32 = 1 << 10;
 const SOCKET: u32 = 1 << 11;
 const VVAR: u32 = 1 << 12;
 const AIORING: u32 = 1 << 13;
@@ -139,7 +148,7 @@ const ADVICE: [(VmFlags, u64); 8] = [
     (VmFlags::WIPE_ON_FORK, 18),
 ];
 
-/// The record of a mapping; `file` is what is behind it, of [`Kind::File`].
+/// The record of a mapping; `file` is what is behind it, of [`Kind::File`], [`Kind::Ring`] and [`Kind::Segment`].
 pub(crate) fn entry(area: &Area, file: Option<Mapped>) -> VmaEntry {
     let shared = area.map.perms.contains(Perms::SHARED);
     let mut status = status(kind(area), shared);
@@ -195,6 +204,7 @@ fn status(kind: Kind, shared: bool) -> u32 {
         Kind::Vvar => REGULAR | VVAR | ANON_PRIVATE,
         Kind::Aio => AIORING,
         Kind::Ring => REGULAR | SOCKET,
+        Kind::Segment => REGULAR | ANON_SHARED | SYSVIPC,
         Kind::Heap => REGULAR | HEAP | ANON_PRIVATE,
         Kind::File if shared => REGULAR | FILE_SHARED,
         Kind::File => REGULAR | FILE_PRIVATE,
@@ -335,6 +345,24 @@ mod tests {
         let text = "1000-2000 r--p 3000 fe:00 7 /tmp/x\nVmFlags: rd mr mw me \n";
         assert_eq!(only(text, Some(mapped(false))).status, 0x41);
         assert_eq!(only(text, Some(mapped(true))).status, 0x4041);
+    }
+
+    #[test]
+    fn segments_are_known_by_their_names() {
+        let text = "1000-3000 rw-s 1000 00:01 98305 /SYSV0000beef (deleted)\n\
+            VmFlags: rd wr sh mr mw me ms \n";
+        let segment = Mapped {
+            id: 98305,
+            fdflags: Some(2),
+            memfd: false,
+        };
+        let entry = only(text, Some(segment));
+        assert_eq!((entry.status, entry.flags), (0x501, 0x21));
+        assert_eq!(
+            (entry.shmid, entry.pgoff, entry.fdflags),
+            (98305, 0x1000, Some(2))
+        );
+        assert_eq!(pages(&areas(text)[0]), Pages::None);
     }
 
     #[test]

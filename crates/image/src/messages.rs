@@ -39,6 +39,7 @@ mod fsnotify;
 mod ghost_file;
 mod inventory;
 mod ipc_desc;
+mod ipc_gelid;
 mod ipc_msg;
 mod ipc_sem;
 mod ipc_shm;
@@ -114,6 +115,7 @@ pub use self::fsnotify::*;
 pub use self::ghost_file::*;
 pub use self::inventory::*;
 pub use self::ipc_desc::*;
+pub use self::ipc_gelid::*;
 pub use self::ipc_msg::*;
 pub use self::ipc_sem::*;
 pub use self::ipc_shm::*;
@@ -208,6 +210,7 @@ pub fn all_schemas() -> Vec<&'static crate::Schema> {
         of::<GelidPacketEntry>(),
         of::<GelidRestartEntry>(),
         of::<GelidSchedEntry>(),
+        of::<GelidSegmentEntry>(),
         of::<GelidSocketOptionEntry>(),
         of::<GelidTaskEntry>(),
         of::<GelidThreadEntry>(),

@@ -86,6 +86,9 @@ impl Plan {
         lines.extend(space.areas.iter().map(|area| {
             let backing = match area.backing {
                 Backing::Anonymous => String::new(),
+                Backing::Segment { id, offset, .. } => {
+                    format!(", segment {id} from {offset:#x}")
+                }
                 Backing::File { id, offset, .. } => format!(", file {id} from {offset:#x}"),
             };
             format!(

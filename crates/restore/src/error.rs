@@ -9,6 +9,7 @@ use gelid_sys::{Errno, Pid, proc};
 use crate::hook::Hook;
 use crate::phase::Phase;
 use crate::plan::PlanError;
+use crate::play::ipc::IpcObject;
 use crate::play::script::Object;
 use crate::{files, state};
 
@@ -127,6 +128,26 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// An object of System V IPC could not be brought back.
+    #[error("cannot {operation} {object}: {errno}{}", ipc_remedy(*.errno))]
+    Ipc {
+        /// What was tried.
+        operation: &'static str,
+        /// The object.
+        object: IpcObject,
+        /// Why.
+        errno: Errno,
+    },
+    /// An object of System V IPC is there, and cannot be the one of the images.
+    #[error("{object} {what}; {remedy}")]
+    IpcTaken {
+        /// The object.
+        object: IpcObject,
+        /// What is the matter with it.
+        what: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// The directory that is the root for paths cannot be opened.
     #[error("cannot open the root directory {path}: {errno}")]
     Root {
@@ -149,4 +170,14 @@ pub enum Error {
         /// The phase.
         phase: Phase,
     },
+}
+
+/// What to do about an errno of System V IPC, as the end of a sentence.
+fn ipc_remedy(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EXIST => "; its id or key is taken: see ipcs, or restore in an IPC namespace",
+        Errno::NOSPC | Errno::INVAL => "; see the limits of the system (ipcs -l)",
+        Errno::ACCESS | Errno::PERM => "; run the restore as root",
+        _ => "",
+    }
 }

@@ -49,6 +49,7 @@ pub use hook::{Hook, Hooks};
 pub use phase::{NoSuchPhase, Phase};
 pub use plan::cgroup::{CgroupOptions, ManageCgroups};
 pub use plan::{Plan, PlanError};
+pub use play::ipc::IpcObject;
 pub use play::script::Object;
 
 /// How to restore.

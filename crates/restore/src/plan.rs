@@ -3,6 +3,7 @@
 pub(crate) mod births;
 pub(crate) mod cgroup;
 pub(crate) mod inheritance;
+pub(crate) mod ipc;
 pub(crate) mod pagemap;
 pub(crate) mod ranges;
 pub(crate) mod space;
@@ -22,6 +23,7 @@ use crate::state::{self, ProcessState, ThreadState};
 use births::{Births, Tables};
 use cgroup::Cgroups;
 use inheritance::Inheritance;
+use ipc::Ipc;
 use space::Space;
 use tree::Node;
 
@@ -93,6 +95,16 @@ pub enum PlanError {
         what: &'static str,
         /// What was found.
         found: String,
+    },
+    /// An object of System V IPC does not make sense.
+    #[error("{}: object {id} {what}", .kind.spec().symbol)]
+    Ipc {
+        /// The kind of image.
+        kind: ImageKind,
+        /// The object.
+        id: u32,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// A namespace of its own cannot be restored yet.
     #[error("task {pid} has a {kind} namespace of its own, which cannot be restored yet")]
@@ -172,7 +184,7 @@ pub(crate) enum Life {
 }
 
 /// Memory that does not belong to one address space.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SharedPages {
     pub(crate) pages_id: u32,
     pub(crate) pagemap: Vec<Run>,
@@ -189,6 +201,7 @@ pub struct Plan {
     pub(crate) inheritance: Vec<Inheritance>,
     pub(crate) files: FilesPlan,
     pub(crate) cgroups: Cgroups,
+    pub(crate) ipc: Ipc,
     /// By shared memory id.
     pub(crate) shared: HashMap<u32, SharedPages>,
     /// Tasks whose descriptor table others have too.
@@ -215,6 +228,9 @@ impl Plan {
         let sessions: Vec<Session> = files.sessions().collect();
         let births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;
         pagemap::find_owners(&mut reader.spaces)?;
+        let host = inventory.root_ids.as_ref().and_then(|ids| ids.ipc_ns_id);
+        let ipc = Ipc::read(dir, host.unwrap_or_default())?;
+        ipc.attach(&mut reader.spaces)?;
         let inheritance = reader.inheritance(&births);
         files.check_processes(|pid| nodes.iter().any(|node| node.pid.cast_unsigned() == pid))?;
         let has = |id: i32| nodes.iter().any(|node| node.threads.contains(&id));
@@ -247,6 +263,7 @@ impl Plan {
             inheritance,
             files,
             cgroups: Cgroups::default(),
+            ipc,
             shared,
             shared_files: reader.shared_files,
             shared_spaces: reader.shared_spaces,

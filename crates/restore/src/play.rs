@@ -7,6 +7,7 @@ mod crew;
 mod descriptors;
 mod end;
 mod inheritance;
+pub(crate) mod ipc;
 mod kernel;
 mod locks;
 pub(crate) mod script;
@@ -29,6 +30,7 @@ use rustix::process::{WaitOptions, waitpid};
 use self::cgroup::Groups;
 use self::crew::Crew;
 use self::inheritance::{Bequest, When};
+use self::ipc::Segments;
 use self::kernel::Kernel;
 use self::script::Reel;
 use crate::files::{Context, MemoryTarget, OpenFiles};
@@ -61,6 +63,7 @@ pub(crate) fn run(
     options.phase(Phase::Files)?;
     // Their directories may be open.
     let groups = Groups::make(&plan.cgroups, &options.cgroups)?;
+    let segments = Segments::make(&plan.ipc)?;
     let (base, held) = descriptors::place(plan)?;
     let terminal = rustix::stdio::stdin();
     let mut files = plan.files.open(&Context {
@@ -89,7 +92,8 @@ pub(crate) fn run(
     files.open_of_processes(root.as_fd())?;
 
     options.phase(Phase::Memory)?;
-    let shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
+    let mut shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
+    shared.extend(segments.fill(&plan.ipc, (dir, manifest), &filler)?);
     spaces(plan, &zone, (&kernel, &machine), &files, &mut crew)?;
     files.end_stand_ins();
     let contexts = aio::make(plan, &mut crew)?;
@@ -103,6 +107,7 @@ pub(crate) fn run(
         pages += filling.wait()?.pages;
     }
     drop(filler);
+    segments.complete(&plan.ipc)?;
     files.seal()?;
     aio::complete(plan, &machine, &contexts, &mut crew)?;
     late_descriptors(plan, &mut files, &mut crew)?;
@@ -140,6 +145,7 @@ pub(crate) fn run(
     options.hooks.announce(Hook::PreResume, plan.root());
     release.let_go(&mut crew)?;
     groups.keep(&plan.cgroups);
+    segments.keep();
     options.hooks.announce(Hook::PostResume, plan.root());
     if let Some(root) = Pid::from_raw(plan.root()).filter(|_| stop_is_told(plan, 0)) {
         // ECHILD: it has another parent, whose business it is.

@@ -26,6 +26,7 @@ pub mod fown;
 pub mod handle;
 pub mod inherit;
 pub mod inotify;
+pub mod ipc;
 pub mod kcmp;
 #[cfg(test)]
 mod layout;

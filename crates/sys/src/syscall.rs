@@ -129,6 +129,7 @@ pub mod nr {
         setresgid = SYS_setresgid;
         setresuid = SYS_setresuid;
         setsid = SYS_setsid;
+        shmat = SYS_shmat;
         sigaltstack = SYS_sigaltstack;
         timer_create = SYS_timer_create;
         timer_delete = SYS_timer_delete;

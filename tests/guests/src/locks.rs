@@ -258,7 +258,7 @@ fn refused(guest: &Guest) -> Check {
 }
 
 /// Runs something in a process that is not the guest's; its pid.
-fn stranger(guest: &Guest, body: impl FnOnce() -> Check) -> Check<i32> {
+pub(crate) fn stranger(guest: &Guest, body: impl FnOnce() -> Check) -> Check<i32> {
     let middle = guest.fork("middle", |guest| {
         let stranger = guest.fork("stranger", |guest| {
             os!(libc::setsid())?;

@@ -44,6 +44,7 @@ mod rseq;
 mod seccomp;
 mod secret;
 mod sharing;
+mod shm;
 mod signalfd;
 mod signals;
 mod steady;
@@ -108,6 +109,7 @@ const OBJECTS: &[&[Entry]] = &[
     secret::GUESTS,
     sharing::GUESTS,
     seccomp::GUESTS,
+    shm::GUESTS,
     signalfd::GUESTS,
     signals::GUESTS,
     steady::GUESTS,

@@ -1,6 +1,6 @@
 //! What a dump refuses, one object each; the guest finds that nothing of it was disturbed.
 //!
-//! `refused-bpf`, `refused-perf`, `refused-userfaultfd`, `refused-sysv`, `refused-device`, `refused-sealed`,
+//! `refused-bpf`, `refused-perf`, `refused-userfaultfd`, `refused-device`, `refused-sealed`,
 //! `refused-vsock`, `refused-thread-files`, `refused-namespace`, `refused-dispatch`.
 
 use crate::Entry;
@@ -14,7 +14,6 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("refused-bpf", bpf),
     Entry("refused-perf", perf),
     Entry("refused-userfaultfd", userfaultfd),
-    Entry("refused-sysv", sysv),
     Entry("refused-device", device),
     Entry("refused-sealed", sealed),
     Entry("refused-vsock", vsock),
@@ -68,20 +67,6 @@ fn perf(guest: &Guest) -> Check {
 fn userfaultfd(guest: &Guest) -> Check {
     let fd = os!(libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC));
     holds(guest, &descriptor("userfaultfd", fd)?)
-}
-
-fn sysv(guest: &Guest) -> Check {
-    let id = os!(libc::shmget(libc::IPC_PRIVATE, PAGE, 0o600))?;
-    let at = os!(libc::shmat(id, std::ptr::null(), 0))?;
-    // It goes with its last user.
-    os!(libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()))?;
-    let word = at.cast::<u64>();
-    // SAFETY: a page of this process, aligned.
-    unsafe { word.write_volatile(81) };
-    guest.hold()?;
-    // SAFETY: as above.
-    same!("word", unsafe { word.read_volatile() }, 81);
-    Ok(())
 }
 
 fn device(guest: &Guest) -> Check {

@@ -8,7 +8,6 @@ pub(super) const CASES: &[Case] = &[
     refused("refused-bpf", "BPF"),
     refused("refused-perf", "perf"),
     refused("refused-userfaultfd", "userfaultfd"),
-    refused("refused-sysv", "System V shared memory"),
     refused("refused-device", "device"),
     refused("refused-sealed", "seal"),
     refused("refused-vsock", "between virtual machines"),

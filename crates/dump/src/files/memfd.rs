@@ -96,11 +96,16 @@ impl Memfds {
 }
 
 /// Flags that make a memfd of such pages.
-fn huge_flags(page_size: u64) -> u32 {
+pub(crate) fn huge_flags(page_size: u64) -> u32 {
     MFD_HUGETLB | page_size.trailing_zeros() << MFD_HUGE_SHIFT
 }
 
 impl Collector<'_> {
+    /// Keeps keys of shared memory that others give out.
+    pub(crate) fn reserve(&mut self, shmids: impl IntoIterator<Item = u32>) {
+        self.memfds.shmids.extend(shmids);
+    }
+
     /// Whether a file that is called like memory is on a file system of the kernel's own.
     pub(super) fn is_memory(&mut self, object: &Object<'_>) -> Result<bool, Error> {
         let device = object.stat.st_dev;

@@ -18,7 +18,7 @@ const PROC_MAGIC: u64 = 0x9fa0;
 pub(super) const MQUEUE_MAGIC: u64 = 0x1980_0202;
 const SECRETMEM_MAGIC: u64 = 0x5345_434d;
 /// `HUGETLBFS_MAGIC`
-pub(super) const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+pub(crate) const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 
 /// How a file was opened.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! `ipcns-shm-*.img`: a shared memory segment. Section 19.5 of the format.
 
-use super::IpcDescEntry;
+use super::{GelidSegmentEntry, IpcDescEntry};
 
 messages! {
     /// `ipcns-shm-*.img`: a shared memory segment. Section 19.5.
@@ -13,5 +13,7 @@ messages! {
         optional bool in_pagemaps = 3;
         /// Huge page flags.
         optional uint32 hugetlb_flag = 4;
+        /// gelid's own: what tells whether it is still the same one. Only of the dumper's own namespace.
+        optional message GelidSegmentEntry gelid = 1000;
     }
 }

@@ -200,7 +200,7 @@ fn common<'a>(
 /// Whether two areas at the same place differ in nothing but their permissions and their pages.
 fn fits(from: &Area, to: &Area) -> bool {
     let origin = |area: &Area| match area.backing {
-        Backing::Anonymous => None,
+        Backing::Anonymous | Backing::Segment { .. } => None,
         Backing::File { id, access, offset } => {
             Some((id, access, offset.wrapping_sub(area.range.start)))
         }

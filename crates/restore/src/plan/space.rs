@@ -67,6 +67,19 @@ pub(crate) enum Backing {
         /// Byte offset.
         offset: u64,
     },
+    /// System V shared memory.
+    Segment {
+        /// Its id.
+        id: i32,
+        /// It may be written.
+        writes: bool,
+        /// Byte offset.
+        offset: u64,
+        /// Bytes of the whole, once all segments are known.
+        extent: u64,
+        /// Bytes of a page of it, then.
+        page: u64,
+    },
 }
 
 /// How a mapping is locked into memory.
@@ -115,6 +128,19 @@ impl Area {
                 id,
                 access,
                 offset: offset + (range.start - self.range.start),
+            },
+            Backing::Segment {
+                id,
+                writes,
+                offset,
+                extent,
+                page,
+            } => Backing::Segment {
+                id,
+                writes,
+                offset: offset + (range.start - self.range.start),
+                extent,
+                page,
             },
         };
         Self {
@@ -263,7 +289,17 @@ impl Space {
 
     fn area(&self, vma: &VmaEntry, range: Range<u64>) -> Result<Area, PlanError> {
         let file = status::FILE_PRIVATE | status::FILE_SHARED | status::MEMFD | status::SOCKET;
-        let backing = if vma.status & file != 0 {
+        let backing = if vma.status & status::SYSVIPC != 0 {
+            let id = i32::try_from(vma.shmid)
+                .map_err(|_| self.wrong("an area has an impossible segment", &range))?;
+            Backing::Segment {
+                id,
+                writes: vma.fdflags.unwrap_or(2) & 3 != 0,
+                offset: vma.pgoff,
+                extent: 0,
+                page: 0,
+            }
+        } else if vma.status & file != 0 {
             let id = u32::try_from(vma.shmid)
                 .map_err(|_| self.wrong("an area has an impossible file id", &range))?;
             Backing::File {
@@ -376,7 +412,7 @@ impl Space {
     pub(crate) fn files(&self) -> impl Iterator<Item = (u32, u32)> {
         self.areas.iter().filter_map(|area| match area.backing {
             Backing::File { id, access, .. } => Some((id, access)),
-            Backing::Anonymous => None,
+            Backing::Anonymous | Backing::Segment { .. } => None,
         })
     }
 
@@ -411,7 +447,6 @@ impl Space {
 /// What cannot be restored yet.
 fn unsupported(bits: u32) -> Option<&'static str> {
     let kinds = [
-        (status::SYSVIPC, "System V shared memory"),
         (status::SHSTK, "shadow stack"),
         (status::EXT_PLUGIN, "area of a plugin"),
     ];

@@ -49,6 +49,30 @@ pub(crate) fn find(spaces: &[Space], taken: &[Range<u64>]) -> Result<Range<u64>,
         .ok_or(PlanError::NoRoom { need: ZONE_SIZE })
 }
 
+/// Finds a range of `len` bytes, aligned to `page`, that neither the address space nor the zone uses.
+pub(crate) fn hole(
+    space: &Space,
+    zone: &Range<u64>,
+    len: u64,
+    page: u64,
+) -> Result<Range<u64>, PlanError> {
+    let none = PlanError::NoRoom { need: len };
+    let mut used: Vec<_> = space.occupied().chain([zone.clone()]).collect();
+    used.sort_by_key(|range| range.start);
+    used.push(TASK_SIZE..TASK_SIZE);
+    let mut end = LOWEST;
+    for range in used {
+        let start = end.checked_next_multiple_of(page);
+        let stop = start.and_then(|start| start.checked_add(len));
+        match (start, stop) {
+            (Some(start), Some(stop)) if stop <= range.start => return Ok(start..stop),
+            (Some(_), Some(_)) => end = end.max(range.end),
+            _ => return Err(none),
+        }
+    }
+    Err(none)
+}
+
 /// The reservation that the zone is taken from, if it is.
 pub(crate) fn covering<'a>(space: &'a Space, zone: &Range<u64>) -> Option<&'a Area> {
     space.areas.iter().find(|area| {

@@ -1,5 +1,7 @@
 //! An address space on tapes: mappings, the kernel's own areas, boundaries; and what follows the pages.
 
+mod segments;
+
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
@@ -51,6 +53,10 @@ pub(crate) fn areas(
 ) -> Result<(), Error> {
     for (part, area, _) in meet(&space.areas, wanted) {
         let fd = match area.backing {
+            Backing::Segment { .. } => {
+                segments::attach(reel, space, area, &part, zone)?;
+                continue;
+            }
             Backing::Anonymous => -1,
             Backing::File { id, access, .. } => files.mapping(id, access)?.as_raw_fd(),
         };
@@ -81,6 +87,11 @@ fn map(reel: &mut Reel, area: &Area, range: &Range<u64>, fd: i32) {
     if written {
         protect(reel, area, range);
     }
+    advise(reel, area, range);
+}
+
+fn advise(reel: &mut Reel, area: &Area, range: &Range<u64>) {
+    let object = Object::Area(range.start);
     let mut advice = area.advice & ADVICE;
     while advice != 0 {
         let number = u64::from(advice.trailing_zeros());
@@ -107,7 +118,7 @@ fn protect(reel: &mut Reel, area: &Area, range: &Range<u64>) {
 
 fn map_args(area: &Area, range: &Range<u64>, prot: u32, fd: i32) -> [Arg; 6] {
     let offset = match area.backing {
-        Backing::Anonymous => 0,
+        Backing::Anonymous | Backing::Segment { .. } => 0,
         Backing::File { offset, .. } => offset,
     };
     [

@@ -1,0 +1,221 @@
+//! System V shared memory that tasks are attached to: `ipcns-shm-*.img`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+
+use gelid_image::messages::{GelidSegmentEntry, IpcDescEntry, IpcShmEntry};
+use gelid_image::{ImageKind, Staging};
+use gelid_sys::ipc::Perm;
+use gelid_sys::ipc::shm::{self, Segment};
+use gelid_sys::proc::maps::{Mapping, Perms};
+use gelid_sys::{PAGE_SIZE, Pid};
+use rustix::fs::{MemfdFlags, OFlags, fstat, fstatfs};
+
+use super::{Error, Object, failed};
+use crate::Error as DumpError;
+use crate::files::{self, HUGETLBFS_MAGIC, Mapped, Memory, huge_flags};
+use crate::layout::Layout;
+use crate::namespace::Users;
+use crate::survey::{Space, Task};
+use crate::vma::{self, Kind};
+
+/// The segments that tasks of a tree are attached to.
+#[derive(Debug, Default)]
+pub(crate) struct Segments {
+    held: BTreeMap<i32, Held>,
+}
+
+/// A segment that somebody is attached to.
+#[derive(Debug)]
+struct Held {
+    /// Somebody.
+    pid: Pid,
+    /// Mappings of it, in all of the tree.
+    mappings: u64,
+    /// Its memory.
+    file: File,
+}
+
+/// The ids of all segments that the tree has mapped; these are keys of shared memory too.
+pub(crate) fn ids(tasks: &[Task]) -> impl Iterator<Item = u32> {
+    let live = tasks.iter().filter_map(|task| task.live.as_ref());
+    let layouts = live.filter_map(|live| match &live.space {
+        Space::Own(layout) => Some(layout),
+        Space::Of(_) => None,
+    });
+    layouts.flat_map(|layout: &std::sync::Arc<Layout>| {
+        let areas = layout.areas.iter();
+        let segments = areas.filter(|area| vma::kind(area) == Kind::Segment);
+        segments.filter_map(|area| u32::try_from(area.map.inode).ok())
+    })
+}
+
+impl Segments {
+    /// Takes note of a mapping of a segment.
+    pub(crate) fn attached(
+        &mut self,
+        task: files::Task<'_>,
+        map: &Mapping,
+    ) -> Result<Mapped, DumpError> {
+        let pid = task.pid;
+        let none = || Error::NoSegment {
+            pid,
+            start: map.start,
+            end: map.end,
+        };
+        // The kernel shows the id of a segment as the number of its inode.
+        let id = i32::try_from(map.inode).map_err(|_| none())?;
+        let name = format!("map_files/{:x}-{:x}", map.start, map.end);
+        let link = rustix::fs::statat(task.dir, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+        let link = link.map_err(failed("look at the mapping of", Object::Segment(id)))?;
+        let writes = link.st_mode & 0o200 != 0;
+        match self.held.get_mut(&id) {
+            Some(held) => held.mappings += 1,
+            None => {
+                let file = File::from(task.dir.open_file(&name, OFlags::RDONLY)?);
+                if map.perms.contains(Perms::SHARED) && is_segment(id, &file)? {
+                    let held = Held {
+                        pid,
+                        mappings: 1,
+                        file,
+                    };
+                    self.held.insert(id, held);
+                } else {
+                    return Err(none().into());
+                }
+            }
+        }
+        Ok(Mapped {
+            id: id.cast_unsigned(),
+            fdflags: Some(if writes { 2 } else { 0 }),
+            memfd: false,
+        })
+    }
+
+    /// Records the segments as those of the dumper's own namespace, which has the number `namespace`, and gives the
+    /// memory that is to be stored.
+    pub(crate) fn of_host(
+        self,
+        staging: &Staging,
+        namespace: u32,
+        users: &Users,
+    ) -> Result<Vec<Memory>, DumpError> {
+        let mut writer = staging.writer(ImageKind::IpcnsShm, namespace)?;
+        let mut memory = Vec::with_capacity(self.held.len());
+        for (id, held) in self.held {
+            let object = Object::Segment(id);
+            let segment = shm::stat(id).map_err(failed("look at", object))?;
+            if segment.attached != held.mappings {
+                return Err(Error::Outside {
+                    pid: held.pid,
+                    object,
+                    attached: segment.attached,
+                    own: held.mappings,
+                }
+                .into());
+            }
+            let found = memory_of(&segment, held.file)?;
+            let identity = GelidSegmentEntry {
+                changed: segment.changed,
+                creator: segment.creator,
+            };
+            writer.push(&IpcShmEntry {
+                gelid: Some(identity),
+                ..entry(&segment, &found, users)
+            })?;
+            memory.push(found);
+        }
+        writer.finish()?;
+        Ok(memory)
+    }
+}
+
+/// Whether a file is the memory of the segment with this id.
+fn is_segment(id: i32, file: &File) -> Result<bool, Error> {
+    let failed = || failed("look at the memory of", Object::Segment(id));
+    let found = fstat(file).map_err(failed())?;
+    let mut flags = MemfdFlags::CLOEXEC;
+    if fstatfs(file).map_err(failed())?.f_type.cast_unsigned() == HUGETLBFS_MAGIC {
+        let huge = huge_flags(found.st_blksize.unsigned_abs());
+        flags |= MemfdFlags::from_bits_retain(huge);
+    }
+    // It lies where memory without a name does.
+    let is_internal = rustix::fs::memfd_create("gelid", flags)
+        .and_then(fstat)
+        .is_ok_and(|own| own.st_dev == found.st_dev);
+    let of_id = shm::stat(id);
+    Ok(is_internal && of_id.is_ok_and(|segment| shm::extent(segment.size) <= extent(&found)))
+}
+
+/// Bytes that a file has, in whole pages.
+fn extent(stat: &rustix::fs::Stat) -> u64 {
+    shm::extent(stat.st_size.unsigned_abs())
+}
+
+/// The memory of a segment.
+pub(crate) fn memory_of(segment: &Segment, file: File) -> Result<Memory, Error> {
+    let failed = || failed("look at the memory of", Object::Segment(segment.id));
+    let stat = fstat(&file).map_err(failed())?;
+    let magic = fstatfs(&file).map_err(failed())?.f_type.cast_unsigned();
+    Ok(Memory {
+        shmid: segment.id.cast_unsigned(),
+        size: segment.size,
+        page_size: match magic {
+            HUGETLBFS_MAGIC => stat.st_blksize.unsigned_abs(),
+            _ => PAGE_SIZE as u64,
+        },
+        file,
+    })
+}
+
+/// The record of a segment.
+pub(crate) fn entry(segment: &Segment, memory: &Memory, users: &Users) -> IpcShmEntry {
+    /// `SHM_HUGETLB`, which stands where `MFD_HUGETLB` does not.
+    const HUGE: u32 = 0o4000;
+    const HUGE_KIND: u32 = 0x3f << 26;
+    let huge = memory.page_size > PAGE_SIZE as u64;
+    IpcShmEntry {
+        desc: description(&segment.perm, segment.id, users),
+        size: segment.size,
+        in_pagemaps: Some(true),
+        hugetlb_flag: huge.then(|| HUGE | huge_flags(memory.page_size) & HUGE_KIND),
+        gelid: None,
+    }
+}
+
+/// What all objects have.
+pub(crate) fn description(perm: &Perm, id: i32, users: &Users) -> IpcDescEntry {
+    IpcDescEntry {
+        key: perm.key.cast_unsigned(),
+        uid: users.uid(perm.uid),
+        gid: users.gid(perm.gid),
+        cuid: users.uid(perm.cuid),
+        cgid: users.gid(perm.cgid),
+        mode: perm.mode,
+        id: id.cast_unsigned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_memory_is_no_segment() {
+        let memfd = rustix::fs::memfd_create("SYSV", MemfdFlags::CLOEXEC).unwrap();
+        assert_eq!(is_segment(i32::MAX, &File::from(memfd)), Ok(false));
+        let id = shm::create(0, 5000, 0o600, None).unwrap();
+        let attached = shm::Attached::new(id, false).unwrap();
+        let file = File::from(attached.open(false).unwrap());
+        assert_eq!(is_segment(id, &file), Ok(true));
+        let ordinary = tempfile::tempfile().unwrap();
+        assert_eq!(is_segment(id, &ordinary), Ok(false));
+        let segment = shm::stat(id).unwrap();
+        let memory = memory_of(&segment, file).unwrap();
+        let record = entry(&segment, &memory, &Users::default());
+        assert_eq!((memory.size, memory.page_size), (5000, 4096));
+        assert_eq!((record.size, record.hugetlb_flag), (5000, None));
+        assert_eq!((record.desc.uid, record.desc.gid), (0, 0));
+        shm::remove(id).unwrap();
+    }
+}

@@ -1,0 +1,214 @@
+//! System V shared memory.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use gelid_image::Dir;
+use gelid_image::manifest::Manifest;
+use gelid_pages::{FillRequest, Filler, Filling, ObjectKey, Owner};
+use gelid_sys::Errno;
+use gelid_sys::ipc::Kind;
+use gelid_sys::ipc::shm::{self, Attached};
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::{IpcObject, as_creator, failed};
+use crate::files::MemoryTarget;
+use crate::plan::ipc::{Ipc, Segment};
+use crate::{Error, pages};
+
+/// Segments on their way back. Those that were made go again when this is dropped, unless they are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Segments {
+    made: Vec<i32>,
+    /// In the order of the plan.
+    files: Vec<File>,
+}
+
+impl Segments {
+    /// Finds or makes all segments.
+    pub(crate) fn make(plan: &Ipc) -> Result<Self, Error> {
+        let mut segments = Self::default();
+        for segment in &plan.segments {
+            segments.one(segment)?;
+        }
+        Ok(segments)
+    }
+
+    fn one(&mut self, segment: &Segment) -> Result<(), Error> {
+        let (id, perm) = (segment.identity.id, &segment.identity.perm);
+        let object = IpcObject::Segment(id);
+        let found = match shm::stat(id) {
+            Ok(found) => Some(found),
+            Err(Errno::INVAL | Errno::IDRM) => None,
+            Err(errno) => return Err(failed("look for", object)(errno)),
+        };
+        match found {
+            Some(found) => check(segment, &found)?,
+            None => {
+                let make = || {
+                    Kind::Shm.choose_id(id)?;
+                    shm::create(perm.key, segment.size, perm.mode, segment.huge)
+                };
+                let made = as_creator(perm, make).map_err(failed("make", object))?;
+                self.made.push(made);
+                if made != id {
+                    return Err(failed("make under its id", object)(Errno::EXIST));
+                }
+            }
+        }
+        if found.is_none_or(|found| owners(&found.perm) != owners(perm)) {
+            shm::own(id, perm).map_err(failed("give its owners to", object))?;
+        }
+        let file = Attached::new(id, true).and_then(|attached| attached.open(true));
+        let file = file.map_err(failed("open the memory of", object))?;
+        self.files.push(File::from(file));
+        Ok(())
+    }
+
+    /// Starts filling them.
+    pub(crate) fn fill(
+        &self,
+        plan: &Ipc,
+        (dir, manifest): (&Dir, Option<&Manifest>),
+        filler: &Filler,
+    ) -> Result<Vec<Filling>, Error> {
+        let mut filling = Vec::new();
+        for (segment, file) in plan.segments.iter().zip(&self.files) {
+            let id = segment.identity.id;
+            let failed = || failed("fill", IpcObject::Segment(id));
+            if !self.made.contains(&id) {
+                // What was in it since counts no more.
+                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                fallocate(file, hole, 0, segment.extent()).map_err(failed())?;
+            }
+            if segment.pages.pagemap.is_empty() {
+                continue;
+            }
+            let key = ObjectKey {
+                pages_id: segment.pages.pages_id,
+                owner: Owner::Shared(id.cast_unsigned().into()),
+            };
+            let again = file.try_clone();
+            let again = again
+                .map_err(|error| failed()(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+            filling.push(filler.fill(FillRequest {
+                reader: Arc::new(pages::open(dir, manifest, key)?),
+                target: Arc::new(MemoryTarget::new(again, segment.extent())),
+                placements: pages::placements(&segment.pages.pagemap, &(0..0)),
+                huge: Vec::new(),
+                compared: Vec::new(),
+            })?);
+        }
+        Ok(filling)
+    }
+
+    /// Does what must wait until they are filled and all tasks are attached.
+    pub(crate) fn complete(&self, plan: &Ipc) -> Result<(), Error> {
+        for segment in &plan.segments {
+            let (id, mode) = (segment.identity.id, segment.identity.perm.mode);
+            let object = IpcObject::Segment(id);
+            if mode & shm::LOCKED != 0 {
+                shm::lock(id).map_err(failed("lock", object))?;
+            }
+            if mode & shm::DEST != 0 {
+                shm::remove(id).map_err(failed("mark for removal", object))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// They stay.
+    pub(crate) fn keep(mut self) {
+        self.made.clear();
+    }
+}
+
+impl Drop for Segments {
+    fn drop(&mut self) {
+        for id in &self.made {
+            let _ = shm::remove(*id);
+        }
+    }
+}
+
+/// Owners and permissions, which are set together.
+fn owners(perm: &gelid_sys::ipc::Perm) -> (u32, u32, u32) {
+    (perm.uid, perm.gid, perm.mode & gelid_sys::ipc::PERMISSIONS)
+}
+
+/// Refuses a segment that is another by now, or in use.
+fn check(segment: &Segment, found: &shm::Segment) -> Result<(), Error> {
+    let is_same = segment.known.is_some_and(|known| {
+        known.changed == found.changed
+            && known.creator == found.creator
+            && segment.size == found.size
+            && segment.identity.perm.key == found.perm.key
+    });
+    let object = IpcObject::Segment(segment.identity.id);
+    match () {
+        () if !is_same => Err(Error::IpcTaken {
+            object,
+            what: "is another one by now",
+            remedy: "remove that one (ipcrm -m) if nobody needs it, or restore in an IPC namespace",
+        }),
+        () if found.attached != 0 => Err(Error::IpcTaken {
+            object,
+            what: "is in use by others",
+            remedy: "end the processes that are attached to it (ipcs -mp)",
+        }),
+        () => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::SharedPages;
+    use crate::plan::ipc::{Identity, Known};
+    use gelid_sys::ipc::Perm;
+
+    fn planned(id: i32, known: Option<Known>) -> Ipc {
+        let perm = Perm {
+            uid: 3,
+            gid: 4,
+            cuid: 5,
+            cgid: 6,
+            mode: 0o604,
+            key: 0,
+        };
+        Ipc {
+            segments: vec![Segment {
+                identity: Identity { id, perm },
+                size: 5000,
+                huge: None,
+                known,
+                pages: SharedPages::default(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_segment_comes_back_under_its_id_or_not_at_all() {
+        // An id that was free a moment ago.
+        let id = shm::create(0, 1, 0, None).unwrap();
+        shm::remove(id).unwrap();
+        let made = Segments::make(&planned(id, None)).unwrap();
+        let found = shm::stat(id).unwrap();
+        assert_eq!(found.perm, planned(id, None).segments[0].identity.perm);
+        assert_eq!((found.size, found.attached), (5000, 0));
+        let taken = Segments::make(&planned(id, None)).unwrap_err();
+        assert!(taken.to_string().contains("another one by now"), "{taken}");
+        let known = Known {
+            changed: found.changed,
+            creator: found.creator,
+        };
+        drop(Segments::make(&planned(id, Some(known))).unwrap());
+        shm::stat(id).unwrap();
+        let attached = Attached::new(id, false).unwrap();
+        let used = Segments::make(&planned(id, Some(known))).unwrap_err();
+        assert!(used.to_string().contains("in use"), "{used}");
+        drop(attached);
+        drop(made);
+        shm::stat(id).unwrap_err();
+    }
+}
