@@ -9,6 +9,7 @@ mod config;
 mod getopt;
 mod missing;
 mod options;
+mod request;
 mod values;
 
 use std::ffi::{OsStr, OsString};
@@ -18,6 +19,7 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 
 use self::getopt::{Known, Takes};
 pub(crate) use self::options::{Files, Options};
+pub(crate) use self::request::Preset;
 pub(crate) use self::values::{
     Compression, FileValidation, InheritFd, ManageCgroups, NetworkLock, inodes,
 };
@@ -58,6 +60,10 @@ pub(crate) enum Command {
     Restore,
     Check,
     Show,
+    /// Serves the requests on an inherited socket.
+    Swrk,
+    /// Serves whoever connects.
+    Service,
     /// A command of CRIU that is not there yet.
     Missing(&'static str),
     /// A command that CRIU has removed, and what replaces it.
@@ -79,8 +85,8 @@ impl Command {
             "page-server" => Self::Missing("page-server"),
             "lazy-pages" => Self::Missing("lazy-pages"),
             "dedup" => Self::Missing("dedup"),
-            "service" => Self::Missing("service"),
-            "swrk" => Self::Missing("swrk"),
+            "service" => Self::Service,
+            "swrk" => Self::Swrk,
             "cpuinfo" => Self::Missing("cpuinfo"),
             _ => return None,
         })
@@ -92,7 +98,9 @@ impl Command {
             Self::Show => 2,
             Self::Missing(_) | Self::Removed(..) => usize::MAX,
             Self::Restore if options.tasks.exec_cmd => usize::MAX,
-            Self::Dump | Self::Restore | Self::Check => 0,
+            // How many there must be is told by its usage.
+            Self::Swrk => usize::MAX,
+            _ => 0,
         }
     }
 }
@@ -111,6 +119,11 @@ impl Invocation {
     /// The level of the log: 0 nothing to 4 everything.
     pub(crate) fn verbosity(&self) -> i64 {
         level(&self.options)
+    }
+
+    /// Refuses what contradicts itself or is not there.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        checks::check(self).and_then(|()| missing::check(self))
     }
 
     /// How pages are stored: as asked for, else packed, but as CRIU does under its name.
@@ -177,27 +190,33 @@ fn parse_words(identity: Identity, arguments: Vec<OsString>) -> Result<Invocatio
         .into_iter()
         .chain(given.options)
         .collect();
-    if options
-        .last()
-        .is_some_and(|option| option.name == "version")
-    {
+    let options = typed(definition, options)?;
+    finish(identity, options, given.words)
+}
+
+/// Words that were taken apart, as options.
+fn typed(definition: clap::Command, given: Vec<getopt::Given>) -> Result<Options, Stop> {
+    if given.last().is_some_and(|option| option.name == "version") {
         return Err(Stop::Version);
     }
-    let words = options.into_iter().map(getopt::Given::into_word);
-    let mut options = definition
+    let words = given.into_iter().map(getopt::Given::into_word);
+    let options = definition
         .try_get_matches_from(std::iter::once("gelid".into()).chain(words))
         .and_then(|matches| Options::from_arg_matches(&matches))
-        .map_err(|error| usage(first_line(&error)))?;
-    options.words = given.words;
-    finish(identity, options)
+        .map_err(|error| Stop::Usage(Some(first_line(&error))))?;
+    match options.check.help {
+        true => Err(Stop::Help),
+        false => Ok(options),
+    }
 }
 
 /// Finds the command, and checks the options against it and each other.
-fn finish(identity: Identity, options: Options) -> Result<Invocation, Stop> {
-    if options.check.help {
-        return Err(Stop::Help);
-    }
-    let Some((word, words)) = options.words.split_first() else {
+fn finish(
+    identity: Identity,
+    options: Options,
+    words: Vec<OsString>,
+) -> Result<Invocation, Stop> {
+    let Some((word, words)) = words.split_first() else {
         return Err(Stop::Usage(Some("command is required".to_owned())));
     };
     let unknown = || Stop::Usage(Some(format!("unknown command: {}", word.display())));
@@ -212,18 +231,17 @@ fn finish(identity: Identity, options: Options) -> Result<Invocation, Stop> {
             word.display()
         ))));
     }
-    let words = words.to_vec();
-    let verbosity = level(&options);
     let invocation = Invocation {
         identity,
         command,
         options,
-        words,
+        words: words.to_vec(),
     };
-    checks::check(&invocation)
-        .and_then(|()| missing::check(&invocation))
-        .map_err(|what| Stop::Refused { what, verbosity })?;
-    Ok(invocation)
+    let verbosity = invocation.verbosity();
+    match invocation.check() {
+        Ok(()) => Ok(invocation),
+        Err(what) => Err(Stop::Refused { what, verbosity }),
+    }
 }
 
 fn level(options: &Options) -> i64 {

@@ -6,8 +6,6 @@
 
 mod costs;
 
-use std::process::ExitCode;
-
 use anyhow::{Context, bail};
 use gelid_netlock::Method;
 use gelid_sys::probe::{Feature, Support, probe};
@@ -17,13 +15,16 @@ use self::costs::{Cost, Need};
 use crate::args::{Identity, Invocation};
 
 /// Features that CRIU knows and that have no meaning here, with the reason.
-const NOT_OURS: [(&str, &str); 2] = [
+const NOT_OURS: [(&str, &str); 5] = [
+    ("mem_dirty_track", "incremental dumps are not there yet"),
+    ("uffd", "memory is not restored on demand yet"),
+    ("uffd-noncoop", "memory is not restored on demand yet"),
     ("compat_cr", "32-bit tasks are not supported yet"),
     ("newifindex", "network devices are not restored yet"),
 ];
 
-/// Answers; the answer is the exit code too.
-pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<ExitCode> {
+/// Answers, by words and by whether it looks good.
+pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<bool> {
     let options = &invocation.options.check;
     if let Some(name) = &options.feature {
         return feature(name);
@@ -49,13 +50,18 @@ pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     Ok(verdict(invocation.identity, options.json, &findings))
 }
 
+/// Whether gelid makes use of a feature of the kernel that CRIU makes use of.
+pub(crate) fn is_ours(name: &str) -> bool {
+    NOT_OURS.iter().all(|(other, _)| *other != name)
+}
+
 /// `--feature NAME`, or `list` for the names.
-fn feature(name: &str) -> anyhow::Result<ExitCode> {
+fn feature(name: &str) -> anyhow::Result<bool> {
     if name == "list" {
         Feature::ALL
             .iter()
             .for_each(|feature| println!("{}", feature.name()));
-        return Ok(ExitCode::SUCCESS);
+        return Ok(true);
     }
     if let Some((_, reason)) = NOT_OURS.iter().find(|(other, _)| *other == name) {
         bail!("{name}: {reason}");
@@ -63,7 +69,7 @@ fn feature(name: &str) -> anyhow::Result<ExitCode> {
     if let Some(found) = firewall(name) {
         found.with_context(|| format!("{name} is not supported"))?;
         println!("{name} is supported");
-        return Ok(ExitCode::SUCCESS);
+        return Ok(true);
     }
     let Some(feature) = Feature::from_name(name) else {
         bail!("Unknown feature {name}")
@@ -71,7 +77,7 @@ fn feature(name: &str) -> anyhow::Result<ExitCode> {
     match probe(feature) {
         Support::Yes => {
             println!("{name} is supported");
-            Ok(ExitCode::SUCCESS)
+            Ok(true)
         }
         Support::No(reason) | Support::Unknown(reason) => {
             bail!("{name} ({}) is not supported: {reason}", feature.about())
@@ -150,8 +156,8 @@ fn as_json(finding: &Finding) -> serde_json::Value {
     })
 }
 
-/// The lines that CRIU's callers look for, and the exit code.
-fn verdict(identity: Identity, json: bool, findings: &[Finding]) -> ExitCode {
+/// The lines that CRIU's callers look for, and whether they are good ones.
+fn verdict(identity: Identity, json: bool, findings: &[Finding]) -> bool {
     let missing = |always: bool| {
         findings
             .iter()
@@ -159,7 +165,7 @@ fn verdict(identity: Identity, json: bool, findings: &[Finding]) -> ExitCode {
     };
     if missing(true) {
         tracing::warn!("Does not look good.");
-        return ExitCode::FAILURE;
+        return false;
     }
     if missing(false) {
         if !json {
@@ -173,14 +179,10 @@ fn verdict(identity: Identity, json: bool, findings: &[Finding]) -> ExitCode {
         let used = findings
             .iter()
             .any(|finding| finding.is_missing() && finding.cost.need != Need::Later);
-        return if used || identity == Identity::Criu {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        };
+        return !used && identity == Identity::Gelid;
     }
     if !json {
         println!("Looks good.");
     }
-    ExitCode::SUCCESS
+    true
 }

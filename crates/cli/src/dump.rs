@@ -4,16 +4,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use gelid_dump::{End, Hooks, Options, Outcome, Phase, Validation};
+use gelid_dump::{End, Hook, Options, Outcome, Phase, Validation};
 use gelid_image::messages::{DumpStatsEntry, StatsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_pages::{Format, StoreOptions};
+use gelid_rpc::Notifier;
 use rustix::process::Pid;
 
 use crate::action_scripts::Scripts;
 use crate::args::{
     Compression, FileValidation, Files, Invocation, ManageCgroups, NetworkLock, inodes,
 };
+use crate::moments::Audience;
 use crate::surroundings::Surroundings;
 use crate::{log, statistics};
 
@@ -30,35 +32,50 @@ const FOREVER: Duration = Duration::from_secs(1 << 30);
 pub(crate) fn run(
     invocation: &Invocation,
     surroundings: &Surroundings,
-) -> anyhow::Result<ExitCode> {
-    match dump(invocation, surroundings) {
+    client: Option<Notifier>,
+) -> anyhow::Result<()> {
+    match dump(invocation, surroundings, client) {
         Ok(stats) => {
             if invocation.options.general.display_stats {
                 print!("{}", statistics::Dump(&stats));
             }
             tracing::info!("Dumping finished successfully");
-            Ok(ExitCode::SUCCESS)
+            Ok(())
         }
         Err(error) => {
             tracing::error!("{}", log::one_line(&error));
             tracing::error!("Dumping FAILED.");
-            Ok(match error.downcast_ref() {
-                Some(gelid_dump::Error::Hook { .. }) => ExitCode::from(OBJECTED),
-                _ => ExitCode::FAILURE,
-            })
+            Err(error)
         }
     }
 }
 
-fn dump(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Result<DumpStatsEntry> {
-    let mut options = options(invocation, surroundings)?;
-    let scripts = &invocation.options.general.action_script;
-    if let Some(scripts) = Scripts::new(scripts, surroundings)? {
-        scripts.run("pre-dump", Some(options.tree))?;
-        options.hooks = Hooks::new(move |hook, root| scripts.run(hook.name(), Some(root)));
+/// The exit code of a dump.
+pub(crate) fn code(dumped: &anyhow::Result<()>) -> ExitCode {
+    let Err(error) = dumped else {
+        return ExitCode::SUCCESS;
+    };
+    match error.downcast_ref() {
+        Some(gelid_dump::Error::Hook {
+            hook: Hook::PostDump,
+            ..
+        }) => ExitCode::from(OBJECTED),
+        _ => ExitCode::FAILURE,
     }
+}
+
+fn dump(
+    invocation: &Invocation,
+    surroundings: &Surroundings,
+    client: Option<Notifier>,
+) -> anyhow::Result<DumpStatsEntry> {
+    let mut options = options(invocation, surroundings)?;
+    let scripts = Scripts::new(&invocation.options.general.action_script, surroundings)?;
+    let audience = Audience::new(client, scripts);
+    audience.tell("pre-dump", Some(options.tree))?;
+    options.hooks = audience.of_dump();
     tracing::debug!(?options, work = %surroundings.work.display(), "options");
-    let outcome = gelid_dump::dump(&options)?;
+    let outcome = gelid_dump::dump(&options).map_err(with_words_of_criu)?;
     account(&outcome);
     let stats = StatsEntry {
         dump: Some(outcome.stats),
@@ -149,6 +166,16 @@ fn fault() -> anyhow::Result<Option<Phase>> {
     };
     let phase = name.to_string_lossy().parse();
     phase.map(Some).context(FAULT)
+}
+
+/// Clients look for these.
+fn with_words_of_criu(error: gelid_dump::Error) -> anyhow::Error {
+    let caller = matches!(&error, gelid_dump::Error::Freeze(freeze) if freeze.is_caller());
+    let error = anyhow::Error::new(error);
+    match caller {
+        true => error.context("The criu itself is within dumped tree"),
+        false => error,
+    }
 }
 
 /// What a human wants to know.

@@ -1,26 +1,31 @@
 //! The log, in the form that CRIU's callers read.
 //!
 //! Errors begin with `Error (FILE:LINE): `, warnings with `Warn  (FILE:LINE): `; from level 3 on each line is
-//! preceded by the time since the log was opened, as `(SS.UUUUUU) `.
+//! preceded by the time since the log was opened, as `(SS.UUUUUU) `. What is said before it is open is kept, and
+//! written then. A process that serves several requests opens it anew for each of them.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Mutex;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
-use tracing_subscriber::registry::LookupSpan;
+use anyhow::Context as _;
+use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// From this level on, lines carry the time.
 const TIMED: i64 = 3;
+
+/// Lines that are kept of what is said before the log is open.
+const KEPT: usize = 4096;
 
 /// Where the log goes.
 #[derive(Debug)]
@@ -47,44 +52,139 @@ impl Output {
             Self::File(file) => Stdio::from(file.try_clone()?),
         })
     }
+
+    fn write(&mut self, line: &str) {
+        let line = line.as_bytes();
+        // Nobody can be told of a log that cannot be written.
+        let _ = match self {
+            Self::Error => io::stderr().write_all(line),
+            Self::Standard => io::stdout().write_all(line),
+            Self::File(file) => file.write_all(line),
+        };
+    }
 }
 
-/// Opens the log: a file, truncated in place, or `-` for the standard output, or the standard error.
-pub(crate) fn open(verbosity: i64, file: Option<&Path>) -> anyhow::Result<Output> {
-    Ok(match file {
-        None => {
-            start(verbosity, io::stderr);
-            Output::Error
+/// The log of this process. Its clones are one and the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Log(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    /// `None` until it is open.
+    output: Option<Output>,
+    level: LevelFilter,
+    timed: bool,
+    opened: Instant,
+    /// What was said before.
+    early: Vec<(Level, String)>,
+    /// The first error since somebody has asked for it.
+    first_error: Option<String>,
+}
+
+impl Log {
+    /// Keeps what is said, from now on, until it is open.
+    pub(crate) fn start() -> Self {
+        let log = Self::new();
+        // There is one log for a process, and this is called once.
+        let _ = tracing_subscriber::registry().with(log.clone()).try_init();
+        log
+    }
+
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            output: None,
+            level: LevelFilter::DEBUG,
+            timed: false,
+            opened: Instant::now(),
+            early: Vec::new(),
+            first_error: None,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens it: a file, truncated in place, or `-` for the standard output, or the standard error.
+    pub(crate) fn open(&self, verbosity: i64, file: Option<&Path>) -> anyhow::Result<Output> {
+        let output = match file {
+            None => Output::Error,
+            Some(path) if path == Path::new("-") => Output::Standard,
+            Some(path) => Output::File(open(path)?),
+        };
+        self.go_to(output.try_clone()?, verbosity);
+        Ok(output)
+    }
+
+    /// Makes sure that something is said, on the standard error, when it was not opened so far.
+    pub(crate) fn ensure_open(&self, verbosity: i64) {
+        let open = self.state().output.is_some();
+        if !open {
+            self.go_to(Output::Error, verbosity);
         }
-        Some(path) if path == Path::new("-") => {
-            start(verbosity, io::stdout);
-            Output::Standard
+    }
+
+    /// The next request opens it anew. What nobody has opened it for goes to the standard error, as far as that level.
+    pub(crate) fn close(&self, verbosity: i64) {
+        let mut state = self.state();
+        let lost = std::mem::take(&mut state.early);
+        for (_, line) in lost.iter().filter(|(of, _)| *of <= level(verbosity)) {
+            Output::Error.write(line);
         }
-        Some(path) => {
-            // Truncated apart from opening, since append and truncate exclude each other in std.
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(path);
-            let file =
-                file.with_context(|| format!("cannot open the log file {}", path.display()))?;
-            // A log file may be a pipe or a terminal.
-            if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-                file.set_len(0)
-                    .with_context(|| format!("cannot truncate {}", path.display()))?;
+        state.output = None;
+        state.level = LevelFilter::DEBUG;
+        state.first_error = None;
+        drop(state);
+        tracing::callsite::rebuild_interest_cache();
+    }
+
+    /// The first error since it was opened or asked for, as it stands in the log.
+    pub(crate) fn take_first_error(&self) -> Option<String> {
+        self.state().first_error.take()
+    }
+
+    fn go_to(&self, mut output: Output, verbosity: i64) {
+        let mut state = self.state();
+        state.level = level(verbosity);
+        state.timed = verbosity >= TIMED;
+        state.opened = Instant::now();
+        let prefix = time(Duration::ZERO);
+        for (level, line) in std::mem::take(&mut state.early) {
+            if level <= state.level {
+                let prefix = if state.timed { prefix.as_str() } else { "" };
+                output.write(&format!("{prefix}{line}"));
             }
-            let output = Output::File(file.try_clone()?);
-            start(verbosity, Mutex::new(file));
-            output
         }
-    })
+        state.output = Some(output);
+        drop(state);
+        tracing::callsite::rebuild_interest_cache();
+    }
 }
 
-/// Makes sure that something is said, on the standard error, when no log was opened so far.
-pub(crate) fn ensure_open(verbosity: i64) {
-    if !tracing::dispatcher::has_been_set() {
-        start(verbosity, io::stderr);
+fn open(path: &Path) -> anyhow::Result<File> {
+    // Truncated apart from opening, since append and truncate exclude each other in std.
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path);
+    let file = file.with_context(|| format!("cannot open the log file {}", path.display()))?;
+    // A log file may be a pipe or a terminal.
+    if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        file.set_len(0)
+            .with_context(|| format!("cannot truncate {}", path.display()))?;
+    }
+    Ok(file)
+}
+
+fn level(verbosity: i64) -> LevelFilter {
+    match verbosity {
+        ..=0 => LevelFilter::OFF,
+        1 => LevelFilter::ERROR,
+        2 => LevelFilter::WARN,
+        3 => LevelFilter::INFO,
+        4 => LevelFilter::DEBUG,
+        5.. => LevelFilter::TRACE,
     }
 }
 
@@ -101,72 +201,51 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     line
 }
 
-fn start(verbosity: i64, writer: impl for<'writer> MakeWriter<'writer> + Send + Sync + 'static) {
-    let level = match verbosity {
-        ..=0 => LevelFilter::OFF,
-        1 => LevelFilter::ERROR,
-        2 => LevelFilter::WARN,
-        3 => LevelFilter::INFO,
-        4 => LevelFilter::DEBUG,
-        5.. => LevelFilter::TRACE,
-    };
-    let lines = Lines {
-        start: Instant::now(),
-        timed: verbosity >= TIMED,
-    };
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(false)
-        .event_format(lines);
-    // A second log cannot be opened; the first one stays.
-    let _ = log.with_writer(writer).try_init();
-}
-
-/// The form of a line.
-struct Lines {
-    start: Instant,
-    timed: bool,
-}
-
-impl<S, N> FormatEvent<S, N> for Lines
-where
-    S: Subscriber + for<'span> LookupSpan<'span>,
-    N: for<'writer> FormatFields<'writer> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        if self.timed {
-            let time = self.start.elapsed();
-            write!(
-                writer,
-                "({:02}.{:06}) ",
-                time.as_secs(),
-                time.subsec_micros()
-            )?;
-        }
-        let metadata = event.metadata();
-        let place = || {
-            (
-                short(metadata.file().unwrap_or("?")),
-                metadata.line().unwrap_or(0),
-            )
-        };
-        if *metadata.level() == Level::ERROR {
-            let (file, line) = place();
-            write!(writer, "Error ({file}:{line}): ")?;
-        } else if *metadata.level() == Level::WARN {
-            let (file, line) = place();
-            write!(writer, "Warn  ({file}:{line}): ")?;
-        }
-        context
-            .field_format()
-            .format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+impl<S: Subscriber> Layer<S> for Log {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        // An error is the answer to a request, even where nothing is logged.
+        *metadata.level() == Level::ERROR || *metadata.level() <= self.state().level
     }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let Ok(line) = line(event) else { return };
+        let level = *event.metadata().level();
+        let mut state = self.state();
+        if level == Level::ERROR && state.first_error.is_none() {
+            state.first_error = Some(line.clone());
+        }
+        if level > state.level {
+            return;
+        }
+        let prefix = match state.timed {
+            true => time(state.opened.elapsed()),
+            false => String::new(),
+        };
+        if let Some(output) = &mut state.output {
+            output.write(&format!("{prefix}{line}"));
+        } else if state.early.len() < KEPT {
+            state.early.push((level, line));
+        }
+    }
+}
+
+fn time(time: Duration) -> String {
+    format!("({:02}.{:06}) ", time.as_secs(), time.subsec_micros())
+}
+
+/// A line, without the time.
+fn line(event: &Event<'_>) -> Result<String, fmt::Error> {
+    let metadata = event.metadata();
+    let file = short(metadata.file().unwrap_or("?"));
+    let number = metadata.line().unwrap_or(0);
+    let mut line = match *metadata.level() {
+        Level::ERROR => format!("Error ({file}:{number}): "),
+        Level::WARN => format!("Warn  ({file}:{number}): "),
+        _ => String::new(),
+    };
+    DefaultFields::new().format_fields(Writer::new(&mut line), event)?;
+    line.push('\n');
+    Ok(line)
 }
 
 /// `cli/log.rs` for `crates/cli/src/log.rs`, wherever the checkout was.
@@ -177,53 +256,59 @@ fn short(file: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+    /// What is in a log of that level after `say`.
+    fn logged(verbosity: i64, early: impl FnOnce(), say: impl FnOnce()) -> (String, Log) {
+        let file = tempfile();
+        let log = Log::new();
+        let subscriber = tracing_subscriber::registry().with(log.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            early();
+            log.go_to(Output::File(File::create(&file).unwrap()), verbosity);
+            say();
+        });
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        (text, log)
     }
 
-    fn logged(timed: bool, say: impl FnOnce()) -> String {
-        let sink = Sink::default();
-        let writer = sink.clone();
-        let lines = Lines {
-            start: Instant::now(),
-            timed,
-        };
-        let log = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .event_format(lines)
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing::subscriber::with_default(log, say);
-        String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
+    fn tempfile() -> std::path::PathBuf {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        std::env::temp_dir().join(format!("gelid-log-{}-{count}", std::process::id()))
     }
 
     #[test]
     fn errors_and_warnings_say_where() {
-        let text = logged(false, || {
+        let (text, log) = logged(3, || {}, || {
             tracing::error!("no such pid");
             tracing::warn!(pid = 7, "odd");
             tracing::info!("plain");
         });
-        let lines: Vec<&str> = text.lines().collect();
+        let lines: Vec<&str> = text.lines().map(|line| &line[12..]).collect();
         assert!(lines[0].starts_with("Error (cli/log.rs:"), "{text}");
         assert!(lines[0].ends_with("): no such pid"), "{text}");
         assert!(lines[1].starts_with("Warn  (cli/log.rs:"), "{text}");
         assert!(lines[1].ends_with("): odd pid=7"), "{text}");
         assert_eq!(lines[2], "plain");
+        let first = log.take_first_error().unwrap();
+        assert_eq!(first.trim_end(), lines[0]);
+        assert_eq!(log.take_first_error(), None);
+    }
+
+    #[test]
+    fn what_was_said_before_comes_first() {
+        let early = || {
+            tracing::info!("early");
+            tracing::debug!("not asked for");
+        };
+        let (text, _) = logged(3, early, || tracing::info!("late"));
+        assert!(text.starts_with("(00.000000) early\n(00.0"), "{text}");
+        assert!(text.ends_with(") late\n") && text.lines().count() == 2, "{text}");
+        let (text, log) = logged(0, early, || tracing::error!("silent"));
+        assert_eq!(text, "");
+        assert!(log.take_first_error().unwrap().ends_with("silent\n"));
     }
 
     #[test]
@@ -239,11 +324,6 @@ mod tests {
 
     #[test]
     fn time_takes_twelve_columns() {
-        let text = logged(true, || tracing::info!("plain"));
-        assert!(
-            text.starts_with("(00.0") && &text[10..12] == ") ",
-            "{text:?}"
-        );
-        assert_eq!(&text[12..], "plain\n");
+        assert_eq!(time(Duration::from_micros(1_000_017)), "(01.000017) ");
     }
 }

@@ -10,8 +10,11 @@ mod args;
 mod check;
 mod dump;
 mod log;
+mod moments;
+mod pidfile;
 mod privilege;
 mod restore;
+mod rpc;
 mod show;
 mod statistics;
 mod surroundings;
@@ -19,31 +22,37 @@ mod surroundings;
 use std::process::ExitCode;
 
 use self::args::{Command, Identity, Invocation, Stop};
+use self::log::Log;
 
 /// The release of CRIU whose options, images and answers are spoken.
 const CRIU_VERSION: &str = "4.2";
+
+/// The same in numbers.
+const CRIU_MAJOR: i32 = 4;
+const CRIU_MINOR: i32 = 2;
 
 /// What CRIU returns for commands that were removed.
 const REMOVED: u8 = 255;
 
 fn main() -> ExitCode {
+    let log = Log::start();
     let (identity, parsed) = args::parse(std::env::args_os());
     match parsed {
-        Ok(invocation) => run(&invocation).unwrap_or_else(|error| {
-            log::ensure_open(invocation.verbosity());
+        Ok(invocation) => run(&invocation, &log).unwrap_or_else(|error| {
+            log.ensure_open(invocation.verbosity());
             tracing::error!("{}", log::one_line(&error));
             ExitCode::FAILURE
         }),
-        Err(stop) => stopped(identity, stop),
+        Err(stop) => stopped(identity, stop, &log),
     }
 }
 
 /// Does what was asked for; how it went is the exit code.
-fn run(invocation: &Invocation) -> anyhow::Result<ExitCode> {
+fn run(invocation: &Invocation, log: &Log) -> anyhow::Result<ExitCode> {
     match invocation.command {
         Command::Show => show::run(invocation),
         Command::Removed(command, instead) => {
-            log::ensure_open(invocation.verbosity());
+            log.ensure_open(invocation.verbosity());
             tracing::error!("{command} was removed: use {instead}");
             Ok(ExitCode::from(REMOVED))
         }
@@ -51,16 +60,24 @@ fn run(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             anyhow::bail!("{command} is not there yet; see SHORTCOMINGS.md")
         }
         Command::Check => {
-            let _surroundings = surroundings::enter(invocation)?;
-            check::run(invocation)
+            let _surroundings = surroundings::enter(invocation, log)?;
+            Ok(match check::run(invocation)? {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            })
         }
-        Command::Dump => dump::run(invocation, &surroundings::enter(invocation)?),
-        Command::Restore => restore::run(invocation, &surroundings::enter(invocation)?),
+        Command::Dump => {
+            let surroundings = surroundings::enter(invocation, log)?;
+            Ok(dump::code(&dump::run(invocation, &surroundings, None)))
+        }
+        Command::Restore => restore::run(invocation, &surroundings::enter(invocation, log)?),
+        Command::Swrk => rpc::swrk(invocation, log),
+        Command::Service => rpc::service(invocation, log),
     }
 }
 
 /// Answers a command line that asks for nothing to be done, or for what is refused.
-fn stopped(identity: Identity, stop: Stop) -> ExitCode {
+fn stopped(identity: Identity, stop: Stop, log: &Log) -> ExitCode {
     match stop {
         Stop::Help => print!("{}", args::help()),
         Stop::Version => println!("{}", version(identity)),
@@ -75,7 +92,7 @@ fn stopped(identity: Identity, stop: Stop) -> ExitCode {
             return ExitCode::FAILURE;
         }
         Stop::Refused { what, verbosity } => {
-            log::ensure_open(verbosity);
+            log.ensure_open(verbosity);
             tracing::error!("{what}");
             return ExitCode::FAILURE;
         }

@@ -1,10 +1,8 @@
 //! `gelid restore`: from options to a restore, and what follows it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
@@ -12,15 +10,18 @@ use gelid_image::messages::{RestoreStatsEntry, StatsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_restore::files::{Inherit, Validation};
 use gelid_restore::{CgroupOptions, FileOptions, Hooks, Options};
+use gelid_rpc::Notifier;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
 
 use crate::action_scripts::Scripts;
 use crate::args::{FileValidation, InheritFd, Invocation, ManageCgroups};
+use crate::moments::Audience;
+use crate::pidfile::Pidfile;
 use crate::surroundings::Surroundings;
 use crate::{log, statistics};
 
-/// Restores the tree and says how it went; waits for its end unless it is detached.
+/// Restores the tree and says how it went: the command, which waits for the end of the tree unless it is detached.
 pub(crate) fn run(
     invocation: &Invocation,
     surroundings: &Surroundings,
@@ -29,27 +30,8 @@ pub(crate) fn run(
     if options.tasks.dry_run {
         return plan(invocation, surroundings);
     }
-    let pidfile = options
-        .general
-        .pidfile
-        .clone()
-        .map(Pidfile::create)
-        .transpose()?;
-    match restore(invocation, surroundings).and_then(|(root, stats)| {
-        pidfile.map(|pidfile| pidfile.keep(root)).transpose()?;
-        Ok(stats)
-    }) {
-        Ok(stats) => {
-            if options.general.display_stats {
-                print!("{}", statistics::Restore(&stats));
-            }
-            tracing::info!("Restore finished successfully. Tasks resumed.");
-        }
-        Err(error) => {
-            tracing::error!("{}", log::one_line(&error));
-            tracing::error!("Restoring FAILED.");
-            return Ok(ExitCode::FAILURE);
-        }
+    if perform(invocation, surroundings, None).is_err() {
+        return Ok(ExitCode::FAILURE);
     }
     if let (true, [program, words @ ..]) = (options.tasks.exec_cmd, invocation.words.as_slice()) {
         let error = Command::new(program).args(words).exec();
@@ -61,10 +43,40 @@ pub(crate) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Restores the tree, says how it went, and gives its root.
+pub(crate) fn perform(
+    invocation: &Invocation,
+    surroundings: &Surroundings,
+    client: Option<Notifier>,
+) -> anyhow::Result<Pid> {
+    let options = &invocation.options.general;
+    let pidfile = options.pidfile.clone().map(Pidfile::create).transpose();
+    let restored = pidfile.and_then(|pidfile| {
+        let (root, stats) = restore(invocation, surroundings, client)?;
+        pidfile.map(|pidfile| pidfile.keep(root)).transpose()?;
+        Ok((root, stats))
+    });
+    match restored {
+        Ok((root, stats)) => {
+            if options.display_stats {
+                print!("{}", statistics::Restore(&stats));
+            }
+            tracing::info!("Restore finished successfully. Tasks resumed.");
+            Ok(root)
+        }
+        Err(error) => {
+            tracing::error!("{}", log::one_line(&error));
+            tracing::error!("Restoring FAILED.");
+            Err(error)
+        }
+    }
+}
+
 /// The root of the restored tree, as the caller sees it, and statistics.
 fn restore(
     invocation: &Invocation,
     surroundings: &Surroundings,
+    client: Option<Notifier>,
 ) -> anyhow::Result<(Pid, RestoreStatsEntry)> {
     let given = &invocation.options;
     for inherited in &given.files.inherit_fd {
@@ -74,10 +86,10 @@ fn restore(
     }
     let images = Dir::open(&surroundings.images)?;
     let mut options = options(invocation)?;
-    if let Some(scripts) = Scripts::new(&given.general.action_script, surroundings)? {
-        scripts.run("pre-restore", None)?;
-        options.hooks = Hooks::new(move |hook, root| scripts.run(hook.name(), Some(root)));
-    }
+    let scripts = Scripts::new(&given.general.action_script, surroundings)?;
+    let audience = Audience::new(client, scripts);
+    audience.tell("pre-restore", None)?;
+    options.hooks = audience.of_restore();
     let outcome = gelid_restore::restore(&images, &options)?;
     let root = outcome.root.context("the restored tree has no root")?;
     let stats = StatsEntry {
@@ -151,47 +163,6 @@ fn wait_for_children() -> anyhow::Result<()> {
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::CHILD) => return Ok(()),
             Err(errno) => return Err(errno).context("waiting for the restored tasks"),
-        }
-    }
-}
-
-/// A pidfile that is new, and goes away again unless it is [kept](Self::keep).
-struct Pidfile {
-    path: PathBuf,
-    file: File,
-    kept: bool,
-}
-
-impl Pidfile {
-    fn create(path: PathBuf) -> anyhow::Result<Self> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
-        let file = file.with_context(|| format!("cannot create the pidfile {}", path.display()))?;
-        Ok(Self {
-            path,
-            file,
-            kept: false,
-        })
-    }
-
-    /// Writes the pid: decimal, without a newline.
-    fn keep(mut self, pid: Pid) -> anyhow::Result<()> {
-        self.file
-            .write_all(pid.to_string().as_bytes())
-            .with_context(|| format!("cannot write the pidfile {}", self.path.display()))?;
-        self.kept = true;
-        Ok(())
-    }
-}
-
-impl Drop for Pidfile {
-    fn drop(&mut self) {
-        if !self.kept {
-            // Nothing is lost if it stays: it is empty.
-            let _ = fs::remove_file(&self.path);
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::Error;
 /// A moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hook {
+    /// The tree stands still, and somebody is asked what is external.
+    QueryExternal,
     /// All images are there, and the tree stands still. Who objects takes the images away, and the tree runs on.
     PostDump,
 }
@@ -20,6 +22,7 @@ impl Hook {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::QueryExternal => "query-ext-files",
             Self::PostDump => "post-dump",
         }
     }
@@ -31,16 +34,33 @@ impl fmt::Display for Hook {
     }
 }
 
-/// Who is told.
-type Listener = dyn Fn(Hook, Pid) -> io::Result<()> + Send + Sync;
+/// Who is told, with the root of the tree. The thread of the dump waits meanwhile.
+pub trait Listener: Send + Sync {
+    /// It is that moment.
+    ///
+    /// # Errors
+    ///
+    /// An objection, which ends the dump.
+    fn told(&self, hook: Hook, root: Pid) -> io::Result<()>;
 
-/// Somebody who is told of moments, with the root of the tree; nobody by default. The thread of the dump waits meanwhile.
+    /// The tree stands still: what else is external, as `--external` has it?
+    ///
+    /// # Errors
+    ///
+    /// An objection, which ends the dump.
+    fn external(&self, root: Pid) -> io::Result<Vec<String>> {
+        let _ = root;
+        Ok(Vec::new())
+    }
+}
+
+/// Somebody who is told of moments; nobody by default.
 #[derive(Clone, Default)]
-pub struct Hooks(Option<Arc<Listener>>);
+pub struct Hooks(Option<Arc<dyn Listener>>);
 
 impl Hooks {
     /// Tells `listener`.
-    pub fn new(listener: impl Fn(Hook, Pid) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    pub fn new(listener: impl Listener + 'static) -> Self {
         Self(Some(Arc::new(listener)))
     }
 
@@ -52,7 +72,17 @@ impl Hooks {
         let told = self
             .0
             .as_ref()
-            .map_or(Ok(()), |listener| listener(hook, root));
+            .map_or(Ok(()), |listener| listener.told(hook, root));
+        told.map_err(|source| Error::Hook { hook, source })
+    }
+
+    /// What else is external.
+    pub(crate) fn external(&self, root: Pid) -> Result<Vec<String>, Error> {
+        let Some(listener) = &self.0 else {
+            return Ok(Vec::new());
+        };
+        let hook = Hook::QueryExternal;
+        let told = listener.external(root);
         told.map_err(|source| Error::Hook { hook, source })
     }
 }

@@ -65,7 +65,7 @@ pub use files::{
     Error as FilesError, InetRefusal, LockRefusal, Name, Place, UnixRefusal, Unsupported,
 };
 pub use gelid_netlock::Method as NetworkLock;
-pub use hook::{Hook, Hooks};
+pub use hook::{Hook, Hooks, Listener};
 pub use ipc::{Error as IpcError, Object as IpcObject};
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;

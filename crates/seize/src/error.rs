@@ -236,3 +236,18 @@ pub enum ThawError {
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
 }
+
+impl Error {
+    /// Whether there is no such process, or nothing left of it.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone { .. } | Self::RootIsZombie { .. })
+    }
+
+    /// Whether the caller itself is in the tree.
+    #[must_use]
+    pub fn is_caller(&self) -> bool {
+        matches!(self, Self::ContainsSelf { .. })
+    }
+}
+

@@ -113,6 +113,23 @@ pub fn fork_ending(status: i32) -> Result<Pid> {
     }
 }
 
+/// Forks the caller. `None` in the child, which has everything that the caller had.
+///
+/// # Errors
+///
+/// As `fork(2)`, and `EBUSY` if there are other threads: the child would find locks taken that nobody gives back.
+pub fn fork_alone() -> Result<Option<Pid>> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    if threads != 1 {
+        return Err(Errno::BUSY);
+    }
+    // SAFETY: there is no other thread, so that nothing in the child is half done.
+    match unsafe { libc::fork() } {
+        -1 => Err(Errno::from_raw_os_error(errno())),
+        pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
 fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }

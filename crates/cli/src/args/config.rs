@@ -44,26 +44,33 @@ impl std::fmt::Display for Error {
 /// The options of all configuration files that count for the command line `arguments`.
 pub(super) fn options(arguments: &[OsString]) -> Result<Vec<OsString>, Error> {
     let mut options = Vec::new();
-    for file in files(arguments) {
-        let text = match fs::read(&file) {
-            Ok(text) => text,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                continue;
-            }
-            Err(error) => {
-                return Err(Error::Unreadable {
-                    file,
-                    kind: error.kind(),
-                });
-            }
-        };
-        parse(&file, &text, &mut options)?;
+    for name in files(arguments) {
+        options.extend(file(&name)?);
     }
+    Ok(options)
+}
+
+/// The options of one file; none if it is not there.
+pub(super) fn file(name: &Path) -> Result<Vec<OsString>, Error> {
+    let text = match fs::read(name) {
+        Ok(text) => text,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
+        Err(error) => {
+            return Err(Error::Unreadable {
+                file: name.to_owned(),
+                kind: error.kind(),
+            });
+        }
+    };
+    let mut options = Vec::new();
+    parse(name, &text, &mut options)?;
     Ok(options)
 }
 

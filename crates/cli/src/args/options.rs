@@ -14,7 +14,7 @@ use super::values::{
 };
 
 /// Flags, by their field, and the option that switches them off again.
-pub(super) const NEGATABLE: [(&str, &str); 26] = [
+pub(super) const NEGATABLE: [(&str, &str); 27] = [
     ("allow_uprobes", "no-allow-uprobes"),
     ("auto_dedup", "no-auto-dedup"),
     ("restore_detached", "no-daemon"),
@@ -41,6 +41,7 @@ pub(super) const NEGATABLE: [(&str, &str); 26] = [
     ("tls", "no-tls"),
     ("track_mem", "no-track-mem"),
     ("unprivileged", "no-unprivileged"),
+    ("weak_sysctls", "no-weak-sysctls"),
 ];
 
 /// Everything that was said.
@@ -58,6 +59,8 @@ pub(super) const NEGATABLE: [(&str, &str); 26] = [
         dump -t PID       freeze a tree, write its images, then end it\n  \
         restore           bring a tree back from its images\n  \
         check             what this kernel offers, what is missing and what that costs\n  \
+        service           answer CRIU's RPC at a socket (--address)\n  \
+        swrk FD           answer CRIU's RPC at an inherited socket\n  \
         show DIR [FILE]   what is in the images, also in CRIU's own\n\n\
         A flag NAME is switched off again by --no-NAME. Long options may be abbreviated."
 )]
@@ -76,9 +79,6 @@ pub(crate) struct Options {
     pub(crate) cgroups: Cgroups,
     #[command(flatten, next_help_heading = "check and show")]
     pub(crate) check: Check,
-    /// The command and its words
-    #[arg(hide = true)]
-    pub(crate) words: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -178,6 +178,9 @@ pub(crate) struct Tasks {
     /// Print what a restore would do, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// The master of the tree's console is with the caller
+    #[arg(long, hide = true)]
+    pub(crate) orphan_pts_master: bool,
 }
 
 #[derive(Debug, Args)]
