@@ -46,6 +46,26 @@ pub fn manifest(input: &[u8]) {
     }
 }
 
+/// Takes a packet for a request, and turns its options into a command line.
+pub fn request(input: &[u8]) {
+    let Ok(request) = gelid_rpc::messages::Request::parse(input) else {
+        return;
+    };
+    let (Some(kind), Some(options)) = (request.kind(), &request.opts) else {
+        return;
+    };
+    for service in [false, true] {
+        let connection = gelid_rpc::Connection {
+            peer: Some(1),
+            service,
+        };
+        if let Ok(words) = gelid_rpc::words(kind, options, connection) {
+            let long = |word: &std::ffi::OsString| word.as_encoded_bytes().starts_with(b"--");
+            assert!(words.options.iter().all(long));
+        }
+    }
+}
+
 fn walk(kind: ImageKind, image: &[u8], layout: Layout) {
     let Ok(reader) = ImageReader::from_stream(image, kind, "fuzzed", layout) else {
         return;

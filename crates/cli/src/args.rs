@@ -211,11 +211,7 @@ fn typed(definition: clap::Command, given: Vec<getopt::Given>) -> Result<Options
 }
 
 /// Finds the command, and checks the options against it and each other.
-fn finish(
-    identity: Identity,
-    options: Options,
-    words: Vec<OsString>,
-) -> Result<Invocation, Stop> {
+fn finish(identity: Identity, options: Options, words: Vec<OsString>) -> Result<Invocation, Stop> {
     let Some((word, words)) = words.split_first() else {
         return Err(Stop::Usage(Some("command is required".to_owned())));
     };

@@ -281,11 +281,15 @@ mod tests {
 
     #[test]
     fn errors_and_warnings_say_where() {
-        let (text, log) = logged(3, || {}, || {
-            tracing::error!("no such pid");
-            tracing::warn!(pid = 7, "odd");
-            tracing::info!("plain");
-        });
+        let (text, log) = logged(
+            3,
+            || {},
+            || {
+                tracing::error!("no such pid");
+                tracing::warn!(pid = 7, "odd");
+                tracing::info!("plain");
+            },
+        );
         let lines: Vec<&str> = text.lines().map(|line| &line[12..]).collect();
         assert!(lines[0].starts_with("Error (cli/log.rs:"), "{text}");
         assert!(lines[0].ends_with("): no such pid"), "{text}");
@@ -305,7 +309,10 @@ mod tests {
         };
         let (text, _) = logged(3, early, || tracing::info!("late"));
         assert!(text.starts_with("(00.000000) early\n(00.0"), "{text}");
-        assert!(text.ends_with(") late\n") && text.lines().count() == 2, "{text}");
+        assert!(
+            text.ends_with(") late\n") && text.lines().count() == 2,
+            "{text}"
+        );
         let (text, log) = logged(0, early, || tracing::error!("silent"));
         assert_eq!(text, "");
         assert!(log.take_first_error().unwrap().ends_with("silent\n"));

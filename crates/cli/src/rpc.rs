@@ -43,12 +43,7 @@ pub(crate) fn swrk(invocation: &Invocation, log: &Log) -> anyhow::Result<ExitCod
 }
 
 /// Serves the requests of a connection, and does what the last one wants to be done after its answer.
-fn serve(
-    channel: Channel,
-    preset: Preset,
-    service: bool,
-    log: &Log,
-) -> anyhow::Result<ExitCode> {
+fn serve(channel: Channel, preset: Preset, service: bool, log: &Log) -> anyhow::Result<ExitCode> {
     let channel = Arc::new(channel);
     let mut requests = Requests {
         channel: Arc::clone(&channel),
@@ -119,7 +114,7 @@ struct Requests<'log> {
 impl Requests<'_> {
     fn connection(&self) -> Connection {
         Connection {
-            peer: self.channel.peer().pid,
+            peer: self.channel.peer().pid.map(Pid::as_raw_pid),
             service: self.service,
         }
     }
@@ -206,8 +201,8 @@ impl Requests<'_> {
     }
 
     fn look(&self, options: Option<&Options>) -> anyhow::Result<bool> {
-        let logged =
-            options.filter(|options| options.log_file.is_some() && options.log_to_stderr != Some(true));
+        let logged = options
+            .filter(|options| options.log_file.is_some() && options.log_to_stderr != Some(true));
         if let Some(options) = logged {
             let (invocation, _surroundings) =
                 self.begin(RequestKind::Check, Command::Check, options)?;
@@ -267,10 +262,12 @@ impl Handler for Requests<'_> {
 
     fn wait_for(&mut self, pid: u32) -> Answer<i32> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let waited = pid.and_then(|pid| loop {
-            match waitpid(Some(pid), WaitOptions::empty()) {
-                Err(Errno::INTR) => {}
-                waited => break waited.ok().flatten(),
+        let waited = pid.and_then(|pid| {
+            loop {
+                match waitpid(Some(pid), WaitOptions::empty()) {
+                    Err(Errno::INTR) => {}
+                    waited => break waited.ok().flatten(),
+                }
             }
         });
         let status = waited.map(|(_, status)| status.as_raw());

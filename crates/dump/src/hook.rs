@@ -11,6 +11,10 @@ use crate::Error;
 /// A moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hook {
+    /// The tree stands still and has a network namespace of its own: from now on packets are to stay away from it.
+    NetworkLock,
+    /// They may come again, as the tree is about to run on. Nobody can object any more.
+    NetworkUnlock,
     /// The tree stands still, and somebody is asked what is external.
     QueryExternal,
     /// All images are there, and the tree stands still. Who objects takes the images away, and the tree runs on.
@@ -22,6 +26,8 @@ impl Hook {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::NetworkLock => "network-lock",
+            Self::NetworkUnlock => "network-unlock",
             Self::QueryExternal => "query-ext-files",
             Self::PostDump => "post-dump",
         }

@@ -46,6 +46,12 @@ impl Own {
         Ok(Self { inodes })
     }
 
+    /// The inode of its namespace of a kind.
+    pub(crate) fn inode(&self, kind: Kind) -> u64 {
+        let place = ORDER.iter().position(|other| *other == kind);
+        place.map_or(0, |place| self.inodes[place])
+    }
+
     /// The ids of the dumper itself: number 1 of each kind of object.
     pub(crate) fn ids(&self) -> TaskKobjIdsEntry {
         let numbers = Instances::new(*self).own();

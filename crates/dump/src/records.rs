@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use gelid_image::messages::{CoreEntry, March, MmEntry, SeccompEntry, TaskCoreEntry};
@@ -27,6 +27,8 @@ pub(crate) struct Context<'a> {
     pub(crate) staging: &'a Staging,
     pub(crate) namespaces: &'a Own,
     pub(crate) phases: Phases,
+    /// What somebody has named as external since the tree stands still.
+    pub(crate) named: &'a OnceLock<Vec<String>>,
 }
 
 /// The thread that looks at descriptors and mappings, and writes `fdinfo`, `fs` and the images of files.
@@ -77,6 +79,7 @@ fn collect(
         files.foresee(&root);
     }
     let (tasks, census) = frozen.recv().map_err(|_| StoreError::Stopped)?;
+    files.name(context.named.get().map_or(&[], Vec::as_slice))?;
     let phases = context.phases;
     phases.run(Phase::Namespaces, || namespace::dump(context, &census))?;
     phases.run(Phase::Files, || look(context, &tasks, census, files))

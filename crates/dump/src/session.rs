@@ -4,13 +4,16 @@
 //! of tasks; the second looks at mappings and queues pages, which the workers of the store read meanwhile; the third
 //! looks at what is open or mapped.
 
-use std::sync::Arc;
+use std::cell::Cell;
+use std::sync::{Arc, OnceLock};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use gelid_image::{Dir, Staging, manifest};
 use gelid_pages::Store;
 use gelid_seize::Tree;
+use gelid_sys::proc;
+use gelid_sys::proc::ns::{self, Kind};
 use rustix::fs::AtFlags;
 
 use crate::cgroup;
@@ -37,15 +40,18 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         ..options.clone()
     };
     let staging = Staging::new(&options.images)?;
+    let named = OnceLock::new();
     let context = Context {
         options,
         staging: &staging,
         namespaces: &namespaces,
         phases: Phases::new(options.fault),
+        named: &named,
     };
     let phases = context.phases;
+    let locked = NetworkLocked::new(options, &namespaces)?;
 
-    let written = std::thread::scope(|scope| write(scope, context))?;
+    let written = std::thread::scope(|scope| write(scope, context, &locked))?;
     let Written {
         tree,
         network,
@@ -58,6 +64,9 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         withdraw(&options.images);
         return Err(objection);
     }
+    if options.end == End::Run {
+        locked.over();
+    }
     let ended = phases.run(Phase::Finish, || {
         finish(tree, network, options.end, &mut outcome)
     });
@@ -68,6 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
     if options.end != End::Run {
         // A restore needs them; of a tree that runs on nothing of ours stays.
         links.keep();
+        locked.keep();
     }
     outcome.elapsed = started.elapsed();
     Ok(outcome)
@@ -90,6 +100,7 @@ struct Written {
 fn write<'scope, 'a: 'scope>(
     scope: &'scope Scope<'scope, '_>,
     context: Context<'a>,
+    locked: &NetworkLocked<'_>,
 ) -> Result<Written, Error> {
     let phases = context.phases;
     let collecting = Collecting::start(scope, context)?;
@@ -100,6 +111,10 @@ fn write<'scope, 'a: 'scope>(
     let stopper = flow.stopper();
     let before = Before::look(context.options.tree);
     let mut tree = phases.run(Phase::Freeze, || freeze(context.options))?;
+    locked.tell()?;
+    let named = context.options.hooks.external(context.options.tree)?;
+    // It is set here alone.
+    let _ = context.named.set(named);
     let (tasks, census) = phases.run(Phase::Tree, || {
         survey::tree(&tree, context.options, context.namespaces, &flow)
     })?;
@@ -147,6 +162,59 @@ fn freeze(options: &Options) -> Result<Tree, Error> {
         freeze_cgroup: options.freeze_cgroup.clone(),
     };
     Ok(gelid_seize::freeze(&freezer)?)
+}
+
+/// Whoever keeps packets away from a tree that has a network namespace of its own is told to begin, and to end it unless
+/// the tree ends.
+struct NetworkLocked<'a> {
+    options: &'a Options,
+    concerned: bool,
+    told: Cell<bool>,
+}
+
+impl<'a> NetworkLocked<'a> {
+    fn new(options: &'a Options, own: &Own) -> Result<Self, Error> {
+        let concerned = match proc::task_dir(options.tree) {
+            Ok(root) if !options.hooks.is_empty() => {
+                ns::id(&root, Kind::Net)? != own.inode(Kind::Net)
+            }
+            // The freezer knows how to say that there is no such process.
+            _ => false,
+        };
+        Ok(Self {
+            options,
+            concerned,
+            told: Cell::new(false),
+        })
+    }
+
+    fn tell(&self) -> Result<(), Error> {
+        if self.concerned {
+            let Options { hooks, tree, .. } = self.options;
+            hooks.tell(Hook::NetworkLock, *tree)?;
+            self.told.set(true);
+        }
+        Ok(())
+    }
+
+    fn keep(self) {
+        self.told.set(false);
+    }
+
+    fn over(&self) {
+        let Options { hooks, tree, .. } = self.options;
+        if self.told.replace(false)
+            && let Err(error) = hooks.tell(Hook::NetworkUnlock, *tree)
+        {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+impl Drop for NetworkLocked<'_> {
+    fn drop(&mut self) {
+        self.over();
+    }
 }
 
 /// All pages are in the store.

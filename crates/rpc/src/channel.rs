@@ -111,7 +111,7 @@ impl Channel {
         let Some(packet) = self.packet()? else {
             return Ok(None);
         };
-        let request = Request::decode(packet.as_slice()).map_err(|source| Error::Garbage {
+        let request = Request::parse(&packet).map_err(|source| Error::Garbage {
             length: packet.len(),
             source,
         })?;
@@ -122,7 +122,7 @@ impl Channel {
     /// dropped by the kernel, since nothing asks for them.
     fn packet(&self) -> Result<Option<Vec<u8>>, Error> {
         let failed = |errno| Error::Receive { errno };
-        let mut nothing = [MaybeUninit::<u8>::uninit(); 0];
+        let mut nothing: [MaybeUninit<u8>; 0] = [];
         let peek = RecvFlags::PEEK | RecvFlags::TRUNC;
         let length = loop {
             match recv(&self.socket, &mut nothing, peek) {

@@ -101,6 +101,15 @@ pub struct Request {
 }
 
 impl Request {
+    /// A request from its packet.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub fn parse(packet: &[u8]) -> Result<Self, prost::DecodeError> {
+        prost::Message::decode(packet)
+    }
+
     /// What is asked for, if that is known.
     #[must_use]
     pub fn kind(&self) -> Option<RequestKind> {

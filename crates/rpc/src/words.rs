@@ -3,8 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::process::Pid;
-
 use crate::messages::{CgroupMode, NetworkLock, Options, PreDumpMode, RequestKind};
 
 /// `CLONE_NEWNET`, the only kind of namespace that can be left empty.
@@ -17,7 +15,7 @@ const DEFAULT_LOG_LEVEL: i32 = 2;
 #[derive(Debug, Clone, Copy)]
 pub struct Connection {
     /// The client, whose descriptors are meant.
-    pub peer: Option<Pid>,
+    pub peer: Option<i32>,
     /// It came to the service: such clients cannot hand over descriptors or adopt the tree.
     pub service: bool,
 }
@@ -100,8 +98,7 @@ pub fn words(
     folders(&mut line, kind, options, connection)?;
     match kind {
         RequestKind::Dump | RequestKind::PreDump | RequestKind::SinglePreDump => {
-            let peer = connection.peer.map(|peer| peer.as_raw_pid());
-            let tree = options.pid.or(peer);
+            let tree = options.pid.or(connection.peer);
             line.number("tree", tree.ok_or(Refusal::UnseenPeer { field: "pid" })?);
         }
         RequestKind::Restore => line.flag("restore-detached"),

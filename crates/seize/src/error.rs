@@ -250,4 +250,3 @@ impl Error {
         matches!(self, Self::ContainsSelf { .. })
     }
 }
-

@@ -89,7 +89,10 @@ fn open(address: &Path) -> anyhow::Result<OwnedFd> {
 
 /// Forks; whether this is the process in the background.
 fn go_to_background() -> anyhow::Result<bool> {
-    if fork_alone().context("cannot go to the background")?.is_some() {
+    if fork_alone()
+        .context("cannot go to the background")?
+        .is_some()
+    {
         return Ok(false);
     }
     setsid()?;

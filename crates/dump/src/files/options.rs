@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::Error;
+use super::{Collector, Error};
 use crate::{End, Options, Validation};
 
 /// The options that concern files, understood.
@@ -38,27 +38,10 @@ pub(super) struct Choices {
 
 impl Choices {
     pub(super) fn new(options: &Options) -> Result<Self, Error> {
-        let (mut external, mut sockets) = (HashSet::new(), HashSet::new());
-        let mut terminals = HashSet::new();
-        for key in &options.external {
-            if let Some(rest) = key.strip_prefix("file[") {
-                let file = file(rest).ok_or_else(|| Error::External { key: key.clone() })?;
-                external.insert(file);
-            }
-            if let Some(rest) = key.strip_prefix("tty[") {
-                let terminal =
-                    terminal(rest).ok_or_else(|| Error::External { key: key.clone() })?;
-                terminals.insert(terminal);
-            }
-            if let Some(rest) = key.strip_prefix("unix[") {
-                let inode = socket(rest).ok_or_else(|| Error::External { key: key.clone() })?;
-                sockets.insert(inode);
-            }
-        }
-        Ok(Self {
-            external,
-            terminals,
-            sockets,
+        let mut choices = Self {
+            external: HashSet::new(),
+            terminals: HashSet::new(),
+            sockets: HashSet::new(),
             outside_by_name: options.ext_unix_sk,
             skip_in_flight: options.skip_in_flight,
             tcp_established: options.tcp_established,
@@ -72,7 +55,33 @@ impl Choices {
             evasive_devices: options.evasive_devices,
             file_locks: options.file_locks,
             ends: options.end == End::Kill,
-        })
+        };
+        choices.name(&options.external)?;
+        Ok(choices)
+    }
+
+    /// Takes note of keys of what is external.
+    pub(super) fn name(&mut self, keys: &[String]) -> Result<(), Error> {
+        for key in keys {
+            let wrong = || Error::External { key: key.clone() };
+            if let Some(rest) = key.strip_prefix("file[") {
+                self.external.insert(file(rest).ok_or_else(wrong)?);
+            }
+            if let Some(rest) = key.strip_prefix("tty[") {
+                self.terminals.insert(terminal(rest).ok_or_else(wrong)?);
+            }
+            if let Some(rest) = key.strip_prefix("unix[") {
+                self.sockets.insert(socket(rest).ok_or_else(wrong)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Collector<'_> {
+    /// Takes note of more that is outside of the tree, as `--external` has it.
+    pub(crate) fn name(&mut self, external: &[String]) -> Result<(), Error> {
+        self.options.name(external)
     }
 }
 

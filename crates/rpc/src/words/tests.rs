@@ -4,7 +4,7 @@ use super::*;
 use crate::messages::{CgroupRoot, ExtMount, InheritFd, JoinNamespace, PageServer, UnixSocket};
 
 const SWRK: Connection = Connection {
-    peer: Some(Pid::INIT),
+    peer: Some(1),
     service: false,
 };
 
