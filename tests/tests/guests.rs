@@ -207,6 +207,10 @@ const CASES: &[Case] = &[
     guest("idle-threads"),
     guest("idle-tree"),
     guest("idle-heap"),
+    with("idle-heap", &["16", "noise", "beat"]),
+    with("idle-workers", &["4", "2"]),
+    guest("idle-mappings"),
+    guest("idle-descriptors"),
     guest("inotify"),
     unlike("inotify-oneshot", "the flags of a watch"),
     Case {

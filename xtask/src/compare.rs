@@ -6,6 +6,9 @@
 //! peer may keep those only where `/run` is a tmpfs; so the bench gives itself one, in a mount namespace of its own.
 
 mod engine;
+mod plot;
+mod redis;
+mod rows;
 mod table;
 mod target;
 
@@ -15,11 +18,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::{is_root, run};
+use crate::process::{is_root, output, run};
 use crate::{dist, workspace};
 use engine::{Engine, Measured};
+use rows::{ROWS, Row, Ways};
 use table::Table;
-use target::{Program, Running};
+use target::Running;
 
 /// Set in the environment once `/run` is a tmpfs.
 const PREPARED: &str = "GELID_BENCH_PREPARED";
@@ -42,43 +46,10 @@ pub(crate) struct Comparison {
     /// Also write every single figure into this file
     #[arg(long, value_name = "FILE", requires = "peer")]
     json: Option<PathBuf>,
+    /// Also draw the dumps and restores of every row into files of this folder
+    #[arg(long, value_name = "DIR", requires = "peer")]
+    plots: Option<PathBuf>,
 }
-
-/// A program to be dumped, and whether how its pages are written matters.
-struct Row {
-    name: &'static str,
-    program: Program,
-    /// Measured with compressed pages too.
-    heap: bool,
-}
-
-const ROWS: [Row; 5] = [
-    Row {
-        name: "sleep",
-        program: Program::Command(&["sleep", "1000000"]),
-        heap: false,
-    },
-    Row {
-        name: "1,000 threads",
-        program: Program::Guest("idle-threads", &["1000"]),
-        heap: false,
-    },
-    Row {
-        name: "500 processes",
-        program: Program::Guest("idle-tree", &["500"]),
-        heap: false,
-    },
-    Row {
-        name: "1 GiB of objects",
-        program: Program::Guest("idle-heap", &["1024", "objects"]),
-        heap: true,
-    },
-    Row {
-        name: "1 GiB of noise",
-        program: Program::Guest("idle-heap", &["1024", "noise"]),
-        heap: true,
-    },
-];
 
 impl Comparison {
     /// Whether a comparison is asked for.
@@ -100,18 +71,22 @@ impl Comparison {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let mut table = Table::new(self.rounds);
         let mut spent = Vec::new();
-        for row in ROWS.iter().filter(|row| row.name.contains(filter)) {
-            let engines: &[&Engine] = if row.heap {
-                &[&raw, &zstd, &peer]
-            } else {
-                &[&raw, &peer]
+        for row in ROWS.iter().filter(|row| row.is_wanted(filter)) {
+            let engines: &[&Engine] = match row.ways {
+                Ways::Raw => &[&raw, &peer],
+                Ways::Pages | Ways::Running => &[&raw, &zstd, &peer],
             };
             let all = self.measure(row, engines, &guests, &gelid, &mut spent)?;
             table.add(row.name, all);
         }
         print!("{table}");
         if let Some(path) = &self.json {
-            fs::write(path, serde_json::to_string_pretty(&table.figures())?)?;
+            let document = serde_json::json!({"host": host()?, "rows": table.figures()});
+            fs::write(path, serde_json::to_string_pretty(&document)?)?;
+        }
+        if let Some(folder) = &self.plots {
+            fs::create_dir_all(folder)?;
+            table.plot(folder)?;
         }
         Ok(())
     }
@@ -156,16 +131,42 @@ fn play(
     let images = folder.join("images");
     fs::create_dir(&images)?;
     let mut running = Running::start(&row.program, guests, &folder.join("work"))?;
-    let dump = engine.dump(running.pid(), &images)?;
-    running.await_death()?;
+    let left = row.ways == Ways::Running;
+    running.pause()?;
+    let dump = engine.dump(running.pid(), &images, left)?;
+    let pause = running.pause()?.filter(|_| left);
+    match left {
+        true => running.end()?,
+        false => running.await_death()?,
+    }
     let restore = engine.restore(&images)?;
     running.finish().context("the restored program")?;
     Ok(Measured {
         dump,
         restore,
         frozen: engine::frozen(gelid, &images)?,
+        pause,
         bytes: engine::bytes(&images)?,
     })
+}
+
+/// What was measured, and where.
+fn host() -> Result<serde_json::Value> {
+    let revision = output(
+        Command::new("git")
+            .args(["rev-parse", "HEAD"])
+            .current_dir(workspace::root()),
+    )?;
+    let processor = fs::read_to_string("/proc/cpuinfo")?;
+    let model = processor
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    Ok(serde_json::json!({
+        "kernel": fs::read_to_string("/proc/sys/kernel/osrelease")?.trim_end(),
+        "processor": model.unwrap_or_default().trim_start_matches([' ', '\t', ':']),
+        "processors": std::thread::available_parallelism()?,
+        "revision": revision.trim_end(),
+    }))
 }
 
 /// Gives the room of the images back, but leaves the files until all is measured: for seconds after one was deleted,

@@ -2,18 +2,28 @@
 //!
 //! `idle-threads [COUNT]`: threads that are all alike and wait on a futex. `idle-tree [COUNT]`: children that have
 //! written to some pages of their own and wait on a pipe. `idle-heap [MIB] [objects|noise]`: a heap like that
-//! of an object-oriented program, or one that cannot be compressed. No task but the first wakes up by itself.
+//! of an object-oriented program, or one that cannot be compressed; with `beat`, a thread beside it notes for how long it
+//! did not run. `idle-workers [COUNT] [MIB]`: children that have a heap in common since they were forked.
+//! `idle-mappings [COUNT]`: mappings of one page each. `idle-descriptors [COUNT]`: files, pipes, sockets and
+//! counters in equal parts. No other task than the first and that thread wakes up by itself.
 
 use crate::Entry;
 use crate::os::{Map, PAGE, os, word};
-use crate::protocol::{Check, Failure, Guest, NAP, ensure, fnv1a, same};
+use crate::protocol::{Check, Failure, Gate, Guest, NAP, ensure, fnv1a, same};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Barrier;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 pub(crate) const GUESTS: &[Entry] = &[
     Entry("idle-threads", threads),
     Entry("idle-tree", tree),
     Entry("idle-heap", heap),
+    Entry("idle-workers", workers),
+    Entry("idle-mappings", mappings),
+    Entry("idle-descriptors", descriptors),
 ];
 
 const MIB: usize = 1 << 20;
@@ -96,8 +106,118 @@ fn heap(guest: &Guest) -> Check {
         kind => return Err(Failure::new(format!("no heap of {kind}"))),
     }
     let before = sum(&map, len);
+    if guest.args.get(2).is_some_and(|beat| beat == "beat") {
+        let page = beat_page(guest)?;
+        std::thread::Builder::new().spawn(move || beat(&page))?;
+    }
     guest.hold()?;
     same!("sum of the heap", sum(&map, len), before);
+    Ok(())
+}
+
+/// A page of the file `beat`, whose first word is the longest pause in nanoseconds.
+fn beat_page(guest: &Guest) -> Check<Map> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(guest.path("beat"))?;
+    file.set_len(PAGE as u64)?;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    Map::new(PAGE, prot, libc::MAP_SHARED, file.as_raw_fd(), 0)
+}
+
+/// Notes the longest time between two looks at the clock. Whoever measures sets it back to 0.
+fn beat(page: &Map) -> ! {
+    let mut last = Instant::now();
+    loop {
+        std::thread::sleep(Duration::from_micros(100));
+        let now = Instant::now();
+        let pause = (now - last).as_nanos() as u64;
+        if pause > page.get(0) {
+            page.set(0, pause);
+        }
+        last = now;
+    }
+}
+
+fn workers(guest: &Guest) -> Check {
+    let (count, len) = (guest.number(0, 8)?, guest.number(1, 8)? * MIB);
+    let map = Map::anon(len)?;
+    objects(&map, len);
+    let before = sum(&map, len);
+    let mut ends = [0; 2];
+    os!(libc::pipe(ends.as_mut_ptr()))?;
+    let [read, write] = ends;
+    let gate = Gate::new()?;
+    let mut kids = Vec::new();
+    for index in 0..count {
+        kids.push(guest.fork(&format!("worker-{index}"), |_| {
+            os!(libc::close(write))?;
+            // What is its own stays small.
+            let own = len / PAGE / 64;
+            let at = |page: usize| (page * 64 + index % 64) * PAGE;
+            (0..own).for_each(|page| map.set(at(page), index as u64));
+            let before = sum(&map, len);
+            gate.arrive()?;
+            let mut byte = 0_u8;
+            same!(
+                "end of the pipe",
+                os!(libc::read(read, (&raw mut byte).cast(), 1))?,
+                0
+            );
+            same!("sum of the heap", sum(&map, len), before);
+            Ok(())
+        })?);
+    }
+    gate.wait(count)?;
+    guest.hold()?;
+    same!("sum of the heap", sum(&map, len), before);
+    os!(libc::close(write))?;
+    kids.iter().try_for_each(|kid| kid.join(guest))
+}
+
+fn mappings(guest: &Guest) -> Check {
+    let count = guest.number(0, 200)?;
+    let map = Map::anon(count * PAGE)?;
+    map.fill(0, count, 35);
+    for page in (0..count).step_by(2) {
+        map.protect(page * PAGE, PAGE, libc::PROT_READ)?;
+    }
+    guest.hold()?;
+    map.check("pages", 0, count, 35)
+}
+
+fn descriptors(guest: &Guest) -> Check {
+    let count = guest.number(0, 80)?;
+    let mut files = Vec::new();
+    let mut ends = Vec::new();
+    for index in 0..count / 8 {
+        let path = guest.path(&format!("file-{index}"));
+        std::fs::write(&path, index.to_string())?;
+        files.push(File::open(&path)?);
+        files.push(File::options().append(true).open(&path)?);
+        let pipe = rustix::pipe::pipe()?;
+        rustix::io::write(&pipe.1, &index.to_ne_bytes())?;
+        ends.push([pipe.0, pipe.1]);
+        let (one, other) = UnixStream::pair()?;
+        rustix::io::write(&one, &index.to_ne_bytes())?;
+        ends.push([other.into(), one.into()]);
+        let flags = rustix::event::EventfdFlags::empty();
+        let counter = rustix::event::eventfd(index as u32 + 1, flags)?;
+        ends.push([counter.try_clone()?, counter]);
+    }
+    guest.hold()?;
+    for (index, file) in files.into_iter().enumerate().step_by(2) {
+        let text = std::io::read_to_string(file)?;
+        same!("a file", text, (index / 2).to_string());
+    }
+    for (place, [read, _]) in ends.iter().enumerate() {
+        let mut word = [0; 8];
+        rustix::io::read(read, &mut word)?;
+        let more = usize::from(place % 3 == 2);
+        same!("what waits", usize::from_ne_bytes(word), place / 3 + more);
+    }
     Ok(())
 }
 

@@ -310,6 +310,13 @@ impl Gate {
             let got = os!(libc::read(self.read, (&raw mut byte).cast(), 1))?;
             ensure!(got == 1, "only {index} of {count} children came up");
         }
+        // For as long as it takes to close all copies, unless somebody keeps one.
+        let mut ends = libc::pollfd {
+            fd: self.read,
+            events: 0,
+            revents: 0,
+        };
+        os!(libc::poll(&raw mut ends, 1, 50))?;
         os!(libc::close(self.read))?;
         Ok(())
     }

@@ -36,6 +36,8 @@ pub(super) struct Measured {
     pub(super) restore: Cost,
     /// For how long the tasks stood still, as the dump itself counts it.
     pub(super) frozen: Duration,
+    /// The longest time for which the program did not run, as it saw that itself, if it was left running.
+    pub(super) pause: Option<Duration>,
     /// The size of all images.
     pub(super) bytes: u64,
 }
@@ -55,10 +57,11 @@ impl Engine {
         })
     }
 
-    /// Dumps a tree, and ends it.
-    pub(super) fn dump(&self, pid: u32, images: &Path) -> Result<Cost> {
+    /// Dumps a tree, and ends it unless it is to be left running.
+    pub(super) fn dump(&self, pid: u32, images: &Path, left: bool) -> Result<Cost> {
         let pid = pid.to_string();
-        self.run("dump", images, &[&["-t", &pid], self.options].concat())
+        let end: &[&str] = if left { &["--leave-running"] } else { &[] };
+        self.run("dump", images, &[&["-t", &pid], end, self.options].concat())
     }
 
     /// Restores a tree, detached.

@@ -1,11 +1,15 @@
 //! Medians and ratios as a Markdown table.
 
 use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::engine::{Engine, Measured};
+use super::plot;
 
 /// All figures, by row and engine; the last engine of a row is the peer.
 pub(super) struct Table {
@@ -19,9 +23,10 @@ type ByEngine = (&'static str, Vec<Measured>);
 /// A column: its heading, and its figure in the unit of the heading.
 type Column = (&'static str, fn(&Measured) -> f64);
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     ("dump ms", |m| milliseconds(m.dump.wall)),
     ("frozen ms", |m| milliseconds(m.frozen)),
+    ("pause ms", |m| m.pause.map_or(f64::NAN, milliseconds)),
     ("restore ms", |m| milliseconds(m.restore.wall)),
     ("images MiB", |m| mib(m.bytes)),
     ("dump CPU ms", |m| milliseconds(m.dump.processor)),
@@ -44,6 +49,24 @@ impl Table {
             .map(|(engine, figures)| (engine.name, figures))
             .collect();
         self.rows.push((row, figures));
+    }
+
+    /// Draws every row: medians of dump, frozen time and restore, beside the peer's.
+    pub(super) fn plot(&self, folder: &Path) -> Result<()> {
+        for (row, engines) in &self.rows {
+            let bars = COLUMNS[..4].iter().map(|(heading, column)| {
+                let values = engines.iter();
+                let values = values.map(|(engine, figures)| (*engine, median(figures, *column)));
+                (
+                    *heading,
+                    values.filter(|(_, value)| !value.is_nan()).collect(),
+                )
+            });
+            let name: String = row.chars().filter(|c| *c != ',').collect();
+            let path = folder.join(name.replace(' ', "-")).with_extension("svg");
+            fs::write(path, plot::svg(row, &bars.collect::<Vec<_>>()))?;
+        }
+        Ok(())
     }
 
     /// Every single figure.
@@ -76,6 +99,10 @@ impl Display for Table {
                 write!(out, "| {row} | {engine} |")?;
                 for (_, column) in COLUMNS {
                     let own = median(figures, column);
+                    if own.is_nan() {
+                        write!(out, " |")?;
+                        continue;
+                    }
                     write!(out, " {}", figure(own))?;
                     if place + 1 < engines.len() {
                         write!(
@@ -137,6 +164,7 @@ mod tests {
             dump: cost,
             restore: cost,
             frozen: Duration::ZERO,
+            pause: None,
             bytes,
         }
     }

@@ -1,12 +1,15 @@
 //! A program that is dumped: started, restored, asked and ended.
 
 use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait, waitpid};
+
+use super::redis::Redis;
 
 /// Nothing of a round may take longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -17,26 +20,38 @@ pub(super) enum Program {
     Guest(&'static str, &'static [&'static str]),
     /// Some command, which is asked nothing.
     Command(&'static [&'static str]),
+    /// A redis server with so many bytes of data.
+    Redis(u64),
+    /// A JVM at work, which behaves like a guest.
+    Java,
 }
+
+/// How a program is asked whether all is well.
+enum Asked {
+    /// It is not.
+    No,
+    /// By files in its folder; it ends then.
+    Guest,
+    /// As its clients ask it.
+    Redis(Redis),
+}
+
+/// The source of the JVM's program.
+const WORK: &str = include_str!("../../../tests/tests/programs/Work.java");
 
 /// A program that runs, or that is dumped. This process is the parent of all of its orphans; ended with
 /// everything below it when it is dropped.
 pub(super) struct Running {
     pid: Pid,
     folder: PathBuf,
-    /// Whether it is a guest and says by itself how it is.
-    guest: bool,
+    asked: Asked,
 }
 
 impl Running {
     /// Starts a program with its files in `folder`, and waits until it is ready.
     pub(super) fn start(program: &Program, guests: &Path, folder: &Path) -> Result<Self> {
         fs::create_dir(folder)?;
-        let (words, guest) = match program {
-            Program::Guest(name, args) => ([&[*name], *args].concat(), true),
-            Program::Command(words) => ([&["run"], *words].concat(), false),
-        };
-        let (name, rest) = words.split_first().context("no program")?;
+        let (name, rest, asked) = words(program, folder)?;
         let output = File::create(folder.join("log"))?;
         let mut command = Command::new(guests);
         command.arg(name).arg(folder).args(rest).current_dir("/");
@@ -49,9 +64,12 @@ impl Running {
         let running = Self {
             pid: Pid::from_raw(child.id().cast_signed()).context("no id")?,
             folder: folder.to_owned(),
-            guest,
+            asked,
         };
         running.until("the program is ready", || Ok(running.ready()))?;
+        if let Asked::Redis(redis) = &running.asked {
+            redis.fill().context("fill redis")?;
+        }
         Ok(running)
     }
 
@@ -60,7 +78,7 @@ impl Running {
     }
 
     fn ready(&self) -> bool {
-        if self.guest {
+        if let Asked::Guest = self.asked {
             return self.folder.join("ready").exists();
         }
         // It is no longer the launcher, and waits.
@@ -77,13 +95,39 @@ impl Running {
         })
     }
 
-    /// Lets a guest check itself; ends any other program that is still there.
+    /// The longest time for which it did not run since it was asked last, if it takes note of that.
+    pub(super) fn pause(&self) -> Result<Option<Duration>> {
+        let Ok(mut beat) = File::options()
+            .read(true)
+            .write(true)
+            .open(self.folder.join("beat"))
+        else {
+            return Ok(None);
+        };
+        let mut word = [0; 8];
+        beat.read_exact(&mut word)?;
+        beat.rewind()?;
+        beat.write_all(&[0; 8])?;
+        Ok(Some(Duration::from_nanos(u64::from_ne_bytes(word))))
+    }
+
+    /// Ends it as it is.
+    pub(super) fn end(&mut self) -> Result<()> {
+        kill_process(self.pid, Signal::KILL)?;
+        self.await_death()
+    }
+
+    /// Lets a guest check itself; asks any other program, and ends it.
     pub(super) fn finish(&mut self) -> Result<()> {
         let comm = fs::read_to_string(format!("/proc/{}/comm", self.pid()));
         comm.context("it is not there")?;
-        if !self.guest {
-            kill_process(self.pid, Signal::KILL)?;
-            return self.await_death();
+        match &self.asked {
+            Asked::Guest => {}
+            Asked::No => return self.end(),
+            Asked::Redis(redis) => {
+                redis.ask().context("ask redis")?;
+                return self.end();
+            }
         }
         fs::write(self.folder.join("go"), "")?;
         let mut end = None;
@@ -110,6 +154,28 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// The name of a guest, its arguments, and how it is asked.
+fn words(program: &Program, folder: &Path) -> Result<(&'static str, Vec<String>, Asked)> {
+    let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+    Ok(match program {
+        Program::Guest(name, args) => (name, owned(args), Asked::Guest),
+        Program::Command(words) => ("run", owned(words), Asked::No),
+        Program::Redis(bytes) => {
+            let redis = Redis::new(*bytes)?;
+            let words = [vec!["redis-server".to_owned()], redis.options().to_vec()].concat();
+            ("run", words, Asked::Redis(redis))
+        }
+        Program::Java => {
+            let source = folder.join("Work.java");
+            fs::write(&source, WORK)?;
+            let (source, folder) = (source.display().to_string(), folder.display().to_string());
+            // It would miss the file of its counters.
+            let words = ["java", "-XX:-UsePerfData", "-Xmx1g", &source, &folder];
+            ("run", owned(&words), Asked::Guest)
+        }
+    })
 }
 
 impl Drop for Running {
