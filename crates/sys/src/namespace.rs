@@ -30,6 +30,17 @@ pub fn join(namespace: impl AsFd, kind: Kind) -> Result<()> {
     unsafe { syscall::call(libc::SYS_setns as usize, [fd, flag, 0, 0, 0, 0]) }.map(drop)
 }
 
+/// Has the calling thread, and no other, be in a new namespace of a kind.
+///
+/// # Errors
+///
+/// As `unshare(2)`: `EPERM` without the privilege for it, `EINVAL` for kinds that a process leaves as a whole.
+pub fn leave(kind: Kind) -> Result<()> {
+    let flag = flag(kind) as usize;
+    // SAFETY: as above.
+    unsafe { syscall::call(libc::SYS_unshare as usize, [flag, 0, 0, 0, 0, 0]) }.map(drop)
+}
+
 /// The `CLONE_*` flag of a kind of namespace.
 #[must_use]
 pub fn flag(kind: Kind) -> u64 {

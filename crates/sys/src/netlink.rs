@@ -1,4 +1,8 @@
-//! Addresses and groups of netlink sockets, `netlink(7)`.
+//! Addresses and groups of netlink sockets, and what is said over them, `netlink(7)`.
+
+pub mod channel;
+pub mod message;
+pub mod route;
 
 use std::os::fd::{AsFd, AsRawFd};
 

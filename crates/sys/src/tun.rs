@@ -7,8 +7,16 @@ use rustix::io::{Errno, Result};
 use crate::syscall::call;
 
 const TUNSETIFF: usize = 0x4004_54ca;
+const TUNSETPERSIST: usize = 0x4004_54cb;
+const TUNSETOWNER: usize = 0x4004_54cc;
+const TUNSETGROUP: usize = 0x4004_54ce;
 const TUNGETIFF: usize = 0x8004_54d2;
+const TUNGETSNDBUF: usize = 0x8004_54d3;
+const TUNSETSNDBUF: usize = 0x4004_54d4;
+const TUNGETVNETHDRSZ: usize = 0x8004_54d7;
+const TUNSETVNETHDRSZ: usize = 0x4004_54d8;
 const TUNSETQUEUE: usize = 0x4004_54d9;
+const TUNSETIFINDEX: usize = 0x4004_54da;
 /// Bytes of the name of a device, with its end.
 const NAME: usize = 16;
 
@@ -83,6 +91,73 @@ pub fn attach(file: impl AsFd, name: &[u8], flags: u16) -> Result<()> {
 /// `EINVAL` if the device has one queue only.
 pub fn detach(file: impl AsFd) -> Result<()> {
     Request::new(b"", DETACHED)?.make(file, TUNSETQUEUE)
+}
+
+/// Has the device that [`attach`] makes get an index.
+///
+/// # Errors
+///
+/// `EINVAL` if the file is a queue already.
+pub fn set_index(file: impl AsFd, index: u32) -> Result<()> {
+    let index = index.cast_signed();
+    let at = &raw const index as usize;
+    // SAFETY: the request reads an `int`.
+    unsafe { ioctl(&file, TUNSETIFINDEX, at) }
+}
+
+/// Has the device of a queue stay, or go, when nobody has it open.
+pub fn set_persistent(file: impl AsFd, stays: bool) -> Result<()> {
+    // SAFETY: the request takes a number.
+    unsafe { ioctl(&file, TUNSETPERSIST, usize::from(stays)) }
+}
+
+/// Says which user and group may attach to the device; -1 leaves that to those with rights.
+pub fn set_users(file: impl AsFd, owner: i32, group: i32) -> Result<()> {
+    for (what, id) in [(TUNSETOWNER, owner), (TUNSETGROUP, group)] {
+        if id != -1 {
+            // SAFETY: the request takes a number.
+            unsafe { ioctl(&file, what, id.cast_unsigned() as usize) }?;
+        }
+    }
+    Ok(())
+}
+
+/// Size of the virtio header, and of the send buffer, bytes.
+pub fn buffers(file: impl AsFd) -> Result<(u32, u32)> {
+    let mut sizes = [0u32; 2];
+    for (what, size) in [TUNGETVNETHDRSZ, TUNGETSNDBUF].into_iter().zip(&mut sizes) {
+        // SAFETY: the request writes an `int`.
+        unsafe { ioctl(&file, what, &raw mut *size as usize) }?;
+    }
+    Ok((sizes[0], sizes[1]))
+}
+
+/// Sets what [`buffers`] tells, where that is another.
+///
+/// # Errors
+///
+/// `EINVAL` for sizes that cannot be.
+pub fn set_buffers(file: impl AsFd, header: u32, send: u32) -> Result<()> {
+    let now = buffers(&file)?;
+    for (what, now, size) in [
+        (TUNSETVNETHDRSZ, now.0, header),
+        (TUNSETSNDBUF, now.1, send),
+    ] {
+        if now != size {
+            // SAFETY: the request reads an `int`.
+            unsafe { ioctl(&file, what, &raw const size as usize) }?;
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+///
+/// `argument` is what the request takes: a number, or the address of what it reads or writes.
+unsafe fn ioctl(fd: impl AsFd, what: usize, argument: usize) -> Result<()> {
+    let fd = fd.as_fd().as_raw_fd() as usize;
+    // SAFETY: the caller vouches for the argument.
+    unsafe { call(libc::SYS_ioctl as usize, [fd, what, argument, 0, 0, 0]) }.map(drop)
 }
 
 #[cfg(test)]
