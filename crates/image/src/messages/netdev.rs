@@ -1,6 +1,8 @@
 //! `netns-*.img`: a network namespace. Sections 21.1 and 21.2 of the format.
 
-use super::{MacvlanLinkEntry, SitEntry, SysctlEntry, TunLinkEntry};
+use super::{
+    GelidNetDeviceEntry, GelidNetnsEntry, MacvlanLinkEntry, SitEntry, SysctlEntry, TunLinkEntry,
+};
 
 enumerations! {
     /// Kind of a network link (section 21.2).
@@ -57,6 +59,8 @@ messages! {
         optional uint32 master = 14;
         /// SIT attributes.
         optional message SitEntry sit = 15;
+        /// gelid's own; CRIU skips it.
+        optional message GelidNetDeviceEntry gelid = 1000;
     }
 
     /// The number by which one network namespace knows another. Section 21.1.
@@ -90,5 +94,7 @@ messages! {
         repeated message SysctlEntry unix_conf = 9;
         /// `net.ipv4.ping_group_range` (text; no `sarg` if it has the default value).
         repeated message SysctlEntry ipv4_sysctl = 10;
+        /// gelid's own; CRIU skips it.
+        optional message GelidNetnsEntry gelid = 1000;
     }
 }
