@@ -91,7 +91,7 @@ impl Keeper {
 
     /// Sets the rules.
     pub(crate) fn set(&self, rules: &Rules) -> Result<(), Error> {
-        run(rules.program, rules.arguments, &rules.set)
+        run(rules.program, rules.arguments, rules.set.as_bytes())
     }
 
     /// Ends it, and the rules stay.
@@ -119,7 +119,7 @@ impl Drop for Keeper {
 }
 
 /// Runs a program that reads `input`.
-pub(crate) fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<(), Error> {
+pub(crate) fn run(program: &'static str, arguments: &[&str], input: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::Run { program, source };
     let child = command(program)
         .args(arguments)
@@ -132,7 +132,7 @@ pub(crate) fn run(program: &'static str, arguments: &[&str], input: &str) -> Res
         _ => failed(source),
     })?;
     let written = match child.stdin.take() {
-        Some(mut stdin) => stdin.write_all(input.as_bytes()),
+        Some(mut stdin) => stdin.write_all(input),
         None => Ok(()),
     };
     let output = child.wait_with_output().map_err(failed)?;

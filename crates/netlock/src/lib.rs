@@ -143,9 +143,20 @@ pub fn check(method: Method) -> Result<(), Error> {
             let port = |port| SocketAddr::from(([127, 0, 0, 1], port));
             let some = Connection::new(port(1), port(2));
             let mut rules = rules::of(method, "check", &[some]).into_iter();
-            rules.try_for_each(|rules| keeper::run(rules.program, &["-c", "-f", "-"], &rules.set))
+            rules.try_for_each(|rules| {
+                keeper::run(rules.program, &["-c", "-f", "-"], rules.set.as_bytes())
+            })
         }
     }
+}
+
+/// Has a program of the firewall read `input`, in the network namespace of the calling thread.
+///
+/// # Errors
+///
+/// [`Error`]: it is missing, could not be started, or has not taken it.
+pub fn feed(program: &'static str, arguments: &[&str], input: &[u8]) -> Result<(), Error> {
+    keeper::run(program, arguments, input)
 }
 
 /// Whether a program of the firewall is there.
@@ -154,7 +165,7 @@ pub fn check(method: Method) -> Result<(), Error> {
 ///
 /// [`Error`]: it is not, or does not run.
 pub fn has(program: &'static str) -> Result<(), Error> {
-    keeper::run(program, &["--version"], "")
+    keeper::run(program, &["--version"], b"")
 }
 
 #[cfg(test)]
