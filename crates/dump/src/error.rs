@@ -5,7 +5,7 @@ use gelid_pages::StoreError;
 use gelid_seize::ThawError;
 use gelid_sys::{Errno, Pid, proc};
 
-use crate::{CoreError, FilesError, Hook, IpcError, Phase, Refusal};
+use crate::{CoreError, FilesError, Hook, IpcError, NetError, Phase, Refusal};
 
 /// A dump that did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +83,9 @@ pub enum Error {
     /// System V IPC could not be dumped.
     #[error(transparent)]
     Ipc(#[from] IpcError),
+    /// A network namespace could not be dumped.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// Pages could not be stored.
     #[error(transparent)]
     Pages(#[from] StoreError),

@@ -67,6 +67,7 @@ pub use files::{
 pub use gelid_netlock::Method as NetworkLock;
 pub use hook::{Hook, Hooks, Listener};
 pub use ipc::{Error as IpcError, Object as IpcObject};
+pub use namespace::net::Error as NetError;
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;
 
@@ -111,6 +112,8 @@ pub struct Options {
     pub shell_job: bool,
     /// What is outside of the tree and not dumped, as `TYPE[ID]:VALUE`.
     pub external: Vec<String>,
+    /// Whether what is in network namespaces is left out, to be set up by somebody else on restore.
+    pub empty_net: bool,
     /// Whether a datagram socket may be connected with a named one outside of the tree.
     pub ext_unix_sk: bool,
     /// Whether connections of internet sockets that nobody has accepted may be dropped.
@@ -154,6 +157,7 @@ impl Options {
             freeze_cgroup: None,
             shell_job: false,
             external: Vec::new(),
+            empty_net: false,
             ext_unix_sk: false,
             cgroups: Cgroups::default(),
             skip_in_flight: false,

@@ -1,6 +1,7 @@
 //! Namespaces of the tree: which there are, who is in which, and what is seen from inside. Sections 4.2 and 19 of
 //! the format.
 
+pub(crate) mod net;
 mod numbers;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +17,7 @@ use crate::{Error, Refusal};
 pub(crate) use numbers::{Number, Numbers, Users};
 
 /// Kinds that a tree may have its own of. All others are refused before anything is disturbed.
-pub(crate) const SUPPORTED: &[Kind] = &[];
+pub(crate) const SUPPORTED: &[Kind] = &[Kind::Net];
 
 /// Kinds of which a task may have another than the root of its tree.
 pub(crate) const NESTED: &[Kind] = &[];
@@ -137,7 +138,6 @@ impl Instance {
     }
 
     /// Runs something in a thread that has joined it, and nothing else: with all capabilities of the dumper.
-    #[expect(dead_code, reason = "kinds of namespaces to come")]
     pub(crate) fn inside<T: Send>(
         &self,
         job: impl FnOnce() -> Result<T, Error> + Send,
@@ -293,8 +293,25 @@ pub(crate) fn refuse(instances: &Instances, pid: Pid, comm: &str) -> Result<(), 
     }
 }
 
+/// Has the calling thread join what sockets are looked at in.
+pub(crate) fn join(census: &Census) -> Result<(), Error> {
+    let Some(net) = census.root(Kind::Net) else {
+        return Ok(());
+    };
+    let (pid, kind) = (net.task, net.kind.name());
+    let failed = |errno| Error::Join { pid, kind, errno };
+    gelid_sys::namespace::join(net.open()?, net.kind).map_err(failed)
+}
+
+/// Writes what is known when packets are kept away from connections: the rules of the firewall, those which do that
+/// among them.
+pub(crate) fn dump_rules(context: Context<'_>, census: &Census) -> Result<(), Error> {
+    let mut networks = census.of(Kind::Net);
+    networks.try_for_each(|instance| net::dump_rules(instance, context))
+}
+
 /// Writes the images of all namespaces. The tree must be frozen.
 pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<(), Error> {
-    let _ = (context, &census.instances);
-    Ok(())
+    let mut networks = census.of(Kind::Net);
+    networks.try_for_each(|instance| net::dump(instance, context, census))
 }

@@ -82,6 +82,7 @@ fn collect(
     files.name(context.named.get().map_or(&[], Vec::as_slice))?;
     let phases = context.phases;
     phases.run(Phase::Namespaces, || namespace::dump(context, &census))?;
+    namespace::join(&census)?;
     phases.run(Phase::Files, || look(context, &tasks, census, files))
 }
 
@@ -123,6 +124,7 @@ fn look(
     let attached = segments.of_host(context.staging, host, &census.users)?;
     let mut collected = files.finish()?;
     collected.memory.extend(attached);
+    namespace::dump_rules(context, &census)?;
     Ok((spaces, collected))
 }
 

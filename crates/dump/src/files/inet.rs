@@ -5,6 +5,7 @@
 
 mod absent;
 mod multicast;
+mod network;
 mod options;
 mod raw;
 mod refusal;
@@ -48,9 +49,6 @@ const CONNECTED: u32 = 1;
 /// `TCP_CLOSE`, the same.
 const CLOSED: u32 = 7;
 const LISTENING: u32 = 10;
-/// Number of the dumper's network namespace (section 4.2), which every task is in.
-pub(super) const NETWORK: u32 = 2;
-
 /// What was asked about internet sockets so far.
 #[derive(Debug, Default)]
 pub(super) struct Internet {
@@ -64,6 +62,10 @@ pub(super) struct Internet {
     packets: Option<HashMap<u32, PacketSocket>>,
     /// Connections, which are looked at last.
     pub(super) connections: Vec<Connection>,
+    /// Inode of the network namespace that the thread is in; of the dumper's own if it has never joined one.
+    here: Option<u64>,
+    /// Inode of the dumper's, once it was asked for.
+    own: Option<u64>,
 }
 
 /// What a socket was made as.
@@ -119,8 +121,11 @@ impl Collector<'_> {
         if let Some(why) = make.refused() {
             return Err(object.refused_inet(why));
         }
-        refuse_foreign(object)?;
+        let Some(network) = self.enter_network(object)? else {
+            return Err(object.refused_inet(InetRefusal::Namespace));
+        };
         let mut entry = self.inet_entry(object, make)?;
+        entry.ns_id = Some(network);
         entry.id = self.new_id()?;
         (entry.flags, entry.fown) = (opening.flags, opening.fown);
         let id = entry.id;
@@ -194,7 +199,6 @@ impl Collector<'_> {
             dst_addr: words(make, peer),
             opts: sk_opts::entry(object)?,
             ifname: interface(own),
-            ns_id: Some(NETWORK),
             ..InetSkEntry::default()
         };
         if make.family == INET6 {
@@ -373,18 +377,6 @@ fn interface(address: Option<SocketAddr>) -> Option<String> {
             index,
         )
         .ok(),
-    }
-}
-
-/// A socket stays in the network namespace that it was made in.
-pub(super) fn refuse_foreign(object: &Object<'_>) -> Result<(), Error> {
-    let theirs = sockopt::network(object.file).and_then(rustix::fs::fstat);
-    let theirs = theirs.map_err(object.failed("ask for the network namespace of"))?;
-    let own = rustix::fs::stat("/proc/thread-self/ns/net");
-    let own = own.map_err(object.failed("compare the network namespace of"))?;
-    match (theirs.st_dev, theirs.st_ino) == (own.st_dev, own.st_ino) {
-        true => Ok(()),
-        false => Err(object.refused_inet(InetRefusal::Namespace)),
     }
 }
 

@@ -5,9 +5,9 @@ use gelid_sys::netlink;
 use gelid_sys::sockopt::{self, IntOption};
 use rustix::event::PollFlags;
 
-use super::inet::{self, NETWORK};
+use super::inet;
 use super::regfile::Opening;
-use super::{Collector, Error, Name, Object, sk_opts};
+use super::{Collector, Error, InetRefusal, Name, Object, sk_opts};
 
 /// `SOCK_DGRAM`
 const DGRAM: i32 = 2;
@@ -22,7 +22,9 @@ impl Collector<'_> {
         object: &Object<'_>,
         opening: Opening,
     ) -> Result<(FdTypes, u32), Error> {
-        inet::refuse_foreign(object)?;
+        let Some(network) = self.enter_network(object)? else {
+            return Err(object.refused_inet(InetRefusal::Namespace));
+        };
         let waiting = PollFlags::IN | PollFlags::ERR;
         if inet::events(object, PollFlags::IN)?.intersects(waiting) {
             return Err(Error::Netlink {
@@ -54,7 +56,7 @@ impl Collector<'_> {
             dst_group: peer.groups,
             fown: opening.fown,
             opts: sk_opts::entry(object)?,
-            ns_id: Some(NETWORK),
+            ns_id: Some(network),
             datagrams: (kind.map_err(failed("ask for the kind of"))? == DGRAM).then_some(true),
             option: self.unusual_options(object)?,
         };

@@ -4,9 +4,8 @@ use gelid_image::messages::{FdTypes, FileEntry, PacketMclist, PacketRing, Packet
 use gelid_sys::packet::{self, Membership, Ring};
 use gelid_sys::sockopt::{self, IntOption};
 
-use super::inet::{self, NETWORK};
 use super::regfile::Opening;
-use super::{Collector, Error, Object, Unsupported, sk_opts};
+use super::{Collector, Error, InetRefusal, Object, Unsupported, sk_opts};
 
 impl Collector<'_> {
     /// Records a packet socket.
@@ -15,7 +14,9 @@ impl Collector<'_> {
         object: &Object<'_>,
         opening: Opening,
     ) -> Result<(FdTypes, u32), Error> {
-        inet::refuse_foreign(object)?;
+        let Some(network) = self.enter_network(object)? else {
+            return Err(object.refused_inet(InetRefusal::Namespace));
+        };
         let inode = u32::try_from(object.stat.st_ino).unwrap_or_default();
         let seen = self.packet_socket(inode)?;
         let Some(seen) = seen else {
@@ -53,7 +54,7 @@ impl Collector<'_> {
             fanout,
             rx_ring: seen.receive_ring.map(ring),
             tx_ring: seen.send_ring.map(ring),
-            ns_id: Some(NETWORK),
+            ns_id: Some(network),
             option: self.unusual_options(object)?,
         };
         self.push(FileEntry {

@@ -3,6 +3,7 @@
 //! A connection is in repair twice, as short as can be: while its queues are read, and when its tree is killed, so that
 //! it vanishes without a word to its peer.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -45,7 +46,7 @@ pub(super) struct Connection {
 /// What keeps connections as they are recorded, until the end of their tree.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
-    lock: Option<Lock>,
+    locks: Vec<Lock>,
     sockets: Vec<OwnedFd>,
 }
 
@@ -90,19 +91,7 @@ impl Collector<'_> {
     /// Keeps packets away from all connections, and records them.
     pub(super) fn connections(&mut self) -> Result<Network, Error> {
         let connections = std::mem::take(&mut self.internet.connections);
-        let open = |it: &&Connection| it.entry.state != u32::from(CLOSED);
-        let ends = connections.iter().filter(open);
-        let ends: Vec<_> = ends
-            .map(|it| gelid_netlock::Connection::new(it.own, it.peer))
-            .collect();
-        let lock = match ends.is_empty() {
-            true => None,
-            false => Some(Lock::set(
-                self.options.network_lock,
-                &self.options.run_id,
-                &ends,
-            )?),
-        };
+        let locks = self.keep_away(&connections)?;
         let mut sockets = Vec::new();
         for connection in connections {
             let (state, stream) = connection.look()?;
@@ -123,7 +112,37 @@ impl Collector<'_> {
                 sockets.push(connection.socket);
             }
         }
-        Ok(Network { lock, sockets })
+        Ok(Network { locks, sockets })
+    }
+
+    /// Keeps packets away from connections, in the network namespace of each.
+    fn keep_away(&mut self, connections: &[Connection]) -> Result<Vec<Lock>, Error> {
+        let mut by_network: BTreeMap<Option<u32>, Vec<&Connection>> = BTreeMap::new();
+        for connection in connections {
+            if connection.entry.state != u32::from(CLOSED) {
+                let network = connection.entry.ns_id;
+                by_network.entry(network).or_default().push(connection);
+            }
+        }
+        let mut locks = Vec::new();
+        for these in by_network.into_values() {
+            if let Some(first) = these.first() {
+                let entered = self.enter_network_of(&first.socket);
+                entered.map_err(|errno| Error::System {
+                    operation: "join the network namespace of",
+                    place: first.place,
+                    name: first.link.clone(),
+                    errno,
+                })?;
+            }
+            let ends = these.iter();
+            let ends: Vec<_> = ends
+                .map(|it| gelid_netlock::Connection::new(it.own, it.peer))
+                .collect();
+            let (method, run) = (self.options.network_lock, &self.options.run_id);
+            locks.push(Lock::set(method, run, &ends)?);
+        }
+        Ok(locks)
     }
 }
 
@@ -366,9 +385,7 @@ impl Network {
         }
         end()?;
         repaired.into_iter().for_each(Repaired::forget);
-        match self.lock {
-            Some(lock) => Ok(lock.keep().map_err(Error::from)?),
-            None => Ok(()),
-        }
+        let kept = self.locks.into_iter().try_for_each(Lock::keep);
+        Ok(kept.map_err(Error::from)?)
     }
 }

@@ -32,8 +32,6 @@ const DGRAM: u32 = 2;
 const CONNECTED: u32 = 1;
 /// `TCP_LISTEN`
 const LISTENING: u32 = 10;
-/// Number of the dumper's network namespace (section 4.2), which every task is in.
-const NETWORK: u32 = 2;
 
 /// Unix sockets met so far.
 #[derive(Debug)]
@@ -77,6 +75,11 @@ impl Sockets {
         Ok(self.packets.finish()?)
     }
 
+    /// Forgets what is true in one network namespace only.
+    pub(super) fn leave_network(&mut self) {
+        self.diag = None;
+    }
+
     /// What the kernel tells about a socket; nothing of those in other network namespaces.
     fn ask(&mut self, object: &Object<'_>) -> Result<Option<UnixSocket>, Error> {
         let diag = match &self.diag {
@@ -105,7 +108,8 @@ impl Collector<'_> {
         object: &Object<'_>,
         opening: Opening,
     ) -> Result<(FdTypes, u32), Error> {
-        let Some(seen) = self.sockets.ask(object)? else {
+        let network = self.network_if_many(object)?;
+        let (Some(network), Some(seen)) = (network, self.sockets.ask(object)?) else {
             return Err(object.refused(UnixRefusal::Namespace));
         };
         let events = events(object)?;
@@ -139,7 +143,7 @@ impl Collector<'_> {
             file_perms: bound.permissions,
             name_dir: bound.directory,
             deleted: bound.deleted.then_some(true),
-            ns_id: Some(NETWORK),
+            ns_id: Some(network),
             gelid: beyond(object, &seen, events, &self.census)?,
             ..UnixSkEntry::default()
         };
