@@ -17,7 +17,7 @@ use crate::{Error, Refusal};
 pub(crate) use numbers::{Number, Numbers, Users};
 
 /// Kinds that a tree may have its own of. All others are refused before anything is disturbed.
-pub(crate) const SUPPORTED: &[Kind] = &[Kind::Net];
+pub(crate) const SUPPORTED: &[Kind] = &[Kind::Pid, Kind::Net];
 
 /// Kinds of which a task may have another than the root of its tree.
 pub(crate) const NESTED: &[Kind] = &[];

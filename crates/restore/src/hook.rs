@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 
 use gelid_sys::Pid;
 
@@ -11,6 +12,10 @@ use crate::Error;
 /// A moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hook {
+    /// The root of the tree is there, in namespaces that are empty.
+    SetupNamespaces,
+    /// The namespaces are as they were.
+    PostSetupNamespaces,
     /// Everything is restored, and nothing runs yet. Who objects ends the tree.
     PostRestore,
     /// The tasks are about to run. Nobody can object any more.
@@ -24,6 +29,8 @@ impl Hook {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::SetupNamespaces => "setup-namespaces",
+            Self::PostSetupNamespaces => "post-setup-namespaces",
             Self::PostRestore => "post-restore",
             Self::PreResume => "pre-resume",
             Self::PostResume => "post-resume",
@@ -50,6 +57,26 @@ impl Hooks {
         Self(Some(Arc::new(listener)))
     }
 
+    /// The same listener for another thread, told by whoever [listens](Told::listen).
+    pub(crate) fn elsewhere(&self) -> (Self, Told) {
+        let (sender, calls) = mpsc::channel::<Call>();
+        let told = Told {
+            listener: self.0.clone(),
+            calls,
+        };
+        let hooks = self.0.as_ref().map(|_| {
+            let sender = Mutex::new(sender);
+            Arc::new(move |hook, root| {
+                let (answer, answered) = mpsc::channel();
+                let gone = || io::Error::other("nobody listens");
+                let sender = sender.lock().map_err(|_| gone())?;
+                sender.send((hook, root, answer)).map_err(|_| gone())?;
+                answered.recv().map_err(|_| gone())?
+            }) as Arc<Listener>
+        });
+        (Self(hooks), told)
+    }
+
     pub(crate) fn tell(&self, hook: Hook, root: i32) -> Result<(), Error> {
         let (Some(listener), Some(root)) = (&self.0, Pid::from_raw(root)) else {
             return Ok(());
@@ -62,6 +89,28 @@ impl Hooks {
     pub(crate) fn announce(&self, hook: Hook, root: i32) {
         if let Err(error) = self.tell(hook, root) {
             tracing::error!("{error}");
+        }
+    }
+}
+
+/// A moment, the root, and where to answer.
+type Call = (Hook, Pid, Sender<io::Result<()>>);
+
+/// What is told in another thread.
+pub(crate) struct Told {
+    listener: Option<Arc<Listener>>,
+    calls: Receiver<Call>,
+}
+
+impl Told {
+    /// Tells the listener of everything, until there is nobody any more who could.
+    pub(crate) fn listen(self) {
+        let Some(listener) = self.listener else {
+            return;
+        };
+        for (hook, root, answer) in self.calls {
+            // Whoever has asked waits for it.
+            let _ = answer.send(listener(hook, root));
         }
     }
 }

@@ -139,7 +139,7 @@ pub fn restore(dir: &Dir, options: &Options) -> Result<Outcome, Error> {
     let root = options.root()?;
     let mut patience = PATIENCE;
     loop {
-        match play::run(&mut plan, dir, manifest.as_ref(), options, &root) {
+        match play(&mut plan, dir, manifest.as_ref(), options, &root) {
             Err(Error::PidTaken { passing: true, .. }) if !patience.is_zero() => {
                 let pause = Duration::from_millis(10);
                 std::thread::sleep(pause);
@@ -148,6 +148,42 @@ pub fn restore(dir: &Dir, options: &Options) -> Result<Outcome, Error> {
             result => return result,
         }
     }
+}
+
+/// Plays a plan: for a tree with namespaces of its own in a thread that may join them.
+fn play(
+    plan: &mut Plan,
+    dir: &Dir,
+    manifest: Option<&manifest::Manifest>,
+    options: &Options,
+    root: &OwnedFd,
+) -> Result<Outcome, Error> {
+    if !plan.namespaces.any() {
+        return play::run(plan, dir, manifest, options, root);
+    }
+    let number = plan.root();
+    let failed = |source: std::io::Error| Error::Task {
+        operation: "starting a thread",
+        pid: number,
+        errno: gelid_sys::Errno::from_io_error(&source).unwrap_or(gelid_sys::Errno::IO),
+    };
+    std::thread::scope(|scope| {
+        // Whoever is told of something is told by this thread, which stays where it is.
+        let (hooks, told) = options.hooks.elsewhere();
+        let options = Options {
+            hooks,
+            ..options.clone()
+        };
+        let thread = std::thread::Builder::new().name("restore".into());
+        let thread = thread.spawn_scoped(scope, move || {
+            play::run(plan, dir, manifest, &options, root)
+        });
+        let thread = thread.map_err(failed)?;
+        told.listen();
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// How long to wait for a pid that will be free in a moment.

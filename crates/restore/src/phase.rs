@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub enum Phase {
     /// Reading and checking images; nothing is changed.
     Plan,
+    /// Making namespaces.
+    Namespaces,
     /// Opening files.
     Files,
     /// Creating tasks.
@@ -24,8 +26,9 @@ pub enum Phase {
 
 impl Phase {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Plan,
+        Self::Namespaces,
         Self::Files,
         Self::Births,
         Self::Memory,
@@ -39,6 +42,7 @@ impl Phase {
     pub fn name(self) -> &'static str {
         match self {
             Self::Plan => "plan",
+            Self::Namespaces => "namespaces",
             Self::Files => "files",
             Self::Births => "births",
             Self::Memory => "memory",
@@ -58,7 +62,7 @@ impl fmt::Display for Phase {
 /// A name that no phase has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no phase {name:?}; there are plan, files, births, memory, threads, state, release"
+    "there is no phase {name:?}; there are plan, namespaces, files, births, memory, threads, state, release"
 )]
 pub struct NoSuchPhase {
     /// The name.

@@ -4,6 +4,7 @@ pub(crate) mod births;
 pub(crate) mod cgroup;
 pub(crate) mod inheritance;
 pub(crate) mod ipc;
+pub(crate) mod namespaces;
 pub(crate) mod pagemap;
 pub(crate) mod ranges;
 pub(crate) mod space;
@@ -15,6 +16,7 @@ use std::collections::{HashMap, HashSet};
 use gelid_image::messages::{CoreEntry, InventoryEntry, TaskKobjIdsEntry};
 use gelid_image::{Dir, ImageKind, ReadError};
 use gelid_pages::Run;
+use gelid_sys::proc::ns::Kind;
 use gelid_sys::signal::SigSet;
 
 use crate::files::{self, Directories, FileOptions, FilesPlan, Session};
@@ -24,6 +26,7 @@ use births::{Births, Tables};
 use cgroup::Cgroups;
 use inheritance::Inheritance;
 use ipc::Ipc;
+use namespaces::Namespaces;
 use space::Space;
 use tree::Node;
 
@@ -202,6 +205,7 @@ pub struct Plan {
     pub(crate) files: FilesPlan,
     pub(crate) cgroups: Cgroups,
     pub(crate) ipc: Ipc,
+    pub(crate) namespaces: Namespaces,
     /// By shared memory id.
     pub(crate) shared: HashMap<u32, SharedPages>,
     /// Tasks whose descriptor table others have too.
@@ -223,6 +227,8 @@ impl Plan {
         for node in &nodes {
             reader.task(node)?;
         }
+        let mut namespaces = std::mem::take(&mut reader.namespaces.namespaces);
+        namespaces.read(dir)?;
         let tables: Vec<u32> = reader.files.keys().copied().collect();
         let mut files = FilesPlan::read(dir, &tables, options)?;
         let sessions: Vec<Session> = files.sessions().collect();
@@ -264,6 +270,7 @@ impl Plan {
             files,
             cgroups: Cgroups::default(),
             ipc,
+            namespaces,
             shared,
             shared_files: reader.shared_files,
             shared_spaces: reader.shared_spaces,
@@ -274,6 +281,11 @@ impl Plan {
     #[must_use]
     pub fn root(&self) -> i32 {
         self.nodes[0].pid
+    }
+
+    /// True if pids in the tree are others than those that the restorer sees.
+    pub(crate) fn has_numbers(&self) -> bool {
+        self.namespaces.root(Kind::Pid).is_some()
     }
 
     /// True if any thread is under seccomp.
@@ -311,7 +323,7 @@ impl Plan {
 /// Reads the images of one task after the other, and notes who shares what.
 struct Reader<'a> {
     dir: &'a Dir,
-    host: Option<&'a TaskKobjIdsEntry>,
+    namespaces: namespaces::Reader,
     lives: Vec<Life>,
     tables: Vec<Option<Tables>>,
     spaces: Vec<Space>,
@@ -335,10 +347,10 @@ impl<'a> Reader<'a> {
         inheritance::plan(births, &self.lives, &self.spaces, is_shared)
     }
 
-    fn new(dir: &'a Dir, inventory: &'a InventoryEntry) -> Result<Self, PlanError> {
+    fn new(dir: &'a Dir, inventory: &InventoryEntry) -> Result<Self, PlanError> {
         Ok(Self {
             dir,
-            host: inventory.root_ids.as_ref(),
+            namespaces: namespaces::Reader::new(inventory),
             lives: Vec::new(),
             tables: Vec::new(),
             spaces: Vec::new(),
@@ -387,7 +399,7 @@ impl<'a> Reader<'a> {
         let gelid = process.gelid.as_ref();
         let no_terminal = gelid.is_some_and(|gelid| gelid.no_terminal == Some(true));
         let ids: TaskKobjIdsEntry = self.dir.read_one(ImageKind::Ids, pid)?;
-        self.check_namespaces(pid, &ids)?;
+        self.namespaces.task(pid, &ids)?;
         let mut threads = Vec::with_capacity(node.threads.len());
         let state = ProcessState::read(pid, &core)?;
         let mut cores = vec![(pid, core)];
@@ -442,24 +454,6 @@ impl<'a> Reader<'a> {
         }));
         self.lives.push(Life::Alive(Box::new(alive)));
         Ok(())
-    }
-
-    fn check_namespaces(&self, pid: i32, ids: &TaskKobjIdsEntry) -> Result<(), PlanError> {
-        let Some(host) = self.host else { return Ok(()) };
-        let kinds = [
-            ("pid", ids.pid_ns_id, host.pid_ns_id),
-            ("net", ids.net_ns_id, host.net_ns_id),
-            ("ipc", ids.ipc_ns_id, host.ipc_ns_id),
-            ("uts", ids.uts_ns_id, host.uts_ns_id),
-            ("mnt", ids.mnt_ns_id, host.mnt_ns_id),
-            ("user", ids.user_ns_id, host.user_ns_id),
-            ("cgroup", ids.cgroup_ns_id, host.cgroup_ns_id),
-            ("time", ids.time_ns_id, host.time_ns_id),
-        ];
-        match kinds.iter().find(|(_, own, host)| own != host) {
-            Some((kind, ..)) => Err(PlanError::Namespace { pid, kind }),
-            None => Ok(()),
-        }
     }
 }
 

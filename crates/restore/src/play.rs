@@ -10,6 +10,7 @@ mod inheritance;
 pub(crate) mod ipc;
 mod kernel;
 mod locks;
+pub(crate) mod namespaces;
 pub(crate) mod script;
 mod seccomp;
 mod space;
@@ -60,19 +61,28 @@ pub(crate) fn run(
     }
     let machine = Machine::look()?;
     check(plan, &machine)?;
-    options.phase(Phase::Files)?;
     // Their directories may be open.
     let groups = Groups::make(&plan.cgroups, &options.cgroups)?;
-    let segments = Segments::make(&plan.ipc)?;
     let (base, held) = descriptors::place(plan)?;
+    let mut crew = Crew::default();
+    options.phase(Phase::Namespaces)?;
+    let has_namespaces = plan.namespaces.any();
+    if has_namespaces {
+        births::root::bear(plan, &zone, &kernel, options.sibling, &groups, &mut crew)?;
+        namespaces::make(plan, options, &mut crew)?;
+    }
+    let birthplace = namespaces::Birthplace::of(plan, &mut crew)?;
+    let segments = Segments::make(&plan.ipc)?;
+
+    options.phase(Phase::Files)?;
     let terminal = rustix::stdio::stdin();
     let mut files = plan.files.open(&Context {
         root: root.as_fd(),
         base,
         terminal: options.files.shell_job.then_some(terminal),
+        birthplace: birthplace.as_ref(),
     })?;
     files.open_mappings(plan.spaces.iter().flat_map(Space::files))?;
-    let mut crew = Crew::default();
 
     options.phase(Phase::Births)?;
     let before = Instant::now();
@@ -86,10 +96,18 @@ pub(crate) fn run(
         groups: &groups,
         pages: 0,
     };
-    births::run(&kernel, options.sibling, &mut bequest, &mut crew)?;
+    match has_namespaces {
+        // It has seen all that was opened meanwhile.
+        true => namespaces::part(&mut crew)?,
+        // Its number had to be free so far.
+        false => births::root::bear(plan, &zone, &kernel, options.sibling, &groups, &mut crew)?,
+    }
+    births::run(&mut bequest, &mut crew)?;
     let mut pages = bequest.pages;
     let forking = before.elapsed();
-    files.open_of_processes(root.as_fd())?;
+    let pids = |number| crew.pid_of(number);
+    let by_own_proc = birthplace.as_ref().is_some_and(|place| place.by_own_proc);
+    files.open_of_processes(root.as_fd(), by_own_proc, &pids)?;
 
     options.phase(Phase::Memory)?;
     let mut shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
@@ -102,7 +120,7 @@ pub(crate) fn run(
 
     options.phase(Phase::Threads)?;
     let newborn = threads::run(plan, &mut crew)?;
-    enter_alone(plan, &groups)?;
+    enter_alone(plan, &groups, &crew)?;
     for filling in shared.into_iter().chain(filling) {
         pages += filling.wait()?.pages;
     }
@@ -113,6 +131,7 @@ pub(crate) fn run(
     late_descriptors(plan, &mut files, &mut crew)?;
 
     options.phase(Phase::State)?;
+    let root_pid = crew.root()?.as_raw_pid();
     locks::take(plan, &files, &mut crew)?;
     state::complete_spaces(plan, &mut crew)?;
     let mut newborns = state::Newborns::new();
@@ -133,26 +152,26 @@ pub(crate) fn run(
         )?);
         release.prepare(plan, &machine, &zone, concerned, &mut crew)?;
     }
-    files.owners()?;
+    files.owners(&|number| crew.pid_of(number))?;
     files.seek_of_processes()?;
     files.start_timers()?;
 
     groups.dress(&plan.cgroups)?;
 
     options.phase(Phase::Release)?;
-    options.hooks.tell(Hook::PostRestore, plan.root())?;
+    options.hooks.tell(Hook::PostRestore, root_pid)?;
     files.keep(root.as_fd())?;
-    options.hooks.announce(Hook::PreResume, plan.root());
+    options.hooks.announce(Hook::PreResume, root_pid);
     release.let_go(&mut crew)?;
     groups.keep(&plan.cgroups);
     segments.keep();
-    options.hooks.announce(Hook::PostResume, plan.root());
-    if let Some(root) = Pid::from_raw(plan.root()).filter(|_| stop_is_told(plan, 0)) {
+    options.hooks.announce(Hook::PostResume, root_pid);
+    if let Some(root) = Pid::from_raw(root_pid).filter(|_| stop_is_told(plan, 0)) {
         // ECHILD: it has another parent, whose business it is.
         let _ = waitpid(Some(root), WaitOptions::UNTRACED | WaitOptions::NOHANG);
     }
     Ok(Outcome {
-        root: Pid::from_raw(plan.root()),
+        root: Pid::from_raw(root_pid),
         tasks: plan.nodes.len(),
         threads: plan.alive().map(|(_, alive)| alive.threads.len()).sum(),
         pages,
@@ -162,12 +181,13 @@ pub(crate) fn run(
 }
 
 /// Lets threads enter their own groups, where these are not those of their leader.
-fn enter_alone(plan: &Plan, groups: &Groups) -> Result<(), Error> {
+fn enter_alone(plan: &Plan, groups: &Groups, crew: &Crew) -> Result<(), Error> {
     for (node, alive) in plan.alive() {
         let set = |tid: i32| plan.cgroups.threads.get(&tid).copied();
         let leader = set(node.pid);
         for thread in alive.threads.iter().filter(|thread| thread.tid != node.pid) {
-            groups.enter_alone(&plan.cgroups, thread.tid, leader, set(thread.tid))?;
+            let tid = crew.pid_of(thread.tid).map_or(0, Pid::as_raw_pid);
+            groups.enter_alone(&plan.cgroups, tid, leader, set(thread.tid))?;
         }
     }
     Ok(())
@@ -328,7 +348,7 @@ fn spaces(
 
 /// Gives tasks what had to wait for their threads.
 fn late_descriptors(plan: &Plan, files: &mut OpenFiles, crew: &mut Crew) -> Result<(), Error> {
-    if !files.open_of_threads()? {
+    if !files.open_of_threads(&|number| crew.pid_of(number))? {
         return Ok(());
     }
     let mut reels = Vec::new();

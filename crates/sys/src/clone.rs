@@ -157,16 +157,37 @@ fn end(status: i32) -> ! {
     }
 }
 
-/// Forks the caller into a child that has the pid `pid` in the caller's pid namespace and does nothing
+/// Forks the caller into a child that has the pid `pid` in the pid namespace that it is born into, and does nothing
 /// but sleep, with every signal as the caller has it, until its tracer gives it something to run.
 ///
 /// # Errors
 ///
 /// As `clone3(2)`: `EEXIST` if the pid is taken, `EPERM` without `CAP_CHECKPOINT_RESTORE`.
 pub fn fork_sleeper(pid: Option<Pid>, parent: bool) -> Result<Pid> {
+    sleeper(pid, parent, 0)
+}
+
+/// The same for the first process of new namespaces, by their `CLONE_NEW*` flags. It shares the descriptors of the
+/// caller until it leaves them (`unshare(2)`).
+///
+/// # Errors
+///
+/// As [`fork_sleeper`].
+pub fn fork_inside(namespaces: u64, pid: Option<Pid>, parent: bool) -> Result<Pid> {
+    let new = flags::NEWNS
+        | flags::NEWCGROUP
+        | flags::NEWUTS
+        | flags::NEWIPC
+        | flags::NEWUSER
+        | flags::NEWPID
+        | flags::NEWNET;
+    sleeper(pid, parent, namespaces & new | flags::FILES)
+}
+
+fn sleeper(pid: Option<Pid>, parent: bool, shared: u64) -> Result<Pid> {
     let set_tid = pid.map_or(0, |pid| pid.as_raw_nonzero().get());
     let args = CloneArgs {
-        flags: if parent { flags::PARENT } else { 0 },
+        flags: shared | if parent { flags::PARENT } else { 0 },
         // With CLONE_PARENT the signal is that of the caller itself.
         exit_signal: if parent { 0 } else { libc::SIGCHLD as u64 },
         set_tid: if pid.is_some() {
@@ -177,8 +198,8 @@ pub fn fork_sleeper(pid: Option<Pid>, parent: bool) -> Result<Pid> {
         set_tid_size: u64::from(pid.is_some()),
         ..CloneArgs::default()
     };
-    // SAFETY: `args` and `set_tid` outlive the call. The child shares nothing with the caller and calls
-    // nothing but `pause`, so it needs no lock that another thread may have held.
+    // SAFETY: `args` and `set_tid` outlive the call. The child shares no memory with the caller and
+    // calls nothing but `pause`, so it needs no lock that another thread may have held.
     let got = unsafe {
         syscall::call(
             libc::SYS_clone3 as usize,

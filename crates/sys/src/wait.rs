@@ -57,6 +57,8 @@ impl Status {
 pub enum Whom {
     /// Any child or tracee of the caller.
     Any,
+    /// Any child or tracee of the calling thread.
+    OfThread,
     /// This task.
     Task(Pid),
 }
@@ -69,10 +71,14 @@ pub enum Whom {
 /// As `wait4(2)`: `ECHILD` if there is nothing to wait for. `EINTR` is retried.
 pub fn wait(whom: Whom, block: bool) -> Result<Option<(Pid, Status)>> {
     let pid = match whom {
-        Whom::Any => -1,
+        Whom::Any | Whom::OfThread => -1,
         Whom::Task(pid) => pid.as_raw_nonzero().get(),
     };
-    let options = libc::__WALL | if block { 0 } else { libc::WNOHANG };
+    let own = match whom {
+        Whom::OfThread => libc::__WNOTHREAD,
+        Whom::Any | Whom::Task(_) => 0,
+    };
+    let options = libc::__WALL | own | if block { 0 } else { libc::WNOHANG };
     loop {
         let mut raw = 0_i32;
         // SAFETY: `raw` outlives the call; the usage pointer is null.

@@ -49,6 +49,21 @@ impl Name {
         Some((Self(self.0[..at].to_vec()), &self.0[at + 1..]))
     }
 
+    /// The same path below `/proc` with other numbers for the process, and for the thread if it is one of those.
+    pub(crate) fn renumbered(&self, number: impl Fn(i32) -> Option<i32>) -> Self {
+        let Some(rest) = self.0.strip_prefix(b"/proc/") else {
+            return self.clone();
+        };
+        let other = |part: &[u8]| number(std::str::from_utf8(part).ok()?.parse().ok()?);
+        let parts = rest.split(|byte| *byte == b'/').enumerate();
+        let parts = parts.map(|(at, part)| match other(part) {
+            Some(number) if at == 0 || at == 2 => number.to_string().into_bytes(),
+            _ => part.to_vec(),
+        });
+        let parts: Vec<Vec<u8>> = parts.collect();
+        Self([b"/proc/", parts.join(&b'/').as_slice()].concat())
+    }
+
     /// The process that a path below `/proc` belongs to.
     pub(crate) fn process(&self) -> Option<u32> {
         let rest = self.0.strip_prefix(b"/proc/")?;

@@ -8,6 +8,7 @@ use super::open::set_status;
 use super::place::{Names, Place};
 use super::regular::{Regular, seek};
 use super::{Description, Error, FilesPlan, Kind, OpenFiles};
+use gelid_sys::Pid;
 use rustix::fs::OFlags;
 
 /// How tasks come to files that they have not inherited.
@@ -76,18 +77,30 @@ impl FilesPlan {
 }
 
 impl OpenFiles {
-    /// Opens the files of processes, which are there by now.
+    /// Opens the files of processes, which are there by now; `pids` tells how the restorer sees a task of the tree, as its
+    /// procfs does if that is the tree's too.
     ///
     /// # Errors
     ///
     /// As for all other files.
-    pub fn open_of_processes(&mut self, root: BorrowedFd<'_>) -> Result<(), Error> {
+    pub fn open_of_processes(
+        &mut self,
+        root: BorrowedFd<'_>,
+        by_own_proc: bool,
+        pids: &dyn Fn(i32) -> Option<Pid>,
+    ) -> Result<(), Error> {
         let names = Names::new(root);
         for (_, description, file) in self.plan.of_processes() {
             let object = description.label();
             let flags = description.flags;
+            let name = match by_own_proc {
+                true => file
+                    .name
+                    .renumbered(|number| pids(number).map(Pid::as_raw_pid)),
+                false => file.name.clone(),
+            };
             let opened = names
-                .open(&Place::Path(file.name.clone()), flags.to_open())
+                .open(&Place::Path(name), flags.to_open())
                 .map_err(Error::system("open", &*object))?;
             let stat = rustix::fs::fstat(&opened).map_err(Error::system("examine", &*object))?;
             let options = &self.plan.options;
@@ -97,7 +110,7 @@ impl OpenFiles {
             }
             self.of_processes.files.insert(description.id, opened);
         }
-        self.open_pidfds(false)
+        self.open_pidfds(false, pids)
     }
 
     /// Sets the positions of the files of processes, whose contents are as they will be by now.

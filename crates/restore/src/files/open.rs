@@ -19,6 +19,7 @@ use super::{
     fifo, inet, inotify, memfd, mqueue, netlink, ns, packet_sock, pidfd, pipe, regular, signalfd,
     timerfd, tty, tun, unix,
 };
+use crate::play::namespaces::Birthplace;
 
 /// Opens everything. See [`FilesPlan::open`].
 pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles, Error> {
@@ -60,6 +61,8 @@ pub(super) struct Opener<'a> {
     pub(super) of_sessions: tty::OfSessions,
     /// In place of processes whose directories somebody may be in.
     pub(super) stand_ins: Vec<StandIn>,
+    /// Where those are born.
+    pub(super) birthplace: Option<&'a Birthplace>,
     pub(super) nodes: unix::Nodes,
     files: BTreeMap<u32, Opened>,
     /// Names that the dump made and that a success makes superfluous.
@@ -89,6 +92,7 @@ impl<'a> Opener<'a> {
             before: Vec::new(),
             of_sessions: tty::OfSessions::new(),
             stand_ins: Vec::new(),
+            birthplace: context.birthplace,
             nodes: unix::Nodes::default(),
             files: BTreeMap::new(),
             leftovers: BTreeMap::new(),

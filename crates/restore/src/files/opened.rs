@@ -11,6 +11,7 @@ use super::of_process::OfProcesses;
 use super::open::{Limit, reopen, set_status, too_many};
 use super::place::Leftover;
 use super::{Error, FilesPlan, Flags, Kind, tty, unix};
+use gelid_sys::Pid;
 
 /// An open file, and what was opened of it to be mapped, by access mode.
 #[derive(Debug)]
@@ -165,7 +166,7 @@ impl OpenFiles {
     /// # Errors
     ///
     /// `ESRCH` if an owner does not exist, and others of `fcntl(2)`.
-    pub fn owners(&self) -> Result<(), Error> {
+    pub fn owners(&self, pids: &dyn Fn(i32) -> Option<Pid>) -> Result<(), Error> {
         for description in self.plan.descriptions.values() {
             let Some(fd) = self.fd(description.id) else {
                 continue;
@@ -174,7 +175,7 @@ impl OpenFiles {
                 continue;
             }
             if let Some(owner) = &description.owner {
-                owner.apply(&description.label(), fd)?;
+                owner.apply(&description.label(), fd, pids)?;
             }
             if let Some(status) = description.flags.late_status() {
                 set_status(fd, status, &description.label())?;

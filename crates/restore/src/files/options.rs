@@ -1,5 +1,6 @@
 //! What the caller says about files.
 
+use crate::play::namespaces::Birthplace;
 use std::os::fd::{BorrowedFd, RawFd};
 
 /// How a file is compared with the one that was dumped.
@@ -59,4 +60,6 @@ pub struct Context<'a> {
     pub base: RawFd,
     /// The terminal that stands in for the one of the tree (`--shell-job`).
     pub terminal: Option<BorrowedFd<'a>>,
+    /// Where processes are born that stand in for those of the tree, if that is elsewhere.
+    pub(crate) birthplace: Option<&'a Birthplace>,
 }

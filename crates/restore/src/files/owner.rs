@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::process::Uid;
 
 use super::Error;
+use gelid_sys::Pid;
 
 /// Highest signal number.
 const LAST_SIGNAL: u32 = 64;
@@ -57,7 +58,12 @@ pub(crate) fn plan(object: &str, entry: &FownEntry) -> Result<Owner, Error> {
 
 impl Owner {
     /// Sets owner and signal. The owner must exist.
-    pub(crate) fn apply(&self, object: &str, fd: BorrowedFd<'_>) -> Result<(), Error> {
+    pub(crate) fn apply(
+        &self,
+        object: &str,
+        fd: BorrowedFd<'_>,
+        pids: &dyn Fn(i32) -> Option<Pid>,
+    ) -> Result<(), Error> {
         if self.signal != 0 {
             fown::set_signal(fd, self.signal)
                 .map_err(Error::system("set the signal of", object))?;
@@ -65,7 +71,11 @@ impl Owner {
         if self.to.pid == 0 {
             return Ok(());
         }
-        as_users(self.users, || fown::set_owner(fd, self.to))
+        let to = fown::Owner {
+            pid: pids(self.to.pid).map_or(0, Pid::as_raw_pid),
+            ..self.to
+        };
+        as_users(self.users, || fown::set_owner(fd, to))
             .map_err(Error::system("set the owner of", object))
     }
 }

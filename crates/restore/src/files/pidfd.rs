@@ -207,7 +207,11 @@ impl OpenFiles {
     /// # Errors
     ///
     /// Those of `pidfd_open(2)`.
-    pub(super) fn open_pidfds(&mut self, of_threads: bool) -> Result<(), Error> {
+    pub(super) fn open_pidfds(
+        &mut self,
+        of_threads: bool,
+        pids: &dyn Fn(i32) -> Option<Pid>,
+    ) -> Result<(), Error> {
         for (description, pidfd) in self.plan.pidfds() {
             let label = description.label();
             let number = match pidfd.of {
@@ -215,7 +219,7 @@ impl OpenFiles {
                 Whom::Thread(tid) if of_threads => tid,
                 _ => continue,
             };
-            let pid = Pid::from_raw(number).ok_or(Errno::SRCH);
+            let pid = pids(number).ok_or(Errno::SRCH);
             let pid = pid.map_err(Error::system("open", &*label))?;
             let fd = open(pid, pidfd.of_thread, description.flags, &label)?;
             self.of_processes.add(description.id, fd);
@@ -228,8 +232,8 @@ impl OpenFiles {
     /// # Errors
     ///
     /// Those of `pidfd_open(2)`.
-    pub fn open_of_threads(&mut self) -> Result<bool, Error> {
-        self.open_pidfds(true)?;
+    pub fn open_of_threads(&mut self, pids: &dyn Fn(i32) -> Option<Pid>) -> Result<bool, Error> {
+        self.open_pidfds(true, pids)?;
         let mut pidfds = self.plan.pidfds();
         Ok(pidfds.any(|(description, _)| self.plan.is_late(description.id)))
     }

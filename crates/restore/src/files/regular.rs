@@ -98,10 +98,16 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     }
     for (pid, jobs) in dead {
         let Some(first) = jobs.first() else { continue };
-        let stand_in = StandIn::born(pid, &first.object())?;
+        let stand_in = StandIn::born(pid, opener.birthplace, &first.object())?;
         let mut entered = false;
         for job in jobs {
-            let place = Place::Path(job.file.name.clone());
+            let name = &job.file.name;
+            let place = Place::Path(match opener.birthplace {
+                Some(place) if place.by_own_proc => {
+                    name.renumbered(|number| (number == pid.cast_signed()).then(|| stand_in.pid()))
+                }
+                _ => name.clone(),
+            });
             job.open(opener, &place)?;
             let mode = job.file.mode.unwrap_or_default();
             entered |= FileType::from_raw_mode(mode) == FileType::Directory;

@@ -180,6 +180,7 @@ impl Images {
             root: root.as_fd(),
             base: BASE,
             terminal: None,
+            birthplace: None,
         })
     }
 

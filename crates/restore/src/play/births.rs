@@ -1,28 +1,24 @@
 //! Tasks are born, each by whom the plan says, and come to their sessions and groups.
 
+pub(crate) mod root;
 mod terminals;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use gelid_sys::clone::{CloneArgs, fork_sleeper};
-use gelid_sys::ptrace::{self, Options, Stopped};
-use gelid_sys::signal::{KernelSigAction, NSIG, SIGCHLD, SIGKILL, SigSet};
+use gelid_sys::clone::CloneArgs;
+use gelid_sys::signal::{SIGCHLD, SIGKILL, SigSet};
 use gelid_sys::syscall::nr;
-use gelid_sys::{Errno, Pid, clone::flags, proc, wait};
-use gelid_tape::{Failed, Host, Op, closing_signal};
+use gelid_sys::{Errno, Pid, clone::flags, proc};
+use gelid_tape::{Failed, Op, closing_signal};
 use rustix::process::{Signal, kill_process};
 
-use super::crew::{Body, Crew, await_death, identity, newborn};
+use super::crew::{Body, Crew, await_death, identity};
 use super::inheritance::Bequest;
-use super::kernel::Kernel;
 use super::script::{Object, Script};
 use crate::Error;
 use crate::files::OpenFiles;
 use crate::plan::births::{Helper, Step, Who};
-use crate::plan::space::TASK_SIZE;
 use crate::plan::tree::Node;
-use crate::plan::zone::PARKING;
 use crate::plan::{Life, Plan};
 
 /// Bytes of tape for the leader of a process.
@@ -36,25 +32,18 @@ const PR_SET_CHILD_SUBREAPER: u64 = 36;
 const RLIMIT_CORE: u64 = 4;
 const WALL: u64 = 0x4000_0000;
 
-/// Creates every task of the plan, as an address space with a zone for tapes and what the task was born with.
-pub(crate) fn run(
-    kernel: &Kernel,
-    sibling: bool,
-    bequest: &mut Bequest<'_>,
-    crew: &mut Crew,
-) -> Result<(), Error> {
+/// Creates every task of the plan but the root, which is there, as an address space with a zone for tapes and what the
+/// task was born with.
+pub(crate) fn run(bequest: &mut Bequest<'_>, crew: &mut Crew) -> Result<(), Error> {
     let mut births = Births {
         plan: bequest.plan,
         files: bequest.files,
         crew,
     };
-    births.root(bequest.zone, kernel, sibling)?;
-    // Whoever is born afterwards is in the same groups.
     let (plan, groups) = (bequest.plan, bequest.groups);
     let set = |node: &Node| plan.cgroups.threads.get(&node.pid).copied();
     let (first, others) = plan.nodes.split_at(1);
     let of_root = first.first().and_then(set);
-    groups.enter(&plan.cgroups, plan.root(), None, of_root)?;
     let mut wave = vec![Who::Task(0)];
     while !wave.is_empty() {
         bequest.make(&wave, births.crew)?;
@@ -64,9 +53,10 @@ pub(crate) fn run(
     births.terminals()?;
     births.end_helpers()?;
     births.zombies()?;
-    for (node, life) in others.iter().zip(&plan.lives[1..]) {
-        if let Life::Alive(_) = life {
-            groups.enter(&plan.cgroups, node.pid, of_root, set(node))?;
+    for (index, node) in others.iter().enumerate() {
+        if let Life::Alive(_) = plan.lives[index + 1] {
+            let pid = births.crew.body(Who::Task(index + 1))?.pid;
+            groups.enter(&plan.cgroups, pid.as_raw_pid(), of_root, set(node))?;
         }
     }
     Ok(())
@@ -79,81 +69,6 @@ struct Births<'a> {
 }
 
 impl<'a> Births<'a> {
-    /// Forks the root from this process and takes everything of it away.
-    fn root(&mut self, zone: &Range<u64>, kernel: &Kernel, sibling: bool) -> Result<(), Error> {
-        let number = self.plan.root();
-        let task = self.fork(number, sibling)?;
-        let pid = task.pid();
-        let rseq = task.rseq().unwrap_or_default();
-        let signal = self.signal(Who::Task(0));
-        let made = Host::fresh(
-            task,
-            identity(number, number, signal),
-            zone.start..zone.end - PARKING,
-            kernel.syscall_at(),
-            LEADER_ROOM,
-        );
-        let (mut host, carrier) = made.map_err(|failed| tape_error(number, failed))?;
-        let mut script = Script::default();
-        if rseq.rseq_abi_pointer != 0 {
-            const UNREGISTER: u64 = 1;
-            script.must(
-                Object::Itself,
-                nr::rseq,
-                [
-                    rseq.rseq_abi_pointer.into(),
-                    u64::from(rseq.rseq_abi_size).into(),
-                    UNREGISTER.into(),
-                    u64::from(rseq.signature).into(),
-                ],
-            );
-        }
-        bare(&mut script);
-        let parked = kernel.park(&mut script, zone);
-        for range in [0..zone.start, zone.end..TASK_SIZE] {
-            let len = range.end - range.start;
-            script.must(Object::Itself, nr::munmap, [range.start.into(), len.into()]);
-        }
-        host.set_syscall_at(parked);
-        self.crew.hosts.push(host);
-        let body = Body {
-            pid,
-            carrier,
-            host: 0,
-        };
-        self.crew.bodies.insert(Who::Task(0), body);
-        self.crew.play(&[(Who::Task(0), script)])?;
-        Ok(())
-    }
-
-    fn fork(&mut self, number: i32, sibling: bool) -> Result<Stopped, Error> {
-        let failed = |operation| {
-            move |errno| Error::Task {
-                operation,
-                pid: number,
-                errno,
-            }
-        };
-        let pid = fork_sleeper(Pid::from_raw(number), sibling).map_err(|errno| match errno {
-            Errno::EXIST => taken(number),
-            errno => failed("clone3")(errno),
-        })?;
-        self.crew.note(pid);
-        // Whoever is born of it has the same ones.
-        let suspend = match self.plan.is_restrained() {
-            true => Options::SUSPEND_SECCOMP,
-            false => Options::empty(),
-        };
-        let options = Options::TRACESYSGOOD | Options::EXITKILL | suspend;
-        let running = ptrace::seize(pid, options).map_err(failed("PTRACE_SEIZE"))?;
-        running.interrupt().map_err(failed("PTRACE_INTERRUPT"))?;
-        let status = wait::wait_task(pid).map_err(failed("wait4"))?;
-        if status.is_dead() {
-            return Err(Error::Ended { pid, status });
-        }
-        Ok(running.stopped())
-    }
-
     /// Plays the steps of those just born; returns whom they have created.
     fn next(&mut self, wave: &[Who]) -> Result<Vec<Who>, Error> {
         let mut born = Vec::new();
@@ -177,7 +92,7 @@ impl<'a> Births<'a> {
             first = false;
             let children = forks.iter().flatten().map(|fork| fork.child);
             let pids: Vec<i32> = children.filter_map(|child| self.pid(child)).collect();
-            self.crew.expect(pids.into_iter().filter_map(Pid::from_raw));
+            self.crew.expect(&pids);
             let outcomes = self.crew.play(&work).map_err(taken_or)?;
             for ((outcome, forks), (parent, _)) in outcomes.iter().zip(forks).zip(&work) {
                 for fork in forks {
@@ -206,18 +121,6 @@ impl<'a> Births<'a> {
         }
     }
 
-    /// A signal for the end of tapes that is not among those to be restored as pending.
-    fn signal(&self, who: Who) -> i32 {
-        let pending = match who {
-            Who::Task(index) => match &self.plan.lives[index] {
-                Life::Alive(alive) => alive.pending(),
-                Life::Zombie { .. } => SigSet::EMPTY,
-            },
-            Who::Helper(_) => SigSet::EMPTY,
-        };
-        closing_signal(SigSet::EMPTY, pending)
-    }
-
     fn script(&self, who: Who, steps: &[Step], first: bool) -> (Script, Vec<Fork>) {
         let mut script = Script::default();
         let mut forks = Vec::new();
@@ -244,15 +147,10 @@ impl<'a> Births<'a> {
 
     /// Makes a newborn ready for tapes.
     fn board(&mut self, parent: Who, fork: &Fork, number: u64) -> Result<(), Error> {
-        let signal = self.signal(fork.child);
+        let signal = signal(self.plan, fork.child);
         let raw = i32::try_from(number).unwrap_or_default();
-        let pid = Pid::from_raw(raw).ok_or(Error::Task {
-            operation: "clone3",
-            pid: 0,
-            errno: Errno::SRCH,
-        })?;
-        self.crew.note(pid);
-        let task = newborn(pid)?;
+        let task = self.crew.newborn(raw)?;
+        let pid = task.pid();
         let above = self.crew.body(parent)?.host;
         let (host, room) = if fork.flags & flags::VM == 0 {
             let host = self.crew.hosts[above].forked();
@@ -264,7 +162,12 @@ impl<'a> Births<'a> {
         let identity = identity(raw, raw, signal);
         let boarded = self.crew.hosts[host].board(task, identity, room);
         let carrier = boarded.map_err(|failed| tape_error(raw, failed))?;
-        let body = Body { pid, carrier, host };
+        let body = Body {
+            pid,
+            number: raw,
+            carrier,
+            host,
+        };
         self.crew.bodies.insert(fork.child, body);
         Ok(())
     }
@@ -317,7 +220,7 @@ impl<'a> Births<'a> {
             let _ = kill_process(body.pid, Signal::KILL);
             await_death(body.pid)?;
             self.crew.forget(body.pid);
-            let pid = body.pid.as_raw_pid();
+            let pid = body.number;
             let args = [pid.into(), 0.into(), WALL.into(), 0.into()];
             let script = reaping.entry(helper.parent).or_default();
             script.must(Object::Task(pid), nr::wait4, args);
@@ -350,28 +253,23 @@ impl<'a> Births<'a> {
     }
 }
 
+/// A signal for the end of tapes that is not among those to be restored as pending.
+fn signal(plan: &Plan, who: Who) -> i32 {
+    let pending = match who {
+        Who::Task(index) => match &plan.lives[index] {
+            Life::Alive(alive) => alive.pending(),
+            Life::Zombie { .. } => SigSet::EMPTY,
+        },
+        Who::Helper(_) => SigSet::EMPTY,
+    };
+    closing_signal(SigSet::EMPTY, pending)
+}
+
 /// A birth on a tape.
 struct Fork {
     op: Op,
     child: Who,
     flags: u64,
-}
-
-/// Clears what the root has from this process and hands on to its children.
-fn bare(script: &mut Script) {
-    const SS_DISABLE: i32 = 2;
-    let action = script.bytes(&KernelSigAction::default().to_bytes());
-    for signal in 1..=NSIG as i32 {
-        // SIGKILL and SIGSTOP have none.
-        script.call(
-            nr::rt_sigaction,
-            [signal.into(), action.into(), 0.into(), 8.into()],
-        );
-    }
-    let mut stack = [0; 24];
-    stack[8..12].copy_from_slice(&SS_DISABLE.to_ne_bytes());
-    let stack = script.bytes(&stack);
-    script.must(Object::Itself, nr::sigaltstack, [stack.into(), 0.into()]);
 }
 
 fn clone_call(script: &mut Script, pid: Option<i32>, shared: u64) -> Op {

@@ -1,6 +1,6 @@
 //! The tasks that have been made so far. Until they are let go, dropping the crew ends them all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use gelid_sys::ptrace::{Running, Stopped};
@@ -19,7 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A process that plays tapes.
 #[derive(Debug)]
 pub(crate) struct Body {
+    /// As this process sees it.
     pub(crate) pid: Pid,
+    /// Its number in the tree, as images have it.
+    pub(crate) number: i32,
     pub(crate) carrier: Carrier,
     /// Index of the place of its tapes.
     pub(crate) host: usize,
@@ -36,17 +39,125 @@ pub(crate) struct Crew {
     threads: Vec<Pid>,
     /// Pids that are given on a tape whose end has not been seen.
     expected: Vec<Pid>,
+    /// Where numbers in the tree are others than what this process sees.
+    numbers: Option<Numbers>,
+}
+
+/// Pids, as this process sees them, by their numbers in the pid namespace of the tree.
+#[derive(Debug)]
+struct Numbers {
+    /// How far below that of this process the namespace is.
+    depth: usize,
+    pids: HashMap<i32, Pid>,
+    /// Whose first stop has been seen, and not yet been asked for.
+    arrived: HashSet<i32>,
+}
+
+impl Numbers {
+    /// A task or thread, or else a group or session whose leader has ended.
+    fn pid_of(&self, number: i32) -> Option<Pid> {
+        let of_leader = |pid: &Pid| {
+            let status = proc::status::read(&proc::TaskDir::open(*pid).ok()?).ok()?;
+            let all = [status.ns_pgid, status.ns_sid];
+            let mut all = all.iter();
+            let ids = all.find(|ids| ids.get(self.depth) == Some(&number))?;
+            Pid::from_raw(*ids.first()?)
+        };
+        let known = self.pids.get(&number).copied();
+        known.or_else(|| self.pids.values().find_map(of_leader))
+    }
+
+    /// Takes note of a task that has just been seen; gives its number.
+    fn meet(&mut self, pid: Pid) -> Result<i32, Error> {
+        let status = proc::status::read(&proc::TaskDir::open(pid)?)?;
+        let number = status.ns_pid.get(self.depth).copied();
+        let number = number.ok_or(Error::Task {
+            operation: "finding the number",
+            pid: pid.as_raw_pid(),
+            errno: Errno::SRCH,
+        })?;
+        self.pids.insert(number, pid);
+        Ok(number)
+    }
 }
 
 impl Crew {
-    /// Remembers a process, so that it does not outlive a failure.
-    pub(crate) fn note(&mut self, pid: Pid) {
+    /// Remembers the root, so that it does not outlive a failure; `inside` if it is in a pid namespace of its own.
+    pub(crate) fn note_root(&mut self, pid: Pid, inside: bool) -> Result<(), Error> {
         self.born.push(pid);
+        if inside {
+            let status = proc::status::read(&proc::TaskDir::open(pid)?)?;
+            let mut numbers = Numbers {
+                depth: status.ns_pid.len().saturating_sub(1),
+                pids: HashMap::new(),
+                arrived: HashSet::new(),
+            };
+            numbers.meet(pid)?;
+            self.numbers = Some(numbers);
+        }
+        Ok(())
     }
 
-    /// Remembers pids that are about to be given, until [`note`](Self::note) tells of them.
-    pub(crate) fn expect(&mut self, pids: impl IntoIterator<Item = Pid>) {
-        self.expected.extend(pids);
+    /// Remembers numbers that are about to be given, until their first stops have been seen.
+    pub(crate) fn expect(&mut self, numbers: &[i32]) {
+        // Whoever is in a namespace of its own ends with the first process there.
+        if self.numbers.is_none() {
+            let pids = numbers.iter().filter_map(|number| Pid::from_raw(*number));
+            self.expected.extend(pids);
+        }
+    }
+
+    /// The root of the tree.
+    pub(crate) fn root(&mut self) -> Result<Pid, Error> {
+        Ok(self.body(Who::Task(0))?.pid)
+    }
+
+    /// The task or thread that has a number in the tree, as this process sees it.
+    pub(crate) fn pid_of(&self, number: i32) -> Option<Pid> {
+        match &self.numbers {
+            None => Pid::from_raw(number),
+            Some(numbers) => numbers.pid_of(number),
+        }
+    }
+
+    /// The first stop of a process that was born as the caller's tracee, under a number in the tree.
+    pub(crate) fn newborn(&mut self, number: i32) -> Result<Stopped, Error> {
+        let stopped = self.first_stop(number)?;
+        self.born.push(stopped.pid());
+        Ok(stopped)
+    }
+
+    /// The same of a thread of a process.
+    pub(crate) fn newborn_thread(&mut self, number: i32) -> Result<Stopped, Error> {
+        let stopped = self.first_stop(number)?;
+        if self.numbers.is_some() {
+            self.threads.push(stopped.pid());
+        }
+        Ok(stopped)
+    }
+
+    fn first_stop(&mut self, number: i32) -> Result<Stopped, Error> {
+        let failed = |errno| Error::Task {
+            operation: "waiting for the first stop",
+            pid: number,
+            errno,
+        };
+        let Some(numbers) = &mut self.numbers else {
+            let pid = Pid::from_raw(number).ok_or(failed(Errno::SRCH))?;
+            return newborn(pid);
+        };
+        // They come in any order, and all that this thread waits for now are newborns.
+        while !numbers.arrived.remove(&number) {
+            let seen = wait::wait(Whom::OfThread, true).map_err(failed)?;
+            let (pid, status) = seen.ok_or(failed(Errno::CHILD))?;
+            if status.is_dead() {
+                return Err(Error::Ended { pid, status });
+            }
+            let met = numbers.meet(pid)?;
+            numbers.arrived.insert(met);
+        }
+        let pid = numbers.pids.get(&number).copied();
+        Ok(Running::attached(pid.ok_or(failed(Errno::SRCH))?).stopped())
     }
 
     /// All that were expected have been noted.
@@ -54,9 +165,11 @@ impl Crew {
         self.expected.clear();
     }
 
-    /// Remembers a thread of one of the processes.
-    pub(crate) fn note_thread(&mut self, tid: Pid) {
-        self.threads.push(tid);
+    /// Remembers threads of the processes that are about to be born.
+    pub(crate) fn expect_threads(&mut self, numbers: impl Iterator<Item = i32>) {
+        if self.numbers.is_none() {
+            self.threads.extend(numbers.filter_map(Pid::from_raw));
+        }
     }
 
     /// Forgets one that has ended.
@@ -140,7 +253,7 @@ pub(crate) fn finish(carrier: &mut Carrier, pid: Pid, script: &Script) -> Result
 }
 
 /// The first stop of a task that was born as the caller's tracee.
-pub(crate) fn newborn(pid: Pid) -> Result<Stopped, Error> {
+fn newborn(pid: Pid) -> Result<Stopped, Error> {
     let status = wait::wait_task(pid).map_err(|errno| Error::Task {
         operation: "waiting for the first stop",
         pid: pid.as_raw_pid(),
@@ -189,6 +302,11 @@ impl Drop for Crew {
         for pid in &self.born {
             let _ = kill_process(*pid, Signal::KILL);
         }
+        if self.numbers.is_some() {
+            // The first process of a namespace is the last to be gone, when all others have been waited for; who was
+            // born unseen is among them.
+            reap_all(self.born[0], Instant::now() + PATIENCE);
+        }
         // A leader is reported after its threads, which nobody but the tracer reaps; a child twice: to the
         // tracer, and to its parent, which is this process in the end.
         let tracees = self.threads.iter().chain(&self.born);
@@ -207,6 +325,19 @@ impl Drop for Crew {
 fn tracer(pid: Pid) -> Option<i32> {
     let dir = proc::TaskDir::open(pid).ok()?;
     Some(proc::status::read(&dir).ok()?.tracer_pid)
+}
+
+/// Waits for the end of tracees of this thread until `last` has ended.
+fn reap_all(last: Pid, deadline: Instant) {
+    loop {
+        match wait::wait(Whom::OfThread, false) {
+            Ok(Some((pid, status))) if pid == last && status.is_dead() => return,
+            Ok(None) if Instant::now() > deadline => return,
+            Ok(None) => std::thread::sleep(Duration::from_micros(100)),
+            Ok(Some(_)) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// Waits for the end of a task, but not for ever: the kernel may be busy with it.

@@ -69,12 +69,11 @@ impl Release {
                     let space = builders.then(|| &plan.spaces[alive.space]);
                     let mut threads = std::mem::take(&mut self.waiting[index]);
                     let leader = &mut alive.threads[0];
+                    let pid = body.pid.as_raw_pid();
                     threads.push(leave(body, crew, space, zone, machine, leader)?);
                     match alive.stopped {
-                        Some(how) => threads = stop(plan.nodes[index].pid, how.signal, threads)?,
-                        None if self.stop => {
-                            threads = stop(plan.nodes[index].pid, SIGSTOP, threads)?;
-                        }
+                        Some(how) => threads = stop(pid, how.signal, threads)?,
+                        None if self.stop => threads = stop(pid, SIGSTOP, threads)?,
                         None => {}
                     }
                     self.ready.extend(threads);

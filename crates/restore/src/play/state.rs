@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::signal::SigSet;
 use gelid_sys::syscall::nr;
-use gelid_sys::{Errno, PAGE_SIZE, Pid, proc};
+use gelid_sys::{Errno, PAGE_SIZE, proc};
 use gelid_tape::{Carrier, Host, Saved, closing_signal};
 
 use super::births::tape_error;
@@ -205,9 +205,8 @@ fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> 
             continue;
         };
         let (who, pid) = (Who::Task(index), plan.nodes[index].pid);
-        if let Some(pid) = Pid::from_raw(pid) {
-            alive.process.outside(&proc::TaskDir::open(pid)?)?;
-        }
+        let outer = crew.body(who)?.pid;
+        alive.process.outside(&proc::TaskDir::open(outer)?)?;
         let mut script = Script::default();
         if alive.threads.len() == 1 {
             let process = &alive.process;

@@ -3,10 +3,9 @@
 use gelid_sys::clone::{CloneArgs, flags};
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::syscall::nr;
-use gelid_sys::{Errno, Pid};
 
 use super::births::taken_or;
-use super::crew::{Crew, newborn};
+use super::crew::Crew;
 use super::script::{Object, Script};
 use crate::Error;
 use crate::plan::births::Who;
@@ -58,8 +57,7 @@ pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
                 && let Life::Alive(alive) = &plan.lives[task]
             {
                 let threads = alive.threads[range.clone()].iter();
-                let tids = threads.filter_map(|thread| Pid::from_raw(thread.tid));
-                tids.for_each(|tid| crew.note_thread(tid));
+                crew.expect_threads(threads.map(|thread| thread.tid));
             }
         }
         crew.play(&scripts).map_err(taken_or)?;
@@ -69,16 +67,11 @@ pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
                 continue;
             };
             for thread in range {
-                let tid = alive.threads[thread].tid;
-                let pid = Pid::from_raw(tid).ok_or(Error::Task {
-                    operation: "clone3",
-                    pid: tid,
-                    errno: Errno::SRCH,
-                })?;
+                let stopped = crew.newborn_thread(alive.threads[thread].tid)?;
                 born.push(Newborn {
                     task,
                     thread,
-                    stopped: newborn(pid)?,
+                    stopped,
                 });
             }
         }

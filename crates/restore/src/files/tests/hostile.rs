@@ -420,7 +420,7 @@ proptest! {
                 let _ = open.seal();
                 let _ = open.break_leases();
                 let _ = open.start_timers();
-                let _ = open.owners();
+                let _ = open.owners(&|number| gelid_sys::Pid::from_raw(number));
                 let _ = open.keep(open_dir(&images.root()).as_fd());
             }
         }

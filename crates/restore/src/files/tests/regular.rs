@@ -263,7 +263,10 @@ fn owners_are_set_when_they_exist() {
         ..Default::default()
     };
     let open = images.open().unwrap();
-    let error = open.owners().unwrap_err().to_string();
+    let error = open
+        .owners(&|number| gelid_sys::Pid::from_raw(number))
+        .unwrap_err()
+        .to_string();
     assert!(
         error.starts_with("cannot set the owner of file 4 (/file)"),
         "{error}"

@@ -148,7 +148,7 @@ proptest! {
         if let Ok(plan) = images.plan() {
             plan.describe().for_each(drop);
             if let Ok(open) = images.open_plan(&plan) {
-                let _ = open.owners();
+                let _ = open.owners(&|number| gelid_sys::Pid::from_raw(number));
                 if keep {
                     let _ = open.keep(open_dir(&images.root()).as_fd());
                 }

@@ -17,6 +17,7 @@ use super::super::open::{Opener, set_status};
 use super::super::{Error, Kind, sk_opts};
 use super::bind::{self, Job, Place};
 use super::{Address, Bound, ById, Listener, Origin, Packet, Sender, Target, Unix, queue};
+use crate::play::namespaces::Birthplace;
 
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
@@ -41,8 +42,16 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         lost: Vec::new(),
         strangers: Vec::new(),
     };
+    let birthplace = opener.birthplace;
+    let enter = || {
+        let inside = birthplace.map(Birthplace::enter).transpose();
+        inside.map_err(Error::system("join", "the pid namespace of the tree"))
+    };
+    let inside = enter()?;
     maker.make(opener)?;
+    drop(inside);
     maker.bind(opener)?;
+    let _inside = enter()?;
     maker.listen(opener)?;
     maker.accept(opener)?;
     maker.ready_senders(opener)?;

@@ -1,0 +1,171 @@
+//! New namespaces are filled. The root of the tree is in them already, and is the hand that does what only somebody
+//! inside can do; everything else is done by this thread, which joins those that it can.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use gelid_sys::namespace::join;
+use gelid_sys::proc::TaskDir;
+use gelid_sys::proc::ns::{self, Kind};
+use gelid_sys::syscall::nr;
+use gelid_sys::{Errno, Pid, pidfd};
+use gelid_tape::Outcome;
+
+use super::crew::Crew;
+use super::script::{Object, Script};
+use crate::plan::Plan;
+use crate::plan::births::Who;
+use crate::{Error, Hook, Options};
+
+/// What the makers of namespaces work with.
+#[expect(dead_code, reason = "kinds of namespaces to come")]
+pub(crate) struct Stage<'a> {
+    pub(crate) plan: &'a Plan,
+    crew: &'a mut Crew,
+    root: Pid,
+}
+
+#[expect(dead_code, reason = "kinds of namespaces to come")]
+impl Stage<'_> {
+    /// The root of the tree, as this process sees it.
+    pub(crate) fn pid(&self) -> Pid {
+        self.root
+    }
+
+    /// Has the root make system calls. It is in all of the new namespaces and may do everything there, and has the
+    /// descriptors of this process.
+    pub(crate) fn hand(&mut self, script: Script) -> Result<Outcome, Error> {
+        let outcomes = self.crew.play(&[(Who::Task(0), script)])?;
+        outcomes.into_iter().next().ok_or(Error::Task {
+            operation: "playing a tape",
+            pid: self.root.as_raw_pid(),
+            errno: Errno::SRCH,
+        })
+    }
+
+    /// Takes over a descriptor that the root has opened.
+    pub(crate) fn take(&mut self, number: u64) -> Result<OwnedFd, Error> {
+        let number = i32::try_from(number).unwrap_or(-1);
+        let taken = pidfd::open(self.root).and_then(|root| pidfd::getfd(root, number));
+        let taken = taken.map_err(self.failed("pidfd_getfd"))?;
+        let mut script = Script::default();
+        script.must(Object::Descriptor(number), nr::close, [number.into()]);
+        self.hand(script)?;
+        Ok(taken)
+    }
+
+    /// The context of a file system that belongs to the new namespaces.
+    pub(crate) fn fsopen(&mut self, kind: &CStr) -> Result<OwnedFd, Error> {
+        const FSOPEN_CLOEXEC: u64 = 1;
+        let mut script = Script::default();
+        let name = script.bytes(kind.to_bytes_with_nul());
+        let args = [name.into(), FSOPEN_CLOEXEC.into()];
+        let op = script.must(Object::Itself, nr::fsopen, args);
+        let outcome = self.hand(script)?;
+        self.take(outcome.ok(op).unwrap_or(u64::MAX))
+    }
+
+    /// Opens one of the root's namespaces.
+    pub(crate) fn open(&self, kind: Kind) -> Result<OwnedFd, Error> {
+        Ok(ns::open(&TaskDir::open(self.root)?, kind)?)
+    }
+
+    /// Runs something in a thread that has joined the root's namespaces of these kinds.
+    pub(crate) fn inside<T: Send>(
+        &self,
+        kinds: &[Kind],
+        job: impl FnOnce() -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
+        let namespaces: Result<Vec<_>, Error> = kinds
+            .iter()
+            .map(|kind| Ok((*kind, self.open(*kind)?)))
+            .collect();
+        let namespaces = namespaces?;
+        let failed = self.failed("setns");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                for (kind, namespace) in &namespaces {
+                    join(namespace, *kind).map_err(&failed)?;
+                }
+                job()
+            });
+            thread.join().unwrap_or_else(|_| Err(failed(Errno::IO)))
+        })
+    }
+
+    fn failed(&self, operation: &'static str) -> impl Fn(Errno) -> Error + use<> {
+        let pid = self.root.as_raw_pid();
+        move |errno| Error::Task {
+            operation,
+            pid,
+            errno,
+        }
+    }
+}
+
+/// Fills the namespaces of a tree whose root has just been born.
+pub(crate) fn make(plan: &Plan, options: &Options, crew: &mut Crew) -> Result<(), Error> {
+    let root = crew.root()?;
+    options
+        .hooks
+        .tell(Hook::SetupNamespaces, root.as_raw_pid())?;
+    let stage = Stage { plan, crew, root };
+    // Sockets, queues and settings are those of the namespaces that this thread is in.
+    for kind in [Kind::Uts, Kind::Ipc, Kind::Net] {
+        if plan.namespaces.root(kind).is_some() {
+            join(stage.open(kind)?, kind).map_err(stage.failed("setns"))?;
+        }
+    }
+    options
+        .hooks
+        .tell(Hook::PostSetupNamespaces, root.as_raw_pid())
+}
+
+/// Lets the root have descriptors of its own.
+pub(crate) fn part(crew: &mut Crew) -> Result<(), Error> {
+    let mut script = Script::default();
+    let files = gelid_sys::clone::flags::FILES;
+    script.must(Object::Itself, nr::unshare, [files.into()]);
+    crew.play(&[(Who::Task(0), script)]).map(drop)
+}
+
+/// Where processes are born that stand in for those of the tree.
+#[derive(Debug)]
+pub(crate) struct Birthplace {
+    tree: OwnedFd,
+    own: OwnedFd,
+    /// The procfs of the tree is that of this process, where processes have the numbers that this process sees.
+    pub(crate) by_own_proc: bool,
+}
+
+impl Birthplace {
+    /// The pid namespace of the tree, if it is not that of this process.
+    pub(crate) fn of(plan: &Plan, crew: &mut Crew) -> Result<Option<Self>, Error> {
+        if !plan.has_numbers() {
+            return Ok(None);
+        }
+        let open = |pid| ns::open(&TaskDir::open(pid)?, Kind::Pid);
+        Ok(Some(Self {
+            tree: open(crew.root()?)?,
+            own: open(rustix::process::getpid())?,
+            by_own_proc: plan.namespaces.root(Kind::Mnt).is_none(),
+        }))
+    }
+
+    /// Has children of this thread born there until what is returned is dropped. No thread can be started meanwhile.
+    pub(crate) fn enter(&self) -> Result<Inside<'_>, Errno> {
+        join(self.tree.as_fd(), Kind::Pid)?;
+        Ok(Inside(self))
+    }
+}
+
+/// Children are born among the processes of the tree.
+#[derive(Debug)]
+pub(crate) struct Inside<'b>(&'b Birthplace);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        // It is the thread's own, which it may join at any time; if not, the next thread or child cannot be made.
+        let _ = join(self.0.own.as_fd(), Kind::Pid);
+    }
+}
