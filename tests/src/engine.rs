@@ -26,6 +26,20 @@ pub struct Engine {
 pub struct Running(Child);
 
 impl Running {
+    /// Starts a command.
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        let mut claimed = claims();
+        let child = command.spawn()?;
+        claimed.insert(child.id().cast_signed());
+        Ok(Self(child))
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.0.id().cast_signed()
+    }
+
     /// How it ended, once it has.
     ///
     /// # Errors
@@ -132,6 +146,12 @@ impl Engine {
         })
     }
 
+    /// The executable.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Whether it is called as `criu`, and so cannot do what CRIU cannot.
     #[must_use]
     pub fn is_criu(&self) -> bool {
@@ -188,12 +208,7 @@ impl Engine {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
-        let mut claimed = claims();
-        let child = words
-            .spawn()
-            .with_context(|| format!("start {}", self.program.display()))?;
-        claimed.insert(child.id().cast_signed());
-        Ok(Running(child))
+        Running::start(&mut words).with_context(|| format!("start {}", self.program.display()))
     }
 
     fn run(&self, command: &str, images: &Path, options: &[&str]) -> Result<Outcome> {

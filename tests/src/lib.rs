@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod case;
+mod client;
 mod compare;
 mod directory;
 mod engine;
@@ -37,6 +38,7 @@ mod process;
 mod snapshot;
 
 pub use case::{Case, Verdict};
+pub use client::{Client, Reply, consent, request};
 pub use compare::{compare, diff};
 pub use directory::DirectoryState;
 pub use engine::{Engine, Outcome, Running};

@@ -9,6 +9,7 @@ mod faults;
 mod guests;
 mod hooks;
 mod programs;
+mod rpc;
 mod servers;
 
 use gelid_tests::{Verdict, adopt_orphans, build};
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     trials.extend(cgroups::trials());
     trials.extend(faults::trials());
     trials.extend(hooks::trials());
+    trials.extend(rpc::trials());
     trials.extend(servers::trials());
     if !arguments.list {
         if !rustix::process::geteuid().is_root() {

@@ -68,6 +68,7 @@ impl Task {
 /// Refuses a root that cannot be dumped, before anything is frozen.
 pub(crate) fn root(options: &Options, namespaces: &Own) -> Result<(), Error> {
     let pid = options.tree;
+    gelid_seize::check_root(pid)?;
     let Ok(dir) = proc::task_dir(pid) else {
         // The freezer knows how to say it.
         return Ok(());

@@ -62,6 +62,7 @@ use std::time::Duration;
 use gelid_sys::Pid;
 
 pub use error::{CgroupError, Error, ThawError};
+pub use refuse::check_root;
 pub use tree::{Process, State, Stats, Thread, Tree, Zombie};
 
 /// What to freeze, and how.
@@ -93,7 +94,7 @@ impl Options {
 ///
 /// See [`Error`]. The tree then runs on as before.
 pub fn freeze(options: &Options) -> Result<Tree, Error> {
-    refuse::before_anything(options.root)?;
+    check_root(options.root)?;
     let _haste = haste::Haste::new();
     roundup::run(options)
 }

@@ -7,8 +7,12 @@ use crate::{Error, scan};
 /// `PF_KTHREAD` of `linux/sched.h`.
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// What can be told of the root before anything is touched.
-pub(crate) fn before_anything(root: Pid) -> Result<(), Error> {
+/// Refuses a root of which it can be told before anything is touched that it cannot be frozen.
+///
+/// # Errors
+///
+/// Why not.
+pub fn check_root(root: Pid) -> Result<(), Error> {
     let stat = scan::stat(root)?.ok_or(Error::Gone { pid: root })?;
     if stat.flags & PF_KTHREAD != 0 {
         return Err(Error::KernelThread {

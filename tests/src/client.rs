@@ -1,0 +1,219 @@
+//! A client of CRIU's RPC, as runtimes are.
+
+use crate::engine::{Engine, Running};
+use anyhow::{Context, Result, bail, ensure};
+use gelid_rpc::messages::{Notification, Options, Request, RequestKind, Response};
+use prost::Message;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+    connect, recv, send, shutdown, socket_with, socketpair,
+};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The room of the client with the least.
+const ROOM: usize = 8192;
+
+/// No process takes longer to end after its last answer.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// One end of a connection, and the process that serves the other if it is this one's.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+    server: Option<Running>,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub struct Reply {
+    /// The names of the notifications that came first, with the process that some of them name.
+    pub told: Vec<(String, Option<i32>)>,
+    /// The answer.
+    pub response: Response,
+}
+
+impl Reply {
+    /// The names of the notifications.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.told.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// An error with what the answer says, unless it is of success.
+    ///
+    /// # Errors
+    ///
+    /// The request failed.
+    pub fn expect(self, what: &str) -> Result<Self> {
+        ensure!(self.response.success, "{what} failed: {}", self.message());
+        Ok(self)
+    }
+
+    /// What the answer says of an error.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let message = self.response.cr_errmsg.as_deref().unwrap_or_default();
+        String::from_utf8_lossy(message).into_owned()
+    }
+}
+
+impl Client {
+    /// Starts `swrk` with one end of a pair of sockets as its descriptor 3, and `prepare` done to its command.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    pub fn swrk(engine: &Engine, prepare: impl FnOnce(&mut Command)) -> Result<Self> {
+        Self::start(engine, "exec \"$0\" swrk 3 3<&0 </dev/null", prepare)
+    }
+
+    /// The same, with the descriptors 0 to 2 closed.
+    ///
+    /// # Errors
+    ///
+    /// As of [`swrk`](Self::swrk).
+    pub fn swrk_alone(engine: &Engine) -> Result<Self> {
+        Self::start(engine, "exec \"$0\" swrk 3 3<&0 <&- >&- 2>&-", |_| {})
+    }
+
+    fn start(engine: &Engine, script: &str, prepare: impl FnOnce(&mut Command)) -> Result<Self> {
+        let (socket, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(script).arg(engine.program());
+        command.stdin(Stdio::from(theirs));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        prepare(&mut command);
+        let server = Running::start(&mut command)?;
+        Ok(Self {
+            socket,
+            server: Some(server),
+        })
+    }
+
+    /// Connects with a service.
+    ///
+    /// # Errors
+    ///
+    /// Nobody listens there.
+    pub fn connect(address: &Path) -> Result<Self> {
+        let socket = socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        connect(&socket, &SocketAddrUnix::new(address)?)?;
+        Ok(Self {
+            socket,
+            server: None,
+        })
+    }
+
+    /// Makes a request, consents to all notifications, and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// The connection ends without an answer.
+    pub fn ask(&self, request: &Request) -> Result<Reply> {
+        self.ask_with(request, |_| Some(consent()))
+    }
+
+    /// Makes a request, answers notifications by `answer` (by closing its side, if there is none), and waits for the
+    /// answer.
+    ///
+    /// # Errors
+    ///
+    /// The connection ends without an answer.
+    pub fn ask_with(
+        &self,
+        request: &Request,
+        mut answer: impl FnMut(&Notification) -> Option<Request>,
+    ) -> Result<Reply> {
+        self.send(&request.encode_to_vec())?;
+        let mut told = Vec::new();
+        loop {
+            let response = self.receive()?.context("the connection has ended")?;
+            if response.r#type() != RequestKind::Notify {
+                return Ok(Reply { told, response });
+            }
+            let notification = response.notify.unwrap_or_default();
+            match answer(&notification) {
+                Some(answer) => self.send(&answer.encode_to_vec())?,
+                None => shutdown(&self.socket, Shutdown::Write)?,
+            }
+            told.push((notification.script.unwrap_or_default(), notification.pid));
+        }
+    }
+
+    /// Sends a packet.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended.
+    pub fn send(&self, packet: &[u8]) -> Result<()> {
+        send(&self.socket, packet, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// The next packet; `None` if the connection has ended.
+    ///
+    /// # Errors
+    ///
+    /// A packet that is no answer, or too long for some client.
+    pub fn receive(&self) -> Result<Option<Response>> {
+        let mut packet = vec![0; ROOM];
+        let (_, length) = recv(self.socket.as_fd(), packet.as_mut_slice(), RecvFlags::TRUNC)?;
+        ensure!(length < ROOM, "an answer of {length} bytes");
+        match length {
+            0 => Ok(None),
+            length => Ok(Some(Response::decode(&packet[..length])?)),
+        }
+    }
+
+    /// Waits for the process, which ends by itself, as runc does: after closing its own side. Its exit code.
+    ///
+    /// # Errors
+    ///
+    /// It does not end.
+    pub fn end(mut self) -> Result<Option<i32>> {
+        let Some(mut server) = self.server.take() else {
+            bail!("a service does not end");
+        };
+        let _ = shutdown(&self.socket, Shutdown::Write);
+        let start = Instant::now();
+        loop {
+            if let Some(status) = server.poll()? {
+                return Ok(status.code());
+            }
+            ensure!(start.elapsed() < LIMIT, "swrk does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Consent to a notification.
+#[must_use]
+pub fn consent() -> Request {
+    Request {
+        notify_success: Some(true),
+        ..request(RequestKind::Notify, None)
+    }
+}
+
+/// A request.
+#[must_use]
+pub fn request(kind: RequestKind, options: Option<Options>) -> Request {
+    Request {
+        r#type: kind.into(),
+        opts: options.map(Box::new),
+        ..Request::default()
+    }
+}
