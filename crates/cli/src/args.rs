@@ -18,7 +18,7 @@ use std::path::Path;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 
 use self::getopt::{Known, Takes};
-pub(crate) use self::options::{Files, Options};
+pub(crate) use self::options::{Files, Namespaces, Options};
 pub(crate) use self::request::Preset;
 pub(crate) use self::values::{
     Compression, FileValidation, InheritFd, ManageCgroups, NetworkLock, inodes,

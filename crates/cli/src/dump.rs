@@ -13,7 +13,7 @@ use rustix::process::Pid;
 
 use crate::action_scripts::Scripts;
 use crate::args::{
-    Compression, FileValidation, Files, Invocation, ManageCgroups, NetworkLock, inodes,
+    Compression, FileValidation, Files, Invocation, ManageCgroups, Namespaces, NetworkLock, inodes,
 };
 use crate::moments::Audience;
 use crate::surroundings::Surroundings;
@@ -117,7 +117,13 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         timeout,
         freeze_cgroup: given.tasks.freeze_cgroup.clone(),
         shell_job: given.tasks.shell_job,
-        external: external(&given.files),
+        external: external(&given.files, &given.namespaces)?,
+        mounts: gelid_dump::Mounts {
+            skip: given.namespaces.skip_mnt.clone(),
+            enable_fs: given.namespaces.enable_fs.clone(),
+            masters: given.namespaces.enable_external_masters,
+            sharing: given.namespaces.enable_external_sharing,
+        },
         ext_unix_sk: !given.files.ext_unix_sk.is_empty(),
         skip_in_flight: given.files.skip_in_flight,
         tcp_established: given.files.tcp_established,
@@ -147,10 +153,14 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
 }
 
 /// What is outside of the tree. Inodes of `--ext-unix-sk` are keys of `--external` as well.
-fn external(files: &Files) -> Vec<String> {
+fn external(files: &Files, namespaces: &Namespaces) -> anyhow::Result<Vec<String>> {
     let sockets = files.ext_unix_sk.iter().flat_map(|text| inodes(text));
     let sockets = sockets.flatten().map(|inode| format!("unix[{inode}]"));
-    files.external.iter().cloned().chain(sockets).collect()
+    let external = files.external.iter().cloned();
+    Ok(external
+        .chain(sockets)
+        .chain(namespaces.external_mounts()?)
+        .collect())
 }
 
 fn format(compression: Compression) -> Format {

@@ -105,6 +105,24 @@ pub enum Error {
         /// What the kernel said.
         errno: Errno,
     },
+    /// A mount of the tree could not be looked into.
+    #[error("cannot {operation} mount {point} of the tree: {errno}")]
+    Mount {
+        /// What was tried.
+        operation: &'static str,
+        /// Where it is.
+        point: String,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// What is in a file system of the tree could not be recorded.
+    #[error("cannot archive what is in mount {point} of the tree: {source}")]
+    Archive {
+        /// Where it is.
+        point: String,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// A cgroup of the tree could not be recorded.
     #[error(
         "cannot {operation} cgroup {path} of hierarchy {hierarchy:?}: {errno}; --manage-cgroups=ignore leaves \

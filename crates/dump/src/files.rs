@@ -12,6 +12,7 @@
 mod build_id;
 mod check;
 mod descriptions;
+mod device;
 mod error;
 mod eventfd;
 mod eventpoll;
@@ -24,6 +25,7 @@ mod inet;
 mod inotify;
 mod kind;
 mod memfd;
+mod mount;
 mod mqueue;
 mod netlink;
 mod ns;
@@ -56,9 +58,10 @@ use gelid_image::{ImageKind, ImageWriter, Staging};
 use gelid_sys::proc::maps::{Dev, Mapping};
 use gelid_sys::proc::{Malformed, TaskDir, fd, fdinfo};
 use gelid_sys::{Errno, Pid};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, major, minor, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, statat};
 
 use self::descriptions::{Descriptions, Inode};
+use self::device::rdev;
 use self::file_lock::Locks;
 use self::inet::Internet;
 use self::kind::Kind;
@@ -69,7 +72,7 @@ use self::regfile::{Known, Opening};
 use self::remap_file_path::Remaps;
 use self::tty::Terminals;
 use self::unix::Sockets;
-use crate::namespace::Census;
+use crate::namespace::{Census, MountTable};
 
 pub(crate) use self::check::check;
 pub use self::error::{Error, LockRefusal};
@@ -149,6 +152,7 @@ pub(crate) struct Collector<'s> {
     /// Threads of all of them.
     threads: Vec<Pid>,
     census: Arc<Census>,
+    mounts: MountTable,
 }
 
 /// A file that is to be recorded.
@@ -180,7 +184,7 @@ impl<'s> Collector<'s> {
             known: Known::default(),
             mapped: HashMap::new(),
             remaps: Remaps::new(staging)?,
-            links: Links::new()?,
+            links: Links::new(),
             pipes: Pipes::new(staging, ImageKind::PipesData)?,
             fifos: Pipes::new(staging, ImageKind::FifoData)?,
             tee: Tee::default(),
@@ -197,6 +201,7 @@ impl<'s> Collector<'s> {
             internet: Internet::default(),
             threads: Vec::new(),
             census: Arc::default(),
+            mounts: MountTable::default(),
         })
     }
 
@@ -491,10 +496,4 @@ impl Object<'_> {
             why,
         }
     }
-}
-
-/// A device number as `st_rdev` of the C library's small form has it.
-fn rdev(dev: u64) -> u32 {
-    let (major, minor) = (major(dev), minor(dev));
-    minor & 0xff | major << 8 | (minor & !0xff) << 12
 }

@@ -68,6 +68,7 @@ pub use gelid_netlock::Method as NetworkLock;
 pub use hook::{Hook, Hooks, Listener};
 pub use ipc::{Error as IpcError, Object as IpcObject};
 pub use namespace::net::Error as NetError;
+pub use namespace::{MountRefusal, Mounts};
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;
 
@@ -138,6 +139,8 @@ pub struct Options {
     pub file_locks: bool,
     /// What is recorded of cgroups.
     pub cgroups: Cgroups,
+    /// What is recorded of mounts.
+    pub mounts: Mounts,
     /// Who is told how far the dump has come.
     pub hooks: Hooks,
     /// The phase that is to fail, for tests.
@@ -160,6 +163,7 @@ impl Options {
             empty_net: false,
             ext_unix_sk: false,
             cgroups: Cgroups::default(),
+            mounts: Mounts::default(),
             skip_in_flight: false,
             tcp_established: false,
             tcp_close: false,

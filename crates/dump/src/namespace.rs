@@ -1,6 +1,7 @@
 //! Namespaces of the tree: which there are, who is in which, and what is seen from inside. Sections 4.2 and 19 of
 //! the format.
 
+mod mnt;
 pub(crate) mod net;
 mod numbers;
 
@@ -12,8 +13,10 @@ use gelid_sys::proc::ns::{self, Kind};
 use gelid_sys::{Pid, proc};
 
 use crate::records::Context;
-use crate::{Error, Refusal};
+use crate::{Error, Options, Refusal};
 
+pub(crate) use mnt::MountTable;
+pub use mnt::{MountRefusal, Mounts};
 pub(crate) use numbers::{Number, Numbers, Users};
 
 /// Kinds that a tree may have its own of. All others are refused before anything is disturbed.
@@ -268,7 +271,13 @@ impl Census {
 }
 
 /// Refuses a root whose namespaces cannot be dumped, before it is disturbed.
-pub(crate) fn check_root(pid: Pid, comm: &str, dir: &TaskDir, own: &Own) -> Result<(), Error> {
+pub(crate) fn check_root(
+    options: &Options,
+    comm: &str,
+    dir: &TaskDir,
+    own: &Own,
+) -> Result<(), Error> {
+    let pid = options.tree;
     let mut instances = Instances::new(*own);
     instances.of(dir, true)?;
     refuse(&instances, pid, comm)?;
@@ -276,7 +285,11 @@ pub(crate) fn check_root(pid: Pid, comm: &str, dir: &TaskDir, own: &Own) -> Resu
         let status = proc::status::read(dir)?;
         numbers::check_init(&status, pid, comm)?;
     }
-    Ok(())
+    let mut met = instances.met.iter();
+    match met.find(|instance| instance.kind == Kind::Mnt) {
+        Some(instance) => mnt::check(instance, options),
+        None => Ok(()),
+    }
 }
 
 /// Refuses what cannot be dumped of the namespaces met so far, the last of them those of `pid`.
@@ -311,7 +324,17 @@ pub(crate) fn dump_rules(context: Context<'_>, census: &Census) -> Result<(), Er
 }
 
 /// Writes the images of all namespaces. The tree must be frozen.
-pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<(), Error> {
-    let mut networks = census.of(Kind::Net);
-    networks.try_for_each(|instance| net::dump(instance, context, census))
+pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<Found, Error> {
+    for network in census.of(Kind::Net) {
+        net::dump(network, context, census)?;
+    }
+    Ok(Found {
+        mounts: mnt::dump(context.staging, context.options, census)?,
+    })
+}
+
+/// What others need to know of namespaces.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) mounts: MountTable,
 }

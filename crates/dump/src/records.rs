@@ -81,7 +81,8 @@ fn collect(
     let (tasks, census) = frozen.recv().map_err(|_| StoreError::Stopped)?;
     files.name(context.named.get().map_or(&[], Vec::as_slice))?;
     let phases = context.phases;
-    phases.run(Phase::Namespaces, || namespace::dump(context, &census))?;
+    let found = phases.run(Phase::Namespaces, || namespace::dump(context, &census))?;
+    files.know_mounts(found.mounts);
     namespace::join(&census)?;
     phases.run(Phase::Files, || look(context, &tasks, census, files))
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use gelid_sys::Pid;
 use gelid_sys::proc::smaps::{Area, VmFlags};
 
+use crate::namespace::MountRefusal;
 use crate::vma::{self, Kind};
 
 /// Something in the tree that could not be restored faithfully.
@@ -55,6 +56,16 @@ pub enum Refusal {
     Unnumbered {
         /// The thread.
         tid: Pid,
+    },
+    /// A mount of a kind that is not dumped.
+    #[error("mount {point} ({fs_type}) is {why}")]
+    Mount {
+        /// Where it is in the namespace.
+        point: String,
+        /// Its file system.
+        fs_type: String,
+        /// The kind, and what to do about it.
+        why: MountRefusal,
     },
     /// Strict mode or filters.
     #[error(

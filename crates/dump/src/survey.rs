@@ -82,7 +82,7 @@ pub(crate) fn root(options: &Options, namespaces: &Own) -> Result<(), Error> {
         let sid = stat.sid;
         return Err(Refusal::ShellJob { pid, comm, sid }.into());
     }
-    namespace::check_root(pid, &comm, &dir, namespaces)?;
+    namespace::check_root(options, &comm, &dir, namespaces)?;
     Ok(files::check(options, &dir)?)
 }
 

@@ -4,6 +4,8 @@
 //! into other mount namespaces without entering them (since 6.11). Where they are missing,
 //! [`proc::mountinfo`](crate::proc::mountinfo) has the same facts.
 
+pub mod attributes;
+
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd};
 

@@ -383,6 +383,21 @@ pub(crate) struct Check {
     pub(crate) version: bool,
 }
 
+impl Namespaces {
+    /// `--ext-mount-map`, as keys of `--external`.
+    pub(crate) fn external_mounts(&self) -> anyhow::Result<Vec<String>> {
+        let keys = self
+            .ext_mount_map
+            .iter()
+            .map(|text| match text.split_once(':') {
+                Some((key, value)) => Ok(format!("mnt[{key}]:{value}")),
+                None if text == "auto" => Ok("mnt[]".to_owned()),
+                None => anyhow::bail!("--ext-mount-map {text}: expected KEY:VALUE or auto"),
+            });
+        keys.collect()
+    }
+}
+
 impl Cgroups {
     /// `--cgroup-root`, taken apart: the hierarchy it is for, if not for all, and the path.
     pub(crate) fn roots(&self) -> anyhow::Result<Vec<(Option<String>, String)>> {

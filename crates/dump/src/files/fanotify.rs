@@ -70,7 +70,7 @@ impl Collector<'_> {
         if groups.is_empty() {
             return Ok(());
         }
-        let mut mounts = Mounts::read()?;
+        let mut mounts = Mounts::new(&self.mounts)?;
         for Waiting { queue, group } in groups {
             let mut marks = Vec::with_capacity(group.marks.len());
             for mark in group.marks {

@@ -4,21 +4,23 @@
 //! recorded if it leads there. An inode without a name is one that the tree has open, or cannot be found again.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use gelid_image::messages::{
     FH_HANDLE_WORDS, FdTypes, FhEntry, FileEntry, InotifyFileEntry, InotifyWdEntry,
 };
 use gelid_sys::handle;
+use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::fdinfo::{FdInfo, Notified};
 use gelid_sys::proc::mountinfo::{self, MountInfo};
-use gelid_sys::proc::{TaskDir, fdinfo};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, makedev, statat};
 
 use super::descriptions::Inode;
 use super::kind::DELETED;
 use super::regfile::{Opening, relative};
-use super::{Collector, Error, Name, Object, Place, Unsupported};
+use super::{Collector, Error, Name, Object, Place, Unsupported, mount};
+use crate::namespace::MountTable;
 
 /// A descriptor whose record waits until all files are known.
 #[derive(Debug)]
@@ -88,7 +90,7 @@ impl Collector<'_> {
         if queues.is_empty() {
             return Ok(());
         }
-        let mut mounts = Mounts::read()?;
+        let mut mounts = Mounts::new(&self.mounts)?;
         for queue in queues {
             let mut wd = Vec::with_capacity(queue.watches.len());
             for watch in &queue.watches {
@@ -138,11 +140,14 @@ impl Collector<'_> {
     ) -> Result<(FhEntry, Option<u32>), Error> {
         let mut handle = handle_entry(watch.handle.as_ref());
         let found = mounts.open(watch);
+        handle.mnt_id = found
+            .as_ref()
+            .and_then(|found| self.mount_at(found.as_fd()));
         let path = found.as_ref().and_then(path_of);
         let inode = found.as_ref().and_then(stat_of);
         let inode = inode.unwrap_or_else(|| told(watch));
         match path {
-            Some(path) if self.is_at(&path, inode) => handle.path = Some(path),
+            Some(path) if self.is_at(found.as_ref(), &path, inode) => handle.path = Some(path),
             // It has a name, though not here, and is found by its handle again.
             Some(path) if !path.ends_with(DELETED) => {}
             _ => {
@@ -155,10 +160,10 @@ impl Collector<'_> {
     }
 
     /// Whether a path leads to an inode.
-    fn is_at(&self, path: &[u8], inode: Inode) -> bool {
+    fn is_at(&self, file: Option<&OwnedFd>, path: &[u8], inode: Inode) -> bool {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        statat(&self.root, relative(path), flags)
-            .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == inode)
+        let root = file.map_or(self.root.as_fd(), |file| self.root_at(file.as_fd()));
+        statat(root, relative(path), flags).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == inode)
     }
 }
 
@@ -209,28 +214,40 @@ fn path_of(file: &OwnedFd) -> Option<Vec<u8>> {
     Some(path.into_bytes()).filter(|path| path.first() == Some(&b'/'))
 }
 
-/// The mounts that the dumper sees, to open files by their handles.
+/// The mounts of the tree, or if it has none of its own those of the dumper, to open files by their handles.
 pub(super) struct Mounts {
-    all: Vec<MountInfo>,
+    all: Vec<(Arc<OwnedFd>, MountInfo)>,
     /// By device, a file on a mount of it.
     open: HashMap<u32, Option<OwnedFd>>,
 }
 
 impl Mounts {
-    pub(super) fn read() -> Result<Self, Error> {
-        let own = TaskDir::open(rustix::process::getpid())?;
+    pub(super) fn new(known: &MountTable) -> Result<Self, Error> {
+        let mut all: Vec<_> = known.all().collect();
+        if !known.is_known() {
+            let own = TaskDir::open(rustix::process::getpid())?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = rustix::fs::open("/", flags, Mode::empty());
+            let root = root.map_err(|errno| Error::Own {
+                operation: "open the root directory",
+                errno,
+            })?;
+            let root = Arc::new(root);
+            let own = mountinfo::read(&own)?.into_iter();
+            all.extend(own.map(|mount| (root.clone(), mount)));
+        }
         Ok(Self {
-            all: mountinfo::read(&own)?,
+            all,
             open: HashMap::new(),
         })
     }
 
     /// Where the first mount stands that fits, as text.
     pub(super) fn point(&self, fits: impl Fn(&MountInfo) -> bool) -> Option<Vec<u8>> {
-        let found = self.all.iter().filter(|mount| fits(mount));
+        let found = self.all.iter().filter(|(_, mount)| fits(mount));
         // Another mount may cover it.
-        let mut open = found.filter(|mount| open_mount(mount).is_some());
-        open.next().map(|mount| mount.mount_point.clone())
+        let mut open = found.filter(|(root, mount)| mount::open(root.as_fd(), mount).is_some());
+        open.next().map(|(_, mount)| mount.mount_point.clone())
     }
 
     /// Opens a watched file, if its file system can find it.
@@ -239,21 +256,13 @@ impl Mounts {
         let all = &self.all;
         let mount = self.open.entry(watch.dev).or_insert_with(|| {
             let of_device =
-                |mount: &&MountInfo| mount.dev.major << 20 | mount.dev.minor == watch.dev;
-            all.iter().filter(of_device).find_map(open_mount)
+                |mount: &MountInfo| mount.dev.major << 20 | mount.dev.minor == watch.dev;
+            let mut found = all.iter().filter(|(_, mount)| of_device(mount));
+            found.find_map(|(root, mount)| mount::open(root.as_fd(), mount))
         });
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
         handle::open(mount.as_ref()?, *kind, bytes, flags).ok()
     }
-}
-
-/// Opens the root of a mount, which another one may cover.
-fn open_mount(mount: &MountInfo) -> Option<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(&*mount.mount_point, flags, Mode::empty()).ok()?;
-    let own = TaskDir::open(rustix::process::getpid()).ok()?;
-    let info = fdinfo::read(&own, opened.as_raw_fd()).ok()?;
-    (info.mnt_id == mount.id).then_some(opened)
 }
 
 #[cfg(test)]

@@ -5,13 +5,12 @@ use std::collections::{HashMap, HashSet};
 use gelid_image::messages::{FdTypes, FileEntry, FownEntry, RegFileEntry};
 use gelid_sys::Errno;
 use gelid_sys::proc::ns::Kind::Mnt;
-use gelid_sys::proc::{TaskDir, fdinfo};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, statat};
 
 use super::descriptions::Inode;
 use super::kind::DELETED;
 use super::remap_file_path::Remap;
-use super::{Collector, Error, Name, Object, Unsupported, build_id, fown};
+use super::{Collector, Error, Name, Object, Unsupported, build_id, fown, mount};
 
 const PROC_MAGIC: u64 = 0x9fa0;
 /// `MQUEUE_MAGIC`
@@ -88,6 +87,7 @@ impl Collector<'_> {
         if let Some(name) = self.external(object, &opening)? {
             let mut entry = entry(object, id, name, opening);
             entry.ext = Some(true);
+            entry.mnt_id = self.mount_of(object);
             self.push_regular(entry)?;
             return Ok(id);
         }
@@ -98,6 +98,7 @@ impl Collector<'_> {
             self.note_process(object, &name);
         }
         let mut entry = entry(object, id, self.inside_proc(name), opening);
+        entry.mnt_id = self.mount_of(object);
         if object.is_regular() && self.options.build_ids {
             entry.build_id = self.build_id(object, &entry);
         }
@@ -177,7 +178,7 @@ impl Collector<'_> {
         }
         let mount = match opening.mount {
             Some(mount) => mount,
-            None => own_mount(object)?,
+            None => mount::id(object.file).map_err(object.failed("look at"))?,
         };
         let inode = object.stat.st_ino;
         let named = self.options.external.contains(&(mount, inode));
@@ -247,7 +248,7 @@ impl Collector<'_> {
             return Ok(false);
         }
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        match statat(&self.root, relative(path), flags) {
+        match statat(self.root_of(object), relative(path), flags) {
             Ok(stat) => {
                 let device = object.file_type() == FileType::CharacterDevice
                     && FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
@@ -261,7 +262,7 @@ impl Collector<'_> {
     }
 
     fn hidden(&self, object: &Object<'_>, opening: &Opening) -> Error {
-        let mount = opening.mount.or_else(|| own_mount(object).ok());
+        let mount = opening.mount.or_else(|| mount::id(object.file).ok());
         Error::Hidden {
             place: object.place,
             name: Name(object.link.clone()),
@@ -318,13 +319,6 @@ pub(super) fn relative(path: &[u8]) -> &[u8] {
         None | Some(b"") => b".",
         Some(relative) => relative,
     }
-}
-
-/// The mount that the dumper's own descriptor of the file is on.
-fn own_mount(object: &Object<'_>) -> Result<i32, Error> {
-    use std::os::fd::AsRawFd;
-    let own = TaskDir::open(rustix::process::getpid())?;
-    Ok(fdinfo::read(&own, object.file.as_raw_fd())?.mnt_id)
 }
 
 /// The process whose directory in procfs a path is below; not if it is that of a single thread.

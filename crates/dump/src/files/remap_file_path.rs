@@ -1,11 +1,13 @@
 //! Paths that do not lead to their file any more. Section 12.2 of the format.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use gelid_image::messages::{RegFileEntry, RemapFilePathEntry, RemapType};
 use gelid_image::{ImageKind, ImageWriter, Staging};
 use gelid_sys::Errno;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType};
 
 use super::descriptions::Inode;
 use super::regfile::{HUGETLBFS_MAGIC, relative};
@@ -116,6 +118,7 @@ impl Collector<'_> {
             fown: fown::nobody(),
             name: path,
             mode: Some(object.stat.st_mode),
+            mnt_id: self.mount_of(object),
             size: (object.is_regular()).then(|| object.stat.st_size.unsigned_abs()),
             ..RegFileEntry::default()
         })?;
@@ -126,22 +129,20 @@ impl Collector<'_> {
     /// Links the file into the directory it was in, or the nearest one above that is still there.
     fn make_link(&mut self, object: &Object<'_>, name: &[u8]) -> Result<(u32, Vec<u8>), Error> {
         let mut directory = name;
+        let root = self.root_of(object).try_clone_to_owned();
+        let root = Arc::new(root.map_err(|_| object.failed("link")(Errno::MFILE))?);
         loop {
             let parent = directory.iter().rposition(|byte| *byte == b'/');
             directory = &directory[..parent.unwrap_or(0)];
             // A name that is taken, by an earlier dump perhaps, is left alone.
             let id = self.new_id()?;
             let path = [directory, format!("/link_remap.{id}").as_bytes()].concat();
-            let made = rustix::fs::linkat(
-                object.file,
-                "",
-                &self.links.root,
-                relative(&path),
-                AtFlags::EMPTY_PATH,
-            );
+            let made =
+                rustix::fs::linkat(object.file, "", &root, relative(&path), AtFlags::EMPTY_PATH);
             match made {
                 Ok(()) => {
-                    self.links.made.push((path.clone(), object.inode()));
+                    let made = (root, path.clone(), object.inode());
+                    self.links.made.push(made);
                     return Ok((id, path));
                 }
                 Err(Errno::EXIST) => directory = name,
@@ -155,23 +156,13 @@ impl Collector<'_> {
 /// Hard links that a dump has made. They are removed again unless they are [kept](Self::keep).
 #[derive(Debug)]
 pub(crate) struct Links {
-    root: rustix::fd::OwnedFd,
-    made: Vec<(Vec<u8>, Inode)>,
+    made: Vec<(Arc<OwnedFd>, Vec<u8>, Inode)>,
 }
 
 impl Links {
     /// None yet.
-    pub(super) fn new() -> Result<Self, Error> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open("/", flags, Mode::empty());
-        let root = root.map_err(|errno| Error::Own {
-            operation: "open the root directory",
-            errno,
-        })?;
-        Ok(Self {
-            root,
-            made: Vec::new(),
-        })
+    pub(super) fn new() -> Self {
+        Self { made: Vec::new() }
     }
 
     /// Leaves them to the restore, which needs them.
@@ -182,14 +173,14 @@ impl Links {
 
 impl Drop for Links {
     fn drop(&mut self) {
-        for (path, inode) in &self.made {
+        for (root, path, inode) in &self.made {
             let path = relative(path);
             let flags = AtFlags::SYMLINK_NOFOLLOW;
-            let ours = rustix::fs::statat(&self.root, path, flags).is_ok_and(|stat| {
+            let ours = rustix::fs::statat(root, path, flags).is_ok_and(|stat| {
                 (stat.st_dev, stat.st_ino) == *inode
                     && FileType::from_raw_mode(stat.st_mode) != FileType::Directory
             });
-            if ours && let Err(errno) = rustix::fs::unlinkat(&self.root, path, AtFlags::empty()) {
+            if ours && let Err(errno) = rustix::fs::unlinkat(root, path, AtFlags::empty()) {
                 let path = Name(path.to_vec());
                 tracing::warn!("cannot remove the link /{path}: {errno}");
             }

@@ -143,6 +143,7 @@ impl Collector<'_> {
             file_perms: bound.permissions,
             name_dir: bound.directory,
             deleted: bound.deleted.then_some(true),
+            mnt_id: bound.mount,
             ns_id: Some(network),
             gelid: beyond(object, &seen, events, &self.census)?,
             ..UnixSkEntry::default()

@@ -17,6 +17,8 @@ pub(super) struct Bound {
     /// Where a relative name starts from.
     pub(super) directory: Option<Vec<u8>>,
     pub(super) deleted: bool,
+    /// The mount that the file is on, if images are to tell.
+    pub(super) mount: Option<i32>,
 }
 
 impl Collector<'_> {
@@ -52,6 +54,7 @@ impl Collector<'_> {
             }),
             directory,
             deleted,
+            mount: self.mount_of(&file),
         })
     }
 

@@ -1,0 +1,193 @@
+//! What is in file systems that are in memory only: `tmpfs-dev-*.tar.gz.img`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use gelid_image::messages::Fstype;
+use gelid_image::{ImageKind, Staging};
+use gelid_sys::Errno;
+use gelid_sys::mount::attributes::{self, Attributes, Propagation};
+use gelid_sys::proc::TaskDir;
+use gelid_sys::proc::mountinfo::{self, MountInfo};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, statx};
+use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
+use rustix::thread::gettid;
+
+use super::{Fate, Mount, archive, external, look};
+use crate::Error;
+use crate::namespace::{Census, Instance};
+
+/// Archives each file system that is to be made anew and has contents.
+pub(super) fn write(
+    staging: &Staging,
+    instances: &[&Instance],
+    mounts: &[Mount],
+    census: &Census,
+) -> Result<(), Error> {
+    // One mount that shows all of it, for each.
+    let mut whole: BTreeMap<u32, &Mount> = BTreeMap::new();
+    for mount in mounts {
+        let dev = mount.info.dev;
+        let filled = mount.kind == Fstype::Tmpfs && mount.fate == Fate::New;
+        if filled && mount.info.root == b"/" {
+            whole.entry(dev.major << 20 | dev.minor).or_insert(mount);
+        }
+    }
+    for (dev, mount) in whole {
+        let root = open(instances[mount.namespace], mount)?;
+        let Some(name) = ImageKind::TmpfsDev.file_name(dev) else {
+            continue;
+        };
+        let file = staging.raw(&name)?;
+        let archived = archive::write(root.as_fd(), file, census);
+        archived.map_err(|source| Error::Archive {
+            point: String::from_utf8_lossy(&mount.info.mount_point).into_owned(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Opens all of the file system behind a mount.
+fn open(instance: &Instance, mount: &Mount) -> Result<OwnedFd, Error> {
+    let id = mount.info.id;
+    let point = mount.info.mount_point.as_slice();
+    let failed = |operation| {
+        let point = String::from_utf8_lossy(point).into_owned();
+        move |errno| Error::Mount {
+            operation,
+            point,
+            errno,
+        }
+    };
+    let direct = instance.inside(|| {
+        let found = reach(id, point).map_err(failed("open"))?;
+        found
+            .map(|found| alone(found.as_fd()))
+            .transpose()
+            .map_err(failed("clone"))
+    })?;
+    if let Some(found) = direct {
+        return Ok(found);
+    }
+    let procfs = look::procfs()?;
+    instance.inside(|| {
+        let uncovered = Uncovered::new(&procfs, &mount.info)?;
+        let found = uncovered.mount(id, point).map_err(failed("uncover"))?;
+        alone(found.as_fd()).map_err(failed("clone"))
+    })
+}
+
+/// What is at a path, if it is on the mount with this number.
+fn reach(id: i32, point: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = match rustix::fs::open(point, flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        found => found?,
+    };
+    let stat = statx(&found, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    Ok((stat.stx_mnt_id == u64::from(id.cast_unsigned())).then_some(found))
+}
+
+/// A mount of the same without what is mounted in it, through which nothing changes.
+fn alone(mount: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let clone = match open_tree(mount, "", flags) {
+        // What lies under mounts that another user made is not to be seen by anybody in there; nor is it in this way.
+        Err(Errno::INVAL) => return mount.try_clone_to_owned().map_err(|_| Errno::MFILE),
+        clone => clone?,
+    };
+    let quiet = Attributes::READ_ONLY | Attributes::NO_ATIME | Attributes::NO_DIR_ATIME;
+    attributes::set_attributes(&clone, quiet)?;
+    Ok(clone)
+}
+
+/// A copy of a mount namespace, for this thread alone, to take away in it what covers a mount.
+struct Uncovered {
+    /// The mounts of the copy, by the numbers of those that they are copies of.
+    copies: HashMap<i32, MountInfo>,
+    /// Those that lead to the wanted one, by number.
+    line: Vec<i32>,
+}
+
+impl Uncovered {
+    fn new(procfs: &OwnedFd, wanted: &MountInfo) -> Result<Self, Error> {
+        let failed = |operation| {
+            let point = String::from_utf8_lossy(&wanted.mount_point).into_owned();
+            move |errno| Error::Mount {
+                operation,
+                point,
+                errno,
+            }
+        };
+        let own = || TaskDir::open_in(procfs, gettid());
+        let before = mountinfo::read(&own()?)?;
+        attributes::own_namespace().map_err(failed("copy the namespace of"))?;
+        let root = look::root()?;
+        let private = attributes::propagate(root, Propagation::Private, true);
+        private.map_err(failed("set apart"))?;
+        let copies = pair(&before, &mountinfo::read(&own()?)?);
+        let mut line = vec![wanted.id];
+        while let Some(mount) = before.iter().find(|mount| Some(&mount.id) == line.last())
+            && mount.parent != mount.id
+            && line.len() <= before.len()
+        {
+            line.push(mount.parent);
+        }
+        Ok(Self { copies, line })
+    }
+
+    /// Opens a mount, without whatever covers it.
+    fn mount(&self, id: i32, point: &[u8]) -> Result<OwnedFd, Errno> {
+        let copy = self.copies.get(&id).ok_or(Errno::NOENT)?;
+        let above = |mount: &&MountInfo| external::below(&mount.mount_point, point).is_some();
+        let covers = self.copies.iter().filter(|(id, _)| !self.line.contains(id));
+        let mut covers: Vec<&MountInfo> = covers.map(|(_, copy)| copy).filter(above).collect();
+        covers.sort_by_key(|copy| copy.mount_point.len());
+        // Whatever covers one of these goes with it. Of those at one path the topmost is met first, so each is looked
+        // for as often as there are others.
+        for _ in 0..=covers.len() {
+            if let Some(found) = reach(copy.id, point)? {
+                return Ok(found);
+            }
+            for cover in &covers {
+                if reach(cover.id, &cover.mount_point)?.is_some() {
+                    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+                    unmount(&*cover.mount_point, flags)?;
+                    break;
+                }
+            }
+        }
+        Err(Errno::BUSY)
+    }
+}
+
+/// Which mounts of a copy stand for which.
+fn pair(before: &[MountInfo], after: &[MountInfo]) -> HashMap<i32, MountInfo> {
+    let is_root = |all: &[MountInfo], mount: &MountInfo| {
+        !all.iter()
+            .any(|other| other.id == mount.parent && other.id != mount.id)
+    };
+    let mut copies = HashMap::new();
+    let root = |all: &[MountInfo]| all.iter().find(|mount| is_root(all, mount)).cloned();
+    let (Some(old), Some(new)) = (root(before), root(after)) else {
+        return copies;
+    };
+    let mut waiting = vec![(old.id, new)];
+    while let Some((old, new)) = waiting.pop() {
+        let children = before
+            .iter()
+            .filter(|mount| mount.parent == old && mount.id != old);
+        for child in children {
+            // At one place a mount has one child.
+            let copy = after.iter().find(|copy| {
+                copy.parent == new.id && copy.id != new.id && copy.mount_point == child.mount_point
+            });
+            waiting.extend(copy.map(|copy| (child.id, copy.clone())));
+        }
+        copies.insert(old, new);
+    }
+    copies
+}

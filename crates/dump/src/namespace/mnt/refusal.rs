@@ -1,0 +1,89 @@
+//! Mounts that are not dumped, by name, with the remedy.
+
+use std::fmt;
+
+use gelid_image::messages::Fstype;
+use gelid_sys::proc::mountinfo::MountInfo;
+
+use super::{Fate, Mount, Mounts, external, kind};
+use crate::Refusal;
+
+/// Why a mount is not dumped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MountRefusal {
+    /// Its contents are where nobody restores them from.
+    Filesystem,
+    /// Its contents are a program's, which is asked by a pipe.
+    Autofs,
+    /// No mount shows all of a file system in memory.
+    Partial,
+    /// It receives from a mount outside.
+    Master,
+    /// It shares with a mount outside.
+    Sharing,
+}
+
+impl fmt::Display for MountRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Filesystem => {
+                "of a file system that is not dumped: give it on restore (--external mnt[PATH]:NAME), leave it out \
+                 (--skip-mnt), or have it mounted again as it is (--enable-fs)"
+            }
+            Self::Autofs => {
+                "an automounter's, which is not dumped yet: unmount it, or leave it out (--skip-mnt)"
+            }
+            Self::Partial => {
+                "a part of a file system in memory of which no mount shows all: mount all of it somewhere, or give it \
+                 on restore (--external mnt[PATH]:NAME)"
+            }
+            Self::Master => {
+                "a slave of a mount outside of the tree: make it private, or use --enable-external-masters for what \
+                 comes from outside (--external mnt[]:m)"
+            }
+            Self::Sharing => {
+                "shared with a mount outside of the tree: make it private, or use --external mnt[]:s"
+            }
+        })
+    }
+}
+
+impl Refusal {
+    /// That of a mount.
+    pub(super) fn mount(info: &MountInfo, why: MountRefusal) -> Self {
+        Self::Mount {
+            point: String::from_utf8_lossy(&info.mount_point).into_owned(),
+            fs_type: String::from_utf8_lossy(&info.fs_type).into_owned(),
+            why,
+        }
+    }
+}
+
+/// Refuses mounts that cannot come back.
+pub(super) fn refuse(mounts: &[Mount], options: &Mounts) -> Result<(), Refusal> {
+    for mount in mounts {
+        if let Some(why) = why(mount, mounts, options) {
+            return Err(Refusal::mount(&mount.info, why));
+        }
+    }
+    Ok(())
+}
+
+fn why(mount: &Mount, all: &[Mount], options: &Mounts) -> Option<MountRefusal> {
+    if external::has_master_outside(mount, all) && !external::may_have_master(mount, options) {
+        return Some(MountRefusal::Master);
+    }
+    if mount.fate != Fate::New {
+        return None;
+    }
+    if mount.kind == Fstype::Autofs {
+        return Some(MountRefusal::Autofs);
+    }
+    if mount.kind != Fstype::Auto && !kind::can_be_made(mount.kind) {
+        return Some(MountRefusal::Filesystem);
+    }
+    let whole = |other: &Mount| other.info.dev == mount.info.dev && other.info.root == b"/";
+    let partial = mount.kind == Fstype::Tmpfs && !all.iter().any(whole);
+    partial.then_some(MountRefusal::Partial)
+}
