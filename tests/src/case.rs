@@ -7,7 +7,7 @@ use crate::guest::{Guest, Started};
 use crate::mode::{Mode, rounds};
 use crate::snapshot::Snapshot;
 use anyhow::{Result, bail, ensure};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A tree that was killed must be gone by then.
@@ -20,6 +20,12 @@ const PASSING_FLAGS: &[&str] = &["sd"];
 
 /// Held by whoever uses pseudoterminals.
 static TERMINALS: Mutex<()> = Mutex::new(());
+
+/// Keeps the numbers of pseudoterminals for one test.
+#[must_use]
+pub fn terminals() -> MutexGuard<'static, ()> {
+    TERMINALS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// So often a tree is looked at until it has come to rest.
 const LOOKS: usize = 50;
@@ -111,7 +117,7 @@ impl Case {
         if let (Some(loss), true) = (self.lost_by_criu, dumper.is_criu() || restorer.is_criu()) {
             return Ok(Verdict::Skipped(format!("CRIU: {loss}")));
         }
-        let _alone = self.terminals.then(|| TERMINALS.lock());
+        let _alone = self.terminals.then(terminals);
         if dumper.is_criu() && mode == Mode::Zstd {
             return Ok(Verdict::Skipped("CRIU has no zstd".into()));
         }

@@ -5,10 +5,13 @@ use anyhow::{Context, Result, bail, ensure};
 use gelid_rpc::messages::{Notification, Options, Request, RequestKind, Response};
 use prost::Message;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
-    connect, recv, send, shutdown, socket_with, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown,
+    SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, send, shutdown, socket_with,
+    socketpair,
 };
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -33,6 +36,8 @@ pub struct Reply {
     pub told: Vec<(String, Option<i32>)>,
     /// The answer.
     pub response: Response,
+    /// Descriptors that came with notifications.
+    pub descriptors: Vec<OwnedFd>,
 }
 
 impl Reply {
@@ -138,11 +143,16 @@ impl Client {
         mut answer: impl FnMut(&Notification) -> Option<Request>,
     ) -> Result<Reply> {
         self.send(&request.encode_to_vec())?;
-        let mut told = Vec::new();
+        let (mut told, mut descriptors) = (Vec::new(), Vec::new());
         loop {
-            let response = self.receive()?.context("the connection has ended")?;
+            let response = self.receive_with(&mut descriptors)?;
+            let response = response.context("the connection has ended")?;
             if response.r#type() != RequestKind::Notify {
-                return Ok(Reply { told, response });
+                return Ok(Reply {
+                    told,
+                    response,
+                    descriptors,
+                });
             }
             let notification = response.notify.unwrap_or_default();
             match answer(&notification) {
@@ -169,9 +179,22 @@ impl Client {
     ///
     /// A packet that is no answer, or too long for some client.
     pub fn receive(&self) -> Result<Option<Response>> {
+        self.receive_with(&mut Vec::new())
+    }
+
+    fn receive_with(&self, descriptors: &mut Vec<OwnedFd>) -> Result<Option<Response>> {
         let mut packet = vec![0; ROOM];
-        let (_, length) = recv(self.socket.as_fd(), packet.as_mut_slice(), RecvFlags::TRUNC)?;
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut control = RecvAncillaryBuffer::new(&mut room);
+        let flags = RecvFlags::TRUNC | RecvFlags::CMSG_CLOEXEC;
+        let buffers = &mut [IoSliceMut::new(&mut packet)];
+        let length = recvmsg(&self.socket, buffers, &mut control, flags)?.bytes;
         ensure!(length < ROOM, "an answer of {length} bytes");
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
         match length {
             0 => Ok(None),
             length => Ok(Some(Response::decode(&packet[..length])?)),

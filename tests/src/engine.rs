@@ -1,6 +1,6 @@
 //! The executable under test.
 
-use crate::process::{build, claims, descendants};
+use crate::process::{build, claims, descendants, spawn};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
@@ -28,10 +28,7 @@ pub struct Running(Child);
 impl Running {
     /// Starts a command.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
-        let mut claimed = claims();
-        let child = command.spawn()?;
-        claimed.insert(child.id().cast_signed());
-        Ok(Self(child))
+        Ok(Self(spawn(command)?))
     }
 
     /// Its process.

@@ -1,6 +1,6 @@
 //! One guest program on its way through a test.
 
-use crate::process::{Tree, build, claims};
+use crate::process::{Tree, build, spawn};
 use crate::snapshot::Snapshot;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
@@ -192,14 +192,6 @@ impl Guest {
         }
         text
     }
-}
-
-/// Starts a process and claims it at once.
-fn spawn(command: &mut Command) -> std::io::Result<std::process::Child> {
-    let mut claimed = claims();
-    let child = command.spawn()?;
-    claimed.insert(child.id().cast_signed());
-    Ok(child)
 }
 
 /// Whether a file of the guest's folder is meant for people.

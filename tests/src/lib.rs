@@ -37,12 +37,12 @@ mod mode;
 mod process;
 mod snapshot;
 
-pub use case::{Case, Verdict};
+pub use case::{Case, Verdict, terminals};
 pub use client::{Client, Reply, consent, request};
 pub use compare::{compare, diff};
 pub use directory::DirectoryState;
 pub use engine::{Engine, Outcome, Running};
 pub use guest::{Guest, Started};
 pub use mode::{Mode, rounds};
-pub use process::{Tree, adopt_orphans, build, output, succeeds};
+pub use process::{Tree, adopt_orphans, build, output, spawn, succeeds};
 pub use snapshot::{Facts, Snapshot, TaskFacts};

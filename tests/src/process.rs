@@ -80,6 +80,18 @@ fn collect_strays() {
     }
 }
 
+/// Starts a process and claims it at once.
+///
+/// # Errors
+///
+/// It cannot be started.
+pub fn spawn(command: &mut Command) -> std::io::Result<std::process::Child> {
+    let mut claimed = claims();
+    let child = command.spawn()?;
+    claimed.insert(child.id().cast_signed());
+    Ok(child)
+}
+
 /// Runs a command to its end and tells whether it succeeded; it writes nothing.
 #[must_use]
 pub fn succeeds(command: &mut Command) -> bool {

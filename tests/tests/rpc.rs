@@ -1,5 +1,6 @@
 //! CRIU's RPC: what its clients send, in their order, and what they count on.
 
+mod console;
 mod refusals;
 mod service;
 
@@ -31,7 +32,11 @@ const TESTS: &[Test] = &[
 
 /// Every test of this file.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests = TESTS.iter().chain(refusals::TESTS).chain(service::TESTS);
+    let tests = TESTS
+        .iter()
+        .chain(refusals::TESTS)
+        .chain(console::TESTS)
+        .chain(service::TESTS);
     let tests = tests.map(|(name, body)| trial(format!("rpc/{name}"), body));
     tests.collect()
 }

@@ -124,6 +124,7 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
             masters: given.namespaces.enable_external_masters,
             sharing: given.namespaces.enable_external_sharing,
         },
+        orphan_pts_master: given.tasks.orphan_pts_master,
         ext_unix_sk: !given.files.ext_unix_sk.is_empty(),
         skip_in_flight: given.files.skip_in_flight,
         tcp_established: given.files.tcp_established,

@@ -1,6 +1,7 @@
 //! Who is told of the moments of a dump or restore, and may object: first the client of a request, then scripts.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use gelid_dump::Hooks as DumpHooks;
 use gelid_restore::Hooks as RestoreHooks;
@@ -56,7 +57,7 @@ impl Audience {
     pub(crate) fn of_restore(self) -> RestoreHooks {
         match self.is_empty() {
             true => RestoreHooks::default(),
-            false => RestoreHooks::new(move |hook, root| self.tell(hook.name(), Some(root))),
+            false => RestoreHooks::new(self),
         }
     }
 }
@@ -74,5 +75,20 @@ impl gelid_dump::Listener for Audience {
         let keys = answer.map(|options| options.external).unwrap_or_default();
         let text = |key| String::from_utf8(key).map_err(io::Error::other);
         keys.into_iter().map(text).collect()
+    }
+}
+
+impl gelid_restore::Listener for Audience {
+    fn told(&self, hook: gelid_restore::Hook, root: Pid) -> io::Result<()> {
+        self.tell(hook.name(), Some(root))
+    }
+
+    fn console(&self, master: BorrowedFd<'_>) -> io::Result<()> {
+        match &self.client {
+            Some(client) => client
+                .tell_with("orphan-pts-master", None, Some(master))
+                .map(drop),
+            None => Err(io::Error::other("there is no client")),
+        }
     }
 }

@@ -85,7 +85,7 @@ fn restore(
         }
     }
     let images = Dir::open(&surroundings.images)?;
-    let mut options = options(invocation)?;
+    let mut options = options(invocation, client.is_some())?;
     let scripts = Scripts::new(&given.general.action_script, surroundings)?;
     let audience = Audience::new(client, scripts);
     audience.tell("pre-restore", None)?;
@@ -103,7 +103,7 @@ fn restore(
 /// Prints what a restore would do.
 fn plan(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Result<ExitCode> {
     let images = Dir::open(&surroundings.images)?;
-    let plan = gelid_restore::plan(&images, &options(invocation)?)?;
+    let plan = gelid_restore::plan(&images, &options(invocation, true)?)?;
     let mut out = std::io::stdout().lock();
     for line in plan.describe() {
         writeln!(out, "{line}")?;
@@ -112,7 +112,7 @@ fn plan(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Result<
 }
 
 /// What the command line says about restoring.
-fn options(invocation: &Invocation) -> anyhow::Result<Options> {
+fn options(invocation: &Invocation, notifies: bool) -> anyhow::Result<Options> {
     let given = &invocation.options;
     let inherit = given.files.inherit_fd.iter().filter_map(|fd| match fd {
         InheritFd::Descriptor { fd, key } => Some(Inherit {
@@ -130,6 +130,8 @@ fn options(invocation: &Invocation) -> anyhow::Result<Options> {
             },
             skip_rwx_check: given.files.skip_file_rwx_check,
             shell_job: given.tasks.shell_job,
+            orphan_pts_master: given.tasks.orphan_pts_master && notifies,
+            console: given.tasks.orphan_pts_master,
             tcp_established: given.files.tcp_established,
             tcp_close: given.files.tcp_close,
             inherit: inherit.collect(),

@@ -282,7 +282,7 @@ impl<'s> Collector<'s> {
         self.pipes.finish()?;
         self.fifos.finish()?;
         self.terminals
-            .finish(self.options.shell_job, &self.processes, self.staging)?;
+            .finish(self.options.orphan_terminal, &self.processes, self.staging)?;
         Ok(Collected {
             memory: self.memfds.finish()?,
             links: self.links,

@@ -111,6 +111,8 @@ pub struct Options {
     pub freeze_cgroup: Option<PathBuf>,
     /// Whether the root may be in a session whose leader is outside, and use its terminal.
     pub shell_job: bool,
+    /// Whether the master of one terminal of the tree may be outside: of the console of a container.
+    pub orphan_pts_master: bool,
     /// What is outside of the tree and not dumped, as `TYPE[ID]:VALUE`.
     pub external: Vec<String>,
     /// Whether what is in network namespaces is left out, to be set up by somebody else on restore.
@@ -159,6 +161,7 @@ impl Options {
             timeout: Duration::from_secs(10),
             freeze_cgroup: None,
             shell_job: false,
+            orphan_pts_master: false,
             external: Vec::new(),
             empty_net: false,
             ext_unix_sk: false,

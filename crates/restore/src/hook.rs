@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
@@ -44,17 +45,46 @@ impl fmt::Display for Hook {
     }
 }
 
-/// Who is told.
-type Listener = dyn Fn(Hook, Pid) -> io::Result<()> + Send + Sync;
+/// Who is told, with the root of the tree. The thread of the restore waits meanwhile.
+pub trait Listener: Send + Sync {
+    /// It is that moment.
+    ///
+    /// # Errors
+    ///
+    /// An objection.
+    fn told(&self, hook: Hook, root: Pid) -> io::Result<()>;
 
-/// Somebody who is told of moments, with the root of the tree; nobody by default. The thread of the restore waits meanwhile.
+    /// Takes the master of the tree's console.
+    ///
+    /// # Errors
+    ///
+    /// It does not want it: the terminal of the restore stands in then.
+    fn console(&self, master: BorrowedFd<'_>) -> io::Result<()> {
+        let _ = master;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Somebody who is told of moments; nobody by default.
 #[derive(Clone, Default)]
-pub struct Hooks(Option<Arc<Listener>>);
+pub struct Hooks(Option<Arc<dyn Listener>>);
 
 impl Hooks {
     /// Tells `listener`.
-    pub fn new(listener: impl Fn(Hook, Pid) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    pub fn new(listener: impl Listener + 'static) -> Self {
         Self(Some(Arc::new(listener)))
+    }
+
+    /// Gives away the master of a console, if somebody takes it.
+    pub(crate) fn console(&self, master: BorrowedFd<'_>) -> bool {
+        let Some(listener) = &self.0 else {
+            return false;
+        };
+        let taken = listener.console(master);
+        if let Err(error) = &taken {
+            tracing::warn!("nobody takes the master of the console: {error}");
+        }
+        taken.is_ok()
     }
 
     /// The same listener for another thread, told by whoever [listens](Told::listen).
@@ -65,14 +95,8 @@ impl Hooks {
             calls,
         };
         let hooks = self.0.as_ref().map(|_| {
-            let sender = Mutex::new(sender);
-            Arc::new(move |hook, root| {
-                let (answer, answered) = mpsc::channel();
-                let gone = || io::Error::other("nobody listens");
-                let sender = sender.lock().map_err(|_| gone())?;
-                sender.send((hook, root, answer)).map_err(|_| gone())?;
-                answered.recv().map_err(|_| gone())?
-            }) as Arc<Listener>
+            let elsewhere = Elsewhere(Mutex::new(sender));
+            Arc::new(elsewhere) as Arc<dyn Listener>
         });
         (Self(hooks), told)
     }
@@ -81,7 +105,7 @@ impl Hooks {
         let (Some(listener), Some(root)) = (&self.0, Pid::from_raw(root)) else {
             return Ok(());
         };
-        let told = listener(hook, root);
+        let told = listener.told(hook, root);
         told.map_err(|source| Error::Hook { hook, source })
     }
 
@@ -93,12 +117,42 @@ impl Hooks {
     }
 }
 
-/// A moment, the root, and where to answer.
-type Call = (Hook, Pid, Sender<io::Result<()>>);
+/// What a listener in another thread is told, and where to answer.
+type Call = (Message, Sender<io::Result<()>>);
+
+enum Message {
+    /// A moment, and the root.
+    Moment(Hook, Pid),
+    /// The master of a console.
+    Console(OwnedFd),
+}
+
+/// A listener in another thread.
+struct Elsewhere(Mutex<Sender<Call>>);
+
+impl Elsewhere {
+    fn call(&self, message: Message) -> io::Result<()> {
+        let (answer, answered) = mpsc::channel();
+        let gone = || io::Error::other("nobody listens");
+        let sender = self.0.lock().map_err(|_| gone())?;
+        sender.send((message, answer)).map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())?
+    }
+}
+
+impl Listener for Elsewhere {
+    fn told(&self, hook: Hook, root: Pid) -> io::Result<()> {
+        self.call(Message::Moment(hook, root))
+    }
+
+    fn console(&self, master: BorrowedFd<'_>) -> io::Result<()> {
+        self.call(Message::Console(master.try_clone_to_owned()?))
+    }
+}
 
 /// What is told in another thread.
 pub(crate) struct Told {
-    listener: Option<Arc<Listener>>,
+    listener: Option<Arc<dyn Listener>>,
     calls: Receiver<Call>,
 }
 
@@ -108,9 +162,13 @@ impl Told {
         let Some(listener) = self.listener else {
             return;
         };
-        for (hook, root, answer) in self.calls {
+        for (message, answer) in self.calls {
+            let told = match message {
+                Message::Moment(hook, root) => listener.told(hook, root),
+                Message::Console(master) => listener.console(master.as_fd()),
+            };
             // Whoever has asked waits for it.
-            let _ = answer.send(listener(hook, root));
+            let _ = answer.send(told);
         }
     }
 }

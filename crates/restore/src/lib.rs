@@ -45,7 +45,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 pub use error::Error;
 pub use files::FileOptions;
-pub use hook::{Hook, Hooks};
+pub use hook::{Hook, Hooks, Listener};
 pub use phase::{NoSuchPhase, Phase};
 pub use plan::cgroup::{CgroupOptions, ManageCgroups};
 pub use plan::{Plan, PlanError};

@@ -79,7 +79,8 @@ pub(crate) fn run(
     let mut files = plan.files.open(&Context {
         root: root.as_fd(),
         base,
-        terminal: options.files.shell_job.then_some(terminal),
+        terminal: (options.files.shell_job || options.files.console).then_some(terminal),
+        hooks: Some(&options.hooks),
         birthplace: birthplace.as_ref(),
     })?;
     files.open_mappings(plan.spaces.iter().flat_map(Space::files))?;

@@ -29,7 +29,8 @@ pub(super) struct Choices {
     pub(super) build_ids: bool,
     pub(super) ghost_limit: u64,
     pub(super) link_remap: bool,
-    pub(super) shell_job: bool,
+    /// Whether a terminal may have its master outside.
+    pub(super) orphan_terminal: bool,
     pub(super) evasive_devices: bool,
     pub(super) file_locks: bool,
     /// Whether the tree ends when it is dumped.
@@ -51,7 +52,7 @@ impl Choices {
             build_ids: options.validation == Validation::BuildId,
             ghost_limit: options.ghost_limit,
             link_remap: options.link_remap,
-            shell_job: options.shell_job,
+            orphan_terminal: options.shell_job || options.orphan_pts_master,
             evasive_devices: options.evasive_devices,
             file_locks: options.file_locks,
             ends: options.end == End::Kill,

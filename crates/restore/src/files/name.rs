@@ -49,6 +49,12 @@ impl Name {
         Some((Self(self.0[..at].to_vec()), &self.0[at + 1..]))
     }
 
+    /// Another name in the same directory.
+    pub(crate) fn sibling(&self, name: &[u8]) -> Result<Self, &'static str> {
+        let (directory, _) = self.split().ok_or("the root has none")?;
+        Self::new(&[&directory.0[..], b"/", name].concat())
+    }
+
     /// The same path below `/proc` with other numbers for the process, and for the thread if it is one of those.
     pub(crate) fn renumbered(&self, number: impl Fn(i32) -> Option<i32>) -> Self {
         let Some(rest) = self.0.strip_prefix(b"/proc/") else {

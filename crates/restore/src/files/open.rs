@@ -19,6 +19,7 @@ use super::{
     fifo, inet, inotify, memfd, mqueue, netlink, ns, packet_sock, pidfd, pipe, regular, signalfd,
     timerfd, tty, tun, unix,
 };
+use crate::Hooks;
 use crate::play::namespaces::Birthplace;
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -55,6 +56,7 @@ pub(super) struct Opener<'a> {
     pub(super) root: BorrowedFd<'a>,
     pub(super) names: Names<'a>,
     pub(super) terminal: Option<BorrowedFd<'a>>,
+    hooks: Option<&'a Hooks>,
     pub(super) objects: BTreeMap<u64, Object>,
     /// Terminals that have got other settings.
     pub(super) before: Vec<tty::Before>,
@@ -88,6 +90,7 @@ impl<'a> Opener<'a> {
             root: context.root,
             names: Names::new(context.root),
             terminal: context.terminal,
+            hooks: context.hooks,
             objects: BTreeMap::new(),
             before: Vec::new(),
             of_sessions: tty::OfSessions::new(),
@@ -189,6 +192,12 @@ impl<'a> Opener<'a> {
     pub(super) fn again(&self, fd: BorrowedFd<'_>, object: &str) -> Result<OwnedFd, Error> {
         rustix::io::fcntl_dupfd_cloexec(fd, self.base)
             .map_err(|errno| self.failed("open", object, errno))
+    }
+
+    /// Gives the master of a console to whoever takes it; whether somebody does.
+    pub(super) fn give_console(&self, master: impl AsFd) -> bool {
+        self.hooks
+            .is_some_and(|hooks| hooks.console(master.as_fd()))
     }
 
     /// Opens the file behind a descriptor once more.

@@ -1,5 +1,6 @@
 //! What the caller says about files.
 
+use crate::Hooks;
 use crate::play::namespaces::Birthplace;
 use std::os::fd::{BorrowedFd, RawFd};
 
@@ -32,6 +33,10 @@ pub struct FileOptions {
     pub skip_rwx_check: bool,
     /// `--shell-job`: the terminal of the restore stands in for that of the tree.
     pub shell_job: bool,
+    /// A terminal whose master was outside gets a new one, which [hooks](crate::Hooks) are given.
+    pub orphan_pts_master: bool,
+    /// The terminal of the restore stands in for that of the tree, as far as there is nobody to take a new one.
+    pub console: bool,
     /// `--tcp-established`: connections of TCP are made again.
     pub tcp_established: bool,
     /// `--tcp-close`: they are closed.
@@ -60,6 +65,8 @@ pub struct Context<'a> {
     pub base: RawFd,
     /// The terminal that stands in for the one of the tree (`--shell-job`).
     pub terminal: Option<BorrowedFd<'a>>,
+    /// Who is given the master of a console.
+    pub(crate) hooks: Option<&'a Hooks>,
     /// Where processes are born that stand in for those of the tree, if that is elsewhere.
     pub(crate) birthplace: Option<&'a Birthplace>,
 }

@@ -344,8 +344,8 @@ impl Reader<'_> {
                     }
                     None => None,
                 };
-                let shell_job = self.options.shell_job;
-                Kind::Terminal(self.terminals.plan(&label, entry, node, shell_job)?)
+                let outside = tty::Outside::new(self.options);
+                Kind::Terminal(self.terminals.plan(&label, entry, node, outside)?)
             }
         };
         Ok(Part::new(kind, entry.flags, Some(&entry.fown)))

@@ -179,6 +179,7 @@ impl Images {
         plan.open(&Context {
             root: root.as_fd(),
             base: BASE,
+            hooks: None,
             terminal: None,
             birthplace: None,
         })

@@ -16,7 +16,7 @@ use super::{Error, FilesPlan, Name};
 
 pub(super) use device::Device;
 pub(super) use job::Before;
-pub(super) use plan::{Node, Terminals, key};
+pub(super) use plan::{Node, Outside, Terminals, key};
 pub use settings::Settings;
 
 use pty::Pty;

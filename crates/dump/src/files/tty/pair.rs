@@ -32,11 +32,11 @@ impl Terminals {
     /// Writes all terminals, and what waits in them. `tree` are all processes of it.
     pub(in super::super) fn finish(
         mut self,
-        shell_job: bool,
+        orphan: bool,
         tree: &HashSet<i32>,
         staging: &Staging,
     ) -> Result<(), Error> {
-        self.refuse_strays(shell_job)?;
+        self.refuse_strays(orphan)?;
         self.note_sessions()?;
         self.refuse_holders(tree)?;
         let mut data = staging.writer(ImageKind::TtyData, ())?;
@@ -60,16 +60,16 @@ impl Terminals {
     }
 
     /// Refuses terminals whose other end is outside of the tree; for a shell's job, more than one of them.
-    fn refuse_strays(&self, shell_job: bool) -> Result<(), Error> {
+    fn refuse_strays(&self, orphan: bool) -> Result<(), Error> {
         let slaves = self.ends.iter().filter(|(id, end)| {
             let is_slave = *id % 2 == 0 && **id < 2 * PTYS && end.info.termios.is_some();
             is_slave && end.info.r#type() == TtyType::Pty && !self.ends.contains_key(&(*id + 1))
         });
         let mut slaves = slaves.map(|(_, end)| end);
         let Some(own) = slaves.next() else {
-            return self.refuse_stray_names(shell_job);
+            return self.refuse_stray_names(orphan);
         };
-        if !shell_job {
+        if !orphan {
             return Err(own.stray());
         }
         match slaves.next() {
@@ -83,13 +83,13 @@ impl Terminals {
     }
 
     /// The same of what is open as `/dev/tty` only.
-    fn refuse_stray_names(&self, shell_job: bool) -> Result<(), Error> {
+    fn refuse_stray_names(&self, orphan: bool) -> Result<(), Error> {
         let stray = self.by_tty.iter().find(|name| {
             let number = number(name.device);
             !number.is_some_and(|number| self.ends.contains_key(&(2 * number + 1)))
         });
         match stray {
-            Some(stray) if !shell_job => Err(Error::Terminal {
+            Some(stray) if !orphan => Err(Error::Terminal {
                 place: stray.place,
                 name: stray.name.clone(),
                 rdev: stray.node.0,

@@ -54,11 +54,7 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
             }
             Kind::Terminal(Terminal::Job(settings)) => {
                 wanted = wanted.or(*settings);
-                let own = opener.terminal.filter(|fd| rustix::termios::isatty(fd));
-                let Some(own) = own else {
-                    return Err(Error::NoTerminal { object: label });
-                };
-                open_own(opener, own, description.flags, &label)?
+                own(opener, description.flags, &label)?
             }
             _ => continue,
         };
@@ -69,6 +65,15 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         opener.before.extend(before);
     }
     Ok(())
+}
+
+/// The terminal of the restore, once more.
+pub(super) fn own(opener: &Opener<'_>, flags: Flags, object: &str) -> Result<OwnedFd, Error> {
+    let own = opener.terminal.filter(|fd| rustix::termios::isatty(fd));
+    let own = own.ok_or_else(|| Error::NoTerminal {
+        object: object.to_owned(),
+    })?;
+    open_own(opener, own, flags, object)
 }
 
 /// A description of its own of the terminal, as the tree had one; the same one where it cannot be opened.

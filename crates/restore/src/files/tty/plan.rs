@@ -7,7 +7,7 @@ use gelid_image::{Dir, ImageKind};
 use gelid_sys::pty::{Line, Stop, Waiting, lines};
 use gelid_sys::tty::Termios;
 
-use super::super::{Description, Error, Kind, Name};
+use super::super::{Description, Error, FileOptions, Flags, Kind, Name};
 use super::pty::Pty;
 use super::settings::{self, Settings};
 use super::{Device, Session, State, Terminal};
@@ -16,6 +16,27 @@ use super::{Device, Session, State, Terminal};
 const WAITING: usize = 128 << 10;
 /// Numbers that images can tell end here.
 const PTYS: u32 = 1000;
+
+/// How a master is opened that nobody of the tree has: `O_RDWR`, `O_NOCTTY`.
+const MASTER: u32 = 0x102;
+
+/// What becomes of a terminal whose master was outside.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Outside {
+    /// It gets a new one.
+    gets_master: bool,
+    /// The terminal of the restore stands in.
+    is_own: bool,
+}
+
+impl Outside {
+    pub(in super::super) fn new(options: &FileOptions) -> Self {
+        Self {
+            gets_master: options.orphan_pts_master,
+            is_own: options.shell_job || options.console,
+        }
+    }
+}
 
 /// What `tty-info.img` and `tty-data.img` say.
 pub(in super::super) struct Terminals {
@@ -71,7 +92,7 @@ impl Terminals {
         object: &str,
         entry: &TtyFileEntry,
         node: Option<Node>,
-        shell_job: bool,
+        outside: Outside,
     ) -> Result<Terminal, Error> {
         let info = self.info(object, entry.tty_info_id)?;
         let Some(Node { name, mode }) = node else {
@@ -90,17 +111,19 @@ impl Terminals {
                 },
                 name,
             }),
-            TtyType::Ctty => self.controlling(object, entry, name, shell_job),
+            TtyType::Ctty => self.controlling(object, entry, name, outside),
             TtyType::Pty if key % 2 == 1 => Ok(Terminal::Master {
                 index: index(object, info)?,
                 name,
             }),
-            TtyType::Pty if self.infos.contains_key(&(key | 1)) => Ok(Terminal::Slave {
-                index: index(object, info)?,
-                name,
-                mode,
-            }),
-            TtyType::Pty => self.job(object, info, shell_job),
+            TtyType::Pty if outside.gets_master || self.infos.contains_key(&(key | 1)) => {
+                Ok(Terminal::Slave {
+                    index: index(object, info)?,
+                    name,
+                    mode,
+                })
+            }
+            TtyType::Pty => self.job(object, info, outside),
             TtyType::Console | TtyType::Vt | TtyType::Serial => Ok(Terminal::Device { key, name }),
             TtyType::ExtTty | TtyType::Unknown => Err(Error::Unsupported {
                 object: object.to_owned(),
@@ -116,7 +139,7 @@ impl Terminals {
         object: &str,
         entry: &TtyFileEntry,
         name: Name,
-        shell_job: bool,
+        outside: Outside,
     ) -> Result<Terminal, Error> {
         let info = self.info(object, entry.tty_info_id)?;
         let told = entry.gelid.as_ref().and_then(|gelid| gelid.terminal);
@@ -129,12 +152,17 @@ impl Terminals {
             Some(found?.id)
         };
         let id = told.filter(|id| self.is_master(id | 1)).or_else(of_session);
-        match id.and_then(|id| self.infos.get(&(id | 1))) {
-            Some(master) => Ok(Terminal::Named {
-                index: index(object, master)?,
+        let orphan = || {
+            let found = self.alone().find(|slave| slave.sid == info.sid);
+            found.filter(|_| outside.gets_master)
+        };
+        let pair = id.and_then(|id| self.infos.get(&(id | 1)));
+        match pair.or_else(orphan) {
+            Some(end) => Ok(Terminal::Named {
+                index: index(object, end)?,
                 name,
             }),
-            None if shell_job => Ok(Terminal::Controlling(name)),
+            None if outside.is_own => Ok(Terminal::Controlling(name)),
             None => Err(not_a_job(object, "the controlling terminal")),
         }
     }
@@ -145,24 +173,33 @@ impl Terminals {
     }
 
     /// The terminal of the restore in place of one whose master was outside.
-    fn job(&self, object: &str, info: &TtyInfoEntry, shell_job: bool) -> Result<Terminal, Error> {
-        if !shell_job {
+    fn job(&self, object: &str, info: &TtyInfoEntry, outside: Outside) -> Result<Terminal, Error> {
+        if !outside.is_own {
             return Err(not_a_job(object, "a terminal"));
         }
-        let alone = self.infos.values().filter(|info| {
-            let slave = info.r#type() == TtyType::Pty && info.id % 2 == 0;
-            slave && info.termios.is_some() && !self.infos.contains_key(&(info.id | 1))
-        });
-        if alone.count() > 1 {
-            return Err(Error::Unsupported {
-                object: object.to_owned(),
-                what: "one of several terminals",
-                remedy: "dump the program with only one",
-            });
-        }
+        self.only_one(object)?;
         let termios = info.termios.as_ref();
         let settings = termios.map(|termios| settings::read(object, termios));
         Ok(Terminal::Job(settings.transpose()?))
+    }
+
+    /// Slaves whose masters were outside.
+    fn alone(&self) -> impl Iterator<Item = &TtyInfoEntry> {
+        self.infos.values().filter(|info| {
+            let slave = info.r#type() == TtyType::Pty && info.id % 2 == 0;
+            slave && info.termios.is_some() && !self.infos.contains_key(&(info.id | 1))
+        })
+    }
+
+    fn only_one(&self, object: &str) -> Result<(), Error> {
+        match self.alone().count() {
+            0 | 1 => Ok(()),
+            _ => Err(Error::Unsupported {
+                object: object.to_owned(),
+                what: "one of several terminals",
+                remedy: "dump the program with only one",
+            }),
+        }
     }
 
     /// What the descriptions have behind them; `entries` are their records.
@@ -188,7 +225,8 @@ impl Terminals {
             let object = description.label();
             match &description.kind {
                 Kind::Terminal(Terminal::Master { index, name }) => {
-                    let pty = self.pty(&object, description, *index, name)?;
+                    let master = (Some(description.id), description.flags);
+                    let pty = self.pty(&object, master, *index, name.clone())?;
                     if state.ptys.insert(*index, pty).is_some() {
                         return Err(twice("files.img", 2 * index + 1));
                     }
@@ -198,6 +236,18 @@ impl Terminals {
                     state.devices.insert(*key, device);
                 }
                 _ => {}
+            }
+        }
+        for description in descriptions.values() {
+            if let Kind::Terminal(Terminal::Slave { index, name, .. }) = &description.kind
+                && !state.ptys.contains_key(index)
+                && self.alone().any(|slave| slave.id == 2 * index)
+            {
+                let object = description.label();
+                self.only_one(&object)?;
+                let maker = name.sibling(b"ptmx").map_err(|_| no_maker(&object, name))?;
+                let pty = self.pty(&object, (None, Flags(MASTER)), *index, maker)?;
+                state.ptys.insert(*index, pty);
             }
         }
         for description in descriptions.values() {
@@ -225,14 +275,17 @@ impl Terminals {
     fn pty(
         &self,
         object: &str,
-        description: &Description,
+        (id, flags): (Option<u32>, Flags),
         index: u32,
-        name: &Name,
+        name: Name,
     ) -> Result<Pty, Error> {
         let slave = self.infos.get(&(2 * index));
         let slave = slave.filter(|info| info.r#type() == TtyType::Pty && info.termios.is_some());
-        let master = self.info(object, 2 * index + 1)?;
-        let either = slave.unwrap_or(master);
+        let master = self.infos.get(&(2 * index + 1));
+        let either = match slave.or(master) {
+            Some(either) => either,
+            None => self.info(object, 2 * index + 1)?,
+        };
         let termios = either.termios.as_ref();
         let settings = termios.map(|termios| settings::read(object, termios));
         let settings = settings
@@ -240,19 +293,19 @@ impl Terminals {
             .unwrap_or(Settings(Termios::default()));
         let locked = either.termios_locked.as_ref();
         let locked = locked.map(|termios| settings::read(object, termios));
-        let gelids = [slave, Some(master)].map(|info| info?.gelid.clone());
+        let gelids = [slave, master].map(|info| info?.gelid.clone());
         let stop = gelids.iter().flatten().find_map(|gelid| gelid.stop);
         let session = Session::new(either.sid, either.pgrp);
         Ok(Pty {
-            id: description.id,
-            name: name.clone(),
-            flags: description.flags,
+            id,
+            name,
+            flags,
             settings: settings.0,
             locked_settings: locked.transpose()?.map(|locked| locked.0),
             size: settings::size(object, either.winsize.as_ref())?,
-            is_locked: master.locked,
-            exclusive: [master.exclusive, slave.is_some_and(|slave| slave.exclusive)],
-            packets: master.packet_mode,
+            is_locked: master.is_some_and(|master| master.locked),
+            exclusive: [master, slave].map(|end| end.is_some_and(|end| end.exclusive)),
+            packets: master.is_some_and(|master| master.packet_mode),
             owner: slave.and_then(|slave| Some((slave.uid?, slave.gid?))),
             mode: None,
             is_open: false,
@@ -261,7 +314,7 @@ impl Terminals {
                 .flatten()
                 .any(|gelid| gelid.closed == Some(true)),
             waiting: self.waiting(object, index, &settings.0, stop)?,
-            session: session.or_else(|| Session::new(master.sid, master.pgrp)),
+            session: session.or_else(|| master.and_then(|end| Session::new(end.sid, end.pgrp))),
         })
     }
 
@@ -334,6 +387,11 @@ fn index(object: &str, info: &TtyInfoEntry) -> Result<u32, Error> {
         return Err(Error::invalid(object, "index", index, rule));
     }
     Ok(index)
+}
+
+fn no_maker(object: &str, name: &Name) -> Error {
+    let rule = "it lies in a folder";
+    Error::invalid(object, "name", name, rule)
 }
 
 fn not_a_job(object: &str, what: &'static str) -> Error {

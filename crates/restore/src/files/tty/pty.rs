@@ -12,14 +12,15 @@ use rustix::termios::Winsize;
 use super::super::open::{Opener, set_status};
 use super::super::place::Place;
 use super::super::{Error, Flags, Kind, Name};
+use super::job;
 use super::number::{self, Wanted};
 use super::{Session, Terminal};
 
 /// A pseudoterminal.
 #[derive(Debug, Clone)]
 pub(super) struct Pty {
-    /// Id of the description of its master.
-    pub(super) id: u32,
+    /// Id of the description of its master; none if that is for somebody else.
+    pub(super) id: Option<u32>,
     /// Path of the device that makes masters.
     pub(super) name: Name,
     pub(super) flags: Flags,
@@ -54,7 +55,10 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         let way = Wanted {
             name: &pty.name,
             flags: pty.flags,
-            object: format!("file {} (master of terminal {index})", pty.id),
+            object: match pty.id {
+                Some(id) => format!("file {id} (master of terminal {index})"),
+                None => format!("the master of terminal {index}, a console"),
+            },
         };
         (*index, way)
     });
@@ -102,6 +106,9 @@ impl Pty {
     ) -> Result<(), Error> {
         let failed = |operation| Error::system(operation, object);
         pty::set_locked(&master, false).map_err(failed("unlock"))?;
+        if self.id.is_none() && !opener.give_console(&master) {
+            return self.stand_in(opener, index);
+        }
         rustix::termios::tcsetwinsize(&master, self.size).map_err(failed("set the size of"))?;
         let opened = self.is_open || self.was_open || !self.waiting.is_nothing();
         let peer = match opened {
@@ -142,7 +149,25 @@ impl Pty {
             opener.of_sessions.insert(session.sid, peer);
         }
         set_status(master.as_fd(), self.flags.status(), object)?;
-        opener.add(self.id, master);
+        if let Some(id) = self.id {
+            opener.add(id, master);
+        }
+        Ok(())
+    }
+
+    /// The terminal of the restore instead, as nobody has taken the master.
+    fn stand_in(&self, opener: &mut Opener<'_>, index: u32) -> Result<(), Error> {
+        let plan = opener.plan;
+        for description in plan.descriptions.values() {
+            if let Kind::Terminal(
+                Terminal::Slave { index: own, .. } | Terminal::Named { index: own, .. },
+            ) = &description.kind
+                && *own == index
+            {
+                let opened = job::own(opener, description.flags, &description.label())?;
+                opener.add(description.id, opened);
+            }
+        }
         Ok(())
     }
 
