@@ -22,7 +22,6 @@ const PASSING_FLAGS: &[&str] = &["sd"];
 static TERMINALS: Mutex<()> = Mutex::new(());
 
 /// Keeps the numbers of pseudoterminals for one test.
-#[must_use]
 pub fn terminals() -> MutexGuard<'static, ()> {
     TERMINALS.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -19,6 +19,8 @@ pub enum Hook {
     PostSetupNamespaces,
     /// Everything is restored, and nothing runs yet. Who objects ends the tree.
     PostRestore,
+    /// Packets may come to a tree that has a network namespace of its own. Nobody can object any more.
+    NetworkUnlock,
     /// The tasks are about to run. Nobody can object any more.
     PreResume,
     /// They run.
@@ -33,6 +35,7 @@ impl Hook {
             Self::SetupNamespaces => "setup-namespaces",
             Self::PostSetupNamespaces => "post-setup-namespaces",
             Self::PostRestore => "post-restore",
+            Self::NetworkUnlock => "network-unlock",
             Self::PreResume => "pre-resume",
             Self::PostResume => "post-resume",
         }

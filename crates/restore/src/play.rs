@@ -26,6 +26,7 @@ use gelid_image::Dir;
 use gelid_image::manifest::Manifest;
 use gelid_pages::{FillRequest, Filler, Filling, ObjectKey, ObjectReader, Owner, Scratch};
 use gelid_sys::Pid;
+use gelid_sys::proc::ns::Kind;
 use rustix::process::{WaitOptions, waitpid};
 
 use self::cgroup::Groups;
@@ -162,6 +163,9 @@ pub(crate) fn run(
     options.phase(Phase::Release)?;
     options.hooks.tell(Hook::PostRestore, root_pid)?;
     files.keep(root.as_fd())?;
+    if plan.namespaces.root(Kind::Net).is_some() {
+        options.hooks.announce(Hook::NetworkUnlock, root_pid);
+    }
     options.hooks.announce(Hook::PreResume, root_pid);
     release.let_go(&mut crew)?;
     groups.keep(&plan.cgroups);
