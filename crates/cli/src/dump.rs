@@ -125,6 +125,7 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
             sharing: given.namespaces.enable_external_sharing,
         },
         orphan_pts_master: given.tasks.orphan_pts_master,
+        empty_net: given.namespaces.empty_ns.is_some(),
         ext_unix_sk: !given.files.ext_unix_sk.is_empty(),
         skip_in_flight: given.files.skip_in_flight,
         tcp_established: given.files.tcp_established,

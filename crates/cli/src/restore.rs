@@ -9,7 +9,7 @@ use anyhow::Context;
 use gelid_image::messages::{RestoreStatsEntry, StatsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_restore::files::{Inherit, Validation};
-use gelid_restore::{CgroupOptions, FileOptions, Hooks, Options};
+use gelid_restore::{CgroupOptions, FileOptions, Hooks, NetOptions, Options};
 use gelid_rpc::Notifier;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
@@ -148,6 +148,7 @@ fn options(invocation: &Invocation, notifies: bool) -> anyhow::Result<Options> {
             roots: given.cgroups.roots()?,
             yard: given.cgroups.cgroup_yard.clone(),
         },
+        net: networks(invocation),
         root: given.namespaces.root.clone(),
         sibling: given.tasks.restore_sibling,
         leave_stopped: given.tasks.leave_stopped,
@@ -156,6 +157,30 @@ fn options(invocation: &Invocation, notifies: bool) -> anyhow::Result<Options> {
         fault: fault.and_then(|name| name.parse().ok()),
         hooks: Hooks::default(),
     })
+}
+
+/// What it says about network namespaces.
+fn networks(invocation: &Invocation) -> NetOptions {
+    let (files, namespaces) = (&invocation.options.files, &invocation.options.namespaces);
+    let pairs = namespaces.veth_pair.iter();
+    let pairs = pairs.filter_map(|pair| pair.split_once('='));
+    let pairs = pairs.map(|(inner, outer)| format!("veth[{inner}]:{outer}"));
+    let keys: Vec<String> = pairs.chain(files.external.iter().cloned()).collect();
+    let joined = namespaces.join_ns.iter().rev();
+    let mut joined = joined.filter_map(|spec| spec.strip_prefix("net:"));
+    NetOptions {
+        join: joined.next().map(|target| {
+            let target = target.split(',').next().unwrap_or(target);
+            let is_pid = target.bytes().all(|byte| byte.is_ascii_digit());
+            match is_pid {
+                true => format!("/proc/{target}/ns/net").into(),
+                false => target.into(),
+            }
+        }),
+        empty: namespaces.empty_ns.is_some(),
+        weak_sysctls: namespaces.weak_sysctls,
+        ..NetOptions::from_external(&keys)
+    }
 }
 
 /// Until every restored task that is a child of this process is gone.

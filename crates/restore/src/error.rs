@@ -10,6 +10,7 @@ use crate::hook::Hook;
 use crate::phase::Phase;
 use crate::plan::PlanError;
 use crate::play::ipc::IpcObject;
+use crate::play::namespaces::net::NetError;
 use crate::play::script::Object;
 use crate::{files, state};
 
@@ -37,6 +38,9 @@ pub enum Error {
     /// The state of a task could not be set.
     #[error(transparent)]
     State(#[from] state::Error),
+    /// A network namespace could not be made.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// Pages could not be opened.
     #[error(transparent)]
     Pages(#[from] PagesError),

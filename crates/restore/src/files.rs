@@ -24,6 +24,7 @@ mod memfd;
 mod mqueue;
 mod name;
 mod netlink;
+mod network;
 mod ns;
 mod of_dead;
 mod of_process;
@@ -73,6 +74,7 @@ pub use memfd::{Memory, MemoryFile};
 pub use mqueue::Queue;
 pub use name::Name;
 pub use netlink::Netlink;
+pub(crate) use network::Networks;
 pub use ns::Namespace;
 pub use opened::OpenFiles;
 pub use options::{Context, FileOptions, Inherit, Validation};
@@ -125,6 +127,8 @@ pub struct Description {
     pub kind: Kind,
     /// Who gets signals about it.
     pub owner: Option<Owner>,
+    /// Number in the images of the network namespace that it belongs to.
+    pub network: Option<u32>,
 }
 
 /// What an open file is.

@@ -48,8 +48,10 @@ pub use files::FileOptions;
 pub use hook::{Hook, Hooks, Listener};
 pub use phase::{NoSuchPhase, Phase};
 pub use plan::cgroup::{CgroupOptions, ManageCgroups};
+pub use plan::namespaces::net::NetOptions;
 pub use plan::{Plan, PlanError};
 pub use play::ipc::IpcObject;
+pub use play::namespaces::net::NetError;
 pub use play::script::Object;
 
 /// How to restore.
@@ -59,6 +61,8 @@ pub struct Options {
     pub files: FileOptions,
     /// About cgroups.
     pub cgroups: CgroupOptions,
+    /// About network namespaces.
+    pub net: NetOptions,
     /// The root for all paths of the images; `/` if none is given.
     pub root: Option<PathBuf>,
     /// The root task becomes a sibling of the caller, a child of its parent.
@@ -126,6 +130,7 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
     }
     let mut plan = Plan::read(dir, &options.files)?;
     plan.read_cgroups(dir, &options.cgroups)?;
+    plan.read_networks(dir, &options.net)?;
     Ok((plan, manifest))
 }
 

@@ -109,6 +109,16 @@ pub enum PlanError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A network namespace does not make sense.
+    #[error("{image}: {what}: {found}")]
+    Net {
+        /// The image.
+        image: String,
+        /// What is wrong.
+        what: &'static str,
+        /// What was found.
+        found: String,
+    },
     /// A namespace of its own cannot be restored yet.
     #[error("task {pid} has a {kind} namespace of its own, which cannot be restored yet")]
     Namespace {
@@ -162,6 +172,8 @@ pub(crate) struct Alive {
     pub(crate) files: Option<u32>,
     /// Directories and umask, if it is the one to set them.
     pub(crate) fs: Option<Directories>,
+    /// Number in the images of its network namespace.
+    pub(crate) network: Option<u32>,
     /// How it was stopped.
     pub(crate) stopped: Option<Stop>,
     /// It has left the terminal of its session.
@@ -442,6 +454,7 @@ impl<'a> Reader<'a> {
             handles: first(&mut self.sighand, ids.sighand_id, index),
             files: fills.then_some(ids.files_id),
             fs: None,
+            network: ids.net_ns_id,
             stopped,
             no_terminal,
         };

@@ -68,10 +68,12 @@ pub(crate) fn run(
     let mut crew = Crew::default();
     options.phase(Phase::Namespaces)?;
     let has_namespaces = plan.namespaces.any();
+    let mut networks = namespaces::net::Making::start(plan, options)?;
     if has_namespaces {
         births::root::bear(plan, &zone, &kernel, options.sibling, &groups, &mut crew)?;
-        namespaces::make(plan, options, &mut crew)?;
+        namespaces::make(plan, options, &mut networks, &mut crew)?;
     }
+    let networks_made = networks.made();
     let birthplace = namespaces::Birthplace::of(plan, &mut crew)?;
     let segments = Segments::make(&plan.ipc)?;
 
@@ -83,6 +85,7 @@ pub(crate) fn run(
         terminal: (options.files.shell_job || options.files.console).then_some(terminal),
         hooks: Some(&options.hooks),
         birthplace: birthplace.as_ref(),
+        networks: &networks_made,
     })?;
     files.open_mappings(plan.spaces.iter().flat_map(Space::files))?;
 
@@ -105,6 +108,7 @@ pub(crate) fn run(
         false => births::root::bear(plan, &zone, &kernel, options.sibling, &groups, &mut crew)?,
     }
     births::run(&mut bequest, &mut crew)?;
+    namespaces::net::scatter(plan, &networks_made, &mut crew)?;
     let mut pages = bequest.pages;
     let forking = before.elapsed();
     let pids = |number| crew.pid_of(number);
@@ -170,6 +174,7 @@ pub(crate) fn run(
     release.let_go(&mut crew)?;
     groups.keep(&plan.cgroups);
     segments.keep();
+    networks.keep();
     options.hooks.announce(Hook::PostResume, root_pid);
     if let Some(root) = Pid::from_raw(root_pid).filter(|_| stop_is_told(plan, 0)) {
         // ECHILD: it has another parent, whose business it is.

@@ -15,7 +15,7 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
     let incremental = "incremental dumps are not there yet";
     let travelling = "memory does not travel yet";
     let namespaces = "namespaces are not restored yet";
-    let asked: [(bool, &str, &str); 17] = [
+    let asked: [(bool, &str, &str); 15] = [
         (
             options.general.prev_images_dir.is_some(),
             "--prev-images-dir",
@@ -33,19 +33,9 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
             namespaces,
         ),
         (
-            restores && !options.namespaces.join_ns.is_empty(),
+            restores && others_are_joined(&options.namespaces.join_ns),
             "--join-ns",
-            namespaces,
-        ),
-        (
-            options.namespaces.empty_ns.is_some(),
-            "--empty-ns",
-            namespaces,
-        ),
-        (
-            restores && !options.namespaces.veth_pair.is_empty(),
-            "--veth-pair",
-            namespaces,
+            "only network namespaces can be joined yet",
         ),
         (
             restores && options.namespaces.lsm_profile.is_some(),
@@ -89,4 +79,9 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
         Some((_, option, why)) => Err(format!("{option}: {why}")),
         None => Ok(()),
     }
+}
+
+/// Whether another namespace than that of the network is to be joined.
+fn others_are_joined(specs: &[String]) -> bool {
+    specs.iter().any(|spec| !spec.starts_with("net:"))
 }

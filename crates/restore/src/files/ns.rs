@@ -1,12 +1,13 @@
 //! Files of `/proc/PID/ns`: those of this process stand in for those of the dumper.
 
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use gelid_image::messages::{InventoryEntry, NsFileEntry, TaskKobjIdsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_sys::clone::flags as flag;
 use rustix::fs::Mode;
+use rustix::io::Errno;
 
 use super::open::{Opener, set_status};
 use super::{Error, Kind};
@@ -16,11 +17,16 @@ use super::{Error, Kind};
 pub struct Namespace {
     /// Its kind, as in `/proc/PID/ns`.
     pub kind: &'static str,
+    /// Number in the images of a network namespace of the tree's own.
+    pub network: Option<u32>,
 }
 
 impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} namespace of the restore", self.kind)
+        match self.network {
+            None => write!(f, "{} namespace of the restore", self.kind),
+            Some(id) => write!(f, "network namespace {id} of the tree"),
+        }
     }
 }
 
@@ -45,8 +51,13 @@ pub(super) fn plan(dir: &Dir, object: &str, entry: &NsFileEntry) -> Result<Names
             return Err(Error::invalid(object, "ns_cflag", entry.ns_cflag, rule));
         }
     };
+    let network = Some(entry.ns_id).filter(|_| kind == "net");
     match host.is_none_or(|host| host == entry.ns_id) {
-        true => Ok(Namespace { kind }),
+        true => Ok(Namespace {
+            kind,
+            network: None,
+        }),
+        false if network.is_some() => Ok(Namespace { kind, network }),
         false => Err(Error::Unsupported {
             object: object.to_owned(),
             what: "a namespace of the tree's own",
@@ -63,7 +74,14 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
             continue;
         };
         let label = description.label();
-        let path = format!("/proc/self/ns/{}", namespace.kind);
+        let own = format!("/proc/self/ns/{}", namespace.kind);
+        let path = match namespace.network.and_then(|id| opener.networks.get(id)) {
+            Some(network) => format!("/proc/thread-self/fd/{}", network.as_raw_fd()),
+            None if namespace.network.is_some() => {
+                return Err(opener.failed("find", &label, Errno::NOENT));
+            }
+            None => own,
+        };
         let opened = rustix::fs::open(path, description.flags.to_open(), Mode::empty());
         let opened = opened.map_err(|errno| opener.failed("open", &label, errno))?;
         set_status(opened.as_fd(), description.flags.status(), &label)?;

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::memfd::Object;
+use super::network::Networks;
 use super::of_dead::StandIn;
 use super::of_process::OfProcesses;
 use super::opened::{OpenFiles, Opened};
@@ -65,6 +67,8 @@ pub(super) struct Opener<'a> {
     pub(super) stand_ins: Vec<StandIn>,
     /// Where those are born.
     pub(super) birthplace: Option<&'a Birthplace>,
+    /// Where sockets are made.
+    pub(super) networks: &'a Arc<Networks>,
     pub(super) nodes: unix::Nodes,
     files: BTreeMap<u32, Opened>,
     /// Names that the dump made and that a success makes superfluous.
@@ -96,6 +100,7 @@ impl<'a> Opener<'a> {
             of_sessions: tty::OfSessions::new(),
             stand_ins: Vec::new(),
             birthplace: context.birthplace,
+            networks: context.networks,
             nodes: unix::Nodes::default(),
             files: BTreeMap::new(),
             leftovers: BTreeMap::new(),
@@ -319,6 +324,7 @@ impl<'a> Opener<'a> {
             nodes: self.nodes,
             leftovers,
             own: self.own,
+            networks: Arc::clone(self.networks),
             base,
             _limit: limit,
         })

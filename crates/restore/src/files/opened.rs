@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::memfd::Object;
+use super::network::Networks;
 use super::of_dead::StandIn;
 use super::of_process::OfProcesses;
 use super::open::{Limit, reopen, set_status, too_many};
@@ -43,6 +44,7 @@ pub struct OpenFiles {
     pub(super) nodes: unix::Nodes,
     pub(super) leftovers: Vec<Leftover>,
     pub(super) own: OwnedFd,
+    pub(super) networks: Arc<Networks>,
     pub(super) base: RawFd,
     pub(super) _limit: Limit,
 }

@@ -1,8 +1,11 @@
 //! What the caller says about files.
 
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
+
+use super::network::Networks;
 use crate::Hooks;
 use crate::play::namespaces::Birthplace;
-use std::os::fd::{BorrowedFd, RawFd};
 
 /// How a file is compared with the one that was dumped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,4 +72,6 @@ pub struct Context<'a> {
     pub(crate) hooks: Option<&'a Hooks>,
     /// Where processes are born that stand in for those of the tree, if that is elsewhere.
     pub(crate) birthplace: Option<&'a Birthplace>,
+    /// Where sockets are made.
+    pub(crate) networks: &'a Arc<Networks>,
 }

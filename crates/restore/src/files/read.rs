@@ -206,6 +206,7 @@ impl Reader<'_> {
             flags: Flags(part.flags),
             kind: part.kind,
             owner: None,
+            network: entry.body.as_ref().and_then(Body::network),
         };
         if let Some(fown) = part.owner.filter(|fown| owner::is_set(fown)) {
             description.owner = Some(owner::plan(&description.label(), fown)?);

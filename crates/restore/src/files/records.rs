@@ -57,6 +57,20 @@ pub(super) enum Body {
     PacketSock(Box<PacketSockEntry>),
 }
 
+impl Body {
+    /// The network namespace that it belongs to, if it does to any.
+    pub(super) fn network(&self) -> Option<u32> {
+        match self {
+            Self::Tun(file) => file.ns_id,
+            Self::Socket(socket) => socket.ns_id,
+            Self::Internet(socket) => socket.ns_id,
+            Self::Netlink(socket) => socket.ns_id,
+            Self::PacketSock(socket) => socket.ns_id,
+            _ => None,
+        }
+    }
+}
+
 impl Records {
     pub(super) fn read(dir: &Dir) -> Result<Self, Error> {
         let mut records = Self::default();

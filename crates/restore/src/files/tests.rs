@@ -16,6 +16,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gelid_image::messages::{
     FdTypes, FdinfoEntry, FileEntry, FownEntry, PipeDataEntry, PipeEntry, RegFileEntry,
@@ -182,6 +183,7 @@ impl Images {
             hooks: None,
             terminal: None,
             birthplace: None,
+            networks: &Arc::default(),
         })
     }
 

@@ -1,29 +1,40 @@
 //! Namespaces of the tree that are made with it. Sections 4.2 and 19 of the format.
 
+pub(crate) mod net;
+
+use std::collections::BTreeSet;
+
 use gelid_image::Dir;
 use gelid_image::messages::{InventoryEntry, TaskKobjIdsEntry};
 use gelid_sys::namespace;
 use gelid_sys::proc::ns::Kind;
 
-use super::PlanError;
+use self::net::{Net, NetOptions};
+use super::{Plan, PlanError};
 
 /// Kinds that a tree may have its own of.
-const SUPPORTED: &[Kind] = &[Kind::Pid];
+const SUPPORTED: &[Kind] = &[Kind::Net, Kind::Pid];
 
 /// Kinds of which a task may have another than the root of its tree.
-const NESTED: &[Kind] = &[];
+const NESTED: &[Kind] = &[Kind::Net];
 
 /// Those of the root of the tree that are not the restorer's.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Namespaces {
     /// By kind, the number in the images.
     root: Vec<(Kind, u32)>,
+    /// Numbers of all network namespaces that tasks are in, but that of the restorer.
+    network_ids: BTreeSet<u32>,
+    /// Number of the network namespace of the dumper, which that of the restorer stands for.
+    pub(crate) host_network: Option<u32>,
+    /// What network namespaces are like, the root's first.
+    pub(crate) networks: Vec<Net>,
 }
 
 impl Namespaces {
     /// True if there is any.
     pub(crate) fn any(&self) -> bool {
-        !self.root.is_empty()
+        !self.root.is_empty() || !self.network_ids.is_empty() || !self.networks.is_empty()
     }
 
     /// The number of the root's own namespace of a kind.
@@ -34,8 +45,18 @@ impl Namespaces {
 
     /// The `CLONE_NEW*` flags of all kinds.
     pub(crate) fn flags(&self) -> u64 {
-        let own = self.root.iter();
-        own.fold(0, |flags, (kind, _)| flags | namespace::flag(*kind))
+        let own = self.root.iter().map(|(kind, _)| *kind);
+        let made = own.filter(|kind| *kind != Kind::Net || self.given_network().is_none());
+        made.fold(0, |flags, kind| flags | namespace::flag(kind))
+    }
+
+    /// What the caller gives as the network namespace of the root.
+    pub(crate) fn given_network(&self) -> Option<&net::Given> {
+        let first = self.networks.first()?;
+        match &first.contents {
+            net::Contents::Given(given) if first.is_root => Some(given),
+            _ => None,
+        }
     }
 
     /// Reads the images of all of them.
@@ -74,12 +95,17 @@ impl Reader {
             pid,
             kind: kind.name(),
         };
+        let network = |ids: [Option<u32>; 8]| ids[NET];
+        self.namespaces.host_network = network(host);
+        if let Some(id) = network(own).filter(|_| network(own) != network(host)) {
+            self.namespaces.network_ids.insert(id);
+        }
         for (place, kind) in KINDS.into_iter().enumerate() {
             if own[place] != root[place] && !NESTED.contains(&kind) {
                 return Err(unsupported(kind));
             }
         }
-        if self.namespaces.any() || own == host {
+        if !self.namespaces.root.is_empty() || own == host || own != root {
             return Ok(());
         }
         for (place, kind) in KINDS.into_iter().enumerate() {
@@ -99,6 +125,40 @@ impl Reader {
         Ok(())
     }
 }
+
+impl Plan {
+    /// Reads what network namespaces are like.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`]: what is missing, damaged or contradictory.
+    pub fn read_networks(&mut self, dir: &Dir, options: &NetOptions) -> Result<(), PlanError> {
+        let namespaces = &mut self.namespaces;
+        let root = namespaces.root(Kind::Net);
+        let mut ids = std::mem::take(&mut namespaces.network_ids);
+        let host = namespaces.host_network;
+        let of_files = self.files.networks().into_iter();
+        ids.extend(of_files.filter(|id| Some(*id) != host && net::is_there(dir, *id)));
+        let others = ids.iter().filter(|id| Some(**id) != root);
+        for id in root.iter().chain(others) {
+            let is_root = Some(*id) == root;
+            namespaces
+                .networks
+                .push(Net::read(dir, *id, is_root, options)?);
+        }
+        if root.is_none()
+            && let Some(path) = &options.join
+        {
+            let joined = Net::joined(host.unwrap_or_default(), path);
+            namespaces.networks.insert(0, joined);
+        }
+        namespaces.network_ids = ids;
+        Ok(())
+    }
+}
+
+/// The place of network namespaces among them.
+const NET: usize = 1;
 
 /// The kinds in the order of [`ids`].
 const KINDS: [Kind; 8] = [

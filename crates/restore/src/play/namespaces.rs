@@ -1,6 +1,8 @@
 //! New namespaces are filled. The root of the tree is in them already, and is the hand that does what only somebody
 //! inside can do; everything else is done by this thread, which joins those that it can.
 
+pub(crate) mod net;
+
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -18,7 +20,6 @@ use crate::plan::births::Who;
 use crate::{Error, Hook, Options};
 
 /// What the makers of namespaces work with.
-#[expect(dead_code, reason = "kinds of namespaces to come")]
 pub(crate) struct Stage<'a> {
     pub(crate) plan: &'a Plan,
     crew: &'a mut Crew,
@@ -104,18 +105,24 @@ impl Stage<'_> {
 }
 
 /// Fills the namespaces of a tree whose root has just been born.
-pub(crate) fn make(plan: &Plan, options: &Options, crew: &mut Crew) -> Result<(), Error> {
+pub(crate) fn make(
+    plan: &Plan,
+    options: &Options,
+    networks: &mut net::Making,
+    crew: &mut Crew,
+) -> Result<(), Error> {
     let root = crew.root()?;
     options
         .hooks
         .tell(Hook::SetupNamespaces, root.as_raw_pid())?;
-    let stage = Stage { plan, crew, root };
+    let mut stage = Stage { plan, crew, root };
     // Sockets, queues and settings are those of the namespaces that this thread is in.
     for kind in [Kind::Uts, Kind::Ipc, Kind::Net] {
         if plan.namespaces.root(kind).is_some() {
             join(stage.open(kind)?, kind).map_err(stage.failed("setns"))?;
         }
     }
+    networks.make(options, &mut stage)?;
     options
         .hooks
         .tell(Hook::PostSetupNamespaces, root.as_raw_pid())

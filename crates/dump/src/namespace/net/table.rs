@@ -84,31 +84,44 @@ pub(super) fn rules(channel: &Channel) -> Result<Vec<u8>, Error> {
 
 /// Neighbours that are known, those of bridges and tunnels among them.
 pub(super) fn neighbours(channel: &Channel) -> Result<Option<Vec<u8>>, Error> {
-    /// `NUD_INCOMPLETE`, `NUD_FAILED`, `NUD_NOARP`: what the kernel finds out or has by itself.
-    const UNKNOWN: u16 = 0x01 | 0x20 | 0x40;
     let mut kept = Vec::new();
     for family in [IPV4, IPV6, BRIDGE] {
         let mut request = [0; NEIGHBOUR];
         request[0] = family;
         let told = dump(channel, GET_NEIGHBOUR, &request, "neighbours")?;
         for message in messages(&told).flatten() {
-            let state = message
-                .body
-                .get(8..10)
-                .and_then(|bytes| bytes.try_into().ok());
-            let state = state.map_or(UNKNOWN, u16::from_ne_bytes);
-            // A bridge's own tell by this that nobody has to find them out.
-            let unknown = match family == BRIDGE {
-                true => 0x01 | 0x20,
-                false => UNKNOWN,
-            };
-            if state & unknown == 0 && message.body.first() == Some(&family) {
+            if message.body.first() == Some(&family) && is_learnt(&message, family) {
                 kept.extend_from_slice(message.whole);
                 kept.resize(kept.len().next_multiple_of(4), 0);
             }
         }
     }
     Ok((!kept.is_empty()).then_some(kept))
+}
+
+/// Whether a neighbour is one that was found out or set, not one that a link has by itself.
+fn is_learnt(message: &Message<'_>, family: u8) -> bool {
+    /// `NUD_INCOMPLETE`, `NUD_FAILED`
+    const UNKNOWN: u8 = 0x01 | 0x20;
+    /// `NUD_NOARP`
+    const NEEDLESS: u8 = 0x40;
+    /// `NUD_PERMANENT`
+    const PERMANENT: u8 = 0x80;
+    /// `NTF_SELF`: known by the link itself, not by the bridge that it is a port of.
+    const SELF: u8 = 2;
+    /// `NDA_DST`
+    const FAR: u16 = 1;
+    let &[_, _, _, _, _, _, _, _, state, _, flags, ..] = message.body else {
+        return false;
+    };
+    let attributes = Attributes(message.body.get(NEIGHBOUR..).unwrap_or_default());
+    let of_tunnel = flags & SELF != 0 && attributes.get(FAR).is_some();
+    state & UNKNOWN == 0
+        && match family {
+            BRIDGE if flags & SELF != 0 => of_tunnel,
+            BRIDGE => state & PERMANENT == 0,
+            _ => state & NEEDLESS == 0,
+        }
 }
 
 /// Nexthop objects.
@@ -164,6 +177,24 @@ mod tests {
         whole(&rules(&channel).unwrap(), MAGIC_RULE);
         neighbours(&channel).unwrap();
         nexthops(&channel).unwrap();
+    }
+
+    #[test]
+    fn a_link_knows_itself() {
+        let known = |family, state, flags| {
+            let body = [family, 0, 0, 0, 3, 0, 0, 0, state, 0, flags, 0];
+            let message = Message {
+                kind: 28,
+                flags: 0,
+                sequence: 0,
+                body: &body,
+                whole: &[],
+            };
+            is_learnt(&message, family)
+        };
+        assert!(known(IPV4, 0x80, 0) && known(IPV6, 4, 0) && known(BRIDGE, 2, 0));
+        assert!(!known(IPV4, 0x40, 0) && !known(IPV4, 1, 0));
+        assert!(!known(BRIDGE, 0x80, 0) && !known(BRIDGE, 0x80, 2));
     }
 
     #[test]

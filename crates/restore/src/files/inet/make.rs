@@ -31,6 +31,7 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         .collect();
     for (description, socket) in &sockets {
         let object = description.label();
+        opener.enter_network(description.id, &object)?;
         let fd = make(socket).map_err(|errno| refused(opener, socket, &object, errno))?;
         let fd = opener.raise(fd, &object)?;
         socket.prepare(fd.as_fd(), &object)?;
@@ -38,6 +39,7 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     }
     for (description, socket) in sockets {
         let object = description.label();
+        opener.enter_network(description.id, &object)?;
         let fd = opener.need(description.id, &object)?;
         if let (Role::Stream(peer, stream), Some(own)) = (&socket.role, socket.own) {
             let ends = (socket.scoped(own, &object)?, socket.scoped(*peer, &object)?);

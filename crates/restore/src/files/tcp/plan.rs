@@ -1,11 +1,14 @@
 //! Records of connections, checked.
 
+use std::collections::BTreeMap;
+
 use gelid_image::messages::{InetSkEntry, InventoryEntry, TcpStreamEntry};
 use gelid_image::{Dir, ImageKind, manifest};
 use gelid_netlock::{Connection, Method};
 use gelid_sys::tcp::{Negotiated, Window, negotiated};
 
 use super::super::inet::Role;
+use super::super::network::Networks;
 use super::super::{Error, FileOptions, FilesPlan, Kind};
 use super::Stream;
 
@@ -180,22 +183,27 @@ impl Network {
         }
     }
 
-    /// Lets packets through to the connections of a plan.
-    pub(super) fn unlock(&self, plan: &FilesPlan) -> Result<(), Error> {
-        let (open, closed): (Vec<_>, Vec<_>) = connections(plan).partition(|(_, open)| *open);
-        let ends = |list: Vec<(Connection, bool)>| list.into_iter().map(|(ends, _)| ends).collect();
-        let (open, closed): (Vec<_>, Vec<_>) = (ends(open), ends(closed));
-        gelid_netlock::unlock(self.method, &self.run, &open)?;
-        // CRIU keeps packets away from what is closed too.
-        if !closed.is_empty() && !matches!(manifest::read(&plan.dir), Ok(Some(_))) {
-            gelid_netlock::unlock(self.method, &self.run, &closed)?;
+    /// Lets packets through to the connections of a plan, in the network namespace of each.
+    pub(super) fn unlock(&self, plan: &FilesPlan, networks: &Networks) -> Result<(), Error> {
+        let mut by_network: BTreeMap<Option<u32>, [Vec<Connection>; 2]> = BTreeMap::new();
+        for (network, ends, open) in connections(plan) {
+            by_network.entry(network).or_default()[usize::from(open)].push(ends);
+        }
+        for (network, [closed, open]) in by_network {
+            let join = Error::system("join a network namespace of", "connections");
+            networks.enter(network).map_err(join)?;
+            gelid_netlock::unlock(self.method, &self.run, &open)?;
+            // CRIU keeps packets away from what is closed too.
+            if !closed.is_empty() && !matches!(manifest::read(&plan.dir), Ok(Some(_))) {
+                gelid_netlock::unlock(self.method, &self.run, &closed)?;
+            }
         }
         Ok(())
     }
 }
 
-/// The connections of a plan, and whether they are open.
-fn connections(plan: &FilesPlan) -> impl Iterator<Item = (Connection, bool)> {
+/// The connections of a plan: their network namespaces, their ends, and whether they are open.
+fn connections(plan: &FilesPlan) -> impl Iterator<Item = (Option<u32>, Connection, bool)> {
     plan.descriptions.values().filter_map(|description| {
         let Kind::Internet(socket) = &description.kind else {
             return None;
@@ -205,7 +213,8 @@ fn connections(plan: &FilesPlan) -> impl Iterator<Item = (Connection, bool)> {
             Role::Parted(peer) => (*peer, true),
             _ => return None,
         };
-        Some((Connection::new(socket.own?, peer), open))
+        let ends = Connection::new(socket.own?, peer);
+        Some((description.network, ends, open))
     })
 }
 

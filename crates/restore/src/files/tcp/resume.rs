@@ -17,7 +17,7 @@ use super::make::Making;
 impl OpenFiles {
     /// Lets packets through, and all connections go. A failure after that is one that peers see.
     pub(in super::super) fn resume(&self) -> Result<(), Error> {
-        self.plan.network.unlock(&self.plan)?;
+        self.plan.network.unlock(&self.plan, &self.networks)?;
         for description in self.plan.descriptions.values() {
             let Kind::Internet(socket) = &description.kind else {
                 continue;
@@ -29,6 +29,8 @@ impl OpenFiles {
                 continue;
             };
             let object = description.label();
+            let entered = self.networks.enter(description.network);
+            entered.map_err(Error::system("join the network namespace of", &*object))?;
             let ends = (socket.scoped(own, &object)?, socket.scoped(*peer, &object)?);
             let making = Making::new(fd, &object, stream, ends);
             // Before the peer is told how much it may send.

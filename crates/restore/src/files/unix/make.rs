@@ -105,6 +105,7 @@ impl<'p> Maker<'p> {
             None => socketpair(AddressFamily::UNIX, kind, FLAGS, None),
         };
         for (id, socket, object) in self.all() {
+            opener.enter_network(id, &object)?;
             let failed = |errno| opener.failed("make", &object, errno);
             match socket.origin {
                 Origin::Accepted { .. } => {}
