@@ -12,8 +12,8 @@ pub enum Mode {
     Raw,
     /// Dump with zstd, death, restore.
     Zstd,
-    /// Dump with `--leave-running`: the original goes on and passes; when it is gone, the images
-    /// restore, and that one passes as well.
+    /// Dump with `--leave-running`, from a copy of the memory: the original goes on and passes; when it is gone, the
+    /// images restore, and that one passes as well.
     Running,
     /// Several dumps and restores one after the other.
     Rounds,
@@ -70,6 +70,9 @@ impl Mode {
         }
         if self == Self::Running {
             words.push("--leave-running");
+            if !engine.is_criu() {
+                words.push("--snapshot=always");
+            }
         }
         words
     }

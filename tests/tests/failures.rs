@@ -189,7 +189,9 @@ fn dumper_killed(name: &str, ignore: &[&str]) -> Result<Verdict> {
         }
         let images = guest.images(&format!("killed-{round}"));
         fs::create_dir(&images)?;
-        let mut dumper = engine.start("dump", &images, &["-t", &pid, "--leave-running"])?;
+        let copied = ["--snapshot=never", "--snapshot=always"][round % 2];
+        let words = ["-t", &pid, "--leave-running", copied];
+        let mut dumper = engine.start("dump", &images, &words)?;
         let instant = random.below(longest);
         std::thread::sleep(Duration::from_micros(instant));
         if dumper.poll()?.is_none() {

@@ -21,7 +21,7 @@ use self::getopt::{Known, Takes};
 pub(crate) use self::options::{Files, Namespaces, Options};
 pub(crate) use self::request::Preset;
 pub(crate) use self::values::{
-    Compression, FileValidation, InheritFd, ManageCgroups, NetworkLock, inodes,
+    Compression, FileValidation, InheritFd, ManageCgroups, NetworkLock, Snapshot, inodes,
 };
 
 /// The level of the log where nothing is said: errors and warnings.

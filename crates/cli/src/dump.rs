@@ -13,7 +13,8 @@ use rustix::process::Pid;
 
 use crate::action_scripts::Scripts;
 use crate::args::{
-    Compression, FileValidation, Files, Invocation, ManageCgroups, Namespaces, NetworkLock, inodes,
+    Compression, FileValidation, Files, Invocation, ManageCgroups, Namespaces, NetworkLock,
+    Snapshot, inodes,
 };
 use crate::moments::Audience;
 use crate::surroundings::Surroundings;
@@ -134,6 +135,11 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
             NetworkLock::Iptables => gelid_dump::NetworkLock::Iptables,
             NetworkLock::Nftables => gelid_dump::NetworkLock::Nftables,
             NetworkLock::Skip => gelid_dump::NetworkLock::Skip,
+        },
+        snapshot: match given.memory.snapshot {
+            Snapshot::Auto => gelid_dump::Snapshot::Auto,
+            Snapshot::Never => gelid_dump::Snapshot::Never,
+            Snapshot::Always => gelid_dump::Snapshot::Always,
         },
         validation: match given.files.file_validation {
             FileValidation::Filesize => Validation::Size,

@@ -11,19 +11,23 @@ use crate::session::Pages;
 use crate::survey::Task;
 
 /// What is known when everything is observed.
-pub(crate) fn outcome(tree: &Tree, tasks: &[Task], pages: &Pages) -> Outcome {
-    let mut outcome = Outcome {
+pub(crate) fn outcome(tree: &Tree, tasks: &[Task]) -> Outcome {
+    Outcome {
         tasks: tasks.len() as u64,
         threads: tree.threads().count() as u64,
         freezing: tree.stats().freezing,
         stats: DumpStatsEntry {
             freezing_time: micros(tree.stats().freezing),
-            memdump_time: micros(pages.queuing),
-            memwrite_time: micros(pages.writing),
             ..DumpStatsEntry::default()
         },
         ..Outcome::default()
-    };
+    }
+}
+
+/// What is known when all pages are written.
+pub(crate) fn add_pages(outcome: &mut Outcome, pages: &Pages) {
+    outcome.stats.memdump_time = micros(pages.queuing);
+    outcome.stats.memwrite_time = micros(pages.writing);
     for stored in &pages.stored {
         let summary = &stored.summary;
         outcome.pages += summary.pages;
@@ -45,7 +49,6 @@ pub(crate) fn outcome(tree: &Tree, tasks: &[Task], pages: &Pages) -> Outcome {
         let lazy = lazy.filter(|run| run.flags.contains(RunFlags::LAZY));
         stats.pages_lazy += lazy.map(|run| run.nr_pages).sum::<u64>();
     }
-    outcome
 }
 
 /// Notes that the tree has stood still until now.

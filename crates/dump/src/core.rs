@@ -43,6 +43,7 @@ use seccomp::Restraint;
 pub(crate) use aio::{Ring, settled};
 pub(crate) use before::Before;
 pub use error::Error;
+pub(crate) use process::leader_identity;
 
 #[cfg(test)]
 mod tests;
@@ -141,7 +142,7 @@ fn areas<'a>(tasks: &'a [Task], live: &'a Live) -> &'a [Area] {
 }
 
 /// Where stub and tapes can go.
-fn ground(process: &Process, areas: &[Area]) -> Result<Ground, Error> {
+pub(crate) fn ground(process: &Process, areas: &[Area]) -> Result<Ground, Error> {
     let code = |area: &&Area| {
         area.map.perms.contains(Perms::EXEC)
             && !area.map.perms.contains(Perms::SHARED)

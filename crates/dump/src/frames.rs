@@ -51,9 +51,9 @@ pub(crate) enum Piece {
 }
 
 impl Frames {
-    /// Takes a task up.
-    pub(crate) fn open(&mut self, pid: Pid) -> Result<(), Error> {
-        let pagemap = proc::task_dir(pid)?.open_file("pagemap", OFlags::RDONLY)?;
+    /// Takes a task up, whose memory a process has: the task itself or a copy.
+    pub(crate) fn open(&mut self, pid: Pid, process: Pid) -> Result<(), Error> {
+        let pagemap = proc::task_dir(process)?.open_file("pagemap", OFlags::RDONLY)?;
         self.pagemaps.insert(pid, pagemap);
         Ok(())
     }
@@ -184,7 +184,7 @@ mod tests {
     fn a_task_has_nothing_in_common_with_itself() {
         let mut frames = Frames::default();
         let own = rustix::process::getpid();
-        frames.open(own).unwrap();
+        frames.open(own, own).unwrap();
         let page = vec![1_u8; 4 * PAGE_SIZE];
         let start = (page.as_ptr().addr() as u64).next_multiple_of(PAGE_SIZE as u64);
         let range = start..start + 2 * PAGE_SIZE as u64;

@@ -47,6 +47,7 @@ mod records;
 mod refuse;
 mod session;
 mod shared;
+mod snapshot;
 mod survey;
 mod vma;
 
@@ -71,6 +72,7 @@ pub use namespace::net::Error as NetError;
 pub use namespace::{MountRefusal, Mounts};
 pub use phase::{NoSuchPhase, Phase};
 pub use refuse::Refusal;
+pub use snapshot::Snapshot;
 
 /// What becomes of the tree after its images are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -105,6 +107,8 @@ pub struct Options {
     pub end: End,
     /// How pages are stored.
     pub pages: StoreOptions,
+    /// Whether memory is copied, so that a tree that runs on need not stand still until it is written.
+    pub snapshot: Snapshot,
     /// How long freezing may take.
     pub timeout: Duration,
     /// Directory of a cgroup to freeze while the tree is being seized.
@@ -158,6 +162,7 @@ impl Options {
             images,
             end: End::default(),
             pages: StoreOptions::default(),
+            snapshot: Snapshot::default(),
             timeout: Duration::from_secs(10),
             freeze_cgroup: None,
             shell_job: false,

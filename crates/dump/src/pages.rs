@@ -3,6 +3,9 @@
 //! A thread of its own looks at the mappings, asks which pages there are and queues them; the workers of the store
 //! read, pack and write them meanwhile.
 
+mod scan;
+
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,20 +13,14 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use gelid_image::Staging;
-use gelid_pages::{
-    Extent, Format, ObjectKey, ObjectWriter, Owner, PAGE_SIZE, PageSource, Pending, ProcessSource,
-    RunFlags, Store, StoreError, Summary, Zeros,
-};
-use gelid_sys::pagemap::{self, Categories, Query, Region, ScanFlags};
-use gelid_sys::proc::smaps::Area;
-use gelid_sys::{Errno, Pid, proc};
-use rustix::fs::OFlags;
+use gelid_pages::{Format, ObjectKey, ObjectWriter, Owner, Pending, Store, StoreError, Summary};
+use gelid_sys::Pid;
 
+pub(crate) use self::scan::Origin;
 use crate::core::Cores;
-use crate::frames::{Frames, Piece, Same, is_shared, shared};
+use crate::frames::{Frames, Same};
 use crate::layout::{Layout, Looker};
 use crate::survey::{Space, Task};
-use crate::vma::{self, Kind, Pages};
 use crate::{Error, pagemap as images};
 
 /// An object whose pages are all queued: the memory of a task, or shared memory.
@@ -119,8 +116,8 @@ enum Order {
     Look(usize, Pid),
     /// The layout of a task that somebody else has looked at.
     Seen(Pid, Arc<Layout>),
-    /// Queue the pages of all that were looked at.
-    Queue,
+    /// Queue the pages of all that were looked at, but for those of these tasks.
+    Queue(HashSet<Pid>),
 }
 
 impl<'scope, 'a> Flow<'scope, 'a> {
@@ -155,9 +152,9 @@ impl<'scope, 'a> Flow<'scope, 'a> {
         })
     }
 
-    /// Sets the pages of all address spaces looked at on their way.
-    pub(crate) fn queue(&self) -> Result<(), Error> {
-        self.order(Order::Queue)
+    /// Sets the pages of all address spaces looked at on their way, but for those of some tasks.
+    pub(crate) fn queue(&self, without: HashSet<Pid>) -> Result<(), Error> {
+        self.order(Order::Queue(without))
     }
 
     /// Waits until all pages are queued.
@@ -214,14 +211,15 @@ impl<'a> Worker<'a> {
     fn run(mut self) -> Result<AllQueued<'a>, Error> {
         let mut known = Vec::new();
         // Without a caller there is nothing to do.
-        loop {
+        let without = loop {
             let (index, pid) = match self.orders.recv() {
                 Ok(Order::Look(index, pid)) => (index, pid),
                 Ok(Order::Seen(pid, layout)) => {
                     known.push((pid, layout));
                     continue;
                 }
-                Ok(Order::Queue) | Err(_) => break,
+                Ok(Order::Queue(without)) => break without,
+                Err(_) => return Err(StoreError::Stopped.into()),
             };
             let layout = Layout::read(pid).map(Arc::new);
             if let Ok(layout) = &layout {
@@ -230,25 +228,31 @@ impl<'a> Worker<'a> {
             if self.layouts.send((index, layout)).is_err() {
                 return Err(StoreError::Stopped.into());
             }
-        }
-        let mut all = Vec::with_capacity(known.len());
-        // CRIU's own form of pages has no word for it.
-        let packed = matches!(self.sink.format, Format::Zstd { .. });
-        let mut frames = (packed && known.len() > 1).then(Frames::default);
-        for (pid, layout) in known {
-            all.push(queue(
-                &mut self.sink,
-                pid,
-                &layout,
-                frames.as_mut(),
-                &self.stop,
-            )?);
-        }
+        };
+        known.retain(|(pid, _)| !without.contains(pid));
+        let of = known.iter();
+        let of = of.map(|(pid, layout)| (*pid, &**layout, Origin::task(*pid, layout)));
+        let all = self.sink.queue(of, &self.stop)?;
         Ok((self.sink, all))
     }
 }
 
 impl Sink<'_> {
+    /// Queues the pages of tasks. What several of them have in common is queued once, if the format has a word for it.
+    pub(crate) fn queue<'l>(
+        &mut self,
+        tasks: impl ExactSizeIterator<Item = (Pid, &'l Layout, Origin)>,
+        stop: &AtomicBool,
+    ) -> Result<Vec<Queued>, Error> {
+        // CRIU's own form of pages has none.
+        let packed = matches!(self.format, Format::Zstd { .. });
+        let mut frames = (packed && tasks.len() > 1).then(Frames::default);
+        let queued = tasks.map(|(pid, layout, origin)| {
+            scan::queue(self, pid, origin, layout, frames.as_mut(), stop)
+        });
+        queued.collect()
+    }
+
     /// Queues the pages of tasks anew whose memory held something of ours while a tape played. The file of what
     /// was read first goes away.
     pub(crate) fn queue_again(
@@ -266,229 +270,12 @@ impl Sink<'_> {
                     .find(|queued| queued.stored.owner == Owner::Task(cores.pid.as_raw_pid()))
             {
                 tracing::debug!(pid = cores.pid.as_raw_pid(), lent = ?cores.lent, "pages again");
-                let anew = queue(self, cores.pid, layout, None, &AtomicBool::new(false))?;
+                let (pid, go_on) = (cores.pid, AtomicBool::new(false));
+                let anew = scan::queue(self, pid, Origin::task(pid, layout), layout, None, &go_on)?;
                 let first = std::mem::replace(place, anew).wait()?;
                 self.staging.discard(&first.file)?;
             }
         }
         Ok(())
-    }
-}
-
-/// Whether pages of an area are stored as they are found.
-fn stores(area: &Area) -> bool {
-    !matches!(vma::pages(area), Pages::None | Pages::Whole)
-}
-
-/// Queues the pages of a task, but for those that `frames` finds among those of earlier ones.
-fn queue(
-    sink: &mut Sink<'_>,
-    pid: Pid,
-    layout: &Layout,
-    mut frames: Option<&mut Frames>,
-    stop: &AtomicBool,
-) -> Result<Queued, Error> {
-    let _span = tracing::debug_span!("pages", pid = pid.as_raw_pid()).entered();
-    let (mut stored, writer) = sink.begin(Owner::Task(pid.as_raw_pid()))?;
-    if let Some(frames) = &mut frames {
-        frames.open(pid)?;
-    }
-    let mut queue = Queue {
-        pid,
-        frames,
-        same: Vec::new(),
-        memory: Arc::new(ProcessSource::new(pid).sharing(shared(&layout.areas))),
-        writer,
-        areas: &layout.areas,
-        layout,
-        guards: Vec::new(),
-        stop,
-        failed: None,
-    };
-    let pagemap = proc::task_dir(pid)?.open_file("pagemap", OFlags::RDONLY)?;
-    for span in spans(&layout.areas) {
-        let mut take = |region| queue.take(region);
-        let scanned = match pagemap::scan_each(&pagemap, span.clone(), &QUERY, &mut take) {
-            // Kernels before 6.18 do not know of guard markers here.
-            Err(Errno::INVAL) => pagemap::scan_each(&pagemap, span, &UNGUARDED, &mut take),
-            scanned => scanned,
-        };
-        scanned.map_err(|errno| Error::Scan { pid, errno })?;
-    }
-    // The vDSO may lie behind the last page that was found.
-    queue.pass(u64::MAX);
-    let Queue {
-        writer,
-        guards,
-        same,
-        failed,
-        ..
-    } = queue;
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    stored.guards = guards;
-    stored.same = same;
-    stored.scanned = scanned(&layout.areas);
-    let pending = writer.finish()?;
-    Ok(Queued { stored, pending })
-}
-
-/// Pages that are there and are neither of a file nor the page of zeros; guard markers.
-const QUERY: Query = {
-    let not = Categories::FILE.union(Categories::PFNZERO);
-    Query {
-        inverted: not,
-        required: not,
-        any_of: Categories::PRESENT
-            .union(Categories::SWAPPED)
-            .union(Categories::GUARD),
-        report: Categories::GUARD,
-        flags: ScanFlags::empty(),
-    }
-};
-
-/// The same without guard markers.
-const UNGUARDED: Query = Query {
-    any_of: Categories::PRESENT.union(Categories::SWAPPED),
-    report: Categories::empty(),
-    ..QUERY
-};
-
-/// The ranges to scan: all mappings that may have pages of their own or guard markers, and what lies between.
-fn spans(areas: &[Area]) -> Vec<Range<u64>> {
-    let mut spans: Vec<Range<u64>> = Vec::new();
-    let mut adjoining = false;
-    for area in areas {
-        let scanned = is_scanned(area);
-        match spans.last_mut() {
-            Some(span) if scanned && adjoining => span.end = area.map.end,
-            _ if scanned => spans.push(area.map.range()),
-            _ => {}
-        }
-        adjoining = scanned;
-    }
-    spans
-}
-
-fn is_scanned(area: &Area) -> bool {
-    matches!(vma::kind(area), Kind::Heap | Kind::Anonymous | Kind::File)
-}
-
-fn scanned(areas: &[Area]) -> u64 {
-    let stored = areas.iter().filter(|area| vma::pages(area) != Pages::None);
-    stored.map(|area| area.map.size()).sum::<u64>() / PAGE_SIZE as u64
-}
-
-/// Cuts what the scan found to the mappings it lies in.
-struct Queue<'a> {
-    pid: Pid,
-    frames: Option<&'a mut Frames>,
-    same: Vec<Same>,
-    memory: Arc<dyn PageSource>,
-    writer: ObjectWriter,
-    /// Mappings not yet passed.
-    areas: &'a [Area],
-    layout: &'a Layout,
-    guards: Vec<Range<u64>>,
-    stop: &'a AtomicBool,
-    failed: Option<Error>,
-}
-
-impl Queue<'_> {
-    fn take(&mut self, region: Region) {
-        if self.failed.is_some() {
-            return;
-        }
-        if self.stop.load(Ordering::Relaxed) {
-            self.failed = Some(StoreError::Stopped.into());
-            return;
-        }
-        self.pass(region.start);
-        let guard = region.categories.contains(Categories::GUARD);
-        for area in self.areas {
-            if area.map.start >= region.end {
-                break;
-            }
-            let range = area.map.start.max(region.start)..area.map.end.min(region.end);
-            if guard {
-                self.guard(area, range);
-            } else {
-                self.push(area, range);
-            }
-        }
-        self.pass(region.end);
-    }
-
-    /// Leaves behind the mappings that end at or below `address`. The code of the kernel among them is stored
-    /// whole, whatever the scan says.
-    fn pass(&mut self, address: u64) {
-        while let Some((area, rest)) = self.areas.split_first()
-            && area.map.end <= address
-        {
-            let whole: Option<Arc<dyn PageSource>> = match vma::kind(area) {
-                Kind::Aio => Some(Arc::clone(&self.memory)),
-                _ if vma::pages(area) != Pages::Whole => None,
-                _ => match &self.layout.vdso {
-                    Some(vdso) => Some(Arc::<gelid_pages::Memory>::clone(vdso)),
-                    None => None,
-                },
-            };
-            if let Some(source) = whole {
-                let pushed = self.writer.push(&source, Extent::present(area.map.range()));
-                self.note(pushed);
-            }
-            self.areas = rest;
-        }
-    }
-
-    fn push(&mut self, area: &Area, range: Range<u64>) {
-        let common = self.frames.as_mut().filter(|_| is_shared(area));
-        let Some(frames) = common else {
-            return self.push_own(area, range);
-        };
-        let mut pieces = Vec::new();
-        if let Err(errno) = frames.sort(self.pid, range, &mut pieces) {
-            let pid = self.pid;
-            self.failed.get_or_insert(Error::Scan { pid, errno });
-        }
-        for piece in pieces {
-            match piece {
-                Piece::Own(range) => self.push_own(area, range),
-                Piece::Same(same) if stores(area) => self.same.push(same),
-                Piece::Same(_) => {}
-            }
-        }
-    }
-
-    fn push_own(&mut self, area: &Area, range: Range<u64>) {
-        let extent = match vma::pages(area) {
-            Pages::None | Pages::Whole => return,
-            Pages::Anonymous { lazy: true } => Extent::anonymous(range),
-            Pages::Anonymous { lazy: false } => Extent {
-                range,
-                flags: RunFlags::PRESENT,
-                zeros: Zeros::Drop,
-            },
-            Pages::Copied => Extent::present(range),
-        };
-        let pushed = self.writer.push(&self.memory, extent);
-        self.note(pushed);
-    }
-
-    fn guard(&mut self, area: &Area, range: Range<u64>) {
-        if !is_scanned(area) {
-            return;
-        }
-        match self.guards.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
-            _ => self.guards.push(range),
-        }
-    }
-
-    fn note(&mut self, pushed: Result<(), StoreError>) {
-        if let Err(error) = pushed {
-            self.failed.get_or_insert(error.into());
-        }
     }
 }

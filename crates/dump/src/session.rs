@@ -5,6 +5,7 @@
 //! looks at what is open or mapped.
 
 use std::cell::Cell;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use crate::namespace::Own;
 use crate::pages::{Flow, Queued, Sink, Stored};
 use crate::phase::Phases;
 use crate::records::{self, Collecting, Context};
+use crate::snapshot::{self, Taken};
 use crate::survey;
 use crate::{End, Error, Hook, Options, Outcome, Phase, account, inventory, shared};
 
@@ -120,7 +122,8 @@ fn write<'scope, 'a: 'scope>(
     })?;
     let (tasks, census) = (Arc::new(tasks), Arc::new(census));
     let begun = Instant::now();
-    phases.run(Phase::Memory, || flow.queue())?;
+    let wanted = snapshot::wanted(context.options, &tasks, &census);
+    phases.run(Phase::Memory, || flow.queue(wanted.clone()))?;
     collecting.begin(&tasks, &census);
     let (mut cores, filters) = phases.run(Phase::Tasks, || {
         Ok(core::collect(&mut tree, &tasks, &census, &before)?)
@@ -128,21 +131,32 @@ fn write<'scope, 'a: 'scope>(
     let cgroups = &context.options.cgroups;
     cgroup::record(cgroups, context.staging, &tasks, &mut cores)?;
     records::write_tasks(context, &tasks, &census, &cores, &filters)?;
+    let taken = snapshot::take(&mut tree, &tasks, &cores, &wanted);
     let (spaces, mut files) = collecting.finish()?;
     if context.options.end == End::Run {
         // Packets may come again.
         files.network = Network::default();
     }
-    let pages = phases.run(Phase::Pages, || {
+    let (copied, standing) = taken.into_iter().partition::<Vec<_>, _>(Taken::is_copy);
+    let (mut pages, mut sink) = phases.run(Phase::Pages, || {
         let (mut sink, mut queued) = flow.finish()?;
         sink.queue_again(&mut queued, &tasks, &cores)?;
+        queued.extend(queue_taken(&mut sink, &standing)?);
         queued.extend(shared::queue(&mut sink, files.memory)?);
-        Pages::wait(queued, begun, sink.into_store())
+        Ok((Pages::wait(queued, begun)?, sink))
     })?;
     core::settled(&cores)?;
     drop(stopper);
-    let mut outcome = account::outcome(&tree, &tasks, &pages);
+    let mut outcome = account::outcome(&tree, &tasks);
     let tree = hold(tree, context.options, &mut outcome)?;
+    if !copied.is_empty() {
+        pages.add(Pages::wait(
+            queue_taken(&mut sink, &copied)?,
+            Instant::now(),
+        )?);
+        drop(copied);
+    }
+    account::add_pages(&mut outcome, &pages);
     phases.run(Phase::Write, || {
         spaces.write(context, (&tasks, &census), &cores, &pages.stored)
     })?;
@@ -151,7 +165,7 @@ fn write<'scope, 'a: 'scope>(
         network: files.network,
         links: files.links,
         outcome,
-        _store: pages.store,
+        _store: sink.into_store(),
     })
 }
 
@@ -225,20 +239,30 @@ pub(crate) struct Pages {
     pub(crate) queuing: Duration,
     /// From then on until all were written.
     pub(crate) writing: Duration,
-    /// Has nothing more to do.
-    store: Store,
+}
+
+/// Queues the pages of tasks, wherever they are.
+fn queue_taken(sink: &mut Sink<'_>, taken: &[Taken]) -> Result<Vec<Queued>, Error> {
+    let of = taken.iter();
+    let of = of.map(|taken| (taken.task, &*taken.layout, taken.origin()));
+    sink.queue(of, &AtomicBool::new(false))
 }
 
 impl Pages {
-    fn wait(queued: Vec<Queued>, begun: Instant, store: Store) -> Result<Self, Error> {
+    fn wait(queued: Vec<Queued>, begun: Instant) -> Result<Self, Error> {
         let all_queued = Instant::now();
         let stored = queued.into_iter().map(Queued::wait);
         Ok(Self {
             stored: stored.collect::<Result<_, _>>()?,
             queuing: all_queued - begun,
             writing: all_queued.elapsed(),
-            store,
         })
+    }
+
+    fn add(&mut self, more: Self) {
+        self.stored.extend(more.stored);
+        self.queuing += more.queuing;
+        self.writing += more.writing;
     }
 }
 

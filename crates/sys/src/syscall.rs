@@ -57,6 +57,7 @@ pub mod nr {
         chdir = SYS_chdir;
         chroot = SYS_chroot;
         clock_nanosleep = SYS_clock_nanosleep;
+        clone = SYS_clone;
         clone3 = SYS_clone3;
         close = SYS_close;
         close_range = SYS_close_range;

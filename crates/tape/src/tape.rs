@@ -1,6 +1,6 @@
 //! The tape itself: ops and the data that their arguments point at, as plain values.
 
-use crate::arch::{OP_ARGS, OP_MUST, OP_RESULT, OP_SIZE};
+use crate::arch::{OP_ARGS, OP_BIRTH, OP_MUST, OP_RESULT, OP_SIZE};
 
 /// An argument of a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct Op(pub(crate) usize);
 struct Call {
     nr: usize,
     args: [Arg; 6],
-    must: bool,
+    flags: u64,
 }
 
 /// A batch of system calls, in order, with the bytes that they read and write.
@@ -105,20 +105,26 @@ impl Tape {
 
     /// Appends a system call whose failure does not end the tape.
     pub fn call<const N: usize>(&mut self, nr: usize, args: [Arg; N]) -> Op {
-        self.push(nr, &args, false)
+        self.push(nr, &args, 0)
     }
 
     /// Appends a system call whose failure ends the tape.
     pub fn must<const N: usize>(&mut self, nr: usize, args: [Arg; N]) -> Op {
-        self.push(nr, &args, true)
+        self.push(nr, &args, OP_MUST)
     }
 
-    fn push(&mut self, nr: usize, given: &[Arg], must: bool) -> Op {
+    /// Appends a `clone(2)`, `fork(2)` or the like for a child that is born traced and is never to run code of the
+    /// program: should its tracer die, it ends at once. A failure ends the tape.
+    pub fn birth<const N: usize>(&mut self, nr: usize, args: [Arg; N]) -> Op {
+        self.push(nr, &args, OP_MUST | OP_BIRTH)
+    }
+
+    fn push(&mut self, nr: usize, given: &[Arg], flags: u64) -> Op {
         let mut args = [Arg::Value(0); 6];
         for (slot, arg) in args.iter_mut().zip(given) {
             *slot = *arg;
         }
-        self.calls.push(Call { nr, args, must });
+        self.calls.push(Call { nr, args, flags });
         Op(self.calls.len() - 1)
     }
 
@@ -151,7 +157,7 @@ impl Tape {
         let mut words: Vec<[u64; OP_SIZE / 8]> = vec![[0; OP_SIZE / 8]; self.calls.len()];
         for (index, call) in self.calls.iter().enumerate() {
             words[index][0] = call.nr as u64;
-            words[index][9] = if call.must { OP_MUST } else { 0 };
+            words[index][9] = call.flags;
             for (slot, arg) in call.args.iter().enumerate() {
                 match *arg {
                     Arg::Value(value) => words[index][1 + slot] = value,

@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, Parser};
 
 use super::values::{
     self, Compression, CpuCap, EmptyNamespace, FileValidation, InheritFd, ManageCgroups,
-    NetworkLock, PreDumpMode,
+    NetworkLock, PreDumpMode, Snapshot,
 };
 
 /// Flags, by their field, and the option that switches them off again.
@@ -244,6 +244,9 @@ pub(crate) struct Memory {
     /// How pages are stored: zstd[:LEVEL] or none
     #[arg(long, value_name = "HOW")]
     pub(crate) compress: Option<Compression>,
+    /// When memory is copied, so that a tree that is left running stands still only for that
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
+    pub(crate) snapshot: Snapshot,
     /// Track changes of memory for the next dump
     #[arg(long)]
     pub(crate) track_mem: bool,

@@ -116,6 +116,17 @@ pub(crate) enum FileValidation {
     Buildid,
 }
 
+/// When memory is copied, so that a tree that runs on need not stand still until it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Snapshot {
+    /// Where it is large, and there is room for copies of all that may be written meanwhile.
+    Auto,
+    /// Never.
+    Never,
+    /// However little it is.
+    Always,
+}
+
 /// Who keeps the packets of dumped connections away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NetworkLock {

@@ -24,6 +24,19 @@ use crate::survey::{Live, Task};
 const ALIVE: u32 = 1;
 const STOPPED: u32 = 3;
 
+/// How the leader of a process knows itself when it plays a tape, as far as is seen from outside.
+pub(crate) fn leader_identity(task: &Task, live: &Live) -> Identity {
+    let status = &live.status;
+    let own = task.numbers.first().map(|number| number.own);
+    let waiting = SigSet(status.sig_pending | status.shared_pending);
+    let number = own.unwrap_or(status.tgid);
+    Identity {
+        tgid: number,
+        tid: number,
+        signal: closing_signal(SigSet(status.sig_caught), waiting),
+    }
+}
+
 /// A process that has been looked at, and what its leader is asked for it.
 #[derive(Debug)]
 pub(super) struct Asked {

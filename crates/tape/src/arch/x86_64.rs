@@ -1,4 +1,4 @@
-//! The stub for x86-64: about 290 bytes, position independent, no logic beyond "next call".
+//! The stub for x86-64: about 320 bytes, position independent, no logic beyond "next call".
 //!
 //! Registers on entry: `rbx` the first op, `rbp` behind the last one, `r15` the thread's block, `rsp` as
 //! the interrupted program had it. A single call needs no op: it is entered with all registers set, and
@@ -18,6 +18,8 @@ pub(crate) const OP_ARGS: usize = 8;
 pub(crate) const OP_RESULT: usize = 56;
 /// Flag of an op: a failure ends the tape.
 pub(crate) const OP_MUST: u64 = 1;
+/// Flag of an op: it makes a child, which ends at once should it ever come back from the call.
+pub(crate) const OP_BIRTH: u64 = 2;
 
 /// Bytes of a block.
 pub(crate) const BLOCK_SIZE: usize = 208;
@@ -38,6 +40,11 @@ global_asm!(
     "mov r8, [rbx + 40]",
     "mov r9, [rbx + 48]",
     "syscall",
+    "test qword ptr [rbx + 72], 2",
+    "jz 5f",
+    "test rax, rax",
+    "jz 6f",
+    "5:",
     "mov [rbx + 56], rax",
     "mov rcx, [rbx + 64]",
     "test rcx, rcx",
@@ -100,6 +107,11 @@ global_asm!(
     "mov r14, [r15 + 152]",
     "mov r15, [r15 + 160]",
     "ret 128",
+    "6:",
+    // exit(0)
+    "mov eax, 60",
+    "xor edi, edi",
+    "syscall",
     "gelid_stub_single:",
     "syscall",
     "mov rbx, rax",
@@ -281,7 +293,7 @@ mod tests {
     #[test]
     fn the_stub_is_small_and_its_marks_lie_inside() {
         let code = code();
-        assert!(code.len() < 320, "{} bytes", code.len());
+        assert!(code.len() < 352, "{} bytes", code.len());
         assert!(end_offset() < single_offset());
         let single = single_offset() as usize;
         assert_eq!(&code[single..single + 2], &SYSCALL_INSN);

@@ -1,0 +1,286 @@
+//! Which pages an address space has, and which of them go into the store.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gelid_pages::{
+    Extent, Memory, ObjectWriter, Owner, PAGE_SIZE, PageSource, ProcessSource, RunFlags,
+    StoreError, Zeros,
+};
+use gelid_sys::pagemap::{self, Categories, Query, Region, ScanFlags};
+use gelid_sys::proc::smaps::Area;
+use gelid_sys::{Errno, Pid, proc};
+use rustix::fs::OFlags;
+
+use super::{Queued, Sink};
+use crate::Error;
+use crate::frames::{Frames, Piece, Same, is_shared, shared};
+use crate::layout::Layout;
+use crate::vma::{self, Kind, Pages};
+
+/// Where the pages of a task are read.
+pub(crate) struct Origin {
+    /// The process that has them: the task, or a copy of it.
+    pub(crate) pid: Pid,
+    /// Memory whose pages others may have too.
+    pub(crate) shared: Vec<Range<u64>>,
+    /// Mappings that the copy does not have, read before: where each begins, and what is in it.
+    pub(crate) kept: Vec<(u64, Arc<Memory>)>,
+}
+
+impl Origin {
+    /// The task itself.
+    pub(crate) fn task(pid: Pid, layout: &Layout) -> Self {
+        Self {
+            pid,
+            shared: shared(&layout.areas),
+            kept: Vec::new(),
+        }
+    }
+}
+
+/// Whether pages of an area are stored as they are found.
+fn stores(area: &Area) -> bool {
+    !matches!(vma::pages(area), Pages::None | Pages::Whole)
+}
+
+/// Queues the pages of a task, but for those that `frames` finds among those of earlier ones.
+pub(super) fn queue(
+    sink: &mut Sink<'_>,
+    pid: Pid,
+    origin: Origin,
+    layout: &Layout,
+    mut frames: Option<&mut Frames>,
+    stop: &AtomicBool,
+) -> Result<Queued, Error> {
+    let _span = tracing::debug_span!("pages", pid = pid.as_raw_pid()).entered();
+    let (mut stored, writer) = sink.begin(Owner::Task(pid.as_raw_pid()))?;
+    if let Some(frames) = &mut frames {
+        frames.open(pid, origin.pid)?;
+    }
+    let pagemap = proc::task_dir(origin.pid)?.open_file("pagemap", OFlags::RDONLY)?;
+    let mut queue = Queue {
+        pid,
+        frames,
+        same: Vec::new(),
+        memory: Arc::new(ProcessSource::new(origin.pid).sharing(origin.shared)),
+        kept: origin.kept,
+        writer,
+        areas: &layout.areas,
+        layout,
+        guards: Vec::new(),
+        stop,
+        failed: None,
+    };
+    for span in spans(&layout.areas) {
+        let mut take = |region| queue.take(region);
+        let scanned = match pagemap::scan_each(&pagemap, span.clone(), &QUERY, &mut take) {
+            // Kernels before 6.18 do not know of guard markers here.
+            Err(Errno::INVAL) => pagemap::scan_each(&pagemap, span, &UNGUARDED, &mut take),
+            scanned => scanned,
+        };
+        scanned.map_err(|errno| Error::Scan { pid, errno })?;
+    }
+    // The vDSO may lie behind the last page that was found.
+    queue.pass(u64::MAX);
+    let Queue {
+        writer,
+        guards,
+        same,
+        failed,
+        ..
+    } = queue;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    stored.guards = guards;
+    stored.same = same;
+    stored.scanned = scanned(&layout.areas);
+    let pending = writer.finish()?;
+    Ok(Queued { stored, pending })
+}
+
+/// Pages that are there and are neither of a file nor the page of zeros; guard markers.
+const QUERY: Query = {
+    let not = Categories::FILE.union(Categories::PFNZERO);
+    Query {
+        inverted: not,
+        required: not,
+        any_of: Categories::PRESENT
+            .union(Categories::SWAPPED)
+            .union(Categories::GUARD),
+        report: Categories::GUARD,
+        flags: ScanFlags::empty(),
+    }
+};
+
+/// The same without guard markers.
+const UNGUARDED: Query = Query {
+    any_of: Categories::PRESENT.union(Categories::SWAPPED),
+    report: Categories::empty(),
+    ..QUERY
+};
+
+/// The ranges to scan: all mappings that may have pages of their own or guard markers, and what lies between.
+fn spans(areas: &[Area]) -> Vec<Range<u64>> {
+    let mut spans: Vec<Range<u64>> = Vec::new();
+    let mut adjoining = false;
+    for area in areas {
+        let scanned = is_scanned(area);
+        match spans.last_mut() {
+            Some(span) if scanned && adjoining => span.end = area.map.end,
+            _ if scanned => spans.push(area.map.range()),
+            _ => {}
+        }
+        adjoining = scanned;
+    }
+    spans
+}
+
+fn is_scanned(area: &Area) -> bool {
+    matches!(vma::kind(area), Kind::Heap | Kind::Anonymous | Kind::File)
+}
+
+fn scanned(areas: &[Area]) -> u64 {
+    let stored = areas.iter().filter(|area| vma::pages(area) != Pages::None);
+    stored.map(|area| area.map.size()).sum::<u64>() / PAGE_SIZE as u64
+}
+
+/// Cuts what the scan found to the mappings it lies in.
+struct Queue<'a> {
+    pid: Pid,
+    frames: Option<&'a mut Frames>,
+    same: Vec<Same>,
+    memory: Arc<dyn PageSource>,
+    /// See [`Origin::kept`].
+    kept: Vec<(u64, Arc<Memory>)>,
+    writer: ObjectWriter,
+    /// Mappings not yet passed.
+    areas: &'a [Area],
+    layout: &'a Layout,
+    guards: Vec<Range<u64>>,
+    stop: &'a AtomicBool,
+    failed: Option<Error>,
+}
+
+impl Queue<'_> {
+    fn take(&mut self, region: Region) {
+        if self.failed.is_some() {
+            return;
+        }
+        if self.stop.load(Ordering::Relaxed) {
+            self.failed = Some(StoreError::Stopped.into());
+            return;
+        }
+        self.pass(region.start);
+        let guard = region.categories.contains(Categories::GUARD);
+        for area in self.areas {
+            if area.map.start >= region.end {
+                break;
+            }
+            let range = area.map.start.max(region.start)..area.map.end.min(region.end);
+            if guard {
+                self.guard(area, range);
+            } else {
+                self.push(area, range);
+            }
+        }
+        self.pass(region.end);
+    }
+
+    /// Leaves behind the mappings that end at or below `address`. Some among them are stored whole, whatever the
+    /// scan says.
+    fn pass(&mut self, address: u64) {
+        while let Some((area, rest)) = self.areas.split_first()
+            && area.map.end <= address
+        {
+            if let Some((source, extent)) = self.whole(area) {
+                let pushed = self.writer.push(&source, extent);
+                self.note(pushed);
+            }
+            self.areas = rest;
+        }
+    }
+
+    /// What is stored whole: the code of the kernel, rings of AIO, what was kept.
+    fn whole(&self, area: &Area) -> Option<(Arc<dyn PageSource>, Extent)> {
+        let range = area.map.range();
+        if let Some(kept) = self.kept(area) {
+            return Some((
+                kept,
+                extent(area, range.clone()).unwrap_or(Extent::present(range)),
+            ));
+        }
+        let source: Arc<dyn PageSource> = match vma::kind(area) {
+            Kind::Aio => Arc::clone(&self.memory),
+            _ if vma::pages(area) != Pages::Whole => return None,
+            _ => Arc::<Memory>::clone(self.layout.vdso.as_ref()?),
+        };
+        Some((source, Extent::present(range)))
+    }
+
+    fn kept(&self, area: &Area) -> Option<Arc<dyn PageSource>> {
+        let kept = self.kept.iter().find(|(start, _)| *start == area.map.start);
+        kept.map(|(_, memory)| Arc::<Memory>::clone(memory) as Arc<dyn PageSource>)
+    }
+
+    fn push(&mut self, area: &Area, range: Range<u64>) {
+        let common = self.frames.as_mut().filter(|_| is_shared(area));
+        let Some(frames) = common else {
+            return self.push_own(area, range);
+        };
+        let mut pieces = Vec::new();
+        if let Err(errno) = frames.sort(self.pid, range, &mut pieces) {
+            let pid = self.pid;
+            self.failed.get_or_insert(Error::Scan { pid, errno });
+        }
+        for piece in pieces {
+            match piece {
+                Piece::Own(range) => self.push_own(area, range),
+                Piece::Same(same) if stores(area) => self.same.push(same),
+                Piece::Same(_) => {}
+            }
+        }
+    }
+
+    fn push_own(&mut self, area: &Area, range: Range<u64>) {
+        if self.kept(area).is_some() {
+            return;
+        }
+        if let Some(extent) = extent(area, range) {
+            let pushed = self.writer.push(&self.memory, extent);
+            self.note(pushed);
+        }
+    }
+
+    fn guard(&mut self, area: &Area, range: Range<u64>) {
+        if !is_scanned(area) {
+            return;
+        }
+        match self.guards.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.guards.push(range),
+        }
+    }
+
+    fn note(&mut self, pushed: Result<(), StoreError>) {
+        if let Err(error) = pushed {
+            self.failed.get_or_insert(error.into());
+        }
+    }
+}
+
+/// Pages of an area as they are stored, if they are.
+fn extent(area: &Area, range: Range<u64>) -> Option<Extent> {
+    match vma::pages(area) {
+        Pages::None | Pages::Whole => None,
+        Pages::Anonymous { lazy: true } => Some(Extent::anonymous(range)),
+        Pages::Anonymous { lazy: false } => Some(Extent {
+            range,
+            flags: RunFlags::PRESENT,
+            zeros: Zeros::Drop,
+        }),
+        Pages::Copied => Some(Extent::present(range)),
+    }
+}

@@ -1,0 +1,195 @@
+//! Copies of large address spaces, so that a tree that is to run on need not wait until all of its pages are written.
+//!
+//! The copy is made by the kernel, as by `fork(2)`: the tree stands still only for that, and whatever it writes
+//! afterwards is copied then. It is a process that never runs, belongs to the tracer, and ends with it.
+
+mod copy;
+mod headroom;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use gelid_pages::{Memory, PageSource, ProcessSource};
+use gelid_seize::Tree;
+use gelid_sys::Pid;
+use gelid_sys::proc::ns::Kind as Namespace;
+use gelid_sys::proc::smaps::{Area, VmFlags};
+
+use self::copy::Copy;
+use crate::core::{self, Cores};
+use crate::layout::Layout;
+use crate::namespace::Census;
+use crate::pages::Origin;
+use crate::survey::{Live, Space, Task};
+use crate::vma::{self, Kind};
+use crate::{End, Options};
+
+/// Address spaces with less than this are read sooner than they are copied, bytes.
+const SMALL: u64 = 8 << 20;
+/// Memory that copies do not have is read before; with more of it, bytes, there is no copy.
+const KEPT: u64 = 16 << 20;
+
+/// When address spaces are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Snapshot {
+    /// Where they are large, and there is memory for all that may be written meanwhile.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
+    /// Whatever their size.
+    Always,
+}
+
+/// Address spaces that are to be copied, by the number of the task that was seen with it first.
+pub(crate) fn wanted(options: &Options, tasks: &[Task], census: &Census) -> HashSet<Pid> {
+    // Hooks find the tree standing still after all is written. In a pid namespace of the tree's, the copy would become
+    // a child of its first process; with a frozen cgroup it would never be born.
+    if options.end != End::Run
+        || !options.hooks.is_empty()
+        || options.freeze_cgroup.is_some()
+        || census.root(Namespace::Pid).is_some()
+    {
+        return HashSet::new();
+    }
+    let large = match options.snapshot {
+        Snapshot::Never => return HashSet::new(),
+        Snapshot::Auto => SMALL,
+        Snapshot::Always => 1,
+    };
+    let mut all = 0;
+    let mut wanted = HashSet::new();
+    for (task, layout) in spaces(tasks) {
+        let bytes = layout.areas.iter().map(|area| area.anonymous).sum::<u64>();
+        let can = |area: &Area| !area.flags.contains(VmFlags::HUGETLB);
+        if bytes >= large && layout.areas.iter().all(can) && headroom::of_group(task.pid) >= bytes {
+            all += bytes;
+            wanted.insert(task.pid);
+        }
+    }
+    match all > 0 && headroom::of_machine() < all {
+        true => HashSet::new(),
+        false => wanted,
+    }
+}
+
+/// The address spaces of a tree.
+fn spaces(tasks: &[Task]) -> impl Iterator<Item = (&Task, &Arc<Layout>)> {
+    tasks.iter().filter_map(|task| match &task.live {
+        Some(Live {
+            space: Space::Own(layout),
+            ..
+        }) => Some((task, layout)),
+        _ => None,
+    })
+}
+
+/// The pages of a task as they were, wherever they are now.
+pub(crate) struct Taken {
+    pub(crate) task: Pid,
+    pub(crate) layout: Arc<Layout>,
+    /// `None` if there is no copy and the task has to stand still.
+    copy: Option<Copy>,
+    kept: Vec<(u64, Arc<Memory>)>,
+}
+
+impl Taken {
+    /// Whether the task may run on.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    /// Where its pages are read.
+    pub(crate) fn origin(&self) -> Origin {
+        let Some(copy) = &self.copy else {
+            return Origin::task(self.task, &self.layout);
+        };
+        let private = self.layout.areas.iter().filter(|area| area.anonymous > 0);
+        Origin {
+            pid: copy.pid(),
+            shared: private.map(|area| area.map.range()).collect(),
+            kept: self.kept.clone(),
+        }
+    }
+}
+
+/// Copies what is `wanted`, as far as that can be. The tree is as it was.
+pub(crate) fn take(
+    tree: &mut Tree,
+    tasks: &[Task],
+    cores: &[Cores],
+    wanted: &HashSet<Pid>,
+) -> Vec<Taken> {
+    // One of those would become the parent of the copy.
+    let adopts = |cores: &Cores| {
+        let process = cores.leader.tc.as_ref();
+        process.is_some_and(|process| process.child_subreaper == Some(true))
+    };
+    let possible = !cores.iter().any(adopts);
+    let mut taken = Vec::with_capacity(wanted.len());
+    for (index, task) in tasks.iter().enumerate() {
+        let Some(live) = task.live.as_ref().filter(|_| wanted.contains(&task.pid)) else {
+            continue;
+        };
+        let Space::Own(layout) = &live.space else {
+            continue;
+        };
+        let mut this = Taken {
+            task: task.pid,
+            layout: Arc::clone(layout),
+            copy: None,
+            kept: Vec::new(),
+        };
+        if possible && let Some(kept) = keep(task.pid, layout) {
+            this.copy = copy_one(tree, index, (task, live), layout);
+            this.kept = kept;
+        }
+        taken.push(this);
+    }
+    taken
+}
+
+fn copy_one(
+    tree: &mut Tree,
+    index: usize,
+    (task, live): (&Task, &Live),
+    layout: &Layout,
+) -> Option<Copy> {
+    let ground = core::ground(&tree.processes()[index], &layout.areas).ok()?;
+    let identity = core::leader_identity(task, live);
+    let leader = tree.processes_mut()[index].threads.first_mut()?;
+    let (stopped, copy) = copy::make(leader.take()?, identity, &ground, layout);
+    if let Some(stopped) = stopped {
+        leader.put(stopped);
+    }
+    let pid = task.pid.as_raw_pid();
+    match copy {
+        Ok(copy) => Some(copy),
+        Err(error) => {
+            tracing::debug!(pid, %error, "no copy of the memory: it is read while it stands still");
+            None
+        }
+    }
+}
+
+/// Reads what a copy will not have: memory that children do not get, and rings of AIO. `None` if that is too much.
+fn keep(pid: Pid, layout: &Layout) -> Option<Vec<(u64, Arc<Memory>)>> {
+    let source = ProcessSource::new(pid).sharing(Origin::task(pid, layout).shared);
+    let lost = |area: &&Area| {
+        vma::kind(area) == Kind::Aio
+            || (area.anonymous > 0
+                && (area.flags).intersects(VmFlags::DONT_COPY | VmFlags::WIPE_ON_FORK))
+    };
+    let lost: Vec<&Area> = layout.areas.iter().filter(lost).collect();
+    if lost.iter().map(|area| area.map.size()).sum::<u64>() > KEPT {
+        return None;
+    }
+    let mut kept = Vec::with_capacity(lost.len());
+    for area in lost {
+        let range = area.map.range();
+        let mut bytes = vec![0; area.map.size() as usize];
+        source.read(std::slice::from_ref(&range), &mut bytes).ok()?;
+        kept.push((range.start, Arc::new(Memory::new(range.start, bytes))));
+    }
+    Some(kept)
+}
