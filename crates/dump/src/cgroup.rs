@@ -14,11 +14,13 @@ use gelid_image::messages::{
 };
 use gelid_image::{ImageKind, Staging};
 use gelid_sys::proc::TaskDir;
+use gelid_sys::proc::ns::Kind;
 use gelid_sys::{Errno, Pid, cgroup, proc};
 use rustix::fs::AtFlags;
 
 use crate::Error;
 use crate::core::Cores;
+use crate::namespace::{Census, Instance};
 use crate::survey::Task;
 
 /// The set of the dumper.
@@ -46,10 +48,10 @@ type Set = BTreeMap<String, Vec<u8>>;
 pub(crate) fn record(
     options: &Cgroups,
     staging: &Staging,
-    tasks: &[Task],
+    (tasks, census): (&[Task], &Census),
     cores: &mut [Cores],
 ) -> Result<(), Error> {
-    let mut sets = Sets::own()?;
+    let mut sets = Sets::own(census)?;
     let live = tasks.iter().filter(|task| task.live.is_some());
     for (task, cores) in live.zip(cores) {
         let dir = proc::task_dir(task.pid)?;
@@ -78,17 +80,26 @@ pub(crate) fn record(
 /// Combinations of groups.
 struct Sets {
     own: Set,
+    /// Where the tree's own cgroup namespace begins in each hierarchy.
+    beginnings: Option<Set>,
     /// Their numbers begin behind that of the dumper's.
     others: Vec<Set>,
     numbers: HashMap<Set, u32>,
 }
 
 impl Sets {
-    fn own() -> Result<Self, Error> {
+    fn own(census: &Census) -> Result<Self, Error> {
         let own = read(&proc::task_dir(rustix::process::getpid())?)?;
+        let beginnings = census.root(Kind::Cgroup).map(beginnings).transpose()?;
+        // A task that is where the dumper is begins its namespace there, unless it is said otherwise.
+        let same = beginnings
+            .as_ref()
+            .is_none_or(|beginnings| *beginnings == own);
+        let numbers = same.then(|| (own.clone(), OWN));
         Ok(Self {
-            numbers: HashMap::from([(own.clone(), OWN)]),
+            numbers: numbers.into_iter().collect(),
             own,
+            beginnings,
             others: Vec::new(),
         })
     }
@@ -119,7 +130,10 @@ impl Sets {
             .zip(OWN + 1..)
             .map(|(set, id)| CgSetEntry {
                 id,
-                ctls: set.iter().map(member).collect(),
+                ctls: set
+                    .iter()
+                    .map(|path| member(path, self.beginnings.as_ref()))
+                    .collect(),
             });
         let wanted = |name: &&String| {
             let only = &options.controllers;
@@ -206,11 +220,33 @@ fn read(task: &TaskDir) -> Result<Set, Error> {
     Ok(members.into_iter().map(member).collect())
 }
 
-fn member((name, path): (&String, &Vec<u8>)) -> CgMemberEntry {
+/// Where a cgroup namespace begins in each hierarchy: what is in front of a path, as it is seen from inside.
+fn beginnings(namespace: &Instance) -> Result<Set, Error> {
+    let task = proc::task_dir(namespace.task)?;
+    let inside = namespace.inside(|| read(&task))?;
+    let mut set = read(&task)?;
+    for (hierarchy, path) in &mut set {
+        let below = inside.get(hierarchy).map_or(&[][..], Vec::as_slice);
+        let below = if below == b"/" { &[][..] } else { below };
+        // A task that has been moved out of its namespace: nothing in front of its path would be it.
+        if let Some(beginning) = path.strip_suffix(below) {
+            *path = beginning.to_vec();
+        }
+        if path.is_empty() {
+            *path = b"/".to_vec();
+        }
+    }
+    Ok(set)
+}
+
+fn member((name, path): (&String, &Vec<u8>), beginnings: Option<&Set>) -> CgMemberEntry {
+    let beginning = beginnings.and_then(|set| set.get(name));
+    let beginning =
+        beginning.filter(|beginning| beginning.len() > 1 && path.starts_with(beginning.as_slice()));
     CgMemberEntry {
         name: name.clone(),
         path: path.clone(),
-        cgns_prefix: None,
+        cgns_prefix: beginning.map(|beginning| beginning.len() as u32),
     }
 }
 
@@ -331,7 +367,7 @@ mod tests {
 
     #[test]
     fn the_group_of_a_task_is_recorded() {
-        let mut sets = Sets::own().unwrap();
+        let mut sets = Sets::own(&Census::default()).unwrap();
         let own = proc::task_dir(rustix::process::getpid()).unwrap();
         assert_eq!(sets.of(rustix::process::getpid(), &own).unwrap(), OWN);
         // As if it stood elsewhere in a hierarchy where it stands at the root.

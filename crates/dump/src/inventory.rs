@@ -1,9 +1,7 @@
-//! What is said about the image set as a whole: `inventory.img`, `timens-0.img`. Sections 5 and 19.2
-//! of the format.
+//! What is said about the image set as a whole: `inventory.img`. Section 5 of the format.
 
-use gelid_image::messages::{InventoryEntry, Lsmtype, PluginsEntry, TimensEntry, Timespec};
+use gelid_image::messages::{InventoryEntry, Lsmtype, PluginsEntry};
 use gelid_image::{ImageKind, Staging};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::cgroup;
 use crate::namespace::Own;
@@ -28,20 +26,7 @@ pub(crate) fn write(staging: &Staging, options: &Options, namespaces: &Own) -> R
         ..InventoryEntry::default()
     };
     staging.put(ImageKind::Inventory, (), &inventory)?;
-    let clocks = TimensEntry {
-        monotonic: reading(ClockId::Monotonic),
-        boottime: reading(ClockId::Boottime),
-    };
-    staging.put(ImageKind::Timens, 0, &clocks)?;
     Ok(())
-}
-
-fn reading(clock: ClockId) -> Timespec {
-    let time = clock_gettime(clock);
-    Timespec {
-        tv_sec: time.tv_sec.unsigned_abs(),
-        tv_nsec: time.tv_nsec.unsigned_abs(),
-    }
 }
 
 /// A UUID, from the kernel.

@@ -4,6 +4,9 @@
 mod mnt;
 pub(crate) mod net;
 mod numbers;
+mod time;
+mod user;
+mod uts;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -20,7 +23,14 @@ pub use mnt::{MountRefusal, Mounts};
 pub(crate) use numbers::{Number, Numbers, Users};
 
 /// Kinds that a tree may have its own of. All others are refused before anything is disturbed.
-pub(crate) const SUPPORTED: &[Kind] = &[Kind::Pid, Kind::Net];
+pub(crate) const SUPPORTED: &[Kind] = &[
+    Kind::Pid,
+    Kind::Net,
+    Kind::Uts,
+    Kind::Time,
+    Kind::User,
+    Kind::Cgroup,
+];
 
 /// Kinds of which a task may have another than the root of its tree.
 pub(crate) const NESTED: &[Kind] = &[];
@@ -325,8 +335,16 @@ pub(crate) fn dump_rules(context: Context<'_>, census: &Census) -> Result<(), Er
 
 /// Writes the images of all namespaces. The tree must be frozen.
 pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<Found, Error> {
-    for network in census.of(Kind::Net) {
-        net::dump(network, context, census)?;
+    time::dump(census, context)?;
+    for instance in &census.instances {
+        match instance.kind {
+            Kind::Net => net::dump(instance, context, census)?,
+            Kind::Uts => uts::dump(instance, context)?,
+            Kind::User => user::dump(instance, context)?,
+            // One that is simply made anew has no image, and where a cgroup namespace begins is said with the groups;
+            // the rest has its own place here.
+            _ => {}
+        }
     }
     Ok(Found {
         mounts: mnt::dump(context.staging, context.options, census)?,

@@ -67,6 +67,19 @@ pub enum Refusal {
         /// The kind, and what to do about it.
         why: MountRefusal,
     },
+    /// A task has users or groups that its user namespace does not have.
+    #[error(
+        "task {tid} has the {what} {id} of outside, which its user namespace does not map: \
+         map it, or start the program without it"
+    )]
+    Stranger {
+        /// The task or thread.
+        tid: i32,
+        /// `user` or `group`.
+        what: &'static str,
+        /// Its number outside.
+        id: u32,
+    },
     /// Strict mode or filters.
     #[error(
         "task {pid} ({comm}) is under seccomp (mode {mode}), which can be suspended only with CAP_SYS_ADMIN and by \

@@ -129,7 +129,7 @@ fn write<'scope, 'a: 'scope>(
         Ok(core::collect(&mut tree, &tasks, &census, &before)?)
     })?;
     let cgroups = &context.options.cgroups;
-    cgroup::record(cgroups, context.staging, &tasks, &mut cores)?;
+    cgroup::record(cgroups, context.staging, (&tasks, &census), &mut cores)?;
     records::write_tasks(context, &tasks, &census, &cores, &filters)?;
     let taken = snapshot::take(&mut tree, &tasks, &cores, &wanted);
     let (spaces, mut files) = collecting.finish()?;

@@ -193,7 +193,7 @@ impl Surveyor<'_> {
             self.look_inside(&dir, &status)?;
         }
         self.number(&mut task, Some(&status))?;
-        self.users.translate(&mut status);
+        self.users.translate(&mut status)?;
         free(pid, &task.comm(), &status, self.suspended)?;
         task.live = Some(Live {
             ids: namespace::entry(tables, namespaces),

@@ -53,6 +53,7 @@ mod tmpfile;
 mod tty;
 mod tun;
 mod unix;
+mod users;
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;

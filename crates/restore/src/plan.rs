@@ -16,7 +16,6 @@ use std::collections::{HashMap, HashSet};
 use gelid_image::messages::{CoreEntry, InventoryEntry, TaskKobjIdsEntry};
 use gelid_image::{Dir, ImageKind, ReadError};
 use gelid_pages::Run;
-use gelid_sys::proc::ns::Kind;
 use gelid_sys::signal::SigSet;
 
 use crate::files::{self, Directories, FileOptions, FilesPlan, Session};
@@ -126,6 +125,24 @@ pub enum PlanError {
         pid: i32,
         /// Its kind.
         kind: &'static str,
+    },
+    /// Names of the host do not make sense.
+    #[error("utsns-{id}.img: a name is longer than 64 bytes")]
+    Uts {
+        /// Number of the namespace.
+        id: u32,
+    },
+    /// Clocks cannot show this.
+    #[error("timens-{id}.img: no clock can show that")]
+    Clocks {
+        /// Number of the namespace.
+        id: u32,
+    },
+    /// Maps of users do not make sense.
+    #[error("userns-{id}.img: there are no such users and groups")]
+    Users {
+        /// Number of the namespace.
+        id: u32,
     },
     /// No place is left in the address spaces.
     #[error("no {need} bytes are free in all of the address spaces at the same place")]
@@ -243,6 +260,9 @@ impl Plan {
         namespaces.read(dir)?;
         let tables: Vec<u32> = reader.files.keys().copied().collect();
         let mut files = FilesPlan::read(dir, &tables, options)?;
+        if let Some(users) = &namespaces.user {
+            files.leave_users(users);
+        }
         let sessions: Vec<Session> = files.sessions().collect();
         let births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;
         pagemap::find_owners(&mut reader.spaces)?;
@@ -293,11 +313,6 @@ impl Plan {
     #[must_use]
     pub fn root(&self) -> i32 {
         self.nodes[0].pid
-    }
-
-    /// True if pids in the tree are others than those that the restorer sees.
-    pub(crate) fn has_numbers(&self) -> bool {
-        self.namespaces.root(Kind::Pid).is_some()
     }
 
     /// True if any thread is under seccomp.

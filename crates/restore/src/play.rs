@@ -60,7 +60,10 @@ pub(crate) fn run(
     for (space, reader) in plan.spaces.iter().zip(&sources.spaces) {
         kernel.check(space, vdso_code(space, reader)?.as_deref())?;
     }
-    let machine = Machine::look()?;
+    let mut machine = Machine::look()?;
+    if plan.namespaces.user.is_some() {
+        machine.enter_users(plan.creds_at_birth())?;
+    }
     check(plan, &machine)?;
     // Their directories may be open.
     let groups = Groups::make(&plan.cgroups, &options.cgroups)?;
@@ -70,8 +73,8 @@ pub(crate) fn run(
     let has_namespaces = plan.namespaces.any();
     let mut networks = namespaces::net::Making::start(plan, options)?;
     if has_namespaces {
-        births::root::bear(plan, &zone, &kernel, options.sibling, &groups, &mut crew)?;
-        namespaces::make(plan, options, &mut networks, &mut crew)?;
+        births::root::bear(plan, &zone, &kernel, options.sibling, &mut crew)?;
+        namespaces::make(plan, options, &groups, &mut networks, &mut crew)?;
     }
     let networks_made = networks.made();
     let birthplace = namespaces::Birthplace::of(plan, &mut crew)?;
@@ -105,7 +108,10 @@ pub(crate) fn run(
         // It has seen all that was opened meanwhile.
         true => namespaces::part(&mut crew)?,
         // Its number had to be free so far.
-        false => births::root::bear(plan, &zone, &kernel, options.sibling, &groups, &mut crew)?,
+        false => {
+            births::root::bear(plan, &zone, &kernel, options.sibling, &mut crew)?;
+            births::root::enter(plan, &groups, &mut crew)?;
+        }
     }
     births::run(&mut bequest, &mut crew)?;
     namespaces::net::scatter(plan, &networks_made, &mut crew)?;

@@ -19,6 +19,7 @@ mod signals;
 mod timers;
 
 use gelid_image::messages::{CoreEntry, March, TaskCoreEntry, ThreadCoreEntry, ThreadInfoX86};
+use gelid_sys::Pid;
 use gelid_sys::arch::UserRegs;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::ptrace::Stopped;
@@ -122,8 +123,9 @@ impl ProcessState {
         self.attributes.write_last(tape, dumpable, thp_disabled);
     }
 
-    /// What is written to `/proc/PID`, from outside.
-    pub(crate) fn outside(&self, task: &TaskDir) -> Result<(), Error> {
+    /// What is set from outside.
+    pub(crate) fn outside(&self, task: &TaskDir, machine: &Machine) -> Result<(), Error> {
+        self.limits.raise(task.pid(), machine)?;
         self.attributes.outside(self.pid, task)
     }
 }
@@ -159,6 +161,20 @@ impl ThreadState {
         })
     }
 
+    /// Its supplementary groups.
+    pub(crate) fn groups(&self) -> &[u32] {
+        self.creds.as_ref().map_or(&[], Creds::groups)
+    }
+
+    /// Has somebody with the rights for it give the thread its place among others, where its own rights are those of a
+    /// user namespace.
+    pub(crate) fn schedule(&self, tid: Pid, machine: &Machine) -> Result<(), Error> {
+        match machine.is_inside {
+            true => self.sched.set(self.tid, tid, machine),
+            false => Ok(()),
+        }
+    }
+
     /// Signals that will be pending for the thread.
     pub(crate) fn pending(&self) -> SigSet {
         self.pending.set()
@@ -178,7 +194,9 @@ impl ThreadState {
     pub(crate) fn write(&self, tape: &mut Tape, machine: &Machine, pid: i32) {
         self.attributes.write(tape, machine);
         self.alt_stack.write(tape);
-        self.sched.write(tape, machine);
+        if !machine.is_inside {
+            self.sched.write(tape, machine);
+        }
         self.pending.write_private(tape, pid, self.tid);
         if let Some(creds) = &self.creds {
             creds.write(tape, machine);

@@ -41,6 +41,27 @@ pub fn leave(kind: Kind) -> Result<()> {
     unsafe { syscall::call(libc::SYS_unshare as usize, [flag, 0, 0, 0, 0, 0]) }.map(drop)
 }
 
+/// Has files that the calling thread makes from now on belong to a user and a group. It may still do what it could, as
+/// long as it changes no other of its users.
+///
+/// # Errors
+///
+/// As `prctl(2)` with `PR_SET_SECUREBITS`.
+pub fn make_files_as(uid: u32, gid: u32) -> Result<()> {
+    const NO_SETUID_FIXUP: usize = 1 << 2;
+    let call = |nr: libc::c_long, args: [usize; 6]| {
+        // SAFETY: numbers, which concern the credentials of this thread alone.
+        unsafe { syscall::call(nr as usize, args) }
+    };
+    let get = [libc::PR_GET_SECUREBITS as usize, 0, 0, 0, 0, 0];
+    let bits = call(libc::SYS_prctl, get)? | NO_SETUID_FIXUP;
+    let set = [libc::PR_SET_SECUREBITS as usize, bits, 0, 0, 0, 0];
+    call(libc::SYS_prctl, set)?;
+    // These tell what it was before, and never fail.
+    call(libc::SYS_setfsgid, [gid as usize, 0, 0, 0, 0, 0])?;
+    call(libc::SYS_setfsuid, [uid as usize, 0, 0, 0, 0, 0]).map(drop)
+}
+
 /// The `CLONE_*` flag of a kind of namespace.
 #[must_use]
 pub fn flag(kind: Kind) -> u64 {

@@ -6,6 +6,9 @@ use gelid_sys::{Errno, Pid, proc};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// Something that images cannot tell.
+    #[error(transparent)]
+    Refused(#[from] crate::Refusal),
     /// A task could not play its tape.
     #[error("task {tid}: {source}")]
     Tape {

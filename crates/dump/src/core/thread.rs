@@ -168,7 +168,7 @@ impl Asked {
         }
         let dir = process.dir()?.thread(self.tid)?;
         let mut status = status::read(&dir)?;
-        users.translate(&mut status);
+        users.translate(&mut status)?;
         Ok(creds::of_status(&status, bits))
     }
 }

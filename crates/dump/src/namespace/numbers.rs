@@ -112,12 +112,16 @@ impl Users {
 
     /// The user that the dumper sees as `uid`.
     pub(crate) fn uid(&self, uid: u32) -> u32 {
-        self.0.as_ref().map_or(uid, |maps| inside(&maps.uids, uid))
+        self.0
+            .as_ref()
+            .map_or(uid, |maps| inside(&maps.uids, uid).unwrap_or(OVERFLOW))
     }
 
     /// The group that the dumper sees as `gid`.
     pub(crate) fn gid(&self, gid: u32) -> u32 {
-        self.0.as_ref().map_or(gid, |maps| inside(&maps.gids, gid))
+        self.0
+            .as_ref()
+            .map_or(gid, |maps| inside(&maps.gids, gid).unwrap_or(OVERFLOW))
     }
 
     /// Makes of the owner of a file the one seen inside.
@@ -127,23 +131,26 @@ impl Users {
     }
 
     /// Makes of the users in a status those inside.
-    pub(crate) fn translate(&self, status: &mut Status) {
-        if self.0.is_some() {
-            status.uid = status.uid.map(|uid| self.uid(uid));
-            status.gid = status.gid.map(|gid| self.gid(gid));
-            for gid in &mut status.groups {
-                *gid = self.gid(*gid);
-            }
+    pub(crate) fn translate(&self, status: &mut Status) -> Result<(), Refusal> {
+        let Some(maps) = &self.0 else { return Ok(()) };
+        let tid = status.pid;
+        let stranger = |what, id| Refusal::Stranger { tid, what, id };
+        for uid in &mut status.uid {
+            *uid = inside(&maps.uids, *uid).ok_or(stranger("user", *uid))?;
         }
+        for gid in status.gid.iter_mut().chain(&mut status.groups) {
+            *gid = inside(&maps.gids, *gid).ok_or(stranger("group", *gid))?;
+        }
+        Ok(())
     }
 }
 
 /// What a user namespace shows instead of an id that it does not map.
 const OVERFLOW: u32 = 65534;
 
-fn inside(map: &[IdRange], outer: u32) -> u32 {
+fn inside(map: &[IdRange], outer: u32) -> Option<u32> {
     let range = map
         .iter()
-        .find(|range| outer >= range.outside && outer - range.outside < range.count);
-    range.map_or(OVERFLOW, |range| range.inside + (outer - range.outside))
+        .find(|range| outer >= range.outside && outer - range.outside < range.count)?;
+    Some(range.inside + (outer - range.outside))
 }

@@ -17,5 +17,7 @@ messages! {
         repeated message UidGidExtent uid_map = 1;
         /// Group ids.
         repeated message UidGidExtent gid_map = 2;
+        /// gelid: `setgroups(2)` is denied, as in a namespace that an ordinary user has made.
+        optional bool setgroups_denied = 1000;
     }
 }

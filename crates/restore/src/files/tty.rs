@@ -95,6 +95,13 @@ pub(super) struct State {
     given: BTreeMap<u32, Session>,
 }
 
+impl State {
+    /// Users and groups of the nodes.
+    pub(super) fn owners(&mut self) -> impl Iterator<Item = &mut (u32, u32)> {
+        self.ptys.values_mut().filter_map(|pty| pty.owner.as_mut())
+    }
+}
+
 /// A session that has a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Session {

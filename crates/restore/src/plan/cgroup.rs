@@ -9,6 +9,8 @@ use gelid_image::messages::{
 };
 use gelid_image::{Dir, ImageKind};
 
+use gelid_sys::proc::ns::Kind;
+
 use super::{Life, Plan, PlanError};
 
 /// More groups than a tree has.
@@ -49,11 +51,15 @@ pub struct CgroupOptions {
 #[derive(Debug, Default)]
 pub(crate) struct Cgroups {
     pub(crate) hierarchies: Vec<Hierarchy>,
-    /// Path of the group in each hierarchy, by the number of the set. The set of the dumper is not among them.
+    /// Path of the group in each hierarchy, by the number of the set. The set of the dumper is not among them;
+    /// [`BEGINNING`] may be.
     pub(crate) sets: BTreeMap<u32, BTreeMap<String, Vec<u8>>>,
     /// Sets of threads that are in other ones than the dumper was, by thread.
     pub(crate) threads: HashMap<i32, u32>,
 }
+
+/// The number of the set where the tree's own cgroup namespace begins, if it has one.
+pub(crate) const BEGINNING: u32 = 0;
 
 /// The groups of a hierarchy.
 #[derive(Debug)]
@@ -107,7 +113,12 @@ impl Plan {
         let Some(own) = inventory.root_cg_set else {
             return Ok(());
         };
-        let mut planned = read(&entry, options)?;
+        let root = match self.lives.first() {
+            Some(Life::Alive(alive)) => alive.threads.first().and_then(|thread| thread.cg_set),
+            _ => None,
+        };
+        let root = root.filter(|_| self.namespaces.root(Kind::Cgroup).is_some());
+        let mut planned = read(&entry, root, options)?;
         for life in &self.lives {
             let Life::Alive(alive) = life else { continue };
             for thread in &alive.threads {
@@ -128,7 +139,11 @@ impl Plan {
 /// By hierarchy, groups and where they go.
 type Moves = HashMap<String, Vec<(Vec<u8>, Vec<u8>)>>;
 
-fn read(entry: &CgroupEntry, options: &CgroupOptions) -> Result<Cgroups, PlanError> {
+fn read(
+    entry: &CgroupEntry,
+    root: Option<u32>,
+    options: &CgroupOptions,
+) -> Result<Cgroups, PlanError> {
     let mut planned = Cgroups::default();
     let mut moves = Moves::new();
     let mut count = 0;
@@ -150,6 +165,17 @@ fn read(entry: &CgroupEntry, options: &CgroupOptions) -> Result<Cgroups, PlanErr
             return Err(wrong("more groups than a tree has", count));
         }
         planned.hierarchies.push(Hierarchy { name, groups });
+    }
+    if let Some(set) = entry.sets.iter().find(|set| Some(set.id) == root) {
+        let mut beginning = set.clone();
+        beginning.ctls.retain(|member| member.cgns_prefix.is_some());
+        for member in &mut beginning.ctls {
+            member
+                .path
+                .truncate(member.cgns_prefix.unwrap_or_default() as usize);
+        }
+        let members = members(&beginning, &moves)?;
+        planned.sets.insert(BEGINNING, members);
     }
     for set in &entry.sets {
         let members = members(set, &moves)?;
@@ -333,7 +359,7 @@ mod tests {
 
     #[test]
     fn groups_go_to_their_new_root() {
-        let planned = read(&image(), &CgroupOptions::default()).unwrap();
+        let planned = read(&image(), None, &CgroupOptions::default()).unwrap();
         let paths = |planned: &Cgroups| -> Vec<Vec<u8>> {
             let groups = planned.hierarchies[0].groups.iter();
             groups.map(|group| group.path.clone()).collect()
@@ -344,7 +370,7 @@ mod tests {
             roots: vec![(Some("name=x".into()), "/b/c/".into())],
             ..CgroupOptions::default()
         };
-        let planned = read(&image(), &options).unwrap();
+        let planned = read(&image(), None, &options).unwrap();
         assert_eq!(paths(&planned), [&b"b/c"[..], b"b/c/sub"]);
         assert_eq!(planned.sets[&2]["name=x"], b"b/c/sub");
     }
@@ -366,7 +392,7 @@ mod tests {
         for (index, change) in changes.into_iter().enumerate() {
             let mut image = image();
             change(&mut image);
-            assert!(read(&image, &options).is_err(), "{index}");
+            assert!(read(&image, None, &options).is_err(), "{index}");
         }
     }
 }

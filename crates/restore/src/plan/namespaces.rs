@@ -1,6 +1,9 @@
 //! Namespaces of the tree that are made with it. Sections 4.2 and 19 of the format.
 
 pub(crate) mod net;
+pub(crate) mod time;
+pub(crate) mod user;
+pub(crate) mod uts;
 
 use std::collections::BTreeSet;
 
@@ -9,11 +12,20 @@ use gelid_image::messages::{InventoryEntry, TaskKobjIdsEntry};
 use gelid_sys::namespace;
 use gelid_sys::proc::ns::Kind;
 
+use rustix::process::Gid;
+
 use self::net::{Net, NetOptions};
-use super::{Plan, PlanError};
+use super::{Life, Plan, PlanError};
 
 /// Kinds that a tree may have its own of.
-const SUPPORTED: &[Kind] = &[Kind::Net, Kind::Pid];
+const SUPPORTED: &[Kind] = &[
+    Kind::Pid,
+    Kind::Net,
+    Kind::Uts,
+    Kind::Time,
+    Kind::User,
+    Kind::Cgroup,
+];
 
 /// Kinds of which a task may have another than the root of its tree.
 const NESTED: &[Kind] = &[Kind::Net];
@@ -29,6 +41,9 @@ pub(crate) struct Namespaces {
     pub(crate) host_network: Option<u32>,
     /// What network namespaces are like, the root's first.
     pub(crate) networks: Vec<Net>,
+    pub(crate) uts: Option<uts::Uts>,
+    pub(crate) time: Option<time::Clocks>,
+    pub(crate) user: Option<user::Users>,
 }
 
 impl Namespaces {
@@ -61,8 +76,47 @@ impl Namespaces {
 
     /// Reads the images of all of them.
     pub(crate) fn read(&mut self, dir: &Dir) -> Result<(), PlanError> {
-        let _ = dir;
+        for (kind, id) in self.root.clone() {
+            match kind {
+                Kind::Uts => self.uts = Some(uts::Uts::read(dir, id)?),
+                Kind::Time => self.time = Some(time::Clocks::read(dir, id)?),
+                Kind::User => self.user = Some(user::Users::read(dir, id)?),
+                // Made anew.
+                _ => {}
+            }
+        }
         Ok(())
+    }
+}
+
+impl Plan {
+    /// True if pids in the tree are others than those that the restorer sees.
+    pub(crate) fn has_numbers(&self) -> bool {
+        self.namespaces.root(Kind::Pid).is_some()
+    }
+
+    /// The groups, as the restorer knows them, that the root of a user namespace has to be born with.
+    pub(crate) fn groups_at_birth(&self) -> Option<Vec<Gid>> {
+        let users = self.namespaces.user.as_ref()?;
+        let outside = |gid: &u32| user::outside(&users.gids, *gid);
+        let groups = self.root_groups().iter().filter_map(outside);
+        Some(groups.map(Gid::from_raw).collect())
+    }
+
+    /// User, group and groups of the root of a user namespace once it can do something there.
+    pub(crate) fn creds_at_birth(&self) -> (u32, u32, Vec<u32>) {
+        let users = self.namespaces.user.as_ref();
+        let id = |first: Option<u32>| first.unwrap_or_default();
+        let uid = id(users.and_then(user::Users::first_uid));
+        let gid = id(users.and_then(user::Users::first_gid));
+        (uid, gid, self.root_groups().to_vec())
+    }
+
+    fn root_groups(&self) -> &[u32] {
+        match &self.lives[0] {
+            Life::Alive(alive) => alive.threads[0].state.groups(),
+            Life::Zombie { .. } => &[],
+        }
     }
 }
 

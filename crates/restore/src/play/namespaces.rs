@@ -2,21 +2,29 @@
 //! inside can do; everything else is done by this thread, which joins those that it can.
 
 pub(crate) mod net;
+mod time;
+mod user;
+mod uts;
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use gelid_sys::namespace::join;
+use gelid_sys::clone::flags;
+use gelid_sys::namespace::{self, join};
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::ns::{self, Kind};
 use gelid_sys::syscall::nr;
 use gelid_sys::{Errno, Pid, pidfd};
 use gelid_tape::Outcome;
+use rustix::fs::{Mode, OFlags};
 
+use super::births;
+use super::cgroup::Groups;
 use super::crew::Crew;
 use super::script::{Object, Script};
 use crate::plan::Plan;
 use crate::plan::births::Who;
+use crate::plan::cgroup::BEGINNING;
 use crate::{Error, Hook, Options};
 
 /// What the makers of namespaces work with.
@@ -71,6 +79,15 @@ impl Stage<'_> {
         Ok(ns::open(&TaskDir::open(self.root)?, kind)?)
     }
 
+    /// Writes a file of the root in procfs.
+    pub(crate) fn write(&self, file: &'static str, text: &[u8]) -> Result<(), Error> {
+        let task = TaskDir::open(self.root)?;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&task, file, flags, Mode::empty());
+        let written = opened.and_then(|opened| rustix::io::write(&opened, text));
+        written.map(drop).map_err(self.failed(file))
+    }
+
     /// Runs something in a thread that has joined the root's namespaces of these kinds.
     pub(crate) fn inside<T: Send>(
         &self,
@@ -108,14 +125,41 @@ impl Stage<'_> {
 pub(crate) fn make(
     plan: &Plan,
     options: &Options,
+    groups: &Groups,
     networks: &mut net::Making,
     crew: &mut Crew,
 ) -> Result<(), Error> {
     let root = crew.root()?;
+    let mut stage = Stage { plan, crew, root };
+    if let Some(users) = &plan.namespaces.user {
+        user::make(users, &mut stage)?;
+        // Pipes and the like are theirs.
+        let (uid, gid) = (users.first_uid(), users.first_gid());
+        if let (Some(uid), Some(gid)) = (uid, gid) {
+            let owned = namespace::make_files_as(users.uid(uid), users.gid(gid));
+            owned.map_err(stage.failed("setfsuid"))?;
+        }
+    }
     options
         .hooks
         .tell(Hook::SetupNamespaces, root.as_raw_pid())?;
-    let mut stage = Stage { plan, crew, root };
+    if plan.namespaces.root(Kind::Cgroup).is_some() {
+        // It begins where its first process is.
+        let enter = |from, to| groups.enter(&plan.cgroups, root.as_raw_pid(), from, to);
+        let has_beginning = plan.cgroups.sets.contains_key(&BEGINNING);
+        let beginning = has_beginning.then_some(BEGINNING);
+        let own = plan.cgroups.threads.get(&plan.root()).copied();
+        enter(None, beginning)?;
+        let mut script = Script::default();
+        script.must(Object::Itself, nr::unshare, [flags::NEWCGROUP.into()]);
+        stage.hand(script)?;
+        enter(beginning, own)?;
+    } else {
+        births::root::enter(plan, groups, stage.crew)?;
+    }
+    if let Some(clocks) = &plan.namespaces.time {
+        time::make(clocks, &mut stage)?;
+    }
     // Sockets, queues and settings are those of the namespaces that this thread is in.
     for kind in [Kind::Uts, Kind::Ipc, Kind::Net] {
         if plan.namespaces.root(kind).is_some() {
@@ -123,6 +167,9 @@ pub(crate) fn make(
         }
     }
     networks.make(options, &mut stage)?;
+    if let Some(names) = &plan.namespaces.uts {
+        uts::make(names, &stage)?;
+    }
     options
         .hooks
         .tell(Hook::PostSetupNamespaces, root.as_raw_pid())
@@ -131,8 +178,7 @@ pub(crate) fn make(
 /// Lets the root have descriptors of its own.
 pub(crate) fn part(crew: &mut Crew) -> Result<(), Error> {
     let mut script = Script::default();
-    let files = gelid_sys::clone::flags::FILES;
-    script.must(Object::Itself, nr::unshare, [files.into()]);
+    script.must(Object::Itself, nr::unshare, [flags::FILES.into()]);
     crew.play(&[(Who::Task(0), script)]).map(drop)
 }
 

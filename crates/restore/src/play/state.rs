@@ -109,6 +109,7 @@ fn of_threads(
         let tid = thread.tid;
         let mut script = Script::default();
         thread.state.write(&mut script.tape, machine, pid);
+        thread.state.schedule(newborn.stopped.pid(), machine)?;
         let size = script.tape.size();
         if size > host.left() && size <= room {
             play(&mut batch, host, alive, machine, task, ready)?;
@@ -206,7 +207,10 @@ fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> 
         };
         let (who, pid) = (Who::Task(index), plan.nodes[index].pid);
         let outer = crew.body(who)?.pid;
-        alive.process.outside(&proc::TaskDir::open(outer)?)?;
+        alive
+            .process
+            .outside(&proc::TaskDir::open(outer)?, machine)?;
+        alive.threads[0].state.schedule(outer, machine)?;
         let mut script = Script::default();
         if alive.threads.len() == 1 {
             let process = &alive.process;

@@ -45,6 +45,32 @@ impl Creds {
         }
     }
 
+    /// Those of somebody in a user namespace who may do everything there.
+    pub(super) fn of_first(
+        (uid, gid, groups): (u32, u32, Vec<u32>),
+        before: &Self,
+        all: u64,
+    ) -> Self {
+        Self {
+            uids: [uid; 4],
+            gids: [gid; 4],
+            groups,
+            secure_bits: 0,
+            caps: Caps {
+                permitted: all,
+                effective: all,
+                bounding: all,
+                ..Caps::default()
+            },
+            no_new_privs: before.no_new_privs,
+        }
+    }
+
+    /// Supplementary groups.
+    pub(super) fn groups(&self) -> &[u32] {
+        &self.groups
+    }
+
     pub(super) fn read(tid: i32, entry: &CredsEntry) -> Result<Self, Error> {
         let wrong = |what| Error::Wrong { tid, what };
         if entry.groups.len() > GROUPS_MAX {

@@ -63,6 +63,16 @@ pub enum Error {
         /// Their names.
         names: String,
     },
+    /// Somebody else could not give it to the task either.
+    #[error("cannot set {what} of task {tid}: {errno}; restore as root")]
+    Refused {
+        /// Task or thread.
+        tid: i32,
+        /// What was to be set.
+        what: &'static str,
+        /// Why not.
+        errno: Errno,
+    },
     /// A limit cannot be raised.
     #[error(
         "task {pid} has a limit of {wanted} for {resource}, this process one of {have}; restore with \

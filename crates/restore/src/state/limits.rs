@@ -1,14 +1,16 @@
 //! Resource limits of a process: `getrlimit(2)`.
 
 use gelid_image::messages::TaskRlimitsEntry;
+use gelid_sys::Pid;
 use gelid_sys::proc::limits::{COUNT, Limit};
+use gelid_sys::sched;
 use gelid_sys::syscall::nr;
 use gelid_tape::Tape;
 
 use super::{Error, Machine};
 
 /// `CAP_SYS_RESOURCE`
-const SYS_RESOURCE: u64 = 1 << 24;
+pub(super) const SYS_RESOURCE: u64 = 1 << 24;
 
 const NAMES: [&str; COUNT] = [
     "processor time (RLIMIT_CPU)",
@@ -53,7 +55,7 @@ impl Limits {
 
     /// Without a capability, limits only go down.
     pub(super) fn check(&self, pid: i32, machine: &Machine) -> Result<(), Error> {
-        if machine.creds.has(SYS_RESOURCE) {
+        if machine.raises_limits {
             return Ok(());
         }
         for (resource, (new, own)) in self.0.iter().zip(&machine.limits).enumerate() {
@@ -64,6 +66,24 @@ impl Limits {
                     wanted: new.hard,
                     have: own.hard,
                 });
+            }
+        }
+        Ok(())
+    }
+
+    /// Has this process raise what the task itself may not.
+    pub(super) fn raise(&self, pid: Pid, machine: &Machine) -> Result<(), Error> {
+        if !machine.is_inside {
+            return Ok(());
+        }
+        for (resource, (new, own)) in self.0.iter().zip(&machine.limits).enumerate() {
+            if new.hard > own.hard {
+                let failed = |errno| Error::Refused {
+                    tid: pid.as_raw_pid(),
+                    what: NAMES[resource],
+                    errno,
+                };
+                sched::set_limit(Some(pid), resource, *new).map_err(failed)?;
             }
         }
         Ok(())

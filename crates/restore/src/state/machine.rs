@@ -10,6 +10,7 @@ use rustix::thread::capabilities_secure_bits;
 
 use super::Error;
 use super::creds::Creds;
+use super::limits::SYS_RESOURCE;
 
 /// This process and the machine it runs on.
 #[derive(Debug, Clone)]
@@ -33,6 +34,10 @@ pub(crate) struct Machine {
     pub(crate) xstate: XLayout,
     /// Whether timers can be made with the id that is wanted.
     pub(crate) timer_ids: bool,
+    /// The rights of the credentials are those of a user namespace.
+    pub(crate) is_inside: bool,
+    /// Hard limits can be raised.
+    pub(crate) raises_limits: bool,
 }
 
 impl Machine {
@@ -43,8 +48,11 @@ impl Machine {
         let status = proc::status::read(&task)?;
         let secure_bits = capabilities_secure_bits().map_err(own("the secure bits"))?;
         let attr = sched::getattr(None).map_err(own("the scheduling policy"))?;
+        let creds = Creds::of(&status, secure_bits.bits());
         Ok(Self {
-            creds: Creds::of(&status, secure_bits.bits()),
+            is_inside: false,
+            raises_limits: creds.has(SYS_RESOURCE),
+            creds,
             seccomp: status.seccomp,
             limits: proc::limits::read(&task)?,
             affinity: sched::affinity(None).map_err(own("the processors"))?,
@@ -57,5 +65,22 @@ impl Machine {
             xstate: XLayout::look(),
             timer_ids: prctl::timer_restore_ids().is_ok(),
         })
+    }
+
+    /// Tasks are born in a user namespace, as this user, with this group and these groups. Nobody there may change what
+    /// is beyond it.
+    pub(crate) fn enter_users(&mut self, ids: (u32, u32, Vec<u32>)) -> Result<(), Error> {
+        let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap");
+        let last = last.ok().and_then(|text| text.trim().parse::<u32>().ok());
+        let what = "the last capability";
+        let last = last.filter(|last| *last < 64).ok_or(Error::Own {
+            what,
+            errno: gelid_sys::Errno::INVAL,
+        })?;
+        let all = u64::MAX >> (63 - last);
+        self.creds = Creds::of_first(ids, &self.creds, all);
+        self.is_inside = true;
+        self.login_uid = None;
+        Ok(())
     }
 }

@@ -1,9 +1,12 @@
 //! Scheduling of a thread: `sched(7)`, `sched_setaffinity(2)`, `ioprio_set(2)`.
 
 use gelid_image::messages::{GelidThreadEntry, ThreadCoreEntry};
-use gelid_sys::sched::{CpuSet, SchedAttr};
+use gelid_sys::Pid;
+use gelid_sys::sched::{self, CpuSet, SchedAttr};
 use gelid_sys::syscall::nr;
 use gelid_tape::{Arg, Tape};
+
+use rustix::process::setpriority_process;
 
 use super::{Error, Machine};
 
@@ -104,19 +107,51 @@ impl Sched {
             let args = [PRIO_PROCESS, 0, self.nice as i64 as u64].map(Arg::Value);
             tape.must(nr::setpriority, args);
         }
-        let beyond = self.attr.policy == DEADLINE
-            || self.attr.runtime != 0
-            || self.attr.flags & (FLAG_UTIL_MIN | FLAG_UTIL_MAX) != 0;
-        if self.policy != machine.policy || beyond {
+        if self.changes_policy(machine) {
             let data = tape.bytes(&self.attr.as_bytes());
             tape.must(nr::sched_setattr, [0.into(), data.into(), 0.into()]);
         }
-        let own = machine.io_priority;
-        let inherits = own >> 13 != 0 && own != derived_io_priority(machine.nice, machine.policy);
-        if let Some(priority) = self.io_priority.or(inherits.then_some(0)) {
+        if let Some(priority) = self.io_priority_beside(machine) {
             let args = [IOPRIO_WHO_PROCESS, 0, priority.into()].map(Arg::Value);
             tape.must(nr::ioprio_set, args);
         }
+    }
+
+    /// Has this process set it all for a thread that differs from a child of this process in nothing of it.
+    pub(super) fn set(&self, number: i32, tid: Pid, machine: &Machine) -> Result<(), Error> {
+        let failed = |what| {
+            move |errno| Error::Refused {
+                tid: number,
+                what,
+                errno,
+            }
+        };
+        if !self.affinity.is_empty() && self.cpus() != machine.affinity {
+            sched::set_affinity(Some(tid), &self.cpus()).map_err(failed("the processors"))?;
+        }
+        if self.nice != machine.nice {
+            setpriority_process(Some(tid), self.nice).map_err(failed("the nice value"))?;
+        }
+        if self.changes_policy(machine) {
+            sched::setattr(Some(tid), &self.attr).map_err(failed("the scheduling policy"))?;
+        }
+        if let Some(priority) = self.io_priority_beside(machine) {
+            sched::set_ioprio(Some(tid), priority).map_err(failed("the I/O priority"))?;
+        }
+        Ok(())
+    }
+
+    fn changes_policy(&self, machine: &Machine) -> bool {
+        let beyond = self.attr.policy == DEADLINE
+            || self.attr.runtime != 0
+            || self.attr.flags & (FLAG_UTIL_MIN | FLAG_UTIL_MAX) != 0;
+        self.policy != machine.policy || beyond
+    }
+
+    fn io_priority_beside(&self, machine: &Machine) -> Option<u16> {
+        let own = machine.io_priority;
+        let inherits = own >> 13 != 0 && own != derived_io_priority(machine.nice, machine.policy);
+        self.io_priority.or(inherits.then_some(0))
     }
 
     fn cpus(&self) -> CpuSet {

@@ -127,6 +127,11 @@ pub fn gid_map(task: &TaskDir) -> std::result::Result<Vec<IdRange>, Error> {
     task.parsed("gid_map", 256, parse_id_map)
 }
 
+/// Whether `setgroups(2)` is denied in the user namespace of a task.
+pub fn denies_groups(task: &TaskDir) -> std::result::Result<bool, Error> {
+    task.parsed("setgroups", 16, |text| Ok(text.starts_with(b"deny")))
+}
+
 /// Parses the text of `uid_map` or `gid_map`.
 pub fn parse_id_map(text: &[u8]) -> Result<Vec<IdRange>> {
     let range = |line| {

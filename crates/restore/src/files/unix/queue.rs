@@ -40,7 +40,7 @@ pub(in super::super) struct Packet {
     /// Who sends it again.
     pub(super) from: Sender,
     /// Who has sent it.
-    pub(super) sender: Option<Who>,
+    pub(in super::super) sender: Option<Who>,
 }
 
 /// Who sends a message again.

@@ -26,7 +26,6 @@ pub(crate) fn bear(
     zone: &Range<u64>,
     kernel: &Kernel,
     sibling: bool,
-    groups: &Groups,
     crew: &mut Crew,
 ) -> Result<(), Error> {
     let number = plan.root();
@@ -70,10 +69,13 @@ pub(crate) fn bear(
         host: 0,
     };
     crew.bodies.insert(Who::Task(0), body);
-    crew.play(&[(Who::Task(0), script)])?;
-    // Whoever is born afterwards is in the same groups.
-    let set = plan.cgroups.threads.get(&number).copied();
-    groups.enter(&plan.cgroups, pid.as_raw_pid(), None, set)
+    crew.play(&[(Who::Task(0), script)]).map(drop)
+}
+
+/// Lets it enter its groups. Whoever is born of it afterwards is in the same ones.
+pub(crate) fn enter(plan: &Plan, groups: &Groups, crew: &mut Crew) -> Result<(), Error> {
+    let set = plan.cgroups.threads.get(&plan.root()).copied();
+    groups.enter(&plan.cgroups, crew.root()?.as_raw_pid(), None, set)
 }
 
 fn fork(plan: &Plan, sibling: bool, crew: &mut Crew) -> Result<Stopped, Error> {
@@ -86,6 +88,10 @@ fn fork(plan: &Plan, sibling: bool, crew: &mut Crew) -> Result<Stopped, Error> {
         }
     };
     let wanted = Pid::from_raw(number);
+    if let Some(groups) = plan.groups_at_birth() {
+        // Only this thread has them then, and nothing that it does needs any. There may be no other way to them.
+        rustix::thread::set_thread_groups(&groups).map_err(failed("setgroups"))?;
+    }
     let born = match plan.namespaces.any() {
         true => fork_inside(plan.namespaces.flags(), wanted, sibling),
         false => fork_sleeper(wanted, sibling),
