@@ -21,7 +21,7 @@ use self::getopt::{Known, Takes};
 pub(crate) use self::options::{Files, Namespaces, Options};
 pub(crate) use self::request::Preset;
 pub(crate) use self::values::{
-    Compression, FileValidation, InheritFd, ManageCgroups, NetworkLock, Snapshot, inodes,
+    Compression, CpuCap, FileValidation, InheritFd, ManageCgroups, NetworkLock, Snapshot, inodes,
 };
 
 /// The level of the log where nothing is said: errors and warnings.
@@ -64,6 +64,10 @@ pub(crate) enum Command {
     Swrk,
     /// Serves whoever connects.
     Service,
+    /// Writes down the features of this CPU.
+    CpuinfoDump,
+    /// Compares them with those of this CPU.
+    CpuinfoCheck,
     /// A command of CRIU that is not there yet.
     Missing(&'static str),
     /// A command that CRIU has removed, and what replaces it.
@@ -87,9 +91,20 @@ impl Command {
             "dedup" => Self::Missing("dedup"),
             "service" => Self::Service,
             "swrk" => Self::Swrk,
-            "cpuinfo" => Self::Missing("cpuinfo"),
             _ => return None,
         })
+    }
+
+    /// `cpuinfo` has a second word.
+    fn of_cpuinfo(action: Option<&str>) -> Result<Self, Stop> {
+        match action {
+            Some("dump") => Ok(Self::CpuinfoDump),
+            Some("check") => Ok(Self::CpuinfoCheck),
+            _ => {
+                let complaint = "cpuinfo requires an action: dump or check";
+                Err(Stop::Usage(Some(complaint.to_owned())))
+            }
+        }
     }
 
     /// How many words may follow the command.
@@ -119,6 +134,20 @@ impl Invocation {
     /// The level of the log: 0 nothing to 4 everything.
     pub(crate) fn verbosity(&self) -> i64 {
         level(&self.options)
+    }
+
+    /// What `cpuinfo check` compares.
+    pub(crate) fn cpu(&self) -> CpuCap {
+        match self.options.cgroups.cpu_cap {
+            None => CpuCap::USUAL,
+            Some(CpuCap(0)) => CpuCap::EVERYTHING,
+            Some(named) => named,
+        }
+    }
+
+    /// What a dump writes down and a restore compares, if anything.
+    pub(crate) fn cpu_image(&self) -> Option<CpuCap> {
+        self.options.cgroups.cpu_cap.filter(|cap| cap.uses_image())
     }
 
     /// Refuses what contradicts itself or is not there.
@@ -212,11 +241,17 @@ fn typed(definition: clap::Command, given: Vec<getopt::Given>) -> Result<Options
 
 /// Finds the command, and checks the options against it and each other.
 fn finish(identity: Identity, options: Options, words: Vec<OsString>) -> Result<Invocation, Stop> {
-    let Some((word, words)) = words.split_first() else {
+    let Some((word, mut words)) = words.split_first() else {
         return Err(Stop::Usage(Some("command is required".to_owned())));
     };
     let unknown = || Stop::Usage(Some(format!("unknown command: {}", word.display())));
-    let command = Command::of(word, identity).ok_or_else(unknown)?;
+    let command = match word == "cpuinfo" {
+        true => {
+            let action = words.split_off_first();
+            Command::of_cpuinfo(action.and_then(|action| action.to_str()))?
+        }
+        false => Command::of(word, identity).ok_or_else(unknown)?,
+    };
     if words.len() > command.max_words(&options) {
         let excess = words
             .last()

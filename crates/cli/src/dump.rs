@@ -18,7 +18,7 @@ use crate::args::{
 };
 use crate::moments::Audience;
 use crate::surroundings::Surroundings;
-use crate::{log, statistics};
+use crate::{cpuinfo, log, statistics};
 
 /// The environment's variable that names a phase that is to fail: for tests.
 const FAULT: &str = "GELID_FAULT";
@@ -76,7 +76,15 @@ fn dump(
     audience.tell("pre-dump", Some(options.tree))?;
     options.hooks = audience.of_dump();
     tracing::debug!(?options, work = %surroundings.work.display(), "options");
-    let outcome = gelid_dump::dump(&options).map_err(with_words_of_criu)?;
+    if invocation.cpu_image().is_some() {
+        cpuinfo::write(&options.images)?;
+    }
+    let dumped = gelid_dump::dump(&options);
+    if dumped.is_err() && invocation.cpu_image().is_some() {
+        // It says nothing of the tree.
+        let _ = std::fs::remove_file(surroundings.images.join("cpuinfo.img"));
+    }
+    let outcome = dumped.map_err(with_words_of_criu)?;
     account(&outcome);
     let stats = StatsEntry {
         dump: Some(outcome.stats),

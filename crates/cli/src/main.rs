@@ -8,6 +8,7 @@
 mod action_scripts;
 mod args;
 mod check;
+mod cpuinfo;
 mod dump;
 mod log;
 mod moments;
@@ -21,6 +22,8 @@ mod surroundings;
 
 use std::process::ExitCode;
 
+use gelid_image::Dir;
+
 use self::args::{Command, Identity, Invocation, Stop};
 use self::log::Log;
 
@@ -33,6 +36,9 @@ const CRIU_MINOR: i32 = 2;
 
 /// What CRIU returns for commands that were removed.
 const REMOVED: u8 = 255;
+
+/// What CRIU returns where the features of a CPU cannot be written down.
+const FAILED: u8 = 255;
 
 fn main() -> ExitCode {
     let log = Log::start();
@@ -65,6 +71,23 @@ fn run(invocation: &Invocation, log: &Log) -> anyhow::Result<ExitCode> {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::FAILURE,
             })
+        }
+        Command::CpuinfoDump => {
+            let surroundings = surroundings::enter(invocation, log)?;
+            let images = Dir::open(&surroundings.images)?;
+            Ok(match cpuinfo::write(&images) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!("{}", log::one_line(&error));
+                    ExitCode::from(FAILED)
+                }
+            })
+        }
+        Command::CpuinfoCheck => {
+            let surroundings = surroundings::enter(invocation, log)?;
+            let images = Dir::open(&surroundings.images)?;
+            cpuinfo::check(&images, invocation.cpu())?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Dump => {
             let surroundings = surroundings::enter(invocation, log)?;

@@ -19,7 +19,7 @@ use crate::args::{FileValidation, InheritFd, Invocation, ManageCgroups};
 use crate::moments::Audience;
 use crate::pidfile::Pidfile;
 use crate::surroundings::Surroundings;
-use crate::{log, statistics};
+use crate::{cpuinfo, log, statistics};
 
 /// Restores the tree and says how it went: the command, which waits for the end of the tree unless it is detached.
 pub(crate) fn run(
@@ -86,6 +86,9 @@ fn restore(
     }
     let images = Dir::open(&surroundings.images)?;
     let mut options = options(invocation, client.is_some())?;
+    if let Some(wanted) = invocation.cpu_image() {
+        cpuinfo::check(&images, wanted)?;
+    }
     let scripts = Scripts::new(&given.general.action_script, surroundings)?;
     let audience = Audience::new(client, scripts);
     audience.tell("pre-restore", None)?;

@@ -10,6 +10,7 @@ use std::process::{Command as Program, ExitCode};
 use std::sync::Arc;
 
 use anyhow::Context;
+use gelid_image::Dir;
 use gelid_rpc::messages::{Features, Options, PageServer, RequestKind, Version};
 use gelid_rpc::{Answer, Channel, Connection, Failure, Handler, Notifier, Words};
 use gelid_sys::probe::{Feature, Support, probe};
@@ -19,7 +20,7 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use crate::args::{Command, Invocation, Preset, Stop};
 use crate::log::{self, Log};
 use crate::surroundings::{self, Surroundings};
-use crate::{check, dump, restore};
+use crate::{check, cpuinfo, dump, restore};
 
 pub(crate) use self::service::run as service;
 
@@ -253,7 +254,18 @@ impl Handler for Requests<'_> {
     }
 
     fn cpuinfo(&mut self, kind: RequestKind, options: &Options) -> Answer {
-        self.missing(kind, options)
+        let command = match kind {
+            RequestKind::CpuinfoDump => Command::CpuinfoDump,
+            _ => Command::CpuinfoCheck,
+        };
+        self.request(kind, command, options, |_, invocation, surroundings| {
+            let images = Dir::open(&surroundings.images)?;
+            let done = match kind {
+                RequestKind::CpuinfoDump => cpuinfo::write(&images),
+                _ => cpuinfo::check(&images, invocation.cpu()),
+            };
+            done.inspect_err(|error| tracing::error!("{}", log::one_line(error)))
+        })
     }
 
     fn page_server(&mut self, kind: RequestKind, options: &Options) -> Answer<PageServer> {

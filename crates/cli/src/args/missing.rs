@@ -15,7 +15,7 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
     let incremental = "incremental dumps are not there yet";
     let travelling = "memory does not travel yet";
     let namespaces = "namespaces are not restored yet";
-    let asked: [(bool, &str, &str); 15] = [
+    let asked: [(bool, &str, &str); 14] = [
         (
             options.general.prev_images_dir.is_some(),
             "--prev-images-dir",
@@ -56,14 +56,6 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
             options.cgroups.cgroup_props_file.is_some(),
             "--cgroup-props-file",
             "other properties of cgroups are not recorded yet",
-        ),
-        (
-            options
-                .cgroups
-                .cpu_cap
-                .is_some_and(|bits| bits.uses_image()),
-            "--cpu-cap",
-            "CPU features are not recorded yet; --cpu-cap=none leaves them out",
         ),
         (
             options

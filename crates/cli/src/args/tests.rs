@@ -121,7 +121,8 @@ fn nonsense_is_refused() {
             "gelid dump -t 1 --lazy-pages",
             "--lazy-pages: memory does not travel yet",
         ),
-        ("gelid dump -t 1 --cpu-cap", "--cpu-cap"),
+        ("gelid cpuinfo", "cpuinfo requires an action"),
+        ("gelid cpuinfo burn", "cpuinfo requires an action"),
     ] {
         let said = refused(line);
         assert!(said.contains(words), "{line}: {said}");

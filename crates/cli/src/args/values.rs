@@ -203,6 +203,27 @@ impl CpuCap {
     const IMAGE: u8 = 8;
     const ALL: u8 = Self::FPU | Self::CPU | Self::INS;
 
+    /// What is compared where nothing is said.
+    pub(crate) const USUAL: Self = Self(Self::FPU | Self::INS);
+
+    /// Everything.
+    pub(crate) const EVERYTHING: Self = Self(Self::ALL);
+
+    /// Whether the state of floating point must fit.
+    pub(crate) fn has_floating_point(self) -> bool {
+        self.0 & Self::FPU != 0
+    }
+
+    /// Whether there must be the same instructions.
+    pub(crate) fn has_instructions(self) -> bool {
+        self.0 & Self::INS != 0
+    }
+
+    /// Whether the processors must be the same.
+    pub(crate) fn has_all(self) -> bool {
+        self.0 & Self::CPU != 0
+    }
+
     /// Whether `cpuinfo.img` is written on dump and required on restore.
     pub(crate) fn uses_image(self) -> bool {
         self.0 & Self::IMAGE != 0

@@ -1,5 +1,9 @@
 //! x86-64: registers as ptrace reports them, and how a system call is entered.
 
+mod processor;
+
+pub use processor::{CPU_WORDS, Processor};
+
 use crate::syscall::nr;
 
 /// Note type of the general registers for `PTRACE_GETREGSET` (`elf.h`).
