@@ -1,6 +1,7 @@
 //! The table: every guest of `gelid-guest --list`, and what is peculiar about it.
 
 mod internet;
+mod ipc;
 mod refusals;
 mod unix;
 
@@ -97,7 +98,6 @@ const NO_ROOM: &str = "needs room in the target";
 const SIGTRAP: &str = "the disposition of SIGTRAP";
 const FOREIGN: &str = "limits of other users' tasks need CAP_SYS_RESOURCE";
 const MESSAGES: &str = "message queues, unless they are mounted on /dev/mqueue";
-const OF_THE_HOST: &str = "segments outside of an IPC namespace of their own";
 const SHARED: &str = "tables shared between processes";
 
 /// Every guest, but for those with sockets, and those with what is never dumped.
@@ -364,9 +364,6 @@ const CASES: &[Case] = &[
     unlike("sharing-mixed", SHARED),
     waiting_in_vfork("vfork"),
     waiting_in_vfork("vfork-vm"),
-    unlike("shm", OF_THE_HOST),
-    unlike("shm-huge", OF_THE_HOST),
-    refused("shm-outside", "2 attachments, 1 of them in the tree"),
     guest("signalfd"),
     guest("signalfd-blocked"),
     guest("altstack"),
@@ -455,7 +452,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// All cases.
 fn cases() -> impl Iterator<Item = &'static Case> {
     let sockets = internet::CASES.iter().chain(unix::CASES);
-    CASES.iter().chain(sockets).chain(refusals::CASES)
+    let others = ipc::CASES.iter().chain(refusals::CASES);
+    CASES.iter().chain(sockets).chain(others)
 }
 
 /// The table and the guest program agree.

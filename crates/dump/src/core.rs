@@ -20,6 +20,7 @@ mod seccomp;
 mod signals;
 mod thread;
 mod timers;
+mod undo;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -126,6 +127,7 @@ pub(crate) fn collect(
         let played = played.ok_or(Error::Gone { tid: task.pid })?;
         cores.push(this.record(process, task, census, &played, &defaults)?);
     }
+    undo::collect(tree, tasks, census, &mut cores)?;
     let filters = seccomp::record(&mut cores);
     Ok((cores, filters))
 }

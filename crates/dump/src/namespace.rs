@@ -1,6 +1,7 @@
 //! Namespaces of the tree: which there are, who is in which, and what is seen from inside. Sections 4.2 and 19 of
 //! the format.
 
+mod ipc;
 mod mnt;
 pub(crate) mod net;
 mod numbers;
@@ -11,6 +12,7 @@ mod uts;
 use std::os::fd::{AsFd, OwnedFd};
 
 use gelid_image::messages::TaskKobjIdsEntry;
+use gelid_sys::ipc::shm::Segment;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::ns::{self, Kind};
 use gelid_sys::{Pid, proc};
@@ -26,6 +28,7 @@ pub(crate) use numbers::{Number, Numbers, Users};
 pub(crate) const SUPPORTED: &[Kind] = &[
     Kind::Pid,
     Kind::Net,
+    Kind::Ipc,
     Kind::Uts,
     Kind::Time,
     Kind::User,
@@ -316,14 +319,17 @@ pub(crate) fn refuse(instances: &Instances, pid: Pid, comm: &str) -> Result<(), 
     }
 }
 
-/// Has the calling thread join what sockets are looked at in.
+/// Has the calling thread join what sockets and queues are looked at in.
 pub(crate) fn join(census: &Census) -> Result<(), Error> {
-    let Some(net) = census.root(Kind::Net) else {
-        return Ok(());
-    };
-    let (pid, kind) = (net.task, net.kind.name());
-    let failed = |errno| Error::Join { pid, kind, errno };
-    gelid_sys::namespace::join(net.open()?, net.kind).map_err(failed)
+    for instance in [census.root(Kind::Net), census.root(Kind::Ipc)]
+        .into_iter()
+        .flatten()
+    {
+        let (pid, kind) = (instance.task, instance.kind.name());
+        let failed = |errno| Error::Join { pid, kind, errno };
+        gelid_sys::namespace::join(instance.open()?, instance.kind).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Writes what is known when packets are kept away from connections: the rules of the firewall, those which do that
@@ -346,8 +352,11 @@ pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<Found, Error
             _ => {}
         }
     }
+    let ipc = census.root(Kind::Ipc);
+    let segments = ipc.map(|instance| ipc::dump(instance, context, census));
     Ok(Found {
         mounts: mnt::dump(context.staging, context.options, census)?,
+        segments: segments.transpose()?,
     })
 }
 
@@ -355,4 +364,6 @@ pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<Found, Error
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) mounts: MountTable,
+    /// Shared memory in the IPC namespace of the tree.
+    pub(crate) segments: Option<Vec<Segment>>,
 }

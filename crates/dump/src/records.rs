@@ -9,11 +9,12 @@ use std::thread::{Scope, ScopedJoinHandle};
 use gelid_image::messages::{CoreEntry, March, MmEntry, SeccompEntry, TaskCoreEntry};
 use gelid_image::{ImageKind, Staging};
 use gelid_pages::{Owner, StoreError};
+use gelid_sys::ipc::shm::Segment;
 use gelid_sys::{pidfd, proc};
 
 use crate::core::Cores;
 use crate::files::{self, Collected, Collector};
-use crate::ipc::{self, Segments};
+use crate::ipc::Segments;
 use crate::namespace::{self, Census, Own};
 use crate::pages::Stored;
 use crate::phase::Phases;
@@ -84,21 +85,24 @@ fn collect(
     let found = phases.run(Phase::Namespaces, || namespace::dump(context, &census))?;
     files.know_mounts(found.mounts);
     namespace::join(&census)?;
-    phases.run(Phase::Files, || look(context, &tasks, census, files))
+    phases.run(Phase::Files, || {
+        look(context, &tasks, census, found.segments, files)
+    })
 }
 
 fn look(
     context: Context<'_>,
     tasks: &[Task],
     census: Arc<Census>,
+    segments: Option<Vec<Segment>>,
     mut files: Collector<'_>,
 ) -> Result<(Spaces, Collected), Error> {
     survey::threads(tasks)?;
     let processes = tasks.iter().map(|task| task.pid);
     let threads = tasks.iter().flat_map(|task| task.tids.iter().copied());
     files.know_tree(processes.collect(), threads.collect(), Arc::clone(&census));
-    files.reserve(ipc::ids(tasks));
-    let mut segments = Segments::default();
+    let mut segments = Segments::new(segments);
+    files.reserve(segments.keys(tasks));
     let mut spaces = Spaces::default();
     let mut tables = HashSet::new();
     for (index, task) in tasks.iter().enumerate() {
@@ -121,8 +125,7 @@ fn look(
             spaces.0.insert(index, mm);
         }
     }
-    let host = context.namespaces.ids().ipc_ns_id.unwrap_or_default();
-    let attached = segments.of_host(context.staging, host, &census.users)?;
+    let attached = segments.finish(context.staging, context.namespaces, &census)?;
     let mut collected = files.finish()?;
     collected.memory.extend(attached);
     namespace::dump_rules(context, &census)?;

@@ -61,7 +61,10 @@ pub(crate) fn wanted(options: &Options, tasks: &[Task], census: &Census) -> Hash
     let mut wanted = HashSet::new();
     for (task, layout) in spaces(tasks) {
         let bytes = layout.areas.iter().map(|area| area.anonymous).sum::<u64>();
-        let can = |area: &Area| !area.flags.contains(VmFlags::HUGETLB);
+        // A copy would be attached to segments too, and nobody may be that is not in the tree.
+        let can = |area: &Area| {
+            !area.flags.contains(VmFlags::HUGETLB) && vma::kind(area) != Kind::Segment
+        };
         if bytes >= large && layout.areas.iter().all(can) && headroom::of_group(task.pid) >= bytes {
             all += bytes;
             wanted.insert(task.pid);

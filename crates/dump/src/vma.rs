@@ -44,7 +44,8 @@ pub(crate) fn kind(area: &Area) -> Kind {
     if area.map.has_file() && path.starts_with(b"socket:[") {
         return Kind::Ring;
     }
-    if area.map.has_file() && shm::is_name(path) {
+    // The first one of a namespace has the inode 0.
+    if shm::is_name(path) {
         return Kind::Segment;
     }
     if area.map.has_file() {

@@ -195,6 +195,8 @@ pub(crate) struct Alive {
     pub(crate) stopped: Option<Stop>,
     /// It has left the terminal of its session.
     pub(crate) no_terminal: bool,
+    /// What semaphores get back when it ends.
+    pub(crate) undo: Vec<ipc::Undo>,
 }
 
 impl Alive {
@@ -266,8 +268,7 @@ impl Plan {
         let sessions: Vec<Session> = files.sessions().collect();
         let births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;
         pagemap::find_owners(&mut reader.spaces)?;
-        let host = inventory.root_ids.as_ref().and_then(|ids| ids.ipc_ns_id);
-        let ipc = Ipc::read(dir, host.unwrap_or_default())?;
+        let ipc = Ipc::read(dir, &inventory, &namespaces)?;
         ipc.attach(&mut reader.spaces)?;
         let inheritance = reader.inheritance(&births);
         files.check_processes(|pid| nodes.iter().any(|node| node.pid.cast_unsigned() == pid))?;
@@ -429,6 +430,7 @@ impl<'a> Reader<'a> {
         self.namespaces.task(pid, &ids)?;
         let mut threads = Vec::with_capacity(node.threads.len());
         let state = ProcessState::read(pid, &core)?;
+        let undo = ipc::undo::read(pid, &core)?;
         let mut cores = vec![(pid, core)];
         for tid in node.threads.iter().filter(|tid| **tid != pid) {
             cores.push((*tid, self.dir.read_one(ImageKind::Core, *tid)?));
@@ -472,6 +474,7 @@ impl<'a> Reader<'a> {
             network: ids.net_ns_id,
             stopped,
             no_terminal,
+            undo,
         };
         first(&mut self.fs, ids.fs_id, index);
         self.tables.push(Some(Tables {

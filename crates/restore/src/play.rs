@@ -32,7 +32,7 @@ use rustix::process::{WaitOptions, waitpid};
 use self::cgroup::Groups;
 use self::crew::Crew;
 use self::inheritance::{Bequest, When};
-use self::ipc::Segments;
+use self::ipc::Objects;
 use self::kernel::Kernel;
 use self::script::Reel;
 use crate::files::{Context, MemoryTarget, OpenFiles};
@@ -78,7 +78,7 @@ pub(crate) fn run(
     }
     let networks_made = networks.made();
     let birthplace = namespaces::Birthplace::of(plan, &mut crew)?;
-    let segments = Segments::make(&plan.ipc)?;
+    let objects = Objects::make(&plan.ipc)?;
 
     options.phase(Phase::Files)?;
     let terminal = rustix::stdio::stdin();
@@ -123,7 +123,7 @@ pub(crate) fn run(
 
     options.phase(Phase::Memory)?;
     let mut shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
-    shared.extend(segments.fill(&plan.ipc, (dir, manifest), &filler)?);
+    shared.extend(objects.fill(&plan.ipc, (dir, manifest), &filler)?);
     spaces(plan, &zone, (&kernel, &machine), &files, &mut crew)?;
     files.end_stand_ins();
     let contexts = aio::make(plan, &mut crew)?;
@@ -137,7 +137,7 @@ pub(crate) fn run(
         pages += filling.wait()?.pages;
     }
     drop(filler);
-    segments.complete(&plan.ipc)?;
+    objects.complete(&plan.ipc)?;
     files.seal()?;
     aio::complete(plan, &machine, &contexts, &mut crew)?;
     late_descriptors(plan, &mut files, &mut crew)?;
@@ -145,6 +145,7 @@ pub(crate) fn run(
     options.phase(Phase::State)?;
     let root_pid = crew.root()?.as_raw_pid();
     locks::take(plan, &files, &mut crew)?;
+    ipc::redo(plan, &mut crew)?;
     state::complete_spaces(plan, &mut crew)?;
     let mut newborns = state::Newborns::new();
     for thread in newborn {
@@ -179,7 +180,7 @@ pub(crate) fn run(
     options.hooks.announce(Hook::PreResume, root_pid);
     release.let_go(&mut crew)?;
     groups.keep(&plan.cgroups);
-    segments.keep();
+    objects.keep();
     networks.keep();
     options.hooks.announce(Hook::PostResume, root_pid);
     if let Some(root) = Pid::from_raw(root_pid).filter(|_| stop_is_told(plan, 0)) {

@@ -22,6 +22,7 @@ mod idle;
 mod inet;
 mod inotify;
 mod io_uring;
+mod ipc_namespace;
 mod leases;
 mod locks;
 mod mapped;
@@ -43,6 +44,7 @@ mod robust;
 mod rseq;
 mod seccomp;
 mod secret;
+mod sem;
 mod sharing;
 mod shm;
 mod signalfd;
@@ -90,6 +92,7 @@ const OBJECTS: &[&[Entry]] = &[
     idle::GUESTS,
     inotify::GUESTS,
     io_uring::GUESTS,
+    ipc_namespace::GUESTS,
     leases::GUESTS,
     locks::GUESTS,
     mapped::GUESTS,
@@ -109,6 +112,7 @@ const OBJECTS: &[&[Entry]] = &[
     secret::GUESTS,
     sharing::GUESTS,
     seccomp::GUESTS,
+    sem::GUESTS,
     shm::GUESTS,
     signalfd::GUESTS,
     signals::GUESTS,

@@ -15,13 +15,13 @@ pub(crate) const GUESTS: &[Entry] = &[
 ];
 
 /// A segment of this guest's, removed at the end.
-struct Segment {
+pub(crate) struct Segment {
     id: i32,
     owner: u32,
 }
 
 impl Segment {
-    fn new(key: i32, size: usize, mode: i32) -> Check<Self> {
+    pub(crate) fn new(key: i32, size: usize, mode: i32) -> Check<Self> {
         let id = os!(libc::shmget(
             key,
             size,
@@ -31,7 +31,7 @@ impl Segment {
         Ok(Self { id, owner })
     }
 
-    fn attach(&self, at: usize, flags: i32) -> Check<Attached> {
+    pub(crate) fn attach(&self, at: usize, flags: i32) -> Check<Attached> {
         let base = os!(libc::shmat(self.id, at as *const _, flags))?;
         Ok(Attached(base.cast()))
     }
@@ -68,17 +68,22 @@ impl Drop for Segment {
 }
 
 /// Where a segment is attached.
-struct Attached(*mut u64);
+pub(crate) struct Attached(*mut u64);
 
 impl Attached {
-    fn fill(&self, from: usize, to: usize, seed: u64) {
+    /// First address.
+    pub(crate) fn start(&self) -> *const libc::c_void {
+        self.0.cast()
+    }
+
+    pub(crate) fn fill(&self, from: usize, to: usize, seed: u64) {
         for offset in (from..to).step_by(8) {
             // SAFETY: the guest writes only inside what it is attached to.
             unsafe { self.0.add(offset / 8).write_volatile(word(seed, offset)) };
         }
     }
 
-    fn check(&self, what: &str, (from, to): (usize, usize), seed: Option<u64>) -> Check {
+    pub(crate) fn check(&self, what: &str, (from, to): (usize, usize), seed: Option<u64>) -> Check {
         for offset in (from..to).step_by(8) {
             // SAFETY: the guest reads only inside what it is attached to.
             let got = unsafe { self.0.add(offset / 8).read_volatile() };
@@ -89,7 +94,7 @@ impl Attached {
     }
 }
 
-fn segments(guest: &Guest) -> Check {
+pub(crate) fn segments(guest: &Guest) -> Check {
     const KEY: i32 = 0x6e1d_0000;
     let key = KEY | (std::process::id() & 0xffff).cast_signed();
     let size = 8 * PAGE;

@@ -116,6 +116,7 @@ impl AskedProcess {
         let mdwe = answers.may(self.mdwe, "prctl(PR_GET_MDWE)")?;
         let merge = answers.may(self.memory_merge, "prctl(PR_GET_MEMORY_MERGE)")?;
         tc.gelid = Some(GelidTaskEntry {
+            undo: Vec::new(),
             coredump_filter: outside.coredump_filter,
             mdwe: mdwe.map(|bits| bits as u32).filter(|bits| *bits != 0),
             memory_merge: merge.map(|on| on != 0).filter(|on| *on),

@@ -198,6 +198,22 @@ impl Asked {
     }
 }
 
+/// Who the leader of a process is to a tape.
+pub(super) fn identity(process: &Process, task: &Task, live: &Live) -> Result<Identity, Error> {
+    let leader = held(process, 0)?;
+    let status = &live.status;
+    let private = signals::set(&signals::pending(leader, false)?).0;
+    let shared = signals::set(&signals::pending(leader, true)?).0;
+    let waiting = SigSet(private | shared | status.sig_pending | status.shared_pending);
+    let own = task.numbers.first().map(|number| number.own);
+    let own = own.unwrap_or(status.tgid);
+    Ok(Identity {
+        tgid: own,
+        tid: own,
+        signal: closing_signal(SigSet(status.sig_caught), waiting),
+    })
+}
+
 /// Whether the leader of its session is the process itself, or gone.
 fn own_session(pid: Pid, sid: i32) -> bool {
     let leader = Pid::from_raw(sid).filter(|leader| *leader != pid);

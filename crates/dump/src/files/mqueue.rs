@@ -1,7 +1,7 @@
 //! POSIX message queues: `mq_overview(7)`.
 //!
 //! A queue and the messages in it belong to the host, as a file and its contents do: they stay where they are when the
-//! tree ends. A description of a queue is recorded by the path that it has where queues are usually mounted.
+//! tree ends, unless the tree has an IPC namespace of its own, with which all of them are recorded. A description of a queue is recorded by the path that it has where queues are usually mounted.
 
 use std::ffi::CString;
 
@@ -54,7 +54,8 @@ impl Collector<'_> {
     /// Who is told of the next message; by the way it is looked whether the name leads to the queue.
     fn told_of(&self, object: &Object<'_>, name: &[u8]) -> Result<i32, Error> {
         let path = CString::new(name).map_err(|_| object.unsupported(Unsupported::MessageQueue))?;
-        let queue = mqueue::open(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC);
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let queue = mqueue::open(&path, flags);
         let queue = queue.map_err(object.failed("open"))?;
         let stat = rustix::fs::fstat(&queue).map_err(object.failed("look at"))?;
         if (stat.st_dev, stat.st_ino) != object.inode() {

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
-use gelid_image::messages::{GelidSegmentEntry, IpcDescEntry, IpcShmEntry};
+use gelid_image::messages::{GelidSegmentEntry, IpcShmEntry};
 use gelid_image::{ImageKind, Staging};
-use gelid_sys::ipc::Perm;
-use gelid_sys::ipc::shm::{self, Segment};
+use gelid_sys::ipc::shm::{self, Attached, Segment};
 use gelid_sys::proc::maps::{Mapping, Perms};
+use gelid_sys::proc::ns::Kind as Namespace;
 use gelid_sys::{PAGE_SIZE, Pid};
 use rustix::fs::{MemfdFlags, OFlags, fstat, fstatfs};
 
-use super::{Error, Object, failed};
+use super::{Error, Object, description, failed};
 use crate::Error as DumpError;
 use crate::files::{self, HUGETLBFS_MAGIC, Mapped, Memory, huge_flags};
 use crate::layout::Layout;
-use crate::namespace::Users;
+use crate::namespace::{Census, Own, Users};
 use crate::survey::{Space, Task};
 use crate::vma::{self, Kind};
 
@@ -23,6 +23,8 @@ use crate::vma::{self, Kind};
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
     held: BTreeMap<i32, Held>,
+    /// All segments of the namespace, if that is the tree's own.
+    inside: Option<Vec<Segment>>,
 }
 
 /// A segment that somebody is attached to.
@@ -37,7 +39,7 @@ struct Held {
 }
 
 /// The ids of all segments that the tree has mapped; these are keys of shared memory too.
-pub(crate) fn ids(tasks: &[Task]) -> impl Iterator<Item = u32> {
+fn mapped(tasks: &[Task]) -> impl Iterator<Item = u32> {
     let live = tasks.iter().filter_map(|task| task.live.as_ref());
     let layouts = live.filter_map(|live| match &live.space {
         Space::Own(layout) => Some(layout),
@@ -51,6 +53,25 @@ pub(crate) fn ids(tasks: &[Task]) -> impl Iterator<Item = u32> {
 }
 
 impl Segments {
+    /// For a tree that has the namespace of the dumper, or its own, in which these are.
+    pub(crate) fn new(inside: Option<Vec<Segment>>) -> Self {
+        Self {
+            held: BTreeMap::new(),
+            inside,
+        }
+    }
+
+    /// The keys of shared memory that are those of segments.
+    pub(crate) fn keys(&self, tasks: &[Task]) -> Vec<u32> {
+        match &self.inside {
+            Some(all) => all
+                .iter()
+                .map(|segment| segment.id.cast_unsigned())
+                .collect(),
+            None => mapped(tasks).collect(),
+        }
+    }
+
     /// Takes note of a mapping of a segment.
     pub(crate) fn attached(
         &mut self,
@@ -73,7 +94,11 @@ impl Segments {
             Some(held) => held.mappings += 1,
             None => {
                 let file = File::from(task.dir.open_file(&name, OFlags::RDONLY)?);
-                if map.perms.contains(Perms::SHARED) && is_segment(id, &file)? {
+                let found = match &self.inside {
+                    Some(all) => all.iter().find(|segment| segment.id == id).copied(),
+                    None => shm::stat(id).ok(),
+                };
+                if map.perms.contains(Perms::SHARED) && is_segment(id, found.as_ref(), &file)? {
                     let held = Held {
                         pid,
                         mappings: 1,
@@ -92,36 +117,47 @@ impl Segments {
         })
     }
 
-    /// Records the segments as those of the dumper's own namespace, which has the number `namespace`, and gives the
-    /// memory that is to be stored.
-    pub(crate) fn of_host(
-        self,
+    /// Records the segments, and gives the memory that is to be stored. In the dumper's own namespace those are recorded
+    /// that the tree is attached to, in the tree's own all. The calling
+    /// thread is in it.
+    pub(crate) fn finish(
+        mut self,
+        staging: &Staging,
+        own: &Own,
+        census: &Census,
+    ) -> Result<Vec<Memory>, DumpError> {
+        match (census.root(Namespace::Ipc), self.inside.take()) {
+            (Some(instance), Some(all)) => {
+                self.record(staging, instance.id, &all, (&census.users, false))
+            }
+            _ => {
+                let look =
+                    |id: &i32| shm::stat(*id).map_err(failed("look at", Object::Segment(*id)));
+                let all = self.held.keys().map(look).collect::<Result<Vec<_>, _>>()?;
+                let own = own.ids().ipc_ns_id.unwrap_or_default();
+                self.record(staging, own, &all, (&census.users, true))
+            }
+        }
+    }
+
+    fn record(
+        mut self,
         staging: &Staging,
         namespace: u32,
-        users: &Users,
+        all: &[Segment],
+        (users, may_stay): (&Users, bool),
     ) -> Result<Vec<Memory>, DumpError> {
         let mut writer = staging.writer(ImageKind::IpcnsShm, namespace)?;
-        let mut memory = Vec::with_capacity(self.held.len());
-        for (id, held) in self.held {
-            let object = Object::Segment(id);
-            let segment = shm::stat(id).map_err(failed("look at", object))?;
-            if segment.attached != held.mappings {
-                return Err(Error::Outside {
-                    pid: held.pid,
-                    object,
-                    attached: segment.attached,
-                    own: held.mappings,
-                }
-                .into());
-            }
-            let found = memory_of(&segment, held.file)?;
-            let identity = GelidSegmentEntry {
-                changed: segment.changed,
-                creator: segment.creator,
-            };
+        let mut memory = Vec::with_capacity(all.len());
+        for segment in all {
+            let held = self.held.remove(&segment.id);
+            let found = memory_of(segment, alone(segment, held)?)?;
             writer.push(&IpcShmEntry {
-                gelid: Some(identity),
-                ..entry(&segment, &found, users)
+                gelid: may_stay.then_some(GelidSegmentEntry {
+                    changed: segment.changed,
+                    creator: segment.creator,
+                }),
+                ..entry(segment, &found, users)
             })?;
             memory.push(found);
         }
@@ -130,8 +166,32 @@ impl Segments {
     }
 }
 
+/// The memory of a segment, to which nobody may be attached that is not in the tree.
+fn alone(segment: &Segment, held: Option<Held>) -> Result<File, Error> {
+    let object = Object::Segment(segment.id);
+    let (attached, own) = (
+        segment.attached,
+        held.as_ref().map_or(0, |held| held.mappings),
+    );
+    match held {
+        _ if attached != own => Err(Error::Outside {
+            pid: held.map(|held| held.pid),
+            object,
+            attached,
+            own,
+        }),
+        Some(held) => Ok(held.file),
+        None => {
+            let file = Attached::new(segment.id, false).and_then(|attached| attached.open(false));
+            Ok(File::from(
+                file.map_err(failed("open the memory of", object))?,
+            ))
+        }
+    }
+}
+
 /// Whether a file is the memory of the segment with this id.
-fn is_segment(id: i32, file: &File) -> Result<bool, Error> {
+fn is_segment(id: i32, segment: Option<&Segment>, file: &File) -> Result<bool, Error> {
     let failed = || failed("look at the memory of", Object::Segment(id));
     let found = fstat(file).map_err(failed())?;
     let mut flags = MemfdFlags::CLOEXEC;
@@ -143,8 +203,8 @@ fn is_segment(id: i32, file: &File) -> Result<bool, Error> {
     let is_internal = rustix::fs::memfd_create("gelid", flags)
         .and_then(fstat)
         .is_ok_and(|own| own.st_dev == found.st_dev);
-    let of_id = shm::stat(id);
-    Ok(is_internal && of_id.is_ok_and(|segment| shm::extent(segment.size) <= extent(&found)))
+    let fits = segment.is_some_and(|segment| shm::extent(segment.size) <= extent(&found));
+    Ok(is_internal && fits)
 }
 
 /// Bytes that a file has, in whole pages.
@@ -183,19 +243,6 @@ pub(crate) fn entry(segment: &Segment, memory: &Memory, users: &Users) -> IpcShm
     }
 }
 
-/// What all objects have.
-pub(crate) fn description(perm: &Perm, id: i32, users: &Users) -> IpcDescEntry {
-    IpcDescEntry {
-        key: perm.key.cast_unsigned(),
-        uid: users.uid(perm.uid),
-        gid: users.gid(perm.gid),
-        cuid: users.uid(perm.cuid),
-        cgid: users.gid(perm.cgid),
-        mode: perm.mode,
-        id: id.cast_unsigned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,14 +250,14 @@ mod tests {
     #[test]
     fn other_memory_is_no_segment() {
         let memfd = rustix::fs::memfd_create("SYSV", MemfdFlags::CLOEXEC).unwrap();
-        assert_eq!(is_segment(i32::MAX, &File::from(memfd)), Ok(false));
         let id = shm::create(0, 5000, 0o600, None).unwrap();
+        let segment = shm::stat(id).unwrap();
+        assert_eq!(is_segment(id, None, &File::from(memfd)), Ok(false));
         let attached = shm::Attached::new(id, false).unwrap();
         let file = File::from(attached.open(false).unwrap());
-        assert_eq!(is_segment(id, &file), Ok(true));
+        assert_eq!(is_segment(id, Some(&segment), &file), Ok(true));
         let ordinary = tempfile::tempfile().unwrap();
-        assert_eq!(is_segment(id, &ordinary), Ok(false));
-        let segment = shm::stat(id).unwrap();
+        assert_eq!(is_segment(id, Some(&segment), &ordinary), Ok(false));
         let memory = memory_of(&segment, file).unwrap();
         let record = entry(&segment, &memory, &Users::default());
         assert_eq!((memory.size, memory.page_size), (5000, 4096));

@@ -3,6 +3,8 @@
 //! All of it hangs on field 1000 of a published message. Readers that do not know the number skip it, as
 //! protobuf demands, and restore the rest.
 
+use super::GelidUndoEntry;
+
 messages! {
     /// Process part. Field 1000 of `task_core_entry`.
     message GelidTaskEntry = "gelid_task_entry" {
@@ -20,6 +22,8 @@ messages! {
         optional bool no_terminal = 20;
         /// Nice value of the session's group (`/proc/PID/autogroup`), if not 0.
         optional sint32 autogroup_nice = 7;
+        /// What System V semaphores get back when the process ends.
+        repeated message GelidUndoEntry undo = 8;
     }
 
     /// Thread part. Field 1000 of `thread_core_entry`.

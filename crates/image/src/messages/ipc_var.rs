@@ -1,5 +1,7 @@
 //! `ipcns-var-*.img`: sysctls of an IPC namespace. Section 19.5 of the format.
 
+use super::GelidMqueueEntry;
+
 messages! {
     /// `ipcns-var-*.img`: sysctls of an IPC namespace. Section 19.5.
     message IpcVarEntry = "ipc_var_entry" {
@@ -37,5 +39,7 @@ messages! {
         optional uint32 sem_next_id = 16;
         /// `kernel.shm_next_id`; absent when -1.
         optional uint32 shm_next_id = 17;
+        /// gelid's own; CRIU skips it. POSIX message queues, all of them empty.
+        repeated message GelidMqueueEntry mqueue = 1000;
     }
 }

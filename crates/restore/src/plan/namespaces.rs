@@ -21,6 +21,7 @@ use super::{Life, Plan, PlanError};
 const SUPPORTED: &[Kind] = &[
     Kind::Pid,
     Kind::Net,
+    Kind::Ipc,
     Kind::Uts,
     Kind::Time,
     Kind::User,

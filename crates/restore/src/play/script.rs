@@ -20,6 +20,8 @@ pub enum Object {
     Task(i32),
     /// The terminal of a session or of a group in its foreground, by the number of that.
     Terminal(i32),
+    /// A set of semaphores.
+    Semaphores(i32),
     /// Nothing but the task itself.
     Itself,
 }
@@ -38,6 +40,12 @@ impl fmt::Display for Object {
             Self::File(id) => write!(f, "file {id} of the image"),
             Self::Task(id) => write!(f, "task {id}"),
             Self::Terminal(id) => write!(f, "the terminal of {id}"),
+            Self::Semaphores(id) => {
+                write!(
+                    f,
+                    "the set {id} of semaphores, which others may have changed,"
+                )
+            }
             Self::Itself => write!(f, "the task itself"),
         }
     }

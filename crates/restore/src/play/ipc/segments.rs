@@ -11,9 +11,9 @@ use gelid_sys::ipc::Kind;
 use gelid_sys::ipc::shm::{self, Attached};
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::{IpcObject, as_creator, failed};
+use super::{IpcObject, as_user, failed, under_its_id};
 use crate::files::MemoryTarget;
-use crate::plan::ipc::{Ipc, Segment};
+use crate::plan::ipc::Segment;
 use crate::{Error, pages};
 
 /// Segments on their way back. Those that were made go again when this is dropped, unless they are kept.
@@ -26,9 +26,9 @@ pub(crate) struct Segments {
 
 impl Segments {
     /// Finds or makes all segments.
-    pub(crate) fn make(plan: &Ipc) -> Result<Self, Error> {
+    pub(super) fn make(planned: &[Segment]) -> Result<Self, Error> {
         let mut segments = Self::default();
-        for segment in &plan.segments {
+        for segment in planned {
             segments.one(segment)?;
         }
         Ok(segments)
@@ -36,11 +36,11 @@ impl Segments {
 
     fn one(&mut self, segment: &Segment) -> Result<(), Error> {
         let (id, perm) = (segment.identity.id, &segment.identity.perm);
-        let object = IpcObject::Segment(id);
+        let object = || IpcObject::Segment(id);
         let found = match shm::stat(id) {
             Ok(found) => Some(found),
             Err(Errno::INVAL | Errno::IDRM) => None,
-            Err(errno) => return Err(failed("look for", object)(errno)),
+            Err(errno) => return Err(failed("look for", object())(errno)),
         };
         match found {
             Some(found) => check(segment, &found)?,
@@ -49,31 +49,30 @@ impl Segments {
                     Kind::Shm.choose_id(id)?;
                     shm::create(perm.key, segment.size, perm.mode, segment.huge)
                 };
-                let made = as_creator(perm, make).map_err(failed("make", object))?;
+                let made = as_user((perm.cuid, perm.cgid), make);
+                let made = made.map_err(failed("make", object()))?;
                 self.made.push(made);
-                if made != id {
-                    return Err(failed("make under its id", object)(Errno::EXIST));
-                }
+                under_its_id(id, made, object())?;
             }
         }
-        if found.is_none_or(|found| owners(&found.perm) != owners(perm)) {
-            shm::own(id, perm).map_err(failed("give its owners to", object))?;
+        if found.is_none_or(|found| belonging(&found.perm) != belonging(perm)) {
+            shm::own(id, perm).map_err(failed("give its owners to", object()))?;
         }
         let file = Attached::new(id, true).and_then(|attached| attached.open(true));
-        let file = file.map_err(failed("open the memory of", object))?;
+        let file = file.map_err(failed("open the memory of", object()))?;
         self.files.push(File::from(file));
         Ok(())
     }
 
     /// Starts filling them.
-    pub(crate) fn fill(
+    pub(super) fn fill(
         &self,
-        plan: &Ipc,
+        planned: &[Segment],
         (dir, manifest): (&Dir, Option<&Manifest>),
         filler: &Filler,
     ) -> Result<Vec<Filling>, Error> {
         let mut filling = Vec::new();
-        for (segment, file) in plan.segments.iter().zip(&self.files) {
+        for (segment, file) in planned.iter().zip(&self.files) {
             let id = segment.identity.id;
             let failed = || failed("fill", IpcObject::Segment(id));
             if !self.made.contains(&id) {
@@ -102,25 +101,25 @@ impl Segments {
         Ok(filling)
     }
 
-    /// Does what must wait until they are filled and all tasks are attached.
-    pub(crate) fn complete(&self, plan: &Ipc) -> Result<(), Error> {
-        for segment in &plan.segments {
-            let (id, mode) = (segment.identity.id, segment.identity.perm.mode);
-            let object = IpcObject::Segment(id);
-            if mode & shm::LOCKED != 0 {
-                shm::lock(id).map_err(failed("lock", object))?;
-            }
-            if mode & shm::DEST != 0 {
-                shm::remove(id).map_err(failed("mark for removal", object))?;
-            }
-        }
-        Ok(())
-    }
-
     /// They stay.
-    pub(crate) fn keep(mut self) {
+    pub(super) fn keep(mut self) {
         self.made.clear();
     }
+}
+
+/// Does what must wait until segments are filled and all tasks are attached.
+pub(super) fn complete(planned: &[Segment]) -> Result<(), Error> {
+    for segment in planned {
+        let (id, mode) = (segment.identity.id, segment.identity.perm.mode);
+        let object = || IpcObject::Segment(id);
+        if mode & shm::LOCKED != 0 {
+            shm::lock(id).map_err(failed("lock", object()))?;
+        }
+        if mode & shm::DEST != 0 {
+            shm::remove(id).map_err(failed("mark for removal", object()))?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Segments {
@@ -132,7 +131,7 @@ impl Drop for Segments {
 }
 
 /// Owners and permissions, which are set together.
-fn owners(perm: &gelid_sys::ipc::Perm) -> (u32, u32, u32) {
+fn belonging(perm: &gelid_sys::ipc::Perm) -> (u32, u32, u32) {
     (perm.uid, perm.gid, perm.mode & gelid_sys::ipc::PERMISSIONS)
 }
 
@@ -167,7 +166,7 @@ mod tests {
     use crate::plan::ipc::{Identity, Known};
     use gelid_sys::ipc::Perm;
 
-    fn planned(id: i32, known: Option<Known>) -> Ipc {
+    fn planned(id: i32, known: Option<Known>) -> Vec<Segment> {
         let perm = Perm {
             uid: 3,
             gid: 4,
@@ -176,15 +175,17 @@ mod tests {
             mode: 0o604,
             key: 0,
         };
-        Ipc {
-            segments: vec![Segment {
-                identity: Identity { id, perm },
-                size: 5000,
-                huge: None,
-                known,
-                pages: SharedPages::default(),
-            }],
-        }
+        vec![Segment {
+            identity: Identity { id, perm },
+            size: 5000,
+            huge: None,
+            known,
+            pages: SharedPages::default(),
+        }]
+    }
+
+    fn make(id: i32, known: Option<Known>) -> Result<Segments, Error> {
+        Segments::make(&planned(id, known))
     }
 
     #[test]
@@ -192,20 +193,20 @@ mod tests {
         // An id that was free a moment ago.
         let id = shm::create(0, 1, 0, None).unwrap();
         shm::remove(id).unwrap();
-        let made = Segments::make(&planned(id, None)).unwrap();
+        let made = make(id, None).unwrap();
         let found = shm::stat(id).unwrap();
-        assert_eq!(found.perm, planned(id, None).segments[0].identity.perm);
+        assert_eq!(found.perm, planned(id, None)[0].identity.perm);
         assert_eq!((found.size, found.attached), (5000, 0));
-        let taken = Segments::make(&planned(id, None)).unwrap_err();
+        let taken = make(id, None).unwrap_err();
         assert!(taken.to_string().contains("another one by now"), "{taken}");
         let known = Known {
             changed: found.changed,
             creator: found.creator,
         };
-        drop(Segments::make(&planned(id, Some(known))).unwrap());
+        drop(make(id, Some(known)).unwrap());
         shm::stat(id).unwrap();
         let attached = Attached::new(id, false).unwrap();
-        let used = Segments::make(&planned(id, Some(known))).unwrap_err();
+        let used = make(id, Some(known)).unwrap_err();
         assert!(used.to_string().contains("in use"), "{used}");
         drop(attached);
         drop(made);
