@@ -9,7 +9,7 @@ use anyhow::Context;
 use gelid_image::messages::{RestoreStatsEntry, StatsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_restore::files::{Inherit, Validation};
-use gelid_restore::{CgroupOptions, FileOptions, Hooks, NetOptions, Options};
+use gelid_restore::{CgroupOptions, FileOptions, Hooks, MountOptions, NetOptions, Options};
 use gelid_rpc::Notifier;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
@@ -114,6 +114,16 @@ fn plan(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
+/// What it says about mounts.
+fn mounts(given: &crate::args::Options) -> anyhow::Result<MountOptions> {
+    let external = given.files.external.iter().cloned();
+    let external = external.chain(given.namespaces.external_mounts()?);
+    Ok(MountOptions {
+        context: given.namespaces.lsm_mount_context.clone(),
+        ..MountOptions::from_external(&external.collect::<Vec<_>>())
+    })
+}
+
 /// What the command line says about restoring.
 fn options(invocation: &Invocation, notifies: bool) -> anyhow::Result<Options> {
     let given = &invocation.options;
@@ -153,6 +163,7 @@ fn options(invocation: &Invocation, notifies: bool) -> anyhow::Result<Options> {
         },
         net: networks(invocation),
         root: given.namespaces.root.clone(),
+        mounts: mounts(given)?,
         sibling: given.tasks.restore_sibling,
         leave_stopped: given.tasks.leave_stopped,
         workers: None,

@@ -29,6 +29,7 @@ pub(crate) const SUPPORTED: &[Kind] = &[
     Kind::Pid,
     Kind::Net,
     Kind::Ipc,
+    Kind::Mnt,
     Kind::Uts,
     Kind::Time,
     Kind::User,
@@ -36,7 +37,7 @@ pub(crate) const SUPPORTED: &[Kind] = &[
 ];
 
 /// Kinds of which a task may have another than the root of its tree.
-pub(crate) const NESTED: &[Kind] = &[];
+pub(crate) const NESTED: &[Kind] = &[Kind::Mnt];
 
 /// The kinds of namespace in the order of their ids.
 const ORDER: [Kind; 8] = [

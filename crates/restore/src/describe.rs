@@ -1,6 +1,7 @@
 //! A plan in words, for `--dry-run`.
 
 use crate::plan::births::{Step, Who};
+use crate::plan::namespaces::mnt::Mounts;
 use crate::plan::space::Backing;
 use crate::plan::{Life, Plan};
 
@@ -19,9 +20,12 @@ impl Plan {
                 format!("cgroup {}:/{path}", hierarchy.name)
             })
         });
+        let mounts = self.namespaces.mounts.iter();
+        let mounts = mounts.flat_map(Mounts::describe);
         tasks
             .chain(helpers)
             .chain(groups)
+            .chain(mounts)
             .chain(self.files.describe())
     }
 

@@ -152,6 +152,16 @@ pub enum Error {
         /// What to do about it.
         remedy: &'static str,
     },
+    /// A mount of the tree could not be made.
+    #[error("cannot {operation} {object}: {errno}")]
+    Mount {
+        /// What was tried.
+        operation: &'static str,
+        /// With what.
+        object: String,
+        /// Why.
+        errno: Errno,
+    },
     /// The directory that is the root for paths cannot be opened.
     #[error("cannot open the root directory {path}: {errno}")]
     Root {

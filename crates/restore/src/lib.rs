@@ -48,6 +48,7 @@ pub use files::FileOptions;
 pub use hook::{Hook, Hooks, Listener};
 pub use phase::{NoSuchPhase, Phase};
 pub use plan::cgroup::{CgroupOptions, ManageCgroups};
+pub use plan::namespaces::mnt::MountOptions;
 pub use plan::namespaces::net::NetOptions;
 pub use plan::{Plan, PlanError};
 pub use play::ipc::IpcObject;
@@ -65,6 +66,8 @@ pub struct Options {
     pub net: NetOptions,
     /// The root for all paths of the images; `/` if none is given.
     pub root: Option<PathBuf>,
+    /// About mounts; their root is the one above.
+    pub mounts: MountOptions,
     /// The root task becomes a sibling of the caller, a child of its parent.
     pub sibling: bool,
     /// Leave the tasks stopped by `SIGSTOP`.
@@ -129,6 +132,7 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
         });
     }
     let mut plan = Plan::read(dir, &options.files)?;
+    plan.read_mounts(dir, &options.mounts())?;
     plan.read_cgroups(dir, &options.cgroups)?;
     plan.read_networks(dir, &options.net)?;
     Ok((plan, manifest))
@@ -195,6 +199,13 @@ fn play(
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Options {
+    fn mounts(&self) -> MountOptions {
+        MountOptions {
+            root: self.root.clone(),
+            ..self.mounts.clone()
+        }
+    }
+
     /// Enters a phase, which fails if it was asked to.
     fn phase(&self, phase: Phase) -> Result<(), Error> {
         tracing::debug!(%phase);

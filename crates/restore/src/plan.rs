@@ -15,7 +15,6 @@ use std::collections::{HashMap, HashSet};
 
 use gelid_image::messages::{CoreEntry, InventoryEntry, TaskKobjIdsEntry};
 use gelid_image::{Dir, ImageKind, ReadError};
-use gelid_pages::Run;
 use gelid_sys::signal::SigSet;
 
 use crate::files::{self, Directories, FileOptions, FilesPlan, Session};
@@ -26,6 +25,7 @@ use cgroup::Cgroups;
 use inheritance::Inheritance;
 use ipc::Ipc;
 use namespaces::Namespaces;
+pub(crate) use pagemap::SharedPages;
 use space::Space;
 use tree::Node;
 
@@ -118,6 +118,16 @@ pub enum PlanError {
         /// What was found.
         found: String,
     },
+    /// A mount does not make sense, or what it is of is not given.
+    #[error("mount {id} at {point}: {what}")]
+    Mount {
+        /// Its number at the dump.
+        id: u32,
+        /// Where it was.
+        point: String,
+        /// What is wrong.
+        what: String,
+    },
     /// A namespace of its own cannot be restored yet.
     #[error("task {pid} has a {kind} namespace of its own, which cannot be restored yet")]
     Namespace {
@@ -191,6 +201,8 @@ pub(crate) struct Alive {
     pub(crate) fs: Option<Directories>,
     /// Number in the images of its network namespace.
     pub(crate) network: Option<u32>,
+    /// Number of its mount namespace, if that is not the one of the root.
+    pub(crate) mount_namespace: Option<u32>,
     /// How it was stopped.
     pub(crate) stopped: Option<Stop>,
     /// It has left the terminal of its session.
@@ -215,13 +227,6 @@ pub(crate) enum Life {
     Zombie { status: i32, comm: Vec<u8> },
     /// It lives.
     Alive(Box<Alive>),
-}
-
-/// Memory that does not belong to one address space.
-#[derive(Debug, Default)]
-pub(crate) struct SharedPages {
-    pub(crate) pages_id: u32,
-    pub(crate) pagemap: Vec<Run>,
 }
 
 /// A restore, planned. See [`read`](Self::read).
@@ -283,17 +288,7 @@ impl Plan {
                 alive.fs = Some(files.fs(nodes[index].pid)?);
             }
         }
-        let mut shared = HashMap::new();
-        for id in files.shared_memory() {
-            match pagemap::of_nobody(dir, ImageKind::PagemapShmem, id.into()) {
-                Ok((pages_id, pagemap)) => {
-                    shared.insert(id, SharedPages { pages_id, pagemap });
-                }
-                // Memory that was never touched has no pages.
-                Err(PlanError::Read(error)) if error.is_missing() => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let shared = pagemap::shared(dir, files.shared_memory())?;
         Ok(Self {
             lives: reader.lives,
             spaces: reader.spaces,
@@ -472,6 +467,7 @@ impl<'a> Reader<'a> {
             files: fills.then_some(ids.files_id),
             fs: None,
             network: ids.net_ns_id,
+            mount_namespace: self.namespaces.namespaces.nested_mounts(&ids),
             stopped,
             no_terminal,
             undo,

@@ -35,7 +35,7 @@ use self::inheritance::{Bequest, When};
 use self::ipc::Objects;
 use self::kernel::Kernel;
 use self::script::Reel;
-use crate::files::{Context, MemoryTarget, OpenFiles};
+use crate::files::{Context, MemoryTarget, Mounted, OpenFiles, Roots};
 use crate::pages;
 use crate::phase::Phase;
 use crate::plan::births::Who;
@@ -72,18 +72,21 @@ pub(crate) fn run(
     options.phase(Phase::Namespaces)?;
     let has_namespaces = plan.namespaces.any();
     let mut networks = namespaces::net::Making::start(plan, options)?;
+    let mut mounted = None;
     if has_namespaces {
         births::root::bear(plan, &zone, &kernel, options.sibling, &mut crew)?;
-        namespaces::make(plan, options, &groups, &mut networks, &mut crew)?;
+        let given = (dir, options, base);
+        mounted = namespaces::make(plan, given, &groups, &mut networks, &mut crew)?;
     }
     let networks_made = networks.made();
+    let roots = Roots::new(root.as_fd(), mounted.as_ref());
     let birthplace = namespaces::Birthplace::of(plan, &mut crew)?;
     let objects = Objects::make(&plan.ipc)?;
 
     options.phase(Phase::Files)?;
     let terminal = rustix::stdio::stdin();
     let mut files = plan.files.open(&Context {
-        root: root.as_fd(),
+        roots,
         base,
         terminal: (options.files.shell_job || options.files.console).then_some(terminal),
         hooks: Some(&options.hooks),
@@ -119,12 +122,13 @@ pub(crate) fn run(
     let forking = before.elapsed();
     let pids = |number| crew.pid_of(number);
     let by_own_proc = birthplace.as_ref().is_some_and(|place| place.by_own_proc);
-    files.open_of_processes(root.as_fd(), by_own_proc, &pids)?;
+    files.open_of_processes(roots, by_own_proc, &pids)?;
 
     options.phase(Phase::Memory)?;
     let mut shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
     shared.extend(objects.fill(&plan.ipc, (dir, manifest), &filler)?);
-    spaces(plan, &zone, (&kernel, &machine), &files, &mut crew)?;
+    let held_files = (&files, mounted.as_ref());
+    spaces(plan, &zone, (&kernel, &machine), held_files, &mut crew)?;
     files.end_stand_ins();
     let contexts = aio::make(plan, &mut crew)?;
     drop(held);
@@ -173,7 +177,7 @@ pub(crate) fn run(
 
     options.phase(Phase::Release)?;
     options.hooks.tell(Hook::PostRestore, root_pid)?;
-    files.keep(root.as_fd())?;
+    files.keep(roots)?;
     if plan.namespaces.root(Kind::Net).is_some() {
         options.hooks.announce(Hook::NetworkUnlock, root_pid);
     }
@@ -318,7 +322,7 @@ fn spaces(
     plan: &Plan,
     zone: &Range<u64>,
     (kernel, machine): (&Kernel, &Machine),
-    files: &OpenFiles,
+    (files, mounted): (&OpenFiles, Option<&Mounted>),
     crew: &mut Crew,
 ) -> Result<(), Error> {
     let mut first = Vec::new();
@@ -342,6 +346,7 @@ fn spaces(
         }
         alive.process.log_in(&mut reel.script(LOGIN).tape, machine);
         if let Some(fs) = &alive.fs {
+            descriptors::mount_namespace(&mut reel, alive.mount_namespace, mounted);
             descriptors::directories(&mut reel, pid, fs, files)?;
         }
         // Whoever shares a table still needs all that is inherited, so those wait.

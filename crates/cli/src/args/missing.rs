@@ -14,8 +14,7 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
     let restores = invocation.command == Command::Restore;
     let incremental = "incremental dumps are not there yet";
     let travelling = "memory does not travel yet";
-    let namespaces = "namespaces are not restored yet";
-    let asked: [(bool, &str, &str); 14] = [
+    let asked: [(bool, &str, &str); 12] = [
         (
             options.general.prev_images_dir.is_some(),
             "--prev-images-dir",
@@ -28,11 +27,6 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
         (options.memory.tls, "--tls", travelling),
         (options.general.stream, "--stream", travelling),
         (
-            restores && options.namespaces.root.is_some(),
-            "--root",
-            namespaces,
-        ),
-        (
             restores && others_are_joined(&options.namespaces.join_ns),
             "--join-ns",
             "only network namespaces can be joined yet",
@@ -41,11 +35,6 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
             restores && options.namespaces.lsm_profile.is_some(),
             "--lsm-profile",
             "labels are not restored yet",
-        ),
-        (
-            restores && options.namespaces.lsm_mount_context.is_some(),
-            "--lsm-mount-context",
-            namespaces,
         ),
         (
             !options.cgroups.cgroup_props.is_empty(),

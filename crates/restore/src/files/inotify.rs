@@ -11,13 +11,14 @@ use gelid_sys::proc::mountinfo::{self, MountInfo};
 use gelid_sys::proc::{TaskDir, fdinfo};
 use gelid_sys::{Errno, handle, inotify};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags, statx};
 
 use super::fanotify::{self, Marked};
 use super::open::{Opener, set_status};
 use super::opened::OpenFiles;
 use super::place::Names;
 use super::{Description, Error, FilesPlan, Kind, Name, Remap};
+use crate::files::Roots;
 
 /// Events, and what else of a mask a watch is added with: it ends with the first event, or ignores files
 /// that were unlinked.
@@ -99,7 +100,8 @@ impl WatchedFile {
             let name = Name::new(path).map_err(|rule| {
                 Error::invalid(object, "f_handle.path", path.escape_ascii(), rule)
             })?;
-            return Ok(Self::Path(name));
+            let mount = handle.mnt_id.and_then(|mount| i32::try_from(mount).ok());
+            return Ok(Self::Path(name.on(mount)));
         }
         if let Some(id) = file {
             return Ok(Self::File(id));
@@ -203,8 +205,8 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
 }
 
 impl OpenFiles {
-    /// Adds all watches, after whatever else is open has been closed. Paths start at `root`.
-    pub(super) fn watch(&mut self, root: BorrowedFd<'_>) -> Result<(), Error> {
+    /// Adds all watches, after whatever else is open has been closed. Paths start at `roots`.
+    pub(super) fn watch(&mut self, roots: Roots<'_>) -> Result<(), Error> {
         let mut queues = Vec::new();
         for description in self.plan.descriptions.values() {
             if let Kind::Inotify(queue) = &description.kind {
@@ -229,7 +231,7 @@ impl OpenFiles {
         let own = queues.iter().map(|(id, ..)| *id);
         let own = own.chain(groups.iter().map(|(id, ..)| *id));
         self.close_all_but(&watched.chain(own).collect());
-        let mut watcher = Watcher::new(root);
+        let mut watcher = Watcher::new(roots);
         for (id, label, queue) in &queues {
             let Some(fd) = self.fd(*id) else { continue };
             for watch in queue.watches.iter().rev() {
@@ -258,15 +260,17 @@ impl AsFd for Found<'_> {
 /// Adds watches, and finds what they are of.
 pub(super) struct Watcher<'a> {
     names: Names<'a>,
+    roots: Roots<'a>,
     mounts: Option<Vec<MountInfo>>,
     /// By device, a file on a mount of it.
     open: HashMap<u32, OwnedFd>,
 }
 
 impl<'a> Watcher<'a> {
-    fn new(root: BorrowedFd<'a>) -> Self {
+    fn new(roots: Roots<'a>) -> Self {
         Self {
-            names: Names::new(root),
+            names: Names::new(roots),
+            roots,
             mounts: None,
             open: HashMap::new(),
         }
@@ -320,10 +324,9 @@ impl<'a> Watcher<'a> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let place = super::place::Place::Path(name.clone());
         let opened = self.names.open(&place, flags)?;
-        let own = TaskDir::open(rustix::process::getpid()).map_err(|error| error.errno())?;
-        let info = fdinfo::read(&own, opened.as_raw_fd()).map_err(|error| error.errno())?;
-        let root = self.mounts()?.iter().any(|mount| mount.id == info.mnt_id);
-        root.then_some(opened).ok_or(Errno::NODEV)
+        let found = statx(&opened, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        let is_root = found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        is_root.then_some(opened).ok_or(Errno::NODEV)
     }
 
     /// The root of a mount, by its number.
@@ -363,6 +366,9 @@ impl<'a> Watcher<'a> {
 
     /// A file on a mount of a device.
     fn mount(&mut self, dev: u32) -> Result<BorrowedFd<'_>, Errno> {
+        if let Some(mount) = self.roots.device(dev) {
+            return Ok(mount);
+        }
         if !self.open.contains_key(&dev) {
             let opened = self.open_mount(dev)?;
             self.open.insert(dev, opened);

@@ -7,7 +7,11 @@ const PATH_MAX: usize = 4095;
 
 /// An absolute path without `..`, of bytes that the kernel takes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Vec<u8>);
+pub struct Name {
+    path: Vec<u8>,
+    /// Number of a mount at the dump that tells which mount namespace it is in.
+    mount: Option<i32>,
+}
 
 impl Name {
     /// Takes a path from an image, or tells what is wrong with it.
@@ -32,32 +36,58 @@ impl Name {
                 }
             }
         }
-        Ok(Self(clean))
+        Ok(Self {
+            path: clean,
+            mount: None,
+        })
+    }
+
+    /// The same path in the namespace of a mount; negative numbers are none.
+    pub(crate) fn on(self, mount: Option<i32>) -> Self {
+        Self {
+            mount: mount.filter(|mount| *mount >= 0),
+            ..self
+        }
+    }
+
+    /// The mount that tells the namespace.
+    pub(crate) fn mount(&self) -> Option<i32> {
+        self.mount
     }
 
     /// What to open relative to the root.
     pub(crate) fn relative(&self) -> &[u8] {
-        match self.0.get(1..) {
+        match self.path.get(1..) {
             Some(relative) => relative,
             None => b".",
         }
     }
 
+    /// The same; nothing for the root itself.
+    pub(crate) fn relative_to_root(&self) -> &[u8] {
+        self.path.get(1..).unwrap_or_default()
+    }
+
     /// The directory it is in and its name there; `None` for the root.
     pub(crate) fn split(&self) -> Option<(Name, &[u8])> {
-        let at = self.0.iter().rposition(|byte| *byte == b'/')?;
-        Some((Self(self.0[..at].to_vec()), &self.0[at + 1..]))
+        let at = self.path.iter().rposition(|byte| *byte == b'/')?;
+        let parent = Self {
+            path: self.path[..at].to_vec(),
+            mount: self.mount,
+        };
+        Some((parent, &self.path[at + 1..]))
     }
 
     /// Another name in the same directory.
     pub(crate) fn sibling(&self, name: &[u8]) -> Result<Self, &'static str> {
         let (directory, _) = self.split().ok_or("the root has none")?;
-        Self::new(&[&directory.0[..], b"/", name].concat())
+        let path = [&directory.path[..], b"/", name].concat();
+        Ok(Self::new(&path)?.on(directory.mount))
     }
 
     /// The same path below `/proc` with other numbers for the process, and for the thread if it is one of those.
     pub(crate) fn renumbered(&self, number: impl Fn(i32) -> Option<i32>) -> Self {
-        let Some(rest) = self.0.strip_prefix(b"/proc/") else {
+        let Some(rest) = self.path.strip_prefix(b"/proc/") else {
             return self.clone();
         };
         let other = |part: &[u8]| number(std::str::from_utf8(part).ok()?.parse().ok()?);
@@ -67,12 +97,15 @@ impl Name {
             _ => part.to_vec(),
         });
         let parts: Vec<Vec<u8>> = parts.collect();
-        Self([b"/proc/", parts.join(&b'/').as_slice()].concat())
+        Self {
+            path: [b"/proc/", parts.join(&b'/').as_slice()].concat(),
+            mount: self.mount,
+        }
     }
 
     /// The process that a path below `/proc` belongs to.
     pub(crate) fn process(&self) -> Option<u32> {
-        let rest = self.0.strip_prefix(b"/proc/")?;
+        let rest = self.path.strip_prefix(b"/proc/")?;
         let digits = rest.split(|byte| *byte == b'/').next()?;
         std::str::from_utf8(digits).ok()?.parse().ok()
     }
@@ -81,10 +114,10 @@ impl Name {
 /// As readable as an error message on one line can have it.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
+        if self.path.is_empty() {
             return f.write_str("/");
         }
-        for c in String::from_utf8_lossy(&self.0).chars() {
+        for c in String::from_utf8_lossy(&self.path).chars() {
             match c.is_control() {
                 true => write!(f, "{}", c.escape_default())?,
                 false => write!(f, "{c}")?,

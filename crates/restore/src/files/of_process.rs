@@ -2,12 +2,13 @@
 //! born before.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::open::set_status;
 use super::place::{Names, Place};
 use super::regular::{Regular, seek};
 use super::{Description, Error, FilesPlan, Kind, OpenFiles};
+use crate::files::Roots;
 use gelid_sys::Pid;
 use rustix::fs::OFlags;
 
@@ -85,11 +86,11 @@ impl OpenFiles {
     /// As for all other files.
     pub fn open_of_processes(
         &mut self,
-        root: BorrowedFd<'_>,
+        roots: Roots<'_>,
         by_own_proc: bool,
         pids: &dyn Fn(i32) -> Option<Pid>,
     ) -> Result<(), Error> {
-        let names = Names::new(root);
+        let names = Names::new(roots);
         for (_, description, file) in self.plan.of_processes() {
             let object = description.label();
             let flags = description.flags;

@@ -22,6 +22,7 @@ use super::{
     timerfd, tty, tun, unix,
 };
 use crate::Hooks;
+use crate::files::Roots;
 use crate::play::namespaces::Birthplace;
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -55,7 +56,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
 /// Opens files one after the other, and holds what is open so far.
 pub(super) struct Opener<'a> {
     pub(super) plan: &'a FilesPlan,
-    pub(super) root: BorrowedFd<'a>,
+    pub(super) roots: Roots<'a>,
     pub(super) names: Names<'a>,
     pub(super) terminal: Option<BorrowedFd<'a>>,
     hooks: Option<&'a Hooks>,
@@ -91,8 +92,8 @@ impl<'a> Opener<'a> {
         Ok(Self {
             _below: occupy(&own, context.base, plan.descriptions.len()),
             plan,
-            root: context.root,
-            names: Names::new(context.root),
+            roots: context.roots,
+            names: Names::new(context.roots),
             terminal: context.terminal,
             hooks: context.hooks,
             objects: BTreeMap::new(),

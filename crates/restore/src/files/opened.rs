@@ -12,6 +12,7 @@ use super::of_process::OfProcesses;
 use super::open::{Limit, reopen, set_status, too_many};
 use super::place::Leftover;
 use super::{Error, FilesPlan, Flags, Kind, tty, unix};
+use crate::files::Roots;
 use gelid_sys::Pid;
 
 /// An open file, and what was opened of it to be mapped, by access mode.
@@ -196,13 +197,13 @@ impl OpenFiles {
     }
 
     /// Closes everything and leaves the machine as the restored tree needs it: connections go on, the file system is
-    /// watched again, by paths from `root` on, and links that a dump made to keep files reachable are removed.
+    /// watched again, by paths from `roots` on, and links that a dump made to keep files reachable are removed.
     ///
     /// # Errors
     ///
     /// That of a watch that cannot be added.
-    pub fn keep(mut self, root: BorrowedFd<'_>) -> Result<(), Error> {
-        self.watch(root)?;
+    pub fn keep(mut self, roots: Roots<'_>) -> Result<(), Error> {
+        self.watch(roots)?;
         self.resume()?;
         self.before.drain(..).for_each(tty::Before::forget);
         self.nodes.keep();

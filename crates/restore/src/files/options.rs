@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::network::Networks;
 use crate::Hooks;
+use crate::files::Roots;
 use crate::play::namespaces::Birthplace;
 
 /// How a file is compared with the one that was dumped.
@@ -61,8 +62,8 @@ impl FileOptions {
 /// Where files are opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// Directory that paths start from, the root of the tree's mount namespace. Links do not lead out of it.
-    pub root: BorrowedFd<'a>,
+    /// Directories that paths start from, the roots of the tree's mount namespaces. Links do not lead out of them.
+    pub roots: Roots<'a>,
     /// Everything is opened at numbers from here on; see
     /// [`FilesPlan::first_free`](super::FilesPlan::first_free).
     pub base: RawFd,

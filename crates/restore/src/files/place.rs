@@ -1,13 +1,13 @@
 //! Names of files on the machine: found, made for a moment, and removed again.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::{Error, Name};
+use super::{Error, Name, Roots};
 
 /// What is put behind a name that is taken.
 const OCCUPIED: &[u8] = b".cr_link";
@@ -85,16 +85,16 @@ impl Entry {
 /// Names below a root. What is made for a moment is gone when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Names<'a> {
-    root: BorrowedFd<'a>,
+    roots: Roots<'a>,
     parents: HashMap<Name, Arc<OwnedFd>>,
     /// In the order they were made, and whether it is a directory.
     made: Vec<(Entry, bool)>,
 }
 
 impl<'a> Names<'a> {
-    pub(crate) fn new(root: BorrowedFd<'a>) -> Self {
+    pub(crate) fn new(roots: Roots<'a>) -> Self {
         Self {
-            root,
+            roots,
             parents: HashMap::new(),
             made: Vec::new(),
         }
@@ -116,7 +116,7 @@ impl<'a> Names<'a> {
         let mut tries = RENAMES;
         loop {
             let (path, inside) = (name.relative(), ResolveFlags::IN_ROOT);
-            match rustix::fs::openat2(self.root, path, flags, Mode::empty(), inside) {
+            match rustix::fs::openat2(self.roots.of(name), path, flags, Mode::empty(), inside) {
                 Err(Errno::AGAIN | Errno::INTR) if tries > 0 => tries -= 1,
                 opened => return opened,
             }

@@ -281,10 +281,11 @@ impl Reader<'_> {
     }
 
     fn name(&self, reg: &RegFileEntry) -> Result<Name, Error> {
-        Name::new(&reg.name).map_err(|rule| {
+        let name = Name::new(&reg.name).map_err(|rule| {
             let found = reg.name.escape_ascii();
             Error::invalid(format!("{FILES}: file {}", reg.id), "name", found, rule)
-        })
+        });
+        Ok(name?.on(reg.mnt_id))
     }
 
     /// The record with the path of a FIFO.

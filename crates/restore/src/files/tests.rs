@@ -178,7 +178,7 @@ impl Images {
     fn open_plan(&self, plan: &FilesPlan) -> Result<OpenFiles, Error> {
         let root = open_dir(&self.root());
         plan.open(&Context {
-            root: root.as_fd(),
+            roots: root.as_fd().into(),
             base: BASE,
             hooks: None,
             terminal: None,

@@ -126,6 +126,8 @@ pub struct Bound {
     pub deleted: bool,
     /// Mode, user and group of the file.
     pub permissions: Option<(u32, u32, u32)>,
+    /// A mount that tells which mount namespace the file is in.
+    pub mount: Option<i32>,
 }
 
 impl Bound {
@@ -134,6 +136,7 @@ impl Bound {
         Self {
             address: address.clone(),
             directory: None,
+            mount: None,
             deleted: true,
             permissions: None,
         }

@@ -1,5 +1,6 @@
 //! Namespaces of the tree that are made with it. Sections 4.2 and 19 of the format.
 
+pub(crate) mod mnt;
 pub(crate) mod net;
 pub(crate) mod time;
 pub(crate) mod user;
@@ -14,6 +15,7 @@ use gelid_sys::proc::ns::Kind;
 
 use rustix::process::Gid;
 
+use self::mnt::{MountOptions, Mounts};
 use self::net::{Net, NetOptions};
 use super::{Life, Plan, PlanError};
 
@@ -22,6 +24,7 @@ const SUPPORTED: &[Kind] = &[
     Kind::Pid,
     Kind::Net,
     Kind::Ipc,
+    Kind::Mnt,
     Kind::Uts,
     Kind::Time,
     Kind::User,
@@ -29,7 +32,7 @@ const SUPPORTED: &[Kind] = &[
 ];
 
 /// Kinds of which a task may have another than the root of its tree.
-const NESTED: &[Kind] = &[Kind::Net];
+const NESTED: &[Kind] = &[Kind::Mnt, Kind::Net];
 
 /// Those of the root of the tree that are not the restorer's.
 #[derive(Debug, Default)]
@@ -45,6 +48,9 @@ pub(crate) struct Namespaces {
     pub(crate) uts: Option<uts::Uts>,
     pub(crate) time: Option<time::Clocks>,
     pub(crate) user: Option<user::Users>,
+    /// Numbers of the mount namespaces of other tasks.
+    nested: BTreeSet<u32>,
+    pub(crate) mounts: Option<Mounts>,
 }
 
 impl Namespaces {
@@ -87,6 +93,26 @@ impl Namespaces {
             }
         }
         Ok(())
+    }
+
+    /// The same of mount namespaces.
+    pub(crate) fn read_mounts(
+        &mut self,
+        dir: &Dir,
+        options: &MountOptions,
+    ) -> Result<(), PlanError> {
+        let Some(first) = self.root(Kind::Mnt) else {
+            return Ok(());
+        };
+        let nested = self.nested.iter().copied();
+        let ids: Vec<u32> = [first].into_iter().chain(nested).collect();
+        self.mounts = Some(Mounts::read(dir, &ids, options)?);
+        Ok(())
+    }
+
+    /// The mount namespace of a task, if it is not that of the root.
+    pub(crate) fn nested_mounts(&self, ids: &TaskKobjIdsEntry) -> Option<u32> {
+        ids.mnt_ns_id.filter(|id| self.nested.contains(id))
     }
 }
 
@@ -156,8 +182,18 @@ impl Reader {
             self.namespaces.network_ids.insert(id);
         }
         for (place, kind) in KINDS.into_iter().enumerate() {
-            if own[place] != root[place] && !NESTED.contains(&kind) {
+            if own[place] == root[place] {
+                continue;
+            }
+            if !NESTED.contains(&kind) {
                 return Err(unsupported(kind));
+            }
+            if kind == Kind::Mnt {
+                // Such a one can be made only by a root that has one itself, and nobody leaves one again.
+                let nested = own[place].filter(|_| own[place] != host[place]);
+                let has = self.namespaces.root(kind).is_some();
+                let nested = nested.filter(|_| has).ok_or_else(|| unsupported(kind))?;
+                self.namespaces.nested.insert(nested);
             }
         }
         if !self.namespaces.root.is_empty() || own == host || own != root {
@@ -182,6 +218,15 @@ impl Reader {
 }
 
 impl Plan {
+    /// Plans the mounts of the tree.
+    pub(crate) fn read_mounts(
+        &mut self,
+        dir: &Dir,
+        options: &MountOptions,
+    ) -> Result<(), PlanError> {
+        self.namespaces.read_mounts(dir, options)
+    }
+
     /// Reads what network namespaces are like.
     ///
     /// # Errors

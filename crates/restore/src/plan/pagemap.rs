@@ -21,6 +21,32 @@ pub(crate) struct Same {
     pub(crate) space: usize,
 }
 
+/// Memory that does not belong to one address space.
+#[derive(Debug, Default)]
+pub(crate) struct SharedPages {
+    pub(crate) pages_id: u32,
+    pub(crate) pagemap: Vec<Run>,
+}
+
+/// Reads the pages of all objects with these numbers.
+pub(crate) fn shared(
+    dir: &Dir,
+    ids: impl Iterator<Item = u32>,
+) -> Result<HashMap<u32, SharedPages>, PlanError> {
+    let mut shared = HashMap::new();
+    for id in ids {
+        match of_nobody(dir, ImageKind::PagemapShmem, id.into()) {
+            Ok((pages_id, pagemap)) => {
+                shared.insert(id, SharedPages { pages_id, pagemap });
+            }
+            // Memory that was never touched has no pages.
+            Err(PlanError::Read(error)) if error.is_missing() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(shared)
+}
+
 /// Reads the pagemap of memory that belongs to no task: the id of its pages and the runs, ascending.
 pub(crate) fn of_nobody(
     dir: &Dir,

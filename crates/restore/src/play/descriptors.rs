@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use gelid_sys::clone::flags::NEWNS;
 use gelid_sys::epoll;
 use gelid_sys::syscall::nr;
 use rustix::fs::{Mode, OFlags};
@@ -10,7 +11,7 @@ use rustix::process::{Resource, Rlimit};
 
 use super::script::{Object, Reel};
 use crate::Error;
-use crate::files::{Directories, OpenFiles, PlannedFd, Watching};
+use crate::files::{Directories, Mounted, OpenFiles, PlannedFd, Watching};
 use crate::plan::Plan;
 
 const O_CLOEXEC: i32 = 0o2_000_000;
@@ -232,6 +233,17 @@ pub(crate) struct Held {
     numbers: Vec<OwnedFd>,
     #[expect(dead_code, reason = "held for what its drop does")]
     limit: Option<Limit>,
+}
+
+/// Has a task join a mount namespace that is not the root's.
+pub(crate) fn mount_namespace(reel: &mut Reel, id: Option<u32>, mounted: Option<&Mounted>) {
+    let found = id
+        .zip(mounted)
+        .and_then(|(id, mounted)| mounted.nested.get(&id));
+    if let Some(namespace) = found {
+        let args = [namespace.as_raw_fd().into(), NEWNS.into()];
+        reel.must(Object::Itself, nr::setns, args);
+    }
 }
 
 /// Appends what sets root, current directory and umask.

@@ -1,6 +1,7 @@
 //! New namespaces are filled. The root of the tree is in them already, and is the hand that does what only somebody
 //! inside can do; everything else is done by this thread, which joins those that it can.
 
+pub(crate) mod mnt;
 pub(crate) mod net;
 mod time;
 mod user;
@@ -9,6 +10,7 @@ mod uts;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
+use gelid_image::Dir;
 use gelid_sys::clone::flags;
 use gelid_sys::namespace::{self, join};
 use gelid_sys::proc::TaskDir;
@@ -22,6 +24,7 @@ use super::births;
 use super::cgroup::Groups;
 use super::crew::Crew;
 use super::script::{Object, Script};
+use crate::files::Mounted;
 use crate::plan::Plan;
 use crate::plan::births::Who;
 use crate::plan::cgroup::BEGINNING;
@@ -124,11 +127,11 @@ impl Stage<'_> {
 /// Fills the namespaces of a tree whose root has just been born.
 pub(crate) fn make(
     plan: &Plan,
-    options: &Options,
+    (dir, options, base): (&Dir, &Options, i32),
     groups: &Groups,
     networks: &mut net::Making,
     crew: &mut Crew,
-) -> Result<(), Error> {
+) -> Result<Option<Mounted>, Error> {
     let root = crew.root()?;
     let mut stage = Stage { plan, crew, root };
     if let Some(users) = &plan.namespaces.user {
@@ -170,9 +173,13 @@ pub(crate) fn make(
     if let Some(names) = &plan.namespaces.uts {
         uts::make(names, &stage)?;
     }
+    let mounts = plan.namespaces.mounts.as_ref();
+    let mounted = mounts.map(|mounts| mnt::make(mounts, &mut stage, dir, base));
+    let mounted = mounted.transpose()?;
     options
         .hooks
-        .tell(Hook::PostSetupNamespaces, root.as_raw_pid())
+        .tell(Hook::PostSetupNamespaces, root.as_raw_pid())?;
+    Ok(mounted)
 }
 
 /// Lets the root have descriptors of its own.

@@ -279,7 +279,7 @@ fn links_of_the_dump_are_used_and_removed() {
     let open = images.open().unwrap();
     assert_eq!(link(&images, open.fd(3).unwrap()), "/sub/gone (deleted)");
     assert_eq!(stat(open.fd(3).unwrap()).nlink(), 2);
-    open.keep(open_dir(&images.root()).as_fd()).unwrap();
+    open.keep(open_dir(&images.root()).as_fd().into()).unwrap();
     assert_eq!(images.names(""), ["elsewhere"]);
     assert!(images.refusal().contains("cannot find /link_remap.7"));
 }

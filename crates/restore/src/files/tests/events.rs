@@ -255,7 +255,7 @@ fn watches_of_the_file_system_come_last() {
     let open = images.open().unwrap();
     let queue = twin(&open, 4);
     assert_eq!(info(queue.as_fd()).inotify(), Ok(Vec::new()));
-    open.keep(open_dir(&images.root()).as_fd()).unwrap();
+    open.keep(open_dir(&images.root()).as_fd().into()).unwrap();
     let watches = info(queue.as_fd()).inotify().unwrap();
     let watches: Vec<_> = watches.iter().map(|watch| (watch.wd, watch.mask)).collect();
     assert_eq!(watches, [(900, 0x8400_0fff), (7, 0x8400_0fff)]);
@@ -290,12 +290,14 @@ fn watched_files_without_a_name_are_those_that_are_open() {
     };
     let open = images.open_with(ghost(5)).unwrap();
     let (file, queue) = (twin(&open, 3), twin(&open, 4));
-    open.keep(open_dir(&images.root()).as_fd()).unwrap();
+    open.keep(open_dir(&images.root()).as_fd().into()).unwrap();
     let watches = info(queue.as_fd()).inotify().unwrap();
     assert_eq!(watches[0].inode, rustix::fs::fstat(&file).unwrap().st_ino);
     // Another file: only the handle is left.
     let open = images.open_with(ghost(4)).unwrap();
-    let error = open.keep(open_dir(&images.root()).as_fd()).unwrap_err();
+    let error = open
+        .keep(open_dir(&images.root()).as_fd().into())
+        .unwrap_err();
     assert!(
         error
             .to_string()
@@ -312,6 +314,8 @@ fn one_file_has_one_watch() {
     let mut images = Images::new();
     images.push(inotify(4, &[(2, "/"), (1, "/")]));
     let open = images.open().unwrap();
-    let error = open.keep(open_dir(&images.root()).as_fd()).unwrap_err();
+    let error = open
+        .keep(open_dir(&images.root()).as_fd().into())
+        .unwrap_err();
     assert!(error.to_string().contains("wd is 2"), "{error}");
 }

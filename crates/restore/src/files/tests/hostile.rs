@@ -421,7 +421,7 @@ proptest! {
                 let _ = open.break_leases();
                 let _ = open.start_timers();
                 let _ = open.owners(&|number| gelid_sys::Pid::from_raw(number));
-                let _ = open.keep(open_dir(&images.root()).as_fd());
+                let _ = open.keep(open_dir(&images.root()).as_fd().into());
             }
         }
         // Whatever happened, what was made for the moment is gone.

@@ -51,7 +51,7 @@ fn flags_and_positions_come_back() {
     assert_eq!(open.mapping(3, 0).unwrap().as_raw_fd(), read.as_raw_fd());
     assert!(read.as_raw_fd() >= BASE && info(read).cloexec());
     assert!(open.mapping(3, 3).is_err() && open.mapping(9, 0).is_err());
-    open.keep(open_dir(&images.root()).as_fd()).unwrap();
+    open.keep(open_dir(&images.root()).as_fd().into()).unwrap();
     assert_eq!(fs::read(images.root().join("file")).unwrap(), b"0123456789");
 }
 

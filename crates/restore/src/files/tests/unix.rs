@@ -161,7 +161,7 @@ fn names_are_bound_inside_the_root() {
         old
     );
     let open = images.open().unwrap();
-    open.keep(open_dir(&images.root()).as_fd()).unwrap();
+    open.keep(open_dir(&images.root()).as_fd().into()).unwrap();
     assert_eq!(images.names("run"), ["old", "relative", "x"]);
     assert_ne!(
         fs::symlink_metadata(root.join("run/old")).unwrap().ino(),

@@ -150,7 +150,7 @@ proptest! {
             if let Ok(open) = images.open_plan(&plan) {
                 let _ = open.owners(&|number| gelid_sys::Pid::from_raw(number));
                 if keep {
-                    let _ = open.keep(open_dir(&images.root()).as_fd());
+                    let _ = open.keep(open_dir(&images.root()).as_fd().into());
                 }
             }
         }

@@ -231,8 +231,13 @@ fn by_name(
     flags: Flags,
     object: &str,
 ) -> Result<OwnedFd, Error> {
-    stand_in::open_in_session(peer, opener.root, name.relative(), flags.to_open())
-        .map_err(|errno| opener.failed("open", object, errno))
+    stand_in::open_in_session(
+        peer,
+        opener.roots.of(name),
+        name.relative(),
+        flags.to_open(),
+    )
+    .map_err(|errno| opener.failed("open", object, errno))
 }
 
 /// Descriptions of a slave that was hung up.

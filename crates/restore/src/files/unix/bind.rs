@@ -9,7 +9,7 @@ use std::sync::Arc;
 use gelid_sys::diag::Diag;
 use gelid_sys::stand_in::Who;
 use gelid_sys::unix;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, StatxFlags, Uid, statx};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
@@ -17,6 +17,7 @@ use super::super::place::{self, Entry, Names};
 use super::super::{Error, Name};
 use super::make::as_somebody;
 use super::{Address, Bound, Listener};
+use crate::files::Roots;
 
 /// What is put behind the name of a file that is in the way.
 const ASIDE: &str = ".gelid-aside";
@@ -62,11 +63,7 @@ pub(super) enum Place {
 }
 
 /// Binds all sockets. `own` is the directory of one's own descriptors.
-pub(super) fn all(
-    root: BorrowedFd<'_>,
-    own: BorrowedFd<'_>,
-    jobs: &[Job<'_>],
-) -> Result<Made, Error> {
+pub(super) fn all(roots: Roots<'_>, own: BorrowedFd<'_>, jobs: &[Job<'_>]) -> Result<Made, Error> {
     let mut made = Made::default();
     let mut paths = Vec::new();
     for job in jobs {
@@ -94,7 +91,7 @@ pub(super) fn all(
     }
     let bound = std::thread::scope(|scope| {
         let bind = || {
-            let mut binder = Binder::new(root, own)?;
+            let mut binder = Binder::new(roots, own)?;
             for (job, path) in paths {
                 let node = binder.bind(job, path, &mut made.nodes)?;
                 made.places.insert(job.owner, Place::Node(node));
@@ -111,6 +108,8 @@ pub(super) fn all(
 
 /// A thread with directories of its own.
 struct Binder<'b> {
+    roots: Roots<'b>,
+    /// That of the namespace of the next file.
     root: BorrowedFd<'b>,
     own: BorrowedFd<'b>,
     /// A file system that nobody sees, for files that are gone.
@@ -118,7 +117,8 @@ struct Binder<'b> {
 }
 
 impl<'b> Binder<'b> {
-    fn new(root: BorrowedFd<'b>, own: BorrowedFd<'b>) -> Result<Self, Error> {
+    fn new(roots: Roots<'b>, own: BorrowedFd<'b>) -> Result<Self, Error> {
+        let root = roots.first();
         // Nobody may connect before the mode of a file is right.
         let closed = Mode::RWXU | Mode::RWXG | Mode::RWXO;
         let entered = unix::leave_directories().and_then(|()| {
@@ -127,6 +127,7 @@ impl<'b> Binder<'b> {
         });
         entered.map_err(Error::system("enter", "the root directory"))?;
         Ok(Self {
+            roots,
             root,
             own,
             limbo: None,
@@ -135,6 +136,8 @@ impl<'b> Binder<'b> {
 
     /// Binds a socket and gives its file.
     fn bind(&mut self, job: &Job<'_>, path: &[u8], nodes: &mut Nodes) -> Result<OwnedFd, Error> {
+        self.root = self.roots.of_mount(job.name.mount);
+        enter(self.root).map_err(Error::system("enter", "the root directory"))?;
         if !job.name.deleted {
             return self.bind_here(job, path, nodes);
         }
@@ -270,8 +273,10 @@ impl<'b> Binder<'b> {
 /// Makes a directory the root and the working directory of the calling thread.
 fn enter(root: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::process::fchdir(root)?;
-    let (ours, theirs) = (rustix::fs::stat("/")?, rustix::fs::fstat(root)?);
-    match (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino) {
+    let what = StatxFlags::INO | StatxFlags::MNT_ID;
+    let theirs = statx(root, "", AtFlags::EMPTY_PATH, what)?;
+    let ours = statx(CWD, "/", AtFlags::empty(), what)?;
+    match (ours.stx_mnt_id, ours.stx_ino) == (theirs.stx_mnt_id, theirs.stx_ino) {
         true => Ok(()),
         false => rustix::process::chroot("."),
     }

@@ -197,7 +197,7 @@ impl<'p> Maker<'p> {
                 object: "one who has sent something".to_owned(),
             });
         }
-        let made = bind::all(opener.root, opener.own(), &jobs)?;
+        let made = bind::all(opener.roots, opener.own(), &jobs)?;
         drop(jobs);
         self.places = made.places;
         opener.nodes.extend(made.nodes);

@@ -395,6 +395,7 @@ fn bound(entry: &UnixSkEntry) -> Result<Option<Bound>, Error> {
             directory: None,
             deleted: false,
             permissions: None,
+            mount: None,
         }));
     }
     let directory = entry.name_dir.as_ref().filter(|it| !it.is_empty());
@@ -409,6 +410,7 @@ fn bound(entry: &UnixSkEntry) -> Result<Option<Bound>, Error> {
         address,
         directory: directory.transpose()?,
         deleted: entry.deleted == Some(true),
+        mount: entry.mnt_id,
         permissions: permissions.map(|file| (file.mode & 0o7777, file.uid, file.gid)),
     }))
 }

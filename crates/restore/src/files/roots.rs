@@ -1,0 +1,70 @@
+//! Where paths start: the root directories of mount namespaces.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::Name;
+
+/// Mount namespaces of the tree that have been made.
+#[derive(Debug, Default)]
+pub(crate) struct Mounted {
+    /// Their root directories, that of the root task's first.
+    pub(crate) roots: Vec<OwnedFd>,
+    /// The namespace of each mount, by the number it had at the dump.
+    pub(crate) by_mount: BTreeMap<i32, usize>,
+    /// A mount of each file system, by the device it had at the dump.
+    pub(crate) by_device: BTreeMap<u32, OwnedFd>,
+    /// The namespaces beyond the first, by their numbers in the images.
+    pub(crate) nested: BTreeMap<u32, OwnedFd>,
+}
+
+/// Directories that paths start from.
+#[derive(Debug, Clone, Copy)]
+pub struct Roots<'a> {
+    first: BorrowedFd<'a>,
+    mounted: Option<&'a Mounted>,
+}
+
+impl<'a> From<BorrowedFd<'a>> for Roots<'a> {
+    fn from(first: BorrowedFd<'a>) -> Self {
+        Self {
+            first,
+            mounted: None,
+        }
+    }
+}
+
+impl<'a> Roots<'a> {
+    /// Those of namespaces that have been made; `other` if there are none.
+    pub(crate) fn new(other: BorrowedFd<'a>, mounted: Option<&'a Mounted>) -> Self {
+        let first = mounted.and_then(|mounted| mounted.roots.first());
+        Self {
+            first: first.map_or(other, AsFd::as_fd),
+            mounted,
+        }
+    }
+
+    /// The one of the root task.
+    pub(crate) fn first(&self) -> BorrowedFd<'a> {
+        self.first
+    }
+
+    /// The one that a path starts from.
+    pub(crate) fn of(&self, name: &Name) -> BorrowedFd<'a> {
+        self.of_mount(name.mount())
+    }
+
+    /// The one of the namespace that a mount was in.
+    pub(crate) fn of_mount(&self, mount: Option<i32>) -> BorrowedFd<'a> {
+        let found = self.mounted.zip(mount).and_then(|(mounted, mount)| {
+            let namespace = mounted.by_mount.get(&mount)?;
+            mounted.roots.get(*namespace)
+        });
+        found.map_or(self.first, AsFd::as_fd)
+    }
+
+    /// A file on the file system that had this device, if the tree has mounts of its own.
+    pub(crate) fn device(&self, dev: u32) -> Option<BorrowedFd<'a>> {
+        self.mounted?.by_device.get(&dev).map(AsFd::as_fd)
+    }
+}

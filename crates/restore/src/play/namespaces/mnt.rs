@@ -1,0 +1,118 @@
+//! Makes mount namespaces by the new mount interface (`fsopen(2)`, `open_tree(2)`, `move_mount(2)`, `mount_setattr(2)`).
+//!
+//! **Model.** Everything is held by descriptors. File systems are opened or made where the restorer is, all mounts are
+//! cloned from them, and then put together in the new namespaces by threads that have joined these. Mounts that nobody
+//! has attached are gone when their descriptors are closed, so a failure needs no undoing.
+
+mod contents;
+mod origin;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use gelid_image::Dir;
+use gelid_sys::Errno;
+
+use crate::Error;
+use crate::files::Mounted;
+use crate::plan::namespaces::mnt::Mounts;
+
+pub(crate) use stage::make;
+
+/// What making mounts needs of the task whose namespaces they are.
+pub(crate) trait Place {
+    /// Opens a file system of a kind as the root of the tree, whose namespaces it then belongs to.
+    fn fsopen(&mut self, kind: &CStr) -> Result<OwnedFd, Error>;
+
+    /// Runs something in a thread that has joined a mount namespace of the tree, by its index.
+    fn inside<T: Send>(
+        &self,
+        namespace: usize,
+        job: impl FnOnce() -> Result<T, Error> + Send,
+    ) -> Result<T, Error>;
+
+    /// Owner and group as the restorer sees them.
+    fn owner(&self, uid: u32, gid: u32) -> (u32, u32);
+}
+
+/// Makes all mounts, in namespaces that are copies of the restorer's.
+pub(crate) fn put_together(
+    plan: &Mounts,
+    place: &mut impl Place,
+    dir: &Dir,
+) -> Result<Mounted, Error> {
+    let mut origins = Vec::with_capacity(plan.filesystems.len());
+    for filesystem in &plan.filesystems {
+        origins.push(origin::open(filesystem, place, dir)?);
+    }
+    let carriers = tree::outside(plan, &origins)?;
+    let yard = origin::yard()?;
+    let (mounts, appeared, carriers) = place.inside(0, || {
+        let mut yard = tree::Yard::settle(yard)?;
+        for origin in &origins {
+            yard.attach(origin.mount.as_fd())?;
+        }
+        let (mounts, appeared) = tree::clone_all(plan, &origins)?;
+        let carriers = tree::carry(plan, &origins, carriers, &mut yard)?;
+        // For another thread the yard would be the root.
+        tree::build(plan, 0, &mounts)?;
+        Ok((mounts, appeared, carriers))
+    })?;
+    for namespace in 1..plan.namespaces.len() {
+        place.inside(namespace, || tree::build(plan, namespace, &mounts))?;
+    }
+    tree::group(plan, &mounts, &carriers)?;
+    for (mount, fd) in plan.mounts.iter().zip(&mounts) {
+        if mount.parent.is_none() {
+            // What the namespace was a copy of, and above it in the first one the yard.
+            let times = if mount.namespace == 0 { 2 } else { 1 };
+            place.inside(mount.namespace, || tree::leave_old(fd.as_fd(), times))?;
+        }
+    }
+    drop(appeared);
+    for (filesystem, origin) in plan.filesystems.iter().zip(&origins) {
+        origin::close(filesystem, origin)?;
+    }
+    let mut mounted = Mounted {
+        by_mount: plan.by_mount(),
+        ..Mounted::default()
+    };
+    for (mount, fd) in plan.mounts.iter().zip(mounts) {
+        match mount.parent {
+            None => mounted.roots.push(fd),
+            Some(_) => {
+                let dev = plan.filesystems[mount.filesystem].dev;
+                mounted.by_device.entry(dev).or_insert(fd);
+            }
+        }
+    }
+    Ok(mounted)
+}
+
+/// Turns an errno into an error, for `map_err`.
+fn failed(operation: &'static str, object: impl Into<String>) -> impl FnOnce(Errno) -> Error {
+    let object = object.into();
+    move |errno| Error::Mount {
+        operation,
+        object,
+        errno,
+    }
+}
+
+/// Opens what a path below a directory leads to, which must not lead over a link, upwards or into another mount.
+fn beneath(dir: BorrowedFd<'_>, path: &[u8], flags: rustix::fs::OFlags) -> Result<OwnedFd, Errno> {
+    use rustix::fs::{Mode, ResolveFlags};
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let flags = flags | rustix::fs::OFlags::CLOEXEC;
+    let path = if path.is_empty() { b"." } else { path };
+    loop {
+        match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            opened => return opened,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Where file systems come from: paths of the restorer, and those that are made.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use gelid_image::Dir;
+use gelid_sys::Errno;
+use gelid_sys::mount::attributes::{self, Attributes, Propagation};
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick,
+    open_tree,
+};
+
+use super::{Place, contents, failed};
+use crate::Error;
+use crate::plan::namespaces::mnt::{Filesystem, New, Origin};
+
+/// An origin that is open.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// A private mount of it, on which everything is allowed.
+    pub(super) mount: OwnedFd,
+    /// What to call it.
+    pub(super) label: String,
+}
+
+/// Opens an origin, and fills it.
+pub(super) fn open(
+    filesystem: &Filesystem,
+    place: &mut impl Place,
+    dir: &Dir,
+) -> Result<Opened, Error> {
+    let label = filesystem.origin.to_string();
+    let mount = match &filesystem.origin {
+        Origin::Root(path) | Origin::Path(path) => bound(path)?,
+        Origin::New(new) => made(new, place, &label)?,
+    };
+    let private = attributes::propagate(&mount, Propagation::Private, false);
+    private.map_err(failed("set apart", &*label))?;
+    // A read-only mount of what can be written, say; not all of it need be allowed, nor is it needed.
+    let _ = attributes::set_attributes(&mount, Attributes::empty());
+    if let Origin::New(New {
+        contents: Some(key),
+        ..
+    }) = &filesystem.origin
+    {
+        contents::extract(dir, *key, mount.as_fd(), place, &label)?;
+    }
+    Ok(Opened { mount, label })
+}
+
+/// Clones what the restorer has at a path, which stays in the peer group that it is in.
+pub(super) fn bound(path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, path, flags).map_err(failed("bind", path.display().to_string()))
+}
+
+fn made(new: &New, place: &mut impl Place, label: &str) -> Result<OwnedFd, Error> {
+    let fs = match new.global {
+        true => {
+            fsopen(new.name.as_str(), FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("make", label))?
+        }
+        false => {
+            let name = CString::new(new.name.as_str());
+            let name = name.map_err(|_| failed("make", label)(Errno::INVAL))?;
+            place.fsopen(&name)?
+        }
+    };
+    if !new.source.is_empty() {
+        let source = fsconfig_set_string(&fs, "source", new.source.as_slice());
+        source.map_err(failed("name the source of", label))?;
+    }
+    for (key, value) in &new.options {
+        let set = match value {
+            Some(value) => fsconfig_set_string(&fs, key.as_str(), value.as_str()),
+            None => fsconfig_set_flag(&fs, key.as_str()),
+        };
+        set.map_err(failed("set an option of", format!("{label} ({key})")))?;
+    }
+    if new.read_only && new.contents.is_none() && !new.global {
+        fsconfig_set_flag(&fs, "ro").map_err(failed("set an option of", label))?;
+    }
+    fsconfig_create(&fs).map_err(failed("make", label))?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    fsmount(&fs, flags, MountAttrFlags::empty()).map_err(failed("mount", label))
+}
+
+/// Makes file systems read-only that were to be filled first.
+pub(super) fn close(filesystem: &Filesystem, opened: &Opened) -> Result<(), Error> {
+    let Origin::New(new) = &filesystem.origin else {
+        return Ok(());
+    };
+    if !new.read_only || new.contents.is_none() {
+        return Ok(());
+    }
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let picked = fspick(&opened.mount, "", flags);
+    let closed = picked.and_then(|fs| {
+        fsconfig_set_flag(&fs, "ro")?;
+        fsconfig_reconfigure(&fs)
+    });
+    closed.map_err(failed("make read-only", &*opened.label))
+}
+
+/// A place for mounts that are not yet where they belong.
+pub(super) fn yard() -> Result<OwnedFd, Error> {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC);
+    let yard = fs.and_then(|fs| {
+        fsconfig_create(&fs)?;
+        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    });
+    yard.map_err(failed("mount", "a place for mounts"))
+}

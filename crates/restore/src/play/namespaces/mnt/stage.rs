@@ -1,0 +1,107 @@
+//! The tree's root as the one whose namespaces mounts are made in.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use gelid_image::Dir;
+use gelid_sys::Errno;
+use gelid_sys::clone::flags::NEWNS;
+use gelid_sys::namespace::join;
+use gelid_sys::proc::ns::Kind;
+use gelid_sys::syscall::nr;
+
+use super::{Place, failed, put_together};
+use crate::Error;
+use crate::files::Mounted;
+use crate::plan::namespaces::mnt::Mounts;
+use crate::play::namespaces::Stage;
+use crate::play::script::{Object, Script};
+
+/// Makes the mount namespaces of a tree whose root is in the first one. What the tasks are to join is at descriptors
+/// from `base` on.
+pub(crate) fn make(
+    plan: &Mounts,
+    stage: &mut Stage<'_>,
+    dir: &Dir,
+    base: i32,
+) -> Result<Mounted, Error> {
+    let nested = nested(plan, stage, base)?;
+    let mut place = OnStage { stage, nested };
+    let mut mounted = put_together(plan, &mut place, dir)?;
+    let OnStage { stage, nested } = place;
+    if let Some(root) = mounted.roots.first() {
+        // Wherever the restorer's root was.
+        let mut script = Script::default();
+        script.must(Object::Itself, nr::fchdir, [root.as_raw_fd().into()]);
+        let here = script.bytes(b".\0");
+        script.must(Object::Itself, nr::chroot, [here.into()]);
+        stage.hand(script)?;
+    }
+    let ids = plan.namespaces.iter().skip(1).map(|namespace| namespace.id);
+    mounted.nested = ids.zip(nested).collect();
+    Ok(mounted)
+}
+
+/// Has the root make the namespaces that it is not to be in.
+fn nested(plan: &Mounts, stage: &mut Stage<'_>, base: i32) -> Result<Vec<OwnedFd>, Error> {
+    let mut nested = Vec::new();
+    if plan.namespaces.len() < 2 {
+        return Ok(nested);
+    }
+    let first = stage.open(Kind::Mnt)?;
+    for _ in plan.namespaces.iter().skip(1) {
+        let mut script = Script::default();
+        script.must(Object::Itself, nr::unshare, [NEWNS.into()]);
+        stage.hand(script)?;
+        let made = stage.open(Kind::Mnt)?;
+        let made = rustix::io::fcntl_dupfd_cloexec(made, base);
+        nested.push(made.map_err(failed("hold", "a mount namespace"))?);
+        let mut script = Script::default();
+        let args = [first.as_raw_fd().into(), NEWNS.into()];
+        script.must(Object::Itself, nr::setns, args);
+        stage.hand(script)?;
+    }
+    Ok(nested)
+}
+
+struct OnStage<'a, 's> {
+    stage: &'a mut Stage<'s>,
+    /// Namespaces beyond the first.
+    nested: Vec<OwnedFd>,
+}
+
+impl Place for OnStage<'_, '_> {
+    fn fsopen(&mut self, kind: &CStr) -> Result<OwnedFd, Error> {
+        self.stage.fsopen(kind)
+    }
+
+    fn inside<T: Send>(
+        &self,
+        namespace: usize,
+        job: impl FnOnce() -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
+        let Some(at) = namespace.checked_sub(1) else {
+            return self.stage.inside(&[Kind::Mnt], job);
+        };
+        let lost = |errno| failed("join", "a mount namespace of the tree")(errno);
+        let nested = self
+            .nested
+            .get(at)
+            .ok_or_else(|| lost(Errno::NOENT))?
+            .as_fd();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                join(nested, Kind::Mnt).map_err(lost)?;
+                job()
+            });
+            thread.join().unwrap_or_else(|_| Err(lost(Errno::IO)))
+        })
+    }
+
+    fn owner(&self, uid: u32, gid: u32) -> (u32, u32) {
+        match &self.stage.plan.namespaces.user {
+            Some(users) => (users.uid(uid), users.gid(gid)),
+            None => (uid, gid),
+        }
+    }
+}
