@@ -27,7 +27,11 @@ pub struct Running(Child);
 
 impl Running {
     /// Starts a command.
-    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    pub fn start(command: &mut Command) -> Result<Self> {
         Ok(Self(spawn(command)?))
     }
 

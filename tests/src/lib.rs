@@ -44,5 +44,7 @@ pub use directory::DirectoryState;
 pub use engine::{Engine, Outcome, Running};
 pub use guest::{Guest, Started};
 pub use mode::{Mode, rounds};
-pub use process::{Tree, adopt_orphans, build, output, spawn, succeeds};
+pub use process::{
+    Tree, adopt_orphans, build, output, run_to_end, spawn, succeeds, succeeds_alone,
+};
 pub use snapshot::{Facts, Snapshot, TaskFacts};

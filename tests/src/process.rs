@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -103,6 +104,51 @@ pub fn succeeds(command: &mut Command) -> bool {
         .stderr(Stdio::null())
         .status();
     quiet.is_ok_and(|status| status.success())
+}
+
+/// Runs a command to its end while others start theirs, and tells whether it succeeded. It and what it leaves behind
+/// have nothing but `/dev/null` open.
+///
+/// # Errors
+///
+/// It cannot be started.
+pub fn succeeds_alone(command: &mut Command) -> Result<bool> {
+    use std::process::Stdio;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = spawn(command).with_context(|| format!("{command:?}"))?;
+    let status = child.wait();
+    claims().remove(&child.id().cast_signed());
+    Ok(status?.success())
+}
+
+/// Runs a command to its end while others start theirs; what it wrote to its standard output and error, as far as
+/// nobody else has these descriptors by then: a container keeps those that it was started with.
+///
+/// # Errors
+///
+/// It cannot be started.
+pub fn run_to_end(command: &mut Command) -> Result<std::process::Output> {
+    let files = [tempfile::tempfile()?, tempfile::tempfile()?];
+    command
+        .stdout(files[0].try_clone()?)
+        .stderr(files[1].try_clone()?);
+    let mut child = spawn(command).with_context(|| format!("{command:?}"))?;
+    let status = child.wait();
+    claims().remove(&child.id().cast_signed());
+    let [stdout, stderr] = files.map(|mut file| -> std::io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut text)?;
+        Ok(text)
+    });
+    Ok(std::process::Output {
+        status: status?,
+        stdout: stdout?,
+        stderr: stderr?,
+    })
 }
 
 /// Runs a command to its end; what it wrote to its standard output.

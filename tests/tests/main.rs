@@ -10,6 +10,7 @@ mod guests;
 mod hooks;
 mod programs;
 mod rpc;
+mod runtimes;
 mod servers;
 
 use gelid_tests::{Verdict, adopt_orphans, build};
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     trials.extend(faults::trials());
     trials.extend(hooks::trials());
     trials.extend(rpc::trials());
+    trials.extend(runtimes::trials());
     trials.extend(servers::trials());
     if !arguments.list {
         if !rustix::process::geteuid().is_root() {

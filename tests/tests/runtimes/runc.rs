@@ -1,0 +1,174 @@
+//! runc: a bundle, and each option that changes what is asked of gelid.
+
+use super::{COUNT, CannotStart, Test, Yard, count, counts_on};
+use anyhow::{Result, bail, ensure};
+use gelid_tests::succeeds_alone;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+pub(super) const TESTS: &[Test] = &[
+    ("checkpoint", |yard| round(yard, &[], &[])),
+    ("leave-running", leave_running),
+    ("options", |yard| {
+        let options = ["--tcp-established", "--file-locks", "--ext-unix-sk"];
+        round(yard, &options, &options)
+    }),
+    ("cgroups-full", |yard| {
+        let mode = ["--manage-cgroups-mode", "full"];
+        round(yard, &mode, &mode)
+    }),
+    ("again", again),
+];
+
+/// What `runc spec` says, as far as it matters here: namespaces of its own of all kinds but user, the usual mounts,
+/// masked and read-only paths.
+const CONFIG: &str = r#"{"ociVersion":"1.0.2-dev","process":{"terminal":false,"user":{"uid":0,"gid":0},
+"args":["sh","-c","COUNT"],"env":["PATH=/bin","TERM=xterm"],"cwd":"/",
+"capabilities":{"bounding":["CAP_AUDIT_WRITE","CAP_KILL","CAP_NET_BIND_SERVICE"],
+"effective":["CAP_AUDIT_WRITE","CAP_KILL","CAP_NET_BIND_SERVICE"],
+"permitted":["CAP_AUDIT_WRITE","CAP_KILL","CAP_NET_BIND_SERVICE"]},"noNewPrivileges":true},
+"root":{"path":"rootfs","readonly":false},"hostname":"gelid-test","mounts":[
+{"destination":"/proc","type":"proc","source":"proc"},
+{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","strictatime","mode=755","size=65536k"]},
+{"destination":"/dev/pts","type":"devpts","source":"devpts","options":["nosuid","noexec","newinstance","ptmxmode=0666","mode=0620","gid=5"]},
+{"destination":"/dev/shm","type":"tmpfs","source":"shm","options":["nosuid","noexec","nodev","mode=1777","size=65536k"]},
+{"destination":"/dev/mqueue","type":"mqueue","source":"mqueue","options":["nosuid","noexec","nodev"]},
+{"destination":"/sys","type":"sysfs","source":"sysfs","options":["nosuid","noexec","nodev","ro"]},
+{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["nosuid","noexec","nodev","relatime","ro"]},
+{"destination":"/etc/hosts","type":"bind","source":"HOSTS","options":["rbind","ro"]}],
+"linux":{"cgroupsPath":"/NAME","resources":{"devices":[{"allow":false,"access":"rwm"}]},
+"namespaces":[{"type":"pid"},{"type":"network"},{"type":"ipc"},{"type":"uts"},{"type":"mount"}],
+"maskedPaths":["/proc/acpi","/proc/kcore","/proc/keys","/proc/timer_list","/sys/firmware"],
+"readonlyPaths":["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"]}}"#;
+
+/// A container that counts, removed when it is dropped.
+struct Container<'yard> {
+    yard: &'yard Yard,
+    count: PathBuf,
+}
+
+impl<'yard> Container<'yard> {
+    fn start(yard: &'yard Yard) -> Result<Self> {
+        let bundle = yard.at("bundle");
+        let root = yard.root("bundle/rootfs")?;
+        let hosts = yard.at("hosts");
+        fs::write(&hosts, "127.0.0.1 localhost\n")?;
+        let config = CONFIG
+            .replace("COUNT", COUNT)
+            .replace("NAME", &yard.name)
+            .replace("HOSTS", &hosts.display().to_string());
+        fs::write(bundle.join("config.json"), config)?;
+        let container = Self {
+            yard,
+            count: root.join("count"),
+        };
+        let run = container.detached(&["run", "-d", "-b"], &[]);
+        run.map_err(|error| CannotStart(format!("runc run: {error:#}")))?;
+        counts_on(&container.count, 0)?;
+        Ok(container)
+    }
+
+    fn runc(&self, words: &[&str]) -> Command {
+        let mut command = self.yard.command("runc");
+        command.arg("--root").arg(self.yard.at("state")).args(words);
+        command
+    }
+
+    /// Paths for runc, which has another current folder where it is given a bundle.
+    fn folders(&self, images: &str) -> [String; 4] {
+        let path = |name: &str| self.yard.at(name).display().to_string();
+        [
+            "--image-path".into(),
+            path(images),
+            "--work-path".into(),
+            path("work"),
+        ]
+    }
+
+    fn checkpoint(&self, images: &str, options: &[&str]) -> Result<u64> {
+        let mut command = self.runc(&["checkpoint"]);
+        command.args(self.folders(images));
+        command.args(options).arg(&self.yard.name);
+        self.yard.succeed(&mut command, &["dump.log"])?;
+        let images = self.yard.at(images);
+        for name in ["inventory.img", "descriptors.json"] {
+            ensure!(images.join(name).exists(), "{name}");
+        }
+        Ok(count(&self.count))
+    }
+
+    fn restore(&self, images: &str, options: &[&str]) -> Result<()> {
+        let folders = self.folders(images);
+        let folders = folders.each_ref().map(String::as_str);
+        let words = [&["restore", "-d"][..], &folders, options, &["-b"]].concat();
+        self.detached(&words, &["restore.log"])
+    }
+
+    /// Starts the container, which keeps the descriptors that runc has: none of a file outside.
+    fn detached(&self, words: &[&str], logs: &[&str]) -> Result<()> {
+        let log = self.yard.at("runc.log");
+        let mut command = self.yard.command("runc");
+        command.arg("--log").arg(&log);
+        command.arg("--root").arg(self.yard.at("state")).args(words);
+        command.arg(self.yard.at("bundle")).arg(&self.yard.name);
+        if succeeds_alone(&mut command)? {
+            return Ok(());
+        }
+        let excerpts: String = logs.iter().map(|log| self.yard.excerpt(log)).collect();
+        bail!(
+            "{command:?}: {}\n{excerpts}",
+            fs::read_to_string(log).unwrap_or_default()
+        )
+    }
+
+    fn status(&self) -> Result<String> {
+        self.yard
+            .succeed(self.runc(&["state"]).arg(&self.yard.name), &[])
+    }
+
+    fn remove(&self) -> Result<()> {
+        let mut command = self.runc(&["delete", "-f"]);
+        self.yard.succeed(command.arg(&self.yard.name), &[])?;
+        Ok(())
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        let _ = self.remove();
+    }
+}
+
+/// Checkpoint and restore.
+fn round(yard: &Yard, dump: &[&str], restore: &[&str]) -> Result<()> {
+    let container = Container::start(yard)?;
+    let before = container.checkpoint("images", dump)?;
+    container.restore("images", restore)?;
+    counts_on(&container.count, before)?;
+    ensure!(container.status()?.contains(r#""status": "running""#));
+    Ok(())
+}
+
+fn leave_running(yard: &Yard) -> Result<()> {
+    let container = Container::start(yard)?;
+    let before = container.checkpoint("images", &["--leave-running"])?;
+    counts_on(&container.count, before)?;
+    container.remove()?;
+    container.restore("images", &[])?;
+    fs::remove_file(&container.count).ok();
+    // From where it was when it was written down, whatever it counted since.
+    counts_on(&container.count, 0)?;
+    Ok(())
+}
+
+/// What was restored is as good as the first one.
+fn again(yard: &Yard) -> Result<()> {
+    let container = Container::start(yard)?;
+    for images in ["first", "second", "third"] {
+        let before = container.checkpoint(images, &[])?;
+        container.restore(images, &[])?;
+        counts_on(&container.count, before)?;
+    }
+    Ok(())
+}
