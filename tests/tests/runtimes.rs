@@ -160,6 +160,31 @@ fn said(output: &Output) -> String {
     format!("{} {} {}", output.status, text[0].trim(), text[1].trim())
 }
 
+impl Drop for Yard {
+    /// Runtimes leave the groups above those of containers.
+    fn drop(&mut self) {
+        for hierarchy in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            remove_groups(&hierarchy.path().join(&self.name));
+        }
+        remove_groups(&Path::new("/sys/fs/cgroup").join(&self.name));
+    }
+}
+
+/// Removes a group, and those below.
+fn remove_groups(group: &Path) {
+    for below in fs::read_dir(group).into_iter().flatten().flatten() {
+        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_groups(&below.path());
+        }
+    }
+    // Most hierarchies have none.
+    let _ = fs::remove_dir(group);
+}
+
 /// The number that a container has come to.
 fn count(file: &Path) -> u64 {
     let text = fs::read_to_string(file).unwrap_or_default();

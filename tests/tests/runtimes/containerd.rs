@@ -169,6 +169,7 @@ fn checkpoint(yard: &Yard) -> Result<()> {
     let mut import = containerd.ctr(&["i", "import", "--snapshotter", "native"]);
     let words = ["run", "-d", "--null-io", "--snapshotter", "native"];
     let mut run = containerd.ctr(&words);
+    run.arg("--cgroup").arg(format!("/{}/one", yard.name));
     run.args([IMAGE, "one", "sh", "-c", COUNT]);
     for command in [import.arg(archive), &mut run] {
         let output = run_to_end(command)?;

@@ -33,6 +33,7 @@ impl<'yard> Podman<'yard> {
             "--ulimit",
             "nproc=4096:4096",
         ]);
+        run.arg("--cgroup-parent").arg(format!("/{}", yard.name));
         run.args(["--name", "one", "gelid-test:latest", "sh", "-c", COUNT]);
         for command in [&mut import, &mut run] {
             let output = run_to_end(command)?;

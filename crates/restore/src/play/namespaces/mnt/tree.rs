@@ -82,8 +82,12 @@ pub(super) fn clone_all(
             appeared.extend(made);
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
-        let cloned = beneath(origin.mount.as_fd(), &mount.root, flags);
-        let cloned = cloned.and_then(|root| clone(root.as_fd()));
+        let cloned = match mount.root.is_empty() {
+            // The origin may be a file, in which nothing can be looked for.
+            true => clone(origin.mount.as_fd()),
+            false => beneath(origin.mount.as_fd(), &mount.root, flags)
+                .and_then(|root| clone(root.as_fd())),
+        };
         let object = || format!("{} from {}", mount.point, origin.label);
         mounts.push(cloned.map_err(|errno| failed("clone", object())(errno))?);
     }
