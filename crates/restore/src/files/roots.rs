@@ -14,6 +14,8 @@ pub(crate) struct Mounted {
     pub(crate) by_mount: BTreeMap<i32, usize>,
     /// A mount of each file system, by the device it had at the dump.
     pub(crate) by_device: BTreeMap<u32, OwnedFd>,
+    /// Masters of terminals that had to be made for mounts, by number.
+    pub(crate) masters: BTreeMap<u32, OwnedFd>,
     /// The namespaces beyond the first, by their numbers in the images.
     pub(crate) nested: BTreeMap<u32, OwnedFd>,
 }
@@ -61,6 +63,11 @@ impl<'a> Roots<'a> {
             mounted.roots.get(*namespace)
         });
         found.map_or(self.first, AsFd::as_fd)
+    }
+
+    /// The master of a terminal that is there already.
+    pub(crate) fn master(&self, number: u32) -> Option<BorrowedFd<'a>> {
+        self.mounted?.masters.get(&number).map(AsFd::as_fd)
     }
 
     /// A file on the file system that had this device, if the tree has mounts of its own.

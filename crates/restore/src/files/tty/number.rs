@@ -52,6 +52,11 @@ fn once(
     liked: &BTreeMap<u32, Wanted<'_>>,
 ) -> Result<BTreeMap<u32, OwnedFd>, Error> {
     let mut found = BTreeMap::new();
+    for (index, way) in wanted {
+        if let Some(master) = opener.roots.master(*index) {
+            found.insert(*index, opener.again(master, &way.object)?);
+        }
+    }
     let mut between = Vec::new();
     let all = || wanted.iter().chain(liked);
     let last = all().map(|(index, _)| *index).max().unwrap_or_default();

@@ -7,6 +7,7 @@
 mod contents;
 mod origin;
 mod stage;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -49,6 +50,7 @@ pub(crate) fn put_together(
     for filesystem in &plan.filesystems {
         origins.push(origin::open(filesystem, place, dir)?);
     }
+    let masters = terminal::masters(plan, &origins)?;
     let carriers = tree::outside(plan, &origins)?;
     let yard = origin::yard()?;
     let (mounts, appeared, carriers) = place.inside(0, || {
@@ -79,6 +81,7 @@ pub(crate) fn put_together(
     }
     let mut mounted = Mounted {
         by_mount: plan.by_mount(),
+        masters,
         ..Mounted::default()
     };
     for (mount, fd) in plan.mounts.iter().zip(mounts) {
