@@ -53,6 +53,7 @@ mod resume;
 mod roundup;
 mod scan;
 mod settle;
+mod stop;
 mod tree;
 mod vfork;
 

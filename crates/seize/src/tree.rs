@@ -11,7 +11,7 @@ use rustix::process::{Signal, kill_process};
 use crate::backoff::Backoff;
 use crate::cgroup::Thawed;
 use crate::release::{PATIENCE, release};
-use crate::{ThawError, resume, scan};
+use crate::{ThawError, resume, scan, stop};
 
 /// What a process of a frozen tree was doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -277,7 +277,19 @@ impl Tree {
                 }
             }
         }
-        self.let_go()
+        let alive = self.processes.iter();
+        let alive = alive.filter(|process| process.state == State::Alive);
+        let threads = alive.flat_map(|process| {
+            let tids = process.threads.iter().map(|thread| thread.tid);
+            tids.map(|tid| (process.pid, tid))
+        });
+        let threads: Vec<(Pid, Pid)> = threads.collect();
+        let frozen = self.cgroup.is_some();
+        self.let_go()?;
+        if !frozen {
+            stop::all(&threads);
+        }
+        Ok(())
     }
 
     fn let_go(&mut self) -> Result<(), ThawError> {

@@ -107,7 +107,7 @@ fn a_tree_can_be_left_stopped() {
     );
     guest.freeze().leave_stopped().unwrap();
     assert_eq!(tracer(guest.pid()), 0);
-    eventually(|| state(guest.pid()) == 'T');
+    assert_eq!(state(guest.pid()), 'T');
     guest.signal(rustix::process::Signal::CONT);
     assert_eq!(guest.ask("on"), "on");
 }

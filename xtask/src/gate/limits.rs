@@ -1,0 +1,138 @@
+//! Work of the kernel beside what limits it, measured in the same run.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::counted::{Built, Guest};
+use crate::process::{as_root, run};
+
+/// MiB of the heap that is dumped and restored.
+const MIB: usize = 256;
+/// Rounds, of which the median counts.
+const ROUNDS: usize = 5;
+
+/// How much longer than its limit something may take.
+struct Bound {
+    name: &'static str,
+    most: f64,
+}
+
+/// Writing as many bytes as the heap has into a new file.
+const DUMP: Bound = Bound {
+    name: "a raw dump, of the time to write its pages",
+    most: 4.0,
+};
+/// Filling as much fresh memory.
+const RESTORE: Bound = Bound {
+    name: "a raw restore, of the time to fill fresh memory",
+    most: 4.0,
+};
+
+/// Prints a line for each bound; names of those that are exceeded. What is too slow is measured once more: the
+/// machine may have been busy with something else.
+pub(super) fn exceeded(built: &Built) -> Result<Vec<String>> {
+    if !crate::process::is_root() {
+        println!("ratios: not measured without root");
+        return Ok(Vec::new());
+    }
+    let first = measure(built)?;
+    match first.is_empty() {
+        true => Ok(first),
+        false => measure(built),
+    }
+}
+
+fn measure(built: &Built) -> Result<Vec<String>> {
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        rounds.push(Round::play(built)?);
+    }
+    let mut slower = Vec::new();
+    let ratios: [(Bound, fn(&Round) -> f64); 2] = [
+        (DUMP, |round| ratio(round.dump, round.write)),
+        (RESTORE, |round| ratio(round.restore, round.fill)),
+    ];
+    for (bound, figure) in ratios {
+        let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
+        figures.sort_by(f64::total_cmp);
+        let median = figures[ROUNDS / 2];
+        println!("{}: {median:.2} (at most {:.1})", bound.name, bound.most);
+        if median > bound.most {
+            slower.push(bound.name.to_owned());
+        }
+    }
+    Ok(slower)
+}
+
+fn ratio(time: Duration, limit: Duration) -> f64 {
+    time.as_secs_f64() / limit.as_secs_f64()
+}
+
+/// What one round took.
+struct Round {
+    write: Duration,
+    fill: Duration,
+    dump: Duration,
+    restore: Duration,
+}
+
+impl Round {
+    fn play(built: &Built) -> Result<Self> {
+        let scratch = tempfile::tempdir()?;
+        let (fill, write) = limits(scratch.path())?;
+        let (work, images) = (scratch.path().join("work"), scratch.path().join("images"));
+        fs::create_dir(&work)?;
+        fs::create_dir(&images)?;
+        let size = MIB.to_string();
+        let words = ["idle-heap", &size, "noise"];
+        let mut guest = Guest::start(&built.path("gelid-guest"), &words, &work)?;
+        let pid = guest.pid();
+        let start = Instant::now();
+        let mut dump = as_root(built.path("gelid"));
+        dump.args(["dump", "--compress=none", "-t", &pid.to_string(), "-D"]);
+        run(dump.arg(&images))?;
+        let dump = start.elapsed();
+        guest.collect()?;
+        let start = Instant::now();
+        run(as_root(built.path("gelid"))
+            .args(["restore", "-d", "-D"])
+            .arg(&images))?;
+        let restore = start.elapsed();
+        fs::write(work.join("go"), "")?;
+        let since = Instant::now();
+        while !work.join("result").exists() {
+            ensure!(
+                since.elapsed().as_secs() < 60,
+                "the restored heap says nothing"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let result = fs::read_to_string(work.join("result"))?;
+        ensure!(result.starts_with("ok"), "the restored heap says {result}");
+        Ok(Self {
+            write,
+            fill,
+            dump,
+            restore,
+        })
+    }
+}
+
+/// Fills fresh memory, and writes it into a new file.
+fn limits(scratch: &Path) -> Result<(Duration, Duration)> {
+    let start = Instant::now();
+    let memory = vec![7_u8; MIB << 20];
+    let fill = start.elapsed();
+    let start = Instant::now();
+    let mut file = File::create(scratch.join("limit"))?;
+    for chunk in memory.chunks(1 << 20) {
+        file.write_all(chunk)?;
+    }
+    let write = start.elapsed();
+    fs::remove_file(scratch.join("limit"))?;
+    Ok((fill, write))
+}
