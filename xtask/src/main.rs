@@ -12,6 +12,7 @@ mod deny;
 mod dist;
 mod dump;
 mod fuzz;
+mod gate;
 mod process;
 mod restore;
 mod sample;
@@ -46,6 +47,8 @@ enum Command {
     Test(test::Args),
     /// Run the criterion benches
     Bench(bench::Args),
+    /// Count instructions and measure ratios, and compare them with what they were
+    Gate(gate::Args),
     /// Run the fuzz targets
     Fuzz(fuzz::Args),
     /// Do what continuous integration does: `.ci/run` in a fresh clone of the last commit
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Restore(args) => args.run(),
         Command::Test(args) => args.run(),
         Command::Bench(args) => args.run(),
+        Command::Gate(args) => args.run(),
         Command::Fuzz(args) => args.run(),
         Command::Ci(args) => args.run(),
         Command::Tidy(args) => args.run(),

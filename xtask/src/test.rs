@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::process::{run, run_lines};
-use crate::{bench, deny, fuzz, tidy, workspace};
+use crate::{bench, deny, fuzz, gate, tidy, workspace};
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +42,7 @@ impl Args {
             report.step("documentation", |_| documentation());
             report.step("tests", |tests| unit_and_integration(tests, None));
             report.step("bench smoke", |_| bench::smoke());
+            report.step("speed", |_| gate::check(None));
             report.step("fuzz smoke", |_| fuzz::targets(FUZZ_SECONDS, ""));
         }
         report.close()

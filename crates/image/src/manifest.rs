@@ -212,7 +212,9 @@ pub fn verify(dir: &Dir) -> Result<Vec<Damage>, ManifestError> {
 /// Length and BLAKE3 of a file.
 pub(crate) fn hash(mut file: File) -> io::Result<(u64, blake3::Hash)> {
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
+    // Most images are small, and there is one for each task.
+    let len = file.metadata()?.len().clamp(4 << 10, 256 << 10);
+    let mut buffer = vec![0; len as usize];
     loop {
         match file.read(&mut buffer) {
             Ok(0) => return Ok((hasher.count(), hasher.finalize())),

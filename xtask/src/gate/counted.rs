@@ -82,13 +82,7 @@ fn tree(built: &Built, scratch: &Path) -> Result<String> {
     fs::create_dir(&images)?;
     let mut guest = Guest::start(&built.path("gelid-guest"), &["idle-tree", TREE], &work)?;
     let mut dump = as_root(built.path("gelid"));
-    dump.args([
-        "dump",
-        "--compress=none",
-        "-t",
-        &guest.pid().to_string(),
-        "-D",
-    ]);
+    dump.args(["dump", "--compress=none", "-t", guest.pid(), "-D"]);
     run(dump.arg(&images))?;
     guest.collect()?;
     if !process::is_root() {
@@ -100,27 +94,38 @@ fn tree(built: &Built, scratch: &Path) -> Result<String> {
 /// A program to be dumped.
 pub(super) struct Guest {
     child: std::process::Child,
+    pid: String,
 }
 
 impl Guest {
-    /// Starts one in a session of its own, and waits until it is ready.
+    /// Starts one and waits until it is ready.
     pub(super) fn start(program: &Path, words: &[&str], work: &Path) -> Result<Self> {
         let (name, rest) = words.split_first().context("no guest")?;
-        let mut command = as_root("setsid");
-        command.arg(program).arg(name).arg(work).args(rest);
+        let mut command = as_root(program);
+        command.arg(name).arg(work).args(rest);
         command.stdin(std::process::Stdio::null());
         let child = command.spawn().context("start a guest")?;
-        let guest = Self { child };
+        let mut guest = Self {
+            child,
+            pid: String::new(),
+        };
         let since = std::time::Instant::now();
-        while !work.join("ready").exists() {
+        while guest.pid.is_empty() {
             ensure!(since.elapsed().as_secs() < 60, "{name} does not come up");
             std::thread::sleep(std::time::Duration::from_millis(5));
+            let said = fs::read_to_string(work.join("ready")).unwrap_or_default();
+            guest.pid = said
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_owned();
         }
         Ok(guest)
     }
 
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+    /// The id that it knows itself by.
+    pub(super) fn pid(&self) -> &str {
+        &self.pid
     }
 
     /// Waits for its end.

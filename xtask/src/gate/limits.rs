@@ -21,6 +21,9 @@ struct Bound {
     most: f64,
 }
 
+/// What of a round is beside what.
+type Figure = fn(&Round) -> f64;
+
 /// Writing as many bytes as the heap has into a new file.
 const DUMP: Bound = Bound {
     name: "a raw dump, of the time to write its pages",
@@ -52,7 +55,7 @@ fn measure(built: &Built) -> Result<Vec<String>> {
         rounds.push(Round::play(built)?);
     }
     let mut slower = Vec::new();
-    let ratios: [(Bound, fn(&Round) -> f64); 2] = [
+    let ratios: [(Bound, Figure); 2] = [
         (DUMP, |round| ratio(round.dump, round.write)),
         (RESTORE, |round| ratio(round.restore, round.fill)),
     ];
@@ -90,10 +93,9 @@ impl Round {
         let size = MIB.to_string();
         let words = ["idle-heap", &size, "noise"];
         let mut guest = Guest::start(&built.path("gelid-guest"), &words, &work)?;
-        let pid = guest.pid();
         let start = Instant::now();
         let mut dump = as_root(built.path("gelid"));
-        dump.args(["dump", "--compress=none", "-t", &pid.to_string(), "-D"]);
+        dump.args(["dump", "--compress=none", "-t", guest.pid(), "-D"]);
         run(dump.arg(&images))?;
         let dump = start.elapsed();
         guest.collect()?;
