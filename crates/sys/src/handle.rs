@@ -1,5 +1,6 @@
 //! File handles: `open_by_handle_at(2)`.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::fs::OFlags;
@@ -47,6 +48,35 @@ pub fn open(mount: impl AsFd, kind: u32, handle: &[u8], flags: OFlags) -> Result
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// The handle of the inode that a name in a directory leads to, its kind first. A last link is not followed.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` where inodes cannot be found by handles, and those of a look at a name.
+pub fn of(directory: impl AsFd, name: &CStr) -> Result<(u32, Vec<u8>)> {
+    let mut file = FileHandle {
+        bytes: MAX as u32,
+        kind: 0,
+        handle: [0; MAX],
+    };
+    let mut mount = 0i32;
+    let args = [
+        directory.as_fd().as_raw_fd() as usize,
+        name.as_ptr() as usize,
+        &raw mut file as usize,
+        &raw mut mount as usize,
+        0,
+        0,
+    ];
+    // SAFETY: the kernel reads a string, and writes a number and at most as many bytes as the header says there are.
+    unsafe { call(libc::SYS_name_to_handle_at as usize, args) }?;
+    let bytes = file
+        .handle
+        .get(..file.bytes as usize)
+        .ok_or(Errno::OVERFLOW)?;
+    Ok((file.kind.cast_unsigned(), bytes.to_vec()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +89,22 @@ mod tests {
             Some(Errno::INVAL)
         );
         assert!(open(&root, 1, &[0xff; 8], OFlags::PATH).is_err());
+    }
+
+    #[test]
+    fn a_file_is_found_by_its_handle() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::write(scratch.path().join("file"), b"").unwrap();
+        let directory = std::fs::File::open(scratch.path()).unwrap();
+        let Ok((kind, bytes)) = of(&directory, c"file") else {
+            return; // Not every file system can do that.
+        };
+        if let Ok(found) = open(&directory, kind, &bytes, OFlags::PATH) {
+            let file = std::fs::File::open(scratch.path().join("file")).unwrap();
+            let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+            assert_eq!(inode(&found), inode(&file.into()));
+        }
+        assert_eq!(of(&directory, c"none"), Err(Errno::NOENT));
     }
 
     #[test]

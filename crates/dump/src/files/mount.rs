@@ -34,6 +34,21 @@ impl Collector<'_> {
         }
     }
 
+    /// Whether a path leads to something on another mount than the one that a file is on, of those of the tree.
+    pub(super) fn is_covered(&self, object: &Object<'_>, path: &[u8]) -> bool {
+        let Some(mount) = self.mount_of(object) else {
+            return false;
+        };
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let found = statx(
+            self.root_of(object),
+            relative(path),
+            flags,
+            StatxFlags::MNT_ID,
+        );
+        found.is_ok_and(|found| found.stx_mnt_id != u64::from(mount.cast_unsigned()))
+    }
+
     /// The mount that a file is on, if images are to tell.
     pub(super) fn mount_of(&self, object: &Object<'_>) -> Option<i32> {
         let mount = id(object.file).ok()?;

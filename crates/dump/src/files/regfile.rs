@@ -216,6 +216,10 @@ impl Collector<'_> {
     ) -> Result<(&'o [u8], Option<Remap>), Error> {
         let link = object.link.as_slice();
         if self.leads_to(object, link)? {
+            // The same file by another mount, on top of that which it was opened by.
+            if self.is_covered(object, link) {
+                return Err(self.hidden(object, opening));
+            }
             return Ok((link, None));
         }
         let deleted = link.strip_suffix(DELETED);

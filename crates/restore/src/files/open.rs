@@ -265,6 +265,13 @@ impl<'a> Opener<'a> {
         match place {
             Place::Path(_) => Ok(Place::Path(name.clone())),
             Place::Entry(entry) => {
+                // The same directory by another mount.
+                let there = Place::Path(name.clone());
+                let found = self.names.stat(&there).ok();
+                let found = found.map(|stat| (stat.st_dev, stat.st_ino));
+                if found.is_some() && found == entry.identity {
+                    return Ok(there);
+                }
                 let linked = self.names.link(entry, name);
                 linked
                     .map(Place::Entry)

@@ -1,9 +1,11 @@
 //! Names of files on the machine: found, made for a moment, and removed again.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use gelid_sys::handle;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
@@ -203,7 +205,10 @@ impl<'a> Names<'a> {
     pub(crate) fn link(&mut self, source: &Entry, name: &Name) -> Result<Entry, Errno> {
         let linked = self.make(name, false, |entry| {
             let (from, to) = (&source.dir, &entry.dir);
-            rustix::fs::linkat(from, &*source.name, to, &*entry.name, AtFlags::empty())
+            match rustix::fs::linkat(from, &*source.name, to, &*entry.name, AtFlags::empty()) {
+                Err(Errno::XDEV) => link_across(source, entry),
+                linked => linked,
+            }
         })?;
         match linked.identity == source.identity {
             true => Ok(linked),
@@ -240,6 +245,16 @@ impl<'a> Names<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Links a file into a directory that another mount of the same file system shows.
+fn link_across(source: &Entry, entry: &Entry) -> Result<(), Errno> {
+    let name = CString::new(&*source.name).map_err(|_| Errno::INVAL)?;
+    let (kind, bytes) = handle::of(&source.dir, &name)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mount = rustix::fs::openat(&entry.dir, ".", flags, Mode::empty())?;
+    let file = handle::open(&mount, kind, &bytes, OFlags::PATH)?;
+    rustix::fs::linkat(&file, "", &entry.dir, &*entry.name, AtFlags::EMPTY_PATH)
 }
 
 impl Drop for Names<'_> {

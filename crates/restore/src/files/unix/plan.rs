@@ -263,12 +263,15 @@ fn acceptors(
     names: &[Option<Bound>],
     lost: &mut Vec<Lost>,
 ) -> Result<Vec<Option<Listener>>, Error> {
-    type Key<'n> = (u32, &'n Address, Option<&'n Name>, bool);
+    type Place<'n> = (Option<&'n Name>, Option<i32>);
+    type Key<'n> = (u32, &'n Address, Place<'n>, bool);
     let mut groups: BTreeMap<Key<'_>, Vec<usize>> = BTreeMap::new();
     for (at, entry) in records.own.iter().enumerate() {
         if let Some(name) = &names[at] {
             let directory = name.directory.as_ref();
-            let key = (entry.r#type, &name.address, directory, name.deleted);
+            // In each mount namespace there may be one of the same name.
+            let place = (directory, name.mount);
+            let key = (entry.r#type, &name.address, place, name.deleted);
             groups.entry(key).or_default().push(at);
         }
     }

@@ -29,7 +29,9 @@ impl MountOptions {
             let Some((id, value)) = rest.split_once(']') else {
                 continue;
             };
-            let path = value.strip_prefix(':').map(PathBuf::from);
+            // Wherever the caller is, paths start at the root.
+            let path = value.strip_prefix(':');
+            let path = path.map(|path| Path::new("/").join(path));
             match (kind, id, path) {
                 ("mnt", "", _) => options.found = true,
                 ("mnt", id, Some(path)) => options.external.push((id.to_owned(), path)),
