@@ -9,13 +9,15 @@ use gelid_sys::Errno;
 use gelid_sys::mount::attributes::{self, Attributes, Propagation};
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::mountinfo::{self, MountInfo};
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, statx};
-use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use rustix::thread::gettid;
 
 use super::{Fate, Mount, archive, external, look};
 use crate::Error;
 use crate::namespace::{Census, Instance};
+
+const PRIVATE: Propagation = Propagation::Private;
 
 /// Archives each file system that is to be made anew and has contents.
 pub(super) fn write(
@@ -71,10 +73,22 @@ fn open(instance: &Instance, mount: &Mount) -> Result<OwnedFd, Error> {
         return Ok(found);
     }
     let procfs = look::procfs()?;
-    instance.inside(|| {
-        let uncovered = Uncovered::new(&procfs, &mount.info)?;
+    let (before, copy) = instance.inside(|| {
+        let before = mountinfo::read(&TaskDir::open_in(&procfs, gettid())?)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE;
+        let copy = open_tree(CWD, "/", flags);
+        Ok((before, copy.map_err(failed("copy the tree of"))?))
+    })?;
+    let uncover = || {
+        let uncovered = Uncovered::new(&procfs, &copy, &before, &mount.info)?;
         let found = uncovered.mount(id, point).map_err(failed("uncover"))?;
         alone(found.as_fd()).map_err(failed("clone"))
+    };
+    std::thread::scope(|scope| {
+        let uncovered = scope.spawn(uncover).join();
+        uncovered.unwrap_or_else(|_| Err(failed("uncover")(Errno::IO)))
     })
 }
 
@@ -104,7 +118,7 @@ fn alone(mount: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     Ok(clone)
 }
 
-/// A copy of a mount namespace, for this thread alone, to take away in it what covers a mount.
+/// A copy of the mounts of a namespace, in one of this thread alone, to take away in it what covers a mount.
 struct Uncovered {
     /// The mounts of the copy, by the numbers of those that they are copies of.
     copies: HashMap<i32, MountInfo>,
@@ -113,22 +127,32 @@ struct Uncovered {
 }
 
 impl Uncovered {
-    fn new(procfs: &OwnedFd, wanted: &MountInfo) -> Result<Self, Error> {
-        let failed = |operation| {
-            let point = String::from_utf8_lossy(&wanted.mount_point).into_owned();
-            move |errno| Error::Mount {
-                operation,
-                point,
-                errno,
-            }
+    fn new(
+        procfs: &OwnedFd,
+        copy: &OwnedFd,
+        before: &[MountInfo],
+        wanted: &MountInfo,
+    ) -> Result<Self, Error> {
+        // Not a copy of the namespace itself: what another user has mounted would be fast in it.
+        let enter = || {
+            attributes::own_namespace()?;
+            attributes::propagate(
+                openat(CWD, "/", OFlags::PATH, Mode::empty())?,
+                PRIVATE,
+                true,
+            )?;
+            attributes::propagate(copy, PRIVATE, true)?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(copy, "", CWD, "/", flags)?;
+            rustix::process::fchdir(copy)?;
+            rustix::process::chroot(".")
         };
-        let own = || TaskDir::open_in(procfs, gettid());
-        let before = mountinfo::read(&own()?)?;
-        attributes::own_namespace().map_err(failed("copy the namespace of"))?;
-        let root = look::root()?;
-        let private = attributes::propagate(root, Propagation::Private, true);
-        private.map_err(failed("set apart"))?;
-        let copies = pair(&before, &mountinfo::read(&own()?)?);
+        enter().map_err(|errno| Error::Mount {
+            operation: "copy what covers",
+            point: String::from_utf8_lossy(&wanted.mount_point).into_owned(),
+            errno,
+        })?;
+        let after = mountinfo::read(&TaskDir::open_in(procfs, gettid())?)?;
         let mut line = vec![wanted.id];
         while let Some(mount) = before.iter().find(|mount| Some(&mount.id) == line.last())
             && mount.parent != mount.id
@@ -136,7 +160,10 @@ impl Uncovered {
         {
             line.push(mount.parent);
         }
-        Ok(Self { copies, line })
+        Ok(Self {
+            copies: pair(before, &after),
+            line,
+        })
     }
 
     /// Opens a mount, without whatever covers it.
