@@ -162,6 +162,7 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
             roots: given.cgroups.roots()?,
             controllers: given.cgroups.cgroup_dump_controller.clone(),
             yard: given.cgroups.cgroup_yard.clone(),
+            properties: given.cgroups.properties()?,
         },
         fault: fault()?,
         ..defaults

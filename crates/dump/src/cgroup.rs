@@ -22,6 +22,7 @@ use crate::Error;
 use crate::core::Cores;
 use crate::namespace::{Census, Instance};
 use crate::survey::Task;
+pub use properties::{BadProperties, Properties};
 
 /// The set of the dumper.
 pub(crate) const OWN: u32 = 1;
@@ -39,6 +40,8 @@ pub struct Cgroups {
     pub controllers: Vec<String>,
     /// A folder where hierarchies are mounted.
     pub yard: Option<PathBuf>,
+    /// What is recorded of groups beside the usual properties, or instead.
+    pub properties: Properties,
 }
 
 /// Where a thread stands in all hierarchies, by their names.
@@ -180,7 +183,8 @@ impl Sets {
             last = Some(path);
             let group = cgroup::group(&root, path).map_err(failed("open", path))?;
             let depth = if shared(path) { 0 } else { DEPTH };
-            let mut dir = directory(name, &group, path, depth)?;
+            let names = options.properties.of(name);
+            let mut dir = directory((name, &names), &group, path, depth)?;
             dir.dir_name = path.to_vec();
             dirs.push(dir);
         }
@@ -252,7 +256,7 @@ fn member((name, path): (&String, &Vec<u8>), beginnings: Option<&Set>) -> CgMemb
 
 /// A group, and as many levels below it.
 fn directory(
-    hierarchy: &str,
+    (hierarchy, names): (&str, &[String]),
     group: &OwnedFd,
     path: &[u8],
     depth: usize,
@@ -267,7 +271,7 @@ fn directory(
                 below => below.map_err(failed("open"))?,
             };
             let path = [path, b"/", &name].concat();
-            let mut child = directory(hierarchy, &below, &path, depth - 1)?;
+            let mut child = directory((hierarchy, names), &below, &path, depth - 1)?;
             child.dir_name = name;
             children.push(child);
         }
@@ -276,20 +280,21 @@ fn directory(
     Ok(CgroupDirEntry {
         dir_name: Vec::new(),
         children,
-        properties: read_properties(hierarchy, group, path)?,
+        properties: read_properties((hierarchy, names), group, path)?,
         dir_perms: Some(permissions(&stat)),
     })
 }
 
 fn read_properties(
-    hierarchy: &str,
+    (hierarchy, names): (&str, &[String]),
     group: &OwnedFd,
     path: &[u8],
 ) -> Result<Vec<CgroupPropEntry>, Error> {
     let mut entries = Vec::new();
-    for name in properties::of(hierarchy) {
+    for name in names {
         let failed = |operation| failed(operation, hierarchy, path);
-        let stat = match rustix::fs::statat(group.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match rustix::fs::statat(group.as_fd(), name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+        {
             Err(Errno::NOENT) => continue,
             stat => stat.map_err(failed("look at a property of"))?,
         };

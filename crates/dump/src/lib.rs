@@ -60,7 +60,7 @@ use gelid_pages::StoreOptions;
 use gelid_sys::Pid;
 
 pub use self::core::Error as CoreError;
-pub use cgroup::Cgroups;
+pub use cgroup::{BadProperties, Cgroups, Properties as CgroupProperties};
 pub use error::Error;
 pub use files::{
     Error as FilesError, InetRefusal, LockRefusal, Name, Place, UnixRefusal, Unsupported,

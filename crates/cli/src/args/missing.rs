@@ -14,7 +14,7 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
     let restores = invocation.command == Command::Restore;
     let incremental = "incremental dumps are not there yet";
     let travelling = "memory does not travel yet";
-    let asked: [(bool, &str, &str); 12] = [
+    let asked: [(bool, &str, &str); 10] = [
         (
             options.general.prev_images_dir.is_some(),
             "--prev-images-dir",
@@ -35,16 +35,6 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
             restores && options.namespaces.lsm_profile.is_some(),
             "--lsm-profile",
             "labels are not restored yet",
-        ),
-        (
-            !options.cgroups.cgroup_props.is_empty(),
-            "--cgroup-props",
-            "other properties of cgroups are not recorded yet",
-        ),
-        (
-            options.cgroups.cgroup_props_file.is_some(),
-            "--cgroup-props-file",
-            "other properties of cgroups are not recorded yet",
         ),
         (
             options

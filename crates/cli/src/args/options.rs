@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{ArgAction, Args, Parser};
 
 use super::values::{
@@ -349,6 +350,9 @@ pub(crate) struct Cgroups {
     /// File with properties to dump
     #[arg(long, value_name = "FILE")]
     pub(crate) cgroup_props_file: Option<PathBuf>,
+    /// Leave out the usual properties of controllers for which others are given
+    #[arg(long)]
+    pub(crate) cgroup_props_ignore_default: bool,
     /// Dump only this controller
     #[arg(long, value_name = "NAME")]
     pub(crate) cgroup_dump_controller: Vec<String>,
@@ -402,6 +406,21 @@ impl Namespaces {
 }
 
 impl Cgroups {
+    /// `--cgroup-props` and `--cgroup-props-file`, taken apart.
+    pub(crate) fn properties(&self) -> anyhow::Result<gelid_dump::CgroupProperties> {
+        let mut properties = gelid_dump::CgroupProperties::default();
+        properties.instead = self.cgroup_props_ignore_default;
+        for text in &self.cgroup_props {
+            properties.define(text).context("--cgroup-props")?;
+        }
+        if let Some(path) = &self.cgroup_props_file {
+            let what = || format!("--cgroup-props-file {}", path.display());
+            let text = std::fs::read_to_string(path).with_context(what)?;
+            properties.define(&text).with_context(what)?;
+        }
+        Ok(properties)
+    }
+
     /// `--cgroup-root`, taken apart: the hierarchy it is for, if not for all, and the path.
     pub(crate) fn roots(&self) -> anyhow::Result<Vec<(Option<String>, String)>> {
         let roots = self.cgroup_root.iter().map(|text| {

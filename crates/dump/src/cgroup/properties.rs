@@ -59,14 +59,131 @@ fn of_controller(controller: &str) -> &'static [&'static str] {
     }
 }
 
-/// The properties of a hierarchy, in the order of the format.
-pub(super) fn of(hierarchy: &str) -> impl Iterator<Item = &'static str> {
-    let controllers = hierarchy.split(',').flat_map(of_controller);
-    let every = match hierarchy {
-        "" => VERSION_2,
-        _ => VERSION_1,
-    };
-    controllers.chain(every).copied()
+/// What is recorded of the groups of a controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Definition {
+    controller: String,
+    /// Instead of what was known before.
+    replaces: bool,
+    properties: Vec<String>,
+}
+
+/// Properties that are recorded beside or instead of the usual ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Properties {
+    definitions: Vec<Definition>,
+    /// The usual properties of a controller are left out if others are defined for it.
+    pub instead: bool,
+}
+
+/// A definition that is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} of the properties of cgroups: expected {expected}")]
+pub struct BadProperties {
+    /// Which line, from 1.
+    pub line: usize,
+    /// What should be there.
+    pub expected: &'static str,
+}
+
+impl Properties {
+    /// Takes up definitions; each is three lines: `"CONTROLLER":`, ` - "strategy": "merge"` or `"replace"`,
+    /// ` - "properties": ["NAME", "NAME"]`.
+    ///
+    /// # Errors
+    ///
+    /// [`BadProperties`].
+    pub fn define(&mut self, text: &str) -> Result<(), BadProperties> {
+        let mut lines = text.lines().enumerate().peekable();
+        while let Some((at, line)) = lines.next() {
+            if line.trim().is_empty() && lines.peek().is_none() {
+                break;
+            }
+            let wrong = |line, expected| BadProperties { line, expected };
+            let controller = line.strip_suffix(':').and_then(quoted);
+            let controller = controller.ok_or(wrong(at + 1, "\"CONTROLLER\":"))?;
+            let mut value = |key: &str| {
+                let line = lines.next().map_or("", |(_, line)| line);
+                line.strip_prefix(key).map(str::trim_end)
+            };
+            let expected = " - \"strategy\": \"merge\" or \"replace\"";
+            let replaces = match value(" - \"strategy\": ").and_then(quoted) {
+                Some("merge") => false,
+                Some("replace") => true,
+                _ => return Err(wrong(at + 2, expected)),
+            };
+            let names = value(" - \"properties\": ").and_then(list);
+            let expected = " - \"properties\": [\"NAME\", \"NAME\"]";
+            self.definitions.push(Definition {
+                controller: controller.to_owned(),
+                replaces,
+                properties: names.ok_or(wrong(at + 3, expected))?,
+            });
+        }
+        Ok(())
+    }
+
+    /// The properties of a hierarchy, in the order of the format.
+    pub(super) fn of(&self, hierarchy: &str) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        match hierarchy {
+            // Its groups have the properties of all controllers.
+            "" => {
+                let defined = self.definitions.iter();
+                names.extend(defined.flat_map(|defined| defined.properties.iter().cloned()));
+            }
+            _ => names.extend(
+                hierarchy
+                    .split(',')
+                    .flat_map(|controller| self.of_controller(controller)),
+            ),
+        }
+        let every = match hierarchy {
+            "" => VERSION_2,
+            _ => VERSION_1,
+        };
+        names.extend(every.iter().map(|name| (*name).to_owned()));
+        let mut seen = std::collections::HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        names
+    }
+
+    fn of_controller(&self, controller: &str) -> Vec<String> {
+        let defined = self.definitions.iter();
+        let mut defined = defined
+            .filter(|defined| defined.controller == controller)
+            .peekable();
+        let usual = of_controller(controller)
+            .iter()
+            .map(|name| (*name).to_owned());
+        let mut names: Vec<String> = match self.instead && defined.peek().is_some() {
+            true => Vec::new(),
+            false => usual.collect(),
+        };
+        for defined in defined {
+            if defined.replaces {
+                names.clear();
+            }
+            names.extend(defined.properties.iter().cloned());
+        }
+        names
+    }
+}
+
+fn quoted(text: &str) -> Option<&str> {
+    let inside = text.strip_prefix('"')?.strip_suffix('"')?;
+    (!inside.contains('"')).then_some(inside)
+}
+
+/// Names of files, in quotes and brackets.
+fn list(text: &str) -> Option<Vec<String>> {
+    let inside = text.strip_prefix('[')?.strip_suffix(']')?;
+    let names = inside.split(',').map(|name| {
+        let name = quoted(name.trim())?;
+        let is_plain = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
+        is_plain.then(|| name.to_owned())
+    });
+    names.collect()
 }
 
 /// Whether only the owner of a property matters.
@@ -94,11 +211,45 @@ mod tests {
 
     #[test]
     fn controllers_that_are_mounted_together_have_both_kinds() {
-        let names: Vec<_> = of("pids,devices").collect();
+        let of = |hierarchy| Properties::default().of(hierarchy);
+        let names = of("pids,devices");
         assert_eq!(names[..2], ["pids.max", "devices.list"]);
         assert_eq!(names.len(), 6);
-        assert_eq!(of("name=systemd").next(), Some("cgroup.clone_children"));
-        assert_eq!(of("").next(), Some("cgroup.subtree_control"));
+        assert_eq!(of("name=systemd")[0], "cgroup.clone_children");
+        assert_eq!(of("")[0], "cgroup.subtree_control");
+    }
+
+    #[test]
+    fn others_can_be_defined() {
+        let text = "\"pids\":\n - \"strategy\": \"merge\"\n - \"properties\": [\"pids.current\", \"pids.max\"]\n\
+            \"devices\":\n - \"strategy\": \"replace\"\n - \"properties\": [\"devices.deny\"]\n";
+        let mut properties = Properties::default();
+        properties.define(text).unwrap();
+        assert_eq!(properties.of("pids")[..2], ["pids.max", "pids.current"]);
+        assert_eq!(properties.of("devices")[0], "devices.deny");
+        assert_eq!(properties.of("devices").len(), 5);
+        assert_eq!(properties.of("")[0], "pids.current");
+        assert_eq!(properties.of("memory"), Properties::default().of("memory"));
+        properties.instead = true;
+        assert_eq!(properties.of("pids")[..2], ["pids.current", "pids.max"]);
+        let merged = "\"pids\":\n - \"strategy\": \"merge\"\n - \"properties\": [\"a\"]";
+        for (text, line) in [
+            ("pids:", 1),
+            ("\"pids\":\n - \"strategy\": \"mix\"\n", 2),
+            (
+                "\"pids\":\n - \"strategy\": \"merge\"\n - \"properties\": [a]\n",
+                3,
+            ),
+            (
+                "\"pids\":\n - \"strategy\": \"merge\"\n - \"properties\": [\"../a\"]\n",
+                3,
+            ),
+            (&format!("{merged}\n\n{merged}"), 4),
+            ("\"pids\":", 2),
+        ] {
+            let wrong = Properties::default().define(text).unwrap_err();
+            assert_eq!(wrong.line, line, "{text}");
+        }
     }
 
     #[test]
