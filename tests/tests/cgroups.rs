@@ -55,8 +55,16 @@ fn modes() -> Result<Verdict> {
     let groups = Groups::of(&guest)?;
     let engine = Engine::find()?;
     let images = guest.images("images");
+    let wrong = ["--cgroup-props", "pids:"];
+    must_fail(
+        &engine.dump(guest.tree.root(), &images, &wrong)?,
+        "line 1 of the properties",
+    )?;
+    let properties =
+        "\"none\":\n - \"strategy\": \"replace\"\n - \"properties\": [\"none.at.all\"]";
+    let properties = ["--cgroup-props", properties];
     engine
-        .dump(guest.tree.root(), &images, &[])?
+        .dump(guest.tree.root(), &images, &properties)?
         .expect("dump")?;
     guest.tree.await_death(Duration::from_secs(20))?;
     ensure!(groups.are_there(), "the groups of the dead");

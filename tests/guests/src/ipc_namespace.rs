@@ -8,6 +8,7 @@ use crate::os::{PAGE, errno, os};
 use crate::protocol::{Check, Failure, Guest, ensure, same};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 
 pub(crate) const GUESTS: &[Entry] = &[
     Entry("ipc-plain", plain),
@@ -149,7 +150,7 @@ fn plain(guest: &Guest) -> Check {
 }
 
 const SETTINGS: &[(&str, &str)] = &[
-    ("kernel/sem", "100\t2000\t50\t40"),
+    ("kernel/sem", "1000000000\t2000000000\t50\t12345"),
     ("kernel/msgmax", "1000"),
     ("kernel/msgmnb", "2000"),
     ("kernel/msgmni", "30"),
@@ -207,7 +208,9 @@ fn settings(guest: &Guest) -> Check {
     guest.hold()?;
     same!("objects", look()?, before);
     for (name, value) in SETTINGS {
-        let now = fs::read_to_string(format!("/proc/sys/{name}"))?;
+        let mut now = [0; 256];
+        let len = fs::File::open(format!("/proc/sys/{name}"))?.read(&mut now)?;
+        let now = String::from_utf8_lossy(&now[..len]);
         same!(*name, now.trim_end(), *value);
     }
     same!("semaphore", os!(libc::semctl(first, 1, libc::GETVAL))?, 9);

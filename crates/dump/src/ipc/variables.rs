@@ -1,7 +1,7 @@
 //! Settings of an IPC namespace: `ipcns-var-*.img`.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 
 use gelid_image::messages::IpcVarEntry;
 
@@ -54,8 +54,12 @@ fn numbers(name: &'static str) -> Result<Vec<u64>, Error> {
     numbers.collect::<Result<_, _>>().map_err(|_| odd(name))
 }
 
+/// The kernel gives a setting by one read, and cuts off what that has no room for.
 fn text(name: &'static str) -> Result<String, Error> {
-    fs::read_to_string(format!("/proc/sys/{name}")).map_err(|source| failed(name, &source))
+    let mut bytes = [0; 256];
+    let read = File::open(format!("/proc/sys/{name}")).and_then(|mut file| file.read(&mut bytes));
+    let len = read.map_err(|source| failed(name, &source))?;
+    String::from_utf8(bytes[..len].to_vec()).map_err(|_| odd(name))
 }
 
 fn odd(name: &'static str) -> Error {
