@@ -37,7 +37,7 @@ pub(crate) const SUPPORTED: &[Kind] = &[
 ];
 
 /// Kinds of which a task may have another than the root of its tree.
-pub(crate) const NESTED: &[Kind] = &[Kind::Mnt];
+pub(crate) const NESTED: &[Kind] = &[Kind::Mnt, Kind::Net];
 
 /// The kinds of namespace in the order of their ids.
 const ORDER: [Kind; 8] = [

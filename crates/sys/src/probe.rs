@@ -173,6 +173,7 @@ features! {
     NetDiagRaw "net_diag_raw" net::diag_raw, "sock_diag of raw sockets";
     Nsid "nsid" net::nsid, "ids of network namespaces are told";
     LinkNsid "link_nsid" net::link_nsid, "the namespace of a link's peer is told";
+    Newifindex "newifindex" net::new_index, "a link that is moved gets an index";
     ExternalNetNs "external_net_ns" net::external_net_ns, "external network namespaces";
 }
 

@@ -1,9 +1,10 @@
 //! TUN and TAP devices: `/dev/net/tun`, `Documentation/networking/tuntap.rst`.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, Result};
 
+use crate::netlink::message::Attributes;
 use crate::syscall::call;
 
 const TUNSETIFF: usize = 0x4004_54ca;
@@ -17,6 +18,7 @@ const TUNGETVNETHDRSZ: usize = 0x8004_54d7;
 const TUNSETVNETHDRSZ: usize = 0x4004_54d8;
 const TUNSETQUEUE: usize = 0x4004_54d9;
 const TUNSETIFINDEX: usize = 0x4004_54da;
+const TUNGETDEVNETNS: usize = 0x54e3;
 /// Bytes of the name of a device, with its end.
 const NAME: usize = 16;
 
@@ -149,6 +151,39 @@ pub fn set_buffers(file: impl AsFd, header: u32, send: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The network namespace of the device that a file is a queue of.
+///
+/// # Errors
+///
+/// `EBADFD` if it is none, `EPERM` without `CAP_NET_ADMIN` there.
+pub fn network(file: impl AsFd) -> Result<OwnedFd> {
+    let fd = file.as_fd().as_raw_fd() as usize;
+    // SAFETY: the request takes no address.
+    let network = unsafe { call(libc::SYS_ioctl as usize, [fd, TUNGETDEVNETNS, 0, 0, 0, 0]) }?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(network as RawFd) })
+}
+
+/// What a device was attached with and whether it stays, as rtnetlink tells it (`IFLA_TUN_*`).
+#[must_use]
+pub fn told_flags(data: Attributes<'_>) -> u16 {
+    const KIND: u16 = 3;
+    /// Attribute, `IFF_*` flag, and what the attribute says if the flag is set.
+    const FLAGS: [(u16, u16, bool); 4] = [
+        (4, 0x1000, false),
+        (5, 0x4000, true),
+        (6, PERSISTENT, true),
+        (7, 0x100, true),
+    ];
+    let mut flags = data.byte(KIND).map_or(0, u16::from);
+    for (kind, flag, when) in FLAGS {
+        if data.byte(kind).is_some_and(|on| (on != 0) == when) {
+            flags |= flag;
+        }
+    }
+    flags
 }
 
 /// # Safety

@@ -27,6 +27,7 @@ mod leases;
 mod locks;
 mod mapped;
 mod mqueue;
+mod net;
 mod netlink;
 mod os;
 mod packet;
@@ -98,6 +99,7 @@ const OBJECTS: &[&[Entry]] = &[
     mapped::GUESTS,
     mqueue::GUESTS,
     pidfd::GUESTS,
+    net::GUESTS,
     netlink::GUESTS,
     packet::GUESTS,
     pipe::GUESTS,

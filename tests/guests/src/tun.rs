@@ -62,6 +62,11 @@ fn attached(name: &str, flags: u16) -> Check<File> {
     }
 }
 
+/// A queue of a new device that goes with it.
+pub(crate) fn fleeting_device(name: &str) -> Check<File> {
+    attached(name, TUN | NO_PI)
+}
+
 fn state(file: &File) -> Check<Request> {
     let mut request = Request::new("", 0);
     request.make(file, TUNGETIFF)?;

@@ -11,6 +11,14 @@ const fn connected(case: Case) -> Case {
     }
 }
 
+/// A guest in a network namespace of its own, which is another one then.
+const fn namespace(case: Case) -> Case {
+    Case {
+        ignore: &["ns/net"],
+        ..case
+    }
+}
+
 /// All of them.
 pub(super) const CASES: &[Case] = &[
     guest("udp"),
@@ -65,5 +73,16 @@ pub(super) const CASES: &[Case] = &[
     unlike("packet", "PACKET_QDISC_BYPASS"),
     // The number of the socket is in its name.
     changing("packet-mapped", &["maps"]),
+    namespace(unlike(
+        "net-links",
+        "neighbours, and sysctls beyond its list",
+    )),
+    namespace(guest("net-firewall")),
+    connected(namespace(guest("net-sockets"))),
+    Case {
+        ignore: &["ns/net", "fd 0004"],
+        ..guest("net-nested")
+    },
+    namespace(unlike("net-tun", "TUN devices that nobody has kept")),
     refused("netlink-unread", "that nobody has read"),
 ];

@@ -5,7 +5,7 @@ use gelid_sys::proc::ns::Kind;
 
 use super::regfile::Opening;
 use super::{Collector, Error, Object, Unsupported};
-use crate::namespace::Own;
+use crate::namespace::{Census, Own};
 use gelid_sys::clone::flags as flag;
 
 /// The kind of a namespace, by what its link begins with.
@@ -15,7 +15,7 @@ pub(super) fn kind(name: &[u8]) -> Option<Kind> {
 }
 
 impl Collector<'_> {
-    /// Records an open namespace, which is the dumper's own.
+    /// Records an open namespace: the dumper's own, or a network namespace of the tree.
     pub(super) fn namespace(
         &mut self,
         object: &Object<'_>,
@@ -36,7 +36,17 @@ impl Collector<'_> {
             Kind::Time | Kind::TimeForChildren => (flag::NEWTIME, ids.time_ns_id),
         };
         let is_own = (own.st_dev, own.st_ino) == object.inode();
-        let Some(ns_id) = ns_id.filter(|_| is_own) else {
+        let inode = object.stat.st_ino;
+        let of_tree = |census: &Census| {
+            let mut networks = census.of(Kind::Net);
+            networks.find(|net| net.inode == inode).map(|net| net.id)
+        };
+        let ns_id = match is_own {
+            true => ns_id,
+            false if kind == Kind::Net => of_tree(&self.census),
+            false => None,
+        };
+        let Some(ns_id) = ns_id else {
             return Err(object.unsupported(Unsupported::Namespace));
         };
         let id = self.new_id()?;

@@ -17,8 +17,12 @@ messages! {
 
     /// What gelid records of an open tun device beyond the published format. Field 1000 of `tunfile_entry`.
     message GelidTunfileEntry = "gelid_tunfile_entry" {
-        /// Flags of `TUNSETIFF`, of a device of the host.
+        /// Flags of `TUNSETIFF`.
         optional uint32 flags = 1 as hex;
+        /// Size of the virtio header of a device of the tree's own, bytes.
+        optional uint32 vnethdr = 2;
+        /// Its send buffer, bytes.
+        optional uint32 sndbuf = 3;
     }
 
     /// What is special about a tun link. Section 21.2.

@@ -15,15 +15,29 @@ use super::{Error, FilesPlan, Kind};
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
     namespaces: BTreeMap<u32, OwnedFd>,
+    /// Names of TUN devices, each in one of them, that go when nobody has them open.
+    fleeting: BTreeSet<(u32, String)>,
     /// The one that this thread is in.
     here: AtomicU32,
 }
 
 impl Networks {
     /// All that there are; this thread is in `here`.
-    pub(crate) fn new(namespaces: BTreeMap<u32, OwnedFd>, here: u32) -> Self {
-        let here = AtomicU32::new(here);
-        Self { namespaces, here }
+    pub(crate) fn new(
+        namespaces: BTreeMap<u32, OwnedFd>,
+        fleeting: BTreeSet<(u32, String)>,
+        here: u32,
+    ) -> Self {
+        Self {
+            namespaces,
+            fleeting,
+            here: AtomicU32::new(here),
+        }
+    }
+
+    /// Whether a TUN device goes when nobody has it open.
+    pub(super) fn is_fleeting(&self, network: u32, device: &str) -> bool {
+        self.fleeting.contains(&(network, device.to_owned()))
     }
 
     /// One of them.

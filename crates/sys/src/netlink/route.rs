@@ -10,6 +10,8 @@ pub const GET_LINK: u16 = 18;
 pub const SET_LINK: u16 = 19;
 /// `RTM_NEWADDR`
 pub const NEW_ADDRESS: u16 = 20;
+/// `RTM_DELADDR`
+pub const DELETE_ADDRESS: u16 = 21;
 /// `RTM_GETADDR`
 pub const GET_ADDRESS: u16 = 22;
 /// `RTM_NEWROUTE`

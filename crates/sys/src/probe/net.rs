@@ -181,6 +181,11 @@ pub(super) fn link_nsid() -> Support {
     nsid()
 }
 
+/// It came with Linux 5.14; no kernel says so before a link is moved.
+pub(super) fn new_index() -> Support {
+    nsid()
+}
+
 /// Needs nothing of the kernel but network namespaces.
 pub(super) fn external_net_ns() -> Support {
     Support::when(

@@ -9,6 +9,7 @@ use gelid_image::messages::{
 use gelid_sys::netlink::channel::Channel;
 use gelid_sys::netlink::message::{Attributes, Message, messages, word};
 use gelid_sys::netlink::route::{GET_LINK, LINK, NEW_LINK, link, link_header};
+use gelid_sys::tun;
 use rustix::io::Errno;
 
 use super::{Error, Surroundings, sysctl};
@@ -124,7 +125,7 @@ fn entry(message: &Message<'_>, around: &Surroundings) -> Result<NetDeviceEntry,
             });
         }
         NdType::Sit => entry.sit = Some(sit(data)),
-        NdType::Tun => entry.tun = Some(tun(data)),
+        NdType::Tun => entry.tun = Some(of_tun(data)),
         _ => {}
     }
     Ok(entry)
@@ -210,23 +211,10 @@ fn sit(data: Attributes<'_>) -> SitEntry {
 }
 
 /// Attributes of a TUN or TAP device: `IFLA_TUN_*`.
-fn tun(data: Attributes<'_>) -> TunLinkEntry {
-    /// `IFF_NO_PI`, `IFF_VNET_HDR`, `IFF_PERSIST`, `IFF_MULTI_QUEUE`.
-    const FLAGS: [(u16, u32, bool); 4] = [
-        (4, 0x1000, false),
-        (5, 0x4000, true),
-        (6, 0x800, true),
-        (7, 0x100, true),
-    ];
-    let mut flags = data.byte(3).map_or(0, u32::from);
-    for (kind, flag, when) in FLAGS {
-        if data.byte(kind).is_some_and(|on| (on != 0) == when) {
-            flags |= flag;
-        }
-    }
+fn of_tun(data: Attributes<'_>) -> TunLinkEntry {
     let id = |kind| data.word(kind).map_or(-1, u32::cast_signed);
     TunLinkEntry {
-        flags,
+        flags: tun::told_flags(data).into(),
         owner: id(1),
         group: id(2),
         // The kernel's own, until somebody has a queue to ask.
@@ -258,7 +246,7 @@ mod tests {
             .put(5, &[1])
             .put(6, &[1])
             .put(7, &[0]);
-        let seen = tun(Attributes(data.bytes()));
+        let seen = of_tun(Attributes(data.bytes()));
         assert_eq!(
             (seen.flags, seen.owner),
             (0x2 | 0x1000 | 0x4000 | 0x800, -1)

@@ -136,7 +136,10 @@ fn file() -> impl Strategy<Value = FileEntry> {
                     entry.tunf = Some(TunfileEntry {
                         id,
                         netdev: mode.map(|mode| format!("{:x}", pos >> (mode % 64))),
-                        gelid: Some(GelidTunfileEntry { flags: Some(flags) }),
+                        gelid: Some(GelidTunfileEntry {
+                            flags: Some(flags),
+                            ..Default::default()
+                        }),
                         ..Default::default()
                     });
                 }

@@ -263,20 +263,21 @@ fn acceptors(
     names: &[Option<Bound>],
     lost: &mut Vec<Lost>,
 ) -> Result<Vec<Option<Listener>>, Error> {
-    type Place<'n> = (Option<&'n Name>, Option<i32>);
+    type Place<'n> = (Option<&'n Name>, Option<i32>, Option<u32>);
     type Key<'n> = (u32, &'n Address, Place<'n>, bool);
     let mut groups: BTreeMap<Key<'_>, Vec<usize>> = BTreeMap::new();
     for (at, entry) in records.own.iter().enumerate() {
         if let Some(name) = &names[at] {
             let directory = name.directory.as_ref();
-            // In each mount namespace there may be one of the same name.
-            let place = (directory, name.mount);
+            // In each mount namespace there may be one of the same name; in each network namespace, of names of no file.
+            let network = entry.ns_id.filter(|_| entry.name.first() == Some(&0));
+            let place = (directory, name.mount, network);
             let key = (entry.r#type, &name.address, place, name.deleted);
             groups.entry(key).or_default().push(at);
         }
     }
     let mut accepted = vec![None; records.own.len()];
-    for ((_, _, _, deleted), members) in groups {
+    for ((.., deleted), members) in groups {
         let connected = |at: &usize| {
             let stream = !matches!(kind(records.own[*at]), Ok(SocketType::DGRAM));
             stream && matches!(relations[*at], Relation::Mutual(_) | Relation::Closed)

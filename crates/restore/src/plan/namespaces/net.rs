@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use gelid_image::messages::{NetDeviceEntry, NetnsEntry, NetnsId};
 use gelid_image::{Dir, ImageKind};
-use gelid_sys::netlink::message::{Attributes, messages, unpadded};
+use gelid_sys::netlink::message::{Attributes, messages, unpadded, word};
 use gelid_sys::netlink::route::{
     ADDRESS, NEIGHBOUR, NEW_ADDRESS, NEW_NEIGHBOUR, NEW_NEXTHOP, NEW_ROUTE, NEW_RULE, NEXTHOP,
     ROUTE, RULE,
@@ -158,9 +158,17 @@ impl Description {
                 0,
             ));
         }
+        let mut links = link::read(id, links)?;
+        let undecided: Vec<u32> = addresses
+            .iter()
+            .filter_map(|body| undecided(body))
+            .collect();
+        for link in &mut links {
+            link.is_undecided = undecided.contains(&link.index);
+        }
         Ok(Self {
             sysctls: sysctl::of_namespace(id, &entry)?,
-            links: link::read(id, links)?,
+            links,
             addresses,
             neighbours: bodies(image, id, neighbours, (NEW_NEIGHBOUR, NEIGHBOUR))?,
             nexthops: bodies(netns, id, nexthops, (NEW_NEXTHOP, NEXTHOP))?,
@@ -174,6 +182,16 @@ impl Description {
             nsids: entry.nsids,
         })
     }
+}
+
+/// The index of the link of an address that may be somebody else's.
+fn undecided(address: &[u8]) -> Option<u32> {
+    /// `IFA_FLAGS`
+    const FLAGS: u16 = 8;
+    /// `IFA_F_TENTATIVE`
+    const TENTATIVE: u32 = 0x40;
+    let flags = Attributes(address.get(ADDRESS..)?).word(FLAGS)?;
+    word(address, 4).filter(|_| flags & TENTATIVE != 0)
 }
 
 /// The bytes of an image without a form of its own; none if it is missing.

@@ -147,6 +147,7 @@ pub(super) fn finish(
         outside,
         options,
     };
+    table::remove_self_given(&site, &description.addresses)?;
     table::settle(&site, &description.addresses)?;
     link::finish(&site, &description.links)
 }

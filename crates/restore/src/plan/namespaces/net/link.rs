@@ -38,6 +38,8 @@ pub(crate) struct Link {
     pub(crate) receivers: Option<u32>,
     pub(crate) names: Vec<String>,
     pub(crate) sysctls: Vec<Sysctl>,
+    /// It has an address of which it was not known yet whether somebody else has it.
+    pub(crate) is_undecided: bool,
 }
 
 /// What it is, and what is special about that.
@@ -115,6 +117,13 @@ fn in_order(id: u32, mut links: Vec<Link>) -> Result<Vec<Link>, PlanError> {
 }
 
 impl Link {
+    /// It is a TUN device that goes when nobody has it open.
+    pub(crate) fn is_fleeting(&self) -> bool {
+        /// `IFF_PERSIST`
+        const PERSISTENT: u32 = 0x800;
+        matches!(&self.kind, Kind::Tun(entry) if entry.flags & PERSISTENT == 0)
+    }
+
     /// Index of the link below it.
     fn lower(&self) -> Option<u32> {
         match &self.kind {
@@ -185,6 +194,7 @@ fn link(id: u32, entry: NetDeviceEntry) -> Result<Link, PlanError> {
         receivers: gelid.receivers,
         names: gelid.names,
         sysctls,
+        is_undecided: false,
         name: entry.name,
     })
 }

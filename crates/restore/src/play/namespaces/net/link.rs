@@ -28,6 +28,8 @@ const SET_OF_PORT: [u16; 25] = [
 
 /// Sysctls that count when addresses come: nobody has to find out once more that they are not taken.
 const DAD: &str = "ipv6/conf/accept_dad";
+/// One that is that of the link again once this is set up.
+const MTU: &str = "ipv6/conf/mtu";
 
 /// Makes all links, but sets none of them up. `made` has the other ends of pairs, by namespace and index.
 pub(super) fn make_all(
@@ -258,9 +260,12 @@ fn dress(site: &Site<'_>, planned: &Link) -> Result<(), NetError> {
         told.map_err(failed)?;
     }
     let weak = site.options.weak_sysctls;
-    let now = |path: &str| path != DAD;
+    // An address that was not known to be free yet has to be found out again.
+    let now = |path: &str| path != DAD || planned.is_undecided;
     sysctl::set_of_link(site.id, &planned.name, &planned.sysctls, weak, now)?;
-    sysctl::override_of_link(&planned.name, DAD, b"0");
+    if !planned.is_undecided {
+        sysctl::override_of_link(&planned.name, DAD, b"0");
+    }
     Ok(())
 }
 
@@ -306,7 +311,7 @@ pub(super) fn set_up(site: &Site<'_>, links: &[Link]) -> Result<(), NetError> {
 pub(super) fn finish(site: &Site<'_>, links: &[Link]) -> Result<(), NetError> {
     let weak = site.options.weak_sysctls;
     for planned in links {
-        let late = |path: &str| path == DAD;
+        let late = |path: &str| [DAD, MTU].contains(&path);
         sysctl::set_of_link(site.id, &planned.name, &planned.sysctls, weak, late)?;
     }
     Ok(())

@@ -108,7 +108,12 @@ impl Making {
             })?;
             all.insert(host, own);
         }
-        self.made = Arc::new(Networks::new(all, root));
+        let links = described.iter().flat_map(|(id, description)| {
+            let fleeting = description.links.iter().filter(|link| link.is_fleeting());
+            fleeting.map(|link| (*id, link.name.clone()))
+        });
+        let fleeting = links.collect();
+        self.made = Arc::new(Networks::new(all, fleeting, root));
         Ok(())
     }
 

@@ -7,9 +7,9 @@ use gelid_sys::Errno;
 use gelid_sys::netlink::channel::{APPEND, CREATE, REPLACE};
 use gelid_sys::netlink::message::{Attributes, messages};
 use gelid_sys::netlink::route::{
-    ADDRESS, BRIDGE, DELETE_ROUTE, DELETE_RULE, GET_ADDRESS, GET_LINK, GET_ROUTE, GET_RULE, IPV4,
-    IPV6, NEIGHBOUR, NEW_ADDRESS, NEW_NEIGHBOUR, NEW_NEXTHOP, NEW_ROUTE, NEW_RULE, NEXTHOP, ROUTE,
-    RULE, RUNNING, link_header,
+    ADDRESS, BRIDGE, DELETE_ADDRESS, DELETE_ROUTE, DELETE_RULE, GET_ADDRESS, GET_LINK, GET_ROUTE,
+    GET_RULE, IPV4, IPV6, NEIGHBOUR, NEW_ADDRESS, NEW_NEIGHBOUR, NEW_NEXTHOP, NEW_ROUTE, NEW_RULE,
+    NEXTHOP, ROUTE, RULE, RUNNING, link_header,
 };
 
 use super::{NetError, Site};
@@ -71,6 +71,23 @@ pub(super) fn settle(site: &Site<'_>, planned: &[Vec<u8>]) -> Result<(), NetErro
         let pause = Duration::from_millis(1);
         std::thread::sleep(pause);
         patience -= pause;
+    }
+    Ok(())
+}
+
+/// Takes addresses away that links have given themselves, by chance or by rule, and that were not there.
+pub(super) fn remove_self_given(site: &Site<'_>, planned: &[Vec<u8>]) -> Result<(), NetError> {
+    /// `RT_SCOPE_LINK`
+    const LINK_LOCAL: u8 = 253;
+    let wanted: HashSet<Vec<u8>> = planned.iter().filter_map(|body| of_address(body)).collect();
+    let now = site.channel.dump(GET_ADDRESS, &[0; ADDRESS]);
+    let now = now.map_err(site.failed("look at", "addresses"))?;
+    for address in messages(&now).flatten() {
+        let is_local = address.body.first() == Some(&IPV6) && address.body[3] == LINK_LOCAL;
+        if is_local && of_address(address.body).is_some_and(|key| !wanted.contains(&key)) {
+            let told = site.channel.tell(DELETE_ADDRESS, 0, address.body);
+            told.map_err(site.failed("remove", "an address"))?;
+        }
     }
     Ok(())
 }
@@ -187,11 +204,11 @@ fn remove_unplanned(site: &Site<'_>, planned: &[Vec<u8>]) -> Result<(), NetError
     Ok(())
 }
 
-/// What tells a route from others: family, length, table, kind; destination, link, metric.
+/// What tells a route from others: family, length, table, origin, kind; destination, link, metric, own address.
 fn key(body: &[u8]) -> Option<Vec<u8>> {
     let attributes = Attributes(body.get(ROUTE..)?);
-    let mut key = vec![body[0], body[1], body[4], body[7]];
-    for kind in [1, 4, 6] {
+    let mut key = vec![body[0], body[1], body[4], body[5], body[7]];
+    for kind in [1, 4, 6, 7] {
         let value = attributes.get(kind).unwrap_or_default();
         key.push(value.len() as u8);
         key.extend_from_slice(value);
