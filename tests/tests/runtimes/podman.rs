@@ -18,7 +18,7 @@ impl<'yard> Podman<'yard> {
         let root = yard.root("rootfs")?;
         fs::write(
             yard.at("containers.conf"),
-            "[containers]\ndefault_sysctls = []\n",
+            "[containers]\ndefault_sysctls = []\n[engine]\nlock_type = \"file\"\n",
         )?;
         let archive = yard.at("root.tar");
         let mut tar = yard.command("tar");
