@@ -27,6 +27,9 @@ pub(crate) use self::service::run as service;
 /// The level of what is said while no request has opened a log.
 const VERBOSITY: i64 = 2;
 
+/// The exit code where nobody could be served.
+const UNSERVED: u8 = 255;
+
 /// Serves the requests on an inherited socket.
 pub(crate) fn swrk(invocation: &Invocation, log: &Log) -> anyhow::Result<ExitCode> {
     let number = match invocation.words.as_slice() {
@@ -37,10 +40,18 @@ pub(crate) fn swrk(invocation: &Invocation, log: &Log) -> anyhow::Result<ExitCod
         eprintln!("Usage: criu swrk <fd>");
         return Ok(ExitCode::FAILURE);
     };
-    let socket = inherit::duplicate(number).with_context(|| format!("descriptor {number}"))?;
     let preset = Preset::read().map_err(said)?;
-    let channel = Channel::new(socket)?;
-    serve(channel, preset, false, log)
+    let channel = inherit::duplicate(number)
+        .with_context(|| format!("descriptor {number}"))
+        .and_then(|socket| Ok(Channel::new(socket)?));
+    match channel {
+        Ok(channel) => serve(channel, preset, false, log),
+        Err(error) => {
+            log.ensure_open(VERBOSITY);
+            tracing::error!("{}", log::one_line(&error));
+            Ok(ExitCode::from(UNSERVED))
+        }
+    }
 }
 
 /// Serves the requests of a connection, and does what the last one wants to be done after its answer.
