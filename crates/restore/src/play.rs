@@ -177,6 +177,7 @@ pub(crate) fn run(
 
     options.phase(Phase::Release)?;
     options.hooks.tell(Hook::PostRestore, root_pid)?;
+    networks.rule(plan)?;
     files.keep(roots)?;
     if plan.namespaces.root(Kind::Net).is_some() {
         options.hooks.announce(Hook::NetworkUnlock, root_pid);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gelid_image::messages::{InetSkEntry, InventoryEntry, TcpStreamEntry};
 use gelid_image::{Dir, ImageKind, manifest};
-use gelid_netlock::{Connection, Method};
+use gelid_netlock::{Connection, Lock, Method};
 use gelid_sys::tcp::{Negotiated, Window, negotiated};
 
 use super::super::inet::Role;
@@ -199,6 +199,24 @@ impl Network {
             }
         }
         Ok(())
+    }
+}
+
+impl FilesPlan {
+    /// Keeps packets away from connections in a network namespace that is being made, until what is returned is gone.
+    pub(crate) fn keep_packets_away(
+        &self,
+        network: u32,
+    ) -> Result<Option<Lock>, gelid_netlock::Error> {
+        let all = connections(self);
+        let ends: Vec<Connection> = all
+            .filter(|(here, _, open)| *here == Some(network) && *open)
+            .map(|(_, ends, _)| ends)
+            .collect();
+        match ends.is_empty() {
+            true => Ok(None),
+            false => Lock::set(self.network.method, &self.network.run, &ends).map(Some),
+        }
     }
 }
 

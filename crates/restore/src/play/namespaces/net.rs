@@ -79,7 +79,8 @@ impl Site<'_> {
 }
 
 /// Makes what is in the namespace `id`, which the calling thread has joined. `made` has the ends of pairs that have
-/// come to be with the other one.
+/// come to be with the other one. Where packets are kept away from connections that are still to be made, the rules of
+/// the tree come later: they may stand in the way of making these.
 pub(super) fn furnish(
     id: u32,
     description: &Description,
@@ -87,6 +88,7 @@ pub(super) fn furnish(
     outside: &mut Outside,
     options: &NetOptions,
     made: &mut HashSet<(u32, u32)>,
+    is_locked: bool,
 ) -> Result<(), NetError> {
     let missing = NetError::Kernel {
         id,
@@ -112,7 +114,9 @@ pub(super) fn furnish(
     sysctl::set(id, &description.sysctls, options.weak_sysctls)?;
     nsids(&site, description)?;
     link::make_all(&mut site, &description.links, made)?;
-    firewall::rules(&site, description)?;
+    if !is_locked {
+        firewall::rules(id, description)?;
+    }
     link::set_up(&site, &description.links)?;
     table::addresses(&site, &description.addresses)?;
     table::neighbours(&site, &description.neighbours)?;

@@ -12,7 +12,7 @@ const NEW_CONNECTION: u16 = 1 << 8;
 const NEW_EXPECTATION: u16 = 2 << 8;
 
 /// Gives rules to the programs that read them. Where both tell of a table, that of iptables is whole.
-pub(super) fn rules(site: &Site<'_>, description: &Description) -> Result<(), NetError> {
+pub(super) fn rules(id: u32, description: &Description) -> Result<(), NetError> {
     for (program, arguments, text) in [
         ("nft", &["-f", "-"][..], &description.nftables),
         ("iptables-restore", &["-w"], &description.iptables),
@@ -20,7 +20,6 @@ pub(super) fn rules(site: &Site<'_>, description: &Description) -> Result<(), Ne
     ] {
         if !text.is_empty() {
             let fed = gelid_netlock::feed(program, arguments, text);
-            let id = site.id;
             fed.map_err(|source| NetError::Firewall { id, source })?;
         }
     }

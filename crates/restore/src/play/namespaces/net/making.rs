@@ -5,6 +5,7 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use gelid_netlock::Lock;
 use gelid_sys::clone::flags;
 use gelid_sys::namespace::join;
 use gelid_sys::proc::ns::Kind;
@@ -14,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::super::Stage;
 use super::outside::Outside;
-use super::{Others, finish, furnish};
+use super::{Others, finish, firewall, furnish};
 use crate::files::Networks;
 use crate::plan::births::Who;
 use crate::plan::namespaces::net::{Contents, Description, Given, Net};
@@ -30,6 +31,8 @@ pub(crate) struct Making {
     outside: Option<Outside>,
     given: BTreeMap<u32, OwnedFd>,
     made: Arc<Networks>,
+    /// What keeps packets away from connections, by namespace.
+    locks: BTreeMap<u32, Lock>,
 }
 
 impl Making {
@@ -40,6 +43,7 @@ impl Making {
             outside: None,
             given: BTreeMap::new(),
             made: Arc::default(),
+            locks: BTreeMap::new(),
         };
         let namespaces = &plan.namespaces;
         if namespaces.networks.is_empty() {
@@ -88,10 +92,28 @@ impl Making {
         let described: Vec<(u32, &Description)> = networks.iter().filter_map(description).collect();
         let others = Others::new(&all, described.iter().copied());
         let mut made = HashSet::new();
-        for (id, description) in &described {
-            enter(*id, &all)?;
-            let options = &options.net;
-            furnish(*id, description, &others, outside, options, &mut made)?;
+        for net in networks {
+            let id = net.id;
+            if let Contents::Given(_) = net.contents {
+                continue;
+            }
+            enter(id, &all)?;
+            let lock = plan.files.keep_packets_away(id);
+            let lock = lock.map_err(|source| NetError::Firewall { id, source })?;
+            let is_locked = lock.is_some();
+            self.locks.extend(lock.map(|lock| (id, lock)));
+            if let Some((id, description)) = description(net) {
+                let options = &options.net;
+                furnish(
+                    id,
+                    description,
+                    &others,
+                    outside,
+                    options,
+                    &mut made,
+                    is_locked,
+                )?;
+            }
         }
         for (id, description) in &described {
             enter(*id, &all)?;
@@ -120,6 +142,29 @@ impl Making {
     /// Where sockets are made.
     pub(crate) fn made(&self) -> Arc<Networks> {
         Arc::clone(&self.made)
+    }
+
+    /// Gives namespaces their own rules of the firewall where these had to wait for connections. If the dump has kept
+    /// packets away, they do so too.
+    pub(crate) fn rule(&mut self, plan: &Plan) -> Result<(), Error> {
+        let locks = std::mem::take(&mut self.locks);
+        for (id, lock) in locks {
+            let failed = |errno| NetError::Kernel {
+                id,
+                operation: "join",
+                object: "it".to_owned(),
+                errno,
+            };
+            self.made.enter(Some(id)).map_err(failed)?;
+            let mut described = plan.namespaces.networks.iter().filter_map(description);
+            if let Some((_, description)) = described.find(|(other, _)| *other == id) {
+                firewall::rules(id, description)?;
+            }
+            // They are lifted with the others.
+            let kept = lock.keep();
+            kept.map_err(|source| NetError::Firewall { id, source })?;
+        }
+        Ok(())
     }
 
     /// Everything outside stays as it is.

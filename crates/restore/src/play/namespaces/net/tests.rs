@@ -49,7 +49,15 @@ fn furnished<T: Send + 'static>(
         let namespaces = BTreeMap::from([(ID, own)]);
         let others = Others::new(&namespaces, [(ID, &description)].into_iter());
         let mut made = HashSet::new();
-        let done = furnish(ID, &description, &others, &mut outside, &options, &mut made);
+        let done = furnish(
+            ID,
+            &description,
+            &others,
+            &mut outside,
+            &options,
+            &mut made,
+            false,
+        );
         let done = done.and_then(|()| finish(ID, &description, &others, &mut outside, &options));
         let channel = Channel::route().unwrap();
         Some(look(&channel, &mut outside, done))
@@ -182,7 +190,16 @@ fn links_are_moved_in_and_back() {
         };
         let others = Others::new(&namespaces, [(ID, &description)].into_iter());
         let mut made = HashSet::new();
-        furnish(ID, &description, &others, &mut outside, &options, &mut made).unwrap();
+        furnish(
+            ID,
+            &description,
+            &others,
+            &mut outside,
+            &options,
+            &mut made,
+            false,
+        )
+        .unwrap();
         let inside = outside::index(&Channel::route().unwrap(), "inner0");
         let gone = outside.index("outer1").is_err();
         outside.undo();
