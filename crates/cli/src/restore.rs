@@ -149,6 +149,10 @@ fn options(invocation: &Invocation, notifies: bool) -> anyhow::Result<Options> {
             tcp_close: given.files.tcp_close,
             inherit: inherit.collect(),
         },
+        lsm_profile: match &given.namespaces.lsm_profile {
+            Some(text) => Some(text.parse().context("--lsm-profile")?),
+            None => None,
+        },
         cgroups: CgroupOptions {
             manage: match given.cgroups.manage_cgroups {
                 ManageCgroups::Ignore => gelid_restore::ManageCgroups::Ignore,

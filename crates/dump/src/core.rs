@@ -11,6 +11,7 @@ mod carry;
 mod creds;
 mod error;
 mod fpu;
+mod labels;
 mod limits;
 mod locking;
 mod process;
@@ -44,6 +45,7 @@ use seccomp::Restraint;
 pub(crate) use aio::{Ring, settled};
 pub(crate) use before::Before;
 pub use error::Error;
+pub(crate) use labels::module;
 pub(crate) use process::leader_identity;
 
 #[cfg(test)]
@@ -128,6 +130,7 @@ pub(crate) fn collect(
         cores.push(this.record(process, task, census, &played, &defaults)?);
     }
     undo::collect(tree, tasks, census, &mut cores)?;
+    labels::add(&mut cores)?;
     let filters = seccomp::record(&mut cores);
     Ok((cores, filters))
 }

@@ -1,9 +1,10 @@
 //! What is said about the image set as a whole: `inventory.img`. Section 5 of the format.
 
-use gelid_image::messages::{InventoryEntry, Lsmtype, PluginsEntry};
+use gelid_image::messages::{InventoryEntry, PluginsEntry};
 use gelid_image::{ImageKind, Staging};
 
 use crate::cgroup;
+use crate::core;
 use crate::namespace::Own;
 use crate::{Error, Options};
 
@@ -18,7 +19,7 @@ pub(crate) fn write(staging: &Staging, options: &Options, namespaces: &Own) -> R
         root_ids: Some(namespaces.ids()),
         ns_per_id: Some(true),
         root_cg_set: Some(cgroup::OWN),
-        lsmtype: Some(Lsmtype::NoLsm.into()),
+        lsmtype: Some(core::module().into()),
         plugins_entry: Some(PluginsEntry::default()),
         tcp_close: options.tcp_close.then_some(true),
         network_lock_method: Some(options.network_lock.number()),

@@ -48,6 +48,7 @@ pub use files::FileOptions;
 pub use hook::{Hook, Hooks, Listener};
 pub use phase::{NoSuchPhase, Phase};
 pub use plan::cgroup::{CgroupOptions, ManageCgroups};
+pub use plan::labels::{LsmProfile, NoSuchProfile};
 pub use plan::namespaces::mnt::MountOptions;
 pub use plan::namespaces::net::NetOptions;
 pub use plan::{Plan, PlanError};
@@ -60,6 +61,8 @@ pub use play::script::Object;
 pub struct Options {
     /// About files.
     pub files: FileOptions,
+    /// The label of a security module that tasks get instead of their own.
+    pub lsm_profile: Option<LsmProfile>,
     /// About cgroups.
     pub cgroups: CgroupOptions,
     /// About network namespaces.
@@ -134,6 +137,7 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
     let mut plan = Plan::read(dir, &options.files)?;
     plan.read_mounts(dir, &options.mounts())?;
     plan.read_cgroups(dir, &options.cgroups)?;
+    plan.give_labels(options.lsm_profile.as_ref());
     plan.read_networks(dir, &options.net)?;
     Ok((plan, manifest))
 }

@@ -4,6 +4,7 @@ pub(crate) mod births;
 pub(crate) mod cgroup;
 pub(crate) mod inheritance;
 pub(crate) mod ipc;
+pub(crate) mod labels;
 pub(crate) mod namespaces;
 pub(crate) mod pagemap;
 pub(crate) mod ranges;
@@ -15,6 +16,7 @@ use std::collections::{HashMap, HashSet};
 
 use gelid_image::messages::{CoreEntry, InventoryEntry, TaskKobjIdsEntry};
 use gelid_image::{Dir, ImageKind, ReadError};
+use gelid_sys::lsm::Module;
 use gelid_sys::signal::SigSet;
 
 use crate::files::{self, Directories, FileOptions, FilesPlan, Session};
@@ -241,6 +243,7 @@ pub struct Plan {
     pub(crate) files: FilesPlan,
     pub(crate) cgroups: Cgroups,
     pub(crate) ipc: Ipc,
+    module: Option<Module>,
     pub(crate) namespaces: Namespaces,
     /// By shared memory id.
     pub(crate) shared: HashMap<u32, SharedPages>,
@@ -298,6 +301,7 @@ impl Plan {
             files,
             cgroups: Cgroups::default(),
             ipc,
+            module: labels::module(&inventory),
             namespaces,
             shared,
             shared_files: reader.shared_files,

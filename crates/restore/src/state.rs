@@ -31,6 +31,9 @@ pub(crate) use machine::Machine;
 
 use attributes::{ProcessAttributes, ThreadAttributes};
 use creds::Creds;
+use gelid_sys::lsm::Module;
+
+use crate::LsmProfile;
 use fpu::Fpu;
 use limits::Limits;
 use restart::Restart;
@@ -159,6 +162,13 @@ impl ThreadState {
                 .map(|creds| Creds::read(tid, creds))
                 .transpose()?,
         })
+    }
+
+    /// Decides about its label, which is one of `module` if it was recorded.
+    pub(crate) fn label(&mut self, module: Option<Module>, wanted: Option<&LsmProfile>) {
+        if let Some(creds) = &mut self.creds {
+            creds.label(module, wanted);
+        }
     }
 
     /// Its supplementary groups.

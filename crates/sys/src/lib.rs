@@ -31,6 +31,7 @@ pub mod kcmp;
 #[cfg(test)]
 mod layout;
 pub mod lock;
+pub mod lsm;
 pub mod madvise;
 pub mod map;
 pub mod mm;

@@ -14,7 +14,7 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
     let restores = invocation.command == Command::Restore;
     let incremental = "incremental dumps are not there yet";
     let travelling = "memory does not travel yet";
-    let asked: [(bool, &str, &str); 10] = [
+    let asked: [(bool, &str, &str); 9] = [
         (
             options.general.prev_images_dir.is_some(),
             "--prev-images-dir",
@@ -30,11 +30,6 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
             restores && others_are_joined(&options.namespaces.join_ns),
             "--join-ns",
             "only network namespaces can be joined yet",
-        ),
-        (
-            restores && options.namespaces.lsm_profile.is_some(),
-            "--lsm-profile",
-            "labels are not restored yet",
         ),
         (
             options

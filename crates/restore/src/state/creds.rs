@@ -1,6 +1,7 @@
 //! Credentials of a thread: `credentials(7)`, `capabilities(7)`.
 
 use gelid_image::messages::CredsEntry;
+use gelid_sys::lsm::{self, Module};
 use gelid_sys::prctl::{
     PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP,
     PR_SET_NO_NEW_PRIVS, PR_SET_SECUREBITS,
@@ -10,11 +11,14 @@ use gelid_sys::syscall::nr;
 use gelid_tape::{Arg, Tape};
 
 use super::{Error, Machine};
+use crate::LsmProfile;
 
 /// Most groups a task can have (`NGROUPS_MAX`).
 const GROUPS_MAX: usize = 65536;
 /// Keeps capabilities over changes of user ids (`SECBIT_NO_SETUID_FIXUP`).
 const NO_SETUID_FIXUP: u32 = 1 << 2;
+/// `O_WRONLY | O_CLOEXEC`
+const WRONLY: u32 = 0o2_000_001;
 /// All secure bits that there are, with their locks.
 const SECURE_BITS: u32 = 0xfff;
 /// `_LINUX_CAPABILITY_VERSION_3`
@@ -30,6 +34,38 @@ pub(crate) struct Creds {
     secure_bits: u32,
     caps: Caps,
     no_new_privs: bool,
+    /// Of a security module.
+    label: Option<Label>,
+}
+
+/// The label of a security module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Label {
+    module: Option<Module>,
+    text: String,
+    /// Of sockets that the thread makes, if that is another.
+    sockets: Option<String>,
+}
+
+impl Label {
+    /// Appends what gives it to the thread that plays the tape.
+    fn write(&self, tape: &mut Tape) {
+        let Some(module) = self.module else { return };
+        let own = lsm::request(module, &self.text);
+        let files = [
+            (c"/proc/thread-self/attr/current", Some(&own)),
+            (c"/proc/thread-self/attr/sockcreate", self.sockets.as_ref()),
+        ];
+        for (file, text) in files {
+            let Some(text) = text else { continue };
+            let name = tape.bytes(file.to_bytes_with_nul());
+            let data = tape.bytes(text.as_bytes());
+            let fd = tape.must(nr::open, [name.into(), u64::from(WRONLY).into(), 0.into()]);
+            let len = text.len() as u64;
+            tape.must(nr::write, [Arg::Result(fd), data.into(), len.into()]);
+            tape.must(nr::close, [Arg::Result(fd)]);
+        }
+    }
 }
 
 impl Creds {
@@ -42,6 +78,7 @@ impl Creds {
             secure_bits,
             caps: status.caps,
             no_new_privs: status.no_new_privs,
+            label: None,
         }
     }
 
@@ -63,6 +100,26 @@ impl Creds {
                 ..Caps::default()
             },
             no_new_privs: before.no_new_privs,
+            label: None,
+        }
+    }
+
+    /// Decides about the label, which is one of `module` if it was recorded.
+    pub(super) fn label(&mut self, module: Option<Module>, wanted: Option<&LsmProfile>) {
+        match wanted {
+            None => {
+                if let Some(label) = &mut self.label {
+                    label.module = module;
+                }
+            }
+            Some(LsmProfile::None) => self.label = None,
+            Some(LsmProfile::Of(module, text)) => {
+                self.label = Some(Label {
+                    module: Some(*module),
+                    text: text.clone(),
+                    sockets: None,
+                });
+            }
         }
     }
 
@@ -106,6 +163,11 @@ impl Creds {
             secure_bits: entry.secbits,
             caps,
             no_new_privs: entry.no_new_privs.is_some_and(|value| value != 0),
+            label: entry.lsm_profile.clone().map(|text| Label {
+                module: None,
+                text,
+                sockets: entry.lsm_sockcreate.clone(),
+            }),
         })
     }
 
@@ -126,6 +188,18 @@ impl Creds {
                 let names = names(missing);
                 return Err(Error::Capability { tid, set, names });
             }
+        }
+        if let Some(label) = &self.label
+            && (label.module.is_none() || label.module != machine.lsm)
+        {
+            let module = label
+                .module
+                .map_or("none".into(), |module| module.to_string());
+            return Err(Error::Label {
+                tid,
+                label: label.text.clone(),
+                module,
+            });
         }
         if machine.creds.no_new_privs && !self.no_new_privs {
             let (what, remedy) = (
@@ -150,6 +224,9 @@ impl Creds {
             }
             self.write_ids(tape, own);
             self.write_caps(tape, own, fixup);
+        }
+        if let Some(label) = &self.label {
+            label.write(tape);
         }
         if self.no_new_privs && !own.no_new_privs {
             prctl(tape, PR_SET_NO_NEW_PRIVS, 1, 0);
@@ -299,6 +376,31 @@ fn names(set: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_of_another_module_are_refused_or_left_out() {
+        let mut machine = Machine::look().unwrap();
+        let mut own = machine.creds.clone();
+        own.label = Some(Label {
+            module: None,
+            text: "profile".into(),
+            sockets: None,
+        });
+        own.label(Some(Module::Selinux), None);
+        machine.lsm = Some(Module::Selinux);
+        own.check(7, &machine).unwrap();
+        machine.lsm = None;
+        let refused = own.check(7, &machine).unwrap_err().to_string();
+        assert!(refused.contains("\"profile\" of SELinux"), "{refused}");
+        let mut tape = Tape::new();
+        own.write(&mut tape, &machine);
+        assert_eq!(tape.len(), 3);
+        let wanted = LsmProfile::Of(Module::AppArmor, "other".into());
+        own.label(Some(Module::Selinux), Some(&wanted));
+        own.check(7, &machine).unwrap_err();
+        own.label(Some(Module::Selinux), Some(&LsmProfile::None));
+        own.check(7, &machine).unwrap();
+    }
 
     fn entry() -> CredsEntry {
         CredsEntry {

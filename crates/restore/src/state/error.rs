@@ -51,6 +51,19 @@ pub enum Error {
         /// Which registers.
         component: String,
     },
+    /// A label of a security module that is not at work here.
+    #[error(
+        "task {tid} is under the label {label:?} of {module}, which is not at work on this machine; restore where it \
+         is, or with --lsm-profile none: or one of the module that is"
+    )]
+    Label {
+        /// Task or thread.
+        tid: i32,
+        /// The label.
+        label: String,
+        /// The module.
+        module: String,
+    },
     /// Rights are missing.
     #[error(
         "task {tid} has capabilities in its {set} set that this process lacks ({names}); restore with them"

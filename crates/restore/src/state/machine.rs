@@ -1,6 +1,7 @@
 //! What this process has, and so what its freshly born children have, against which states are compared.
 
 use gelid_sys::arch::XLayout;
+use gelid_sys::lsm::{self, Module};
 use gelid_sys::proc::limits::{COUNT, Limit};
 use gelid_sys::proc::{self, TaskDir};
 use gelid_sys::sched::CpuSet;
@@ -36,6 +37,8 @@ pub(crate) struct Machine {
     pub(crate) timer_ids: bool,
     /// The rights of the credentials are those of a user namespace.
     pub(crate) is_inside: bool,
+    /// The security module whose labels tasks have.
+    pub(crate) lsm: Option<Module>,
     /// Hard limits can be raised.
     pub(crate) raises_limits: bool,
 }
@@ -51,6 +54,7 @@ impl Machine {
         let creds = Creds::of(&status, secure_bits.bits());
         Ok(Self {
             is_inside: false,
+            lsm: lsm::active(),
             raises_limits: creds.has(SYS_RESOURCE),
             creds,
             seccomp: status.seccomp,
