@@ -8,7 +8,6 @@ use gelid_dump::{End, Hook, Options, Outcome, Phase, Validation};
 use gelid_image::messages::{DumpStatsEntry, StatsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_pages::{Format, StoreOptions};
-use gelid_rpc::Notifier;
 use rustix::process::Pid;
 
 use crate::action_scripts::Scripts;
@@ -16,7 +15,7 @@ use crate::args::{
     Compression, FileValidation, Files, Invocation, ManageCgroups, Namespaces, NetworkLock,
     Snapshot, inodes,
 };
-use crate::moments::Audience;
+use crate::moments::{Audience, Client};
 use crate::surroundings::Surroundings;
 use crate::{cpuinfo, log, statistics};
 
@@ -33,7 +32,7 @@ const FOREVER: Duration = Duration::from_secs(1 << 30);
 pub(crate) fn run(
     invocation: &Invocation,
     surroundings: &Surroundings,
-    client: Option<Notifier>,
+    client: Client,
 ) -> anyhow::Result<()> {
     match dump(invocation, surroundings, client) {
         Ok(stats) => {
@@ -68,13 +67,14 @@ pub(crate) fn code(dumped: &anyhow::Result<()>) -> ExitCode {
 fn dump(
     invocation: &Invocation,
     surroundings: &Surroundings,
-    client: Option<Notifier>,
+    client: Client,
 ) -> anyhow::Result<DumpStatsEntry> {
     let mut options = options(invocation, surroundings)?;
     let scripts = Scripts::new(&invocation.options.general.action_script, surroundings)?;
-    let audience = Audience::new(client, scripts);
+    let audience = Audience::new(client.notifier, scripts);
     audience.tell("pre-dump", Some(options.tree))?;
     options.hooks = audience.of_dump();
+    options.service = client.socket;
     tracing::debug!(?options, work = %surroundings.work.display(), "options");
     if invocation.cpu_image().is_some() {
         cpuinfo::write(&options.images)?;

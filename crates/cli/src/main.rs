@@ -26,6 +26,7 @@ use gelid_image::Dir;
 
 use self::args::{Command, Identity, Invocation, Stop};
 use self::log::Log;
+use self::moments::Client;
 
 /// The release of CRIU whose options, images and answers are spoken.
 const CRIU_VERSION: &str = "4.2";
@@ -91,7 +92,11 @@ fn run(invocation: &Invocation, log: &Log) -> anyhow::Result<ExitCode> {
         }
         Command::Dump => {
             let surroundings = surroundings::enter(invocation, log)?;
-            Ok(dump::code(&dump::run(invocation, &surroundings, None)))
+            Ok(dump::code(&dump::run(
+                invocation,
+                &surroundings,
+                Client::default(),
+            )))
         }
         Command::Restore => restore::run(invocation, &surroundings::enter(invocation, log)?),
         Command::Swrk => rpc::swrk(invocation, log),

@@ -10,6 +10,15 @@ use rustix::process::Pid;
 
 use crate::action_scripts::Scripts;
 
+/// A client of a request.
+#[derive(Default)]
+pub(crate) struct Client {
+    /// By which it is told of moments, if it wants that.
+    pub(crate) notifier: Option<Notifier>,
+    /// Inode of the socket that it is connected with.
+    pub(crate) socket: Option<u32>,
+}
+
 /// Whoever is told.
 #[derive(Default)]
 pub(crate) struct Audience {

@@ -10,13 +10,12 @@ use gelid_image::messages::{RestoreStatsEntry, StatsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_restore::files::{Inherit, Validation};
 use gelid_restore::{CgroupOptions, FileOptions, Hooks, MountOptions, NetOptions, Options};
-use gelid_rpc::Notifier;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
 
 use crate::action_scripts::Scripts;
 use crate::args::{FileValidation, InheritFd, Invocation, ManageCgroups};
-use crate::moments::Audience;
+use crate::moments::{Audience, Client};
 use crate::pidfile::Pidfile;
 use crate::surroundings::Surroundings;
 use crate::{cpuinfo, log, statistics};
@@ -30,7 +29,7 @@ pub(crate) fn run(
     if options.tasks.dry_run {
         return plan(invocation, surroundings);
     }
-    if perform(invocation, surroundings, None).is_err() {
+    if perform(invocation, surroundings, Client::default()).is_err() {
         return Ok(ExitCode::FAILURE);
     }
     if let (true, [program, words @ ..]) = (options.tasks.exec_cmd, invocation.words.as_slice()) {
@@ -47,7 +46,7 @@ pub(crate) fn run(
 pub(crate) fn perform(
     invocation: &Invocation,
     surroundings: &Surroundings,
-    client: Option<Notifier>,
+    client: Client,
 ) -> anyhow::Result<Pid> {
     let options = &invocation.options.general;
     let pidfile = options.pidfile.clone().map(Pidfile::create).transpose();
@@ -76,7 +75,7 @@ pub(crate) fn perform(
 fn restore(
     invocation: &Invocation,
     surroundings: &Surroundings,
-    client: Option<Notifier>,
+    client: Client,
 ) -> anyhow::Result<(Pid, RestoreStatsEntry)> {
     let given = &invocation.options;
     for inherited in &given.files.inherit_fd {
@@ -85,12 +84,12 @@ fn restore(
         }
     }
     let images = Dir::open(&surroundings.images)?;
-    let mut options = options(invocation, client.is_some())?;
+    let mut options = options(invocation, client.notifier.is_some())?;
     if let Some(wanted) = invocation.cpu_image() {
         cpuinfo::check(&images, wanted)?;
     }
     let scripts = Scripts::new(&given.general.action_script, surroundings)?;
-    let audience = Audience::new(client, scripts);
+    let audience = Audience::new(client.notifier, scripts);
     audience.tell("pre-restore", None)?;
     options.hooks = audience.of_restore();
     let outcome = gelid_restore::restore(&images, &options)?;

@@ -19,6 +19,7 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::args::{Command, Invocation, Preset, Stop};
 use crate::log::{self, Log};
+use crate::moments::Client;
 use crate::surroundings::{self, Surroundings};
 use crate::{check, cpuinfo, dump, restore};
 
@@ -207,9 +208,12 @@ impl Requests<'_> {
     }
 
     /// Whom to tell of moments.
-    fn client(&self, options: &Options) -> Option<Notifier> {
+    fn client(&self, options: &Options) -> Client {
         let wanted = options.notify_scripts == Some(true);
-        wanted.then(|| Notifier::new(Arc::clone(&self.channel)))
+        Client {
+            notifier: wanted.then(|| Notifier::new(Arc::clone(&self.channel))),
+            socket: self.channel.inode(),
+        }
     }
 
     fn look(&self, options: Option<&Options>) -> anyhow::Result<bool> {

@@ -123,6 +123,9 @@ pub struct Options {
     pub empty_net: bool,
     /// Whether a datagram socket may be connected with a named one outside of the tree.
     pub ext_unix_sk: bool,
+    /// Inode of a socket of the caller's that the tree may be connected with: by it a client has asked for the dump, and
+    /// is told after a restore that there was one.
+    pub service: Option<u32>,
     /// Whether connections of internet sockets that nobody has accepted may be dropped.
     pub skip_in_flight: bool,
     /// Whether there may be connections of TCP.
@@ -170,6 +173,7 @@ impl Options {
             external: Vec::new(),
             empty_net: false,
             ext_unix_sk: false,
+            service: None,
             cgroups: Cgroups::default(),
             mounts: Mounts::default(),
             skip_in_flight: false,

@@ -102,6 +102,13 @@ impl Channel {
         self.peer
     }
 
+    /// Inode of this end, by which the other one is known in a tree that it belongs to.
+    #[must_use]
+    pub fn inode(&self) -> Option<u32> {
+        let stat = rustix::fs::fstat(&self.socket).ok()?;
+        u32::try_from(stat.st_ino).ok()
+    }
+
     /// The next request; `None` if the client has gone.
     ///
     /// # Errors

@@ -3,17 +3,18 @@
 use super::{Scene, Test, version};
 use anyhow::{Context, Result, ensure};
 use gelid_rpc::messages::{Options, RequestKind};
-use gelid_tests::{Client, Verdict, request, succeeds};
+use gelid_tests::{Client, Tree, Verdict, request, spawn, succeeds};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub(super) const TESTS: &[Test] = &[
     ("service", service),
     ("service-knows-its-clients", service_knows_its_clients),
+    ("service-dumps-its-client", service_dumps_its_client),
 ];
 
 /// A service in the background, ended when it is dropped.
@@ -133,5 +134,42 @@ fn service_knows_its_clients() -> Result<Verdict> {
         stranger.arg("-c").arg(script).arg(&service.address);
         ensure!(succeeds(&mut stranger), "{packet}: {expected} was expected");
     }
+    Ok(Verdict::Passed)
+}
+
+/// A program that asks for its own dump: it is told so, but after its restore only.
+fn service_dumps_its_client() -> Result<Verdict> {
+    const CLIENT: &str = "import os, socket, sys\n\
+        images = os.open(sys.argv[2], os.O_RDONLY)\n\
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+        s.connect(sys.argv[1])\n\
+        opts = bytes([8, images, 0x48, 4])\n\
+        s.send(bytes([8, 1, 0x12, len(opts)]) + opts)\n\
+        answer = s.recv(4096)\n\
+        open(sys.argv[2] + '/answer', 'w').write(answer.hex())\n\
+        sys.exit(3 if answer[4:8] == bytes([0x1a, 2, 8, 1]) else 9)\n";
+    let scene = Scene::new()?;
+    if !succeeds(Command::new("python3").arg("--version")) {
+        return Ok(Verdict::Skipped("no python3".into()));
+    }
+    let service = Service::start(&scene)?;
+    let mut client = Command::new("setsid");
+    client.args(["python3", "-c", CLIENT]).arg(&service.address);
+    client.arg(&scene.images.0).current_dir("/");
+    client
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut tree = Tree::new(spawn(&mut client)?.id().cast_signed());
+    tree.look();
+    tree.await_death(Duration::from_secs(20))?;
+    let answer = fs::read_to_string(scene.images.0.join("answer"));
+    ensure!(answer.is_err(), "it was answered: {answer:?}");
+    let restore = scene
+        .engine
+        .restore(&scene.images.0, &["--restore-sibling"])?;
+    restore.expect("restore")?;
+    let status = tree.await_root(Duration::from_secs(20))?;
+    ensure!(status == 3 << 8, "wait status {status:#x}");
     Ok(Verdict::Passed)
 }

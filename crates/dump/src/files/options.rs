@@ -16,6 +16,8 @@ pub(super) struct Choices {
     pub(super) sockets: HashSet<u32>,
     /// Whether datagram sockets outside may be peers, to be connected with by name.
     pub(super) outside_by_name: bool,
+    /// Inode of the socket of whoever was asked for this dump.
+    pub(super) service: Option<u32>,
     /// Whether connections that nobody has accepted may be dropped.
     pub(super) skip_in_flight: bool,
     /// Whether there may be connections of TCP.
@@ -44,6 +46,7 @@ impl Choices {
             terminals: HashSet::new(),
             sockets: HashSet::new(),
             outside_by_name: options.ext_unix_sk,
+            service: options.service,
             skip_in_flight: options.skip_in_flight,
             tcp_established: options.tcp_established,
             tcp_close: options.tcp_close,

@@ -35,6 +35,8 @@ pub(super) struct Sockets {
     pub(super) packets: Vec<Packet>,
     /// Names of those who have sent some of them and are no sockets of the tree.
     pub(super) strangers: Vec<Address>,
+    /// Those who wait to be told of the dump that they have asked for.
+    pub(super) clients: Vec<u32>,
 }
 
 /// One who listened, and was closed before those that it has accepted.

@@ -11,6 +11,8 @@ use super::{CONNECTED, DGRAM, LISTENING, Socket, UnixRefusal};
 
 /// A socket outside of the dumped tree (`uflags`).
 const EXTERN: u32 = 1;
+/// One by which the dump was asked for.
+const SERVICE: u32 = 2;
 
 impl Collector<'_> {
     /// Writes the records of all sockets, and of those outside that they are connected with.
@@ -25,6 +27,9 @@ impl Collector<'_> {
                 0 if socket.is_unaccepted() => return Err(socket.refused(UnixRefusal::Unaccepted)),
                 0 => {}
                 peer if self.sockets.by_inode.contains_key(&peer) || outside.contains(&peer) => {}
+                peer if self.options.service == Some(peer) => {
+                    self.sockets.met[at].entry.uflags |= SERVICE;
+                }
                 peer => {
                     let seen = self.outside(at, peer)?;
                     self.push_outside(seen)?;

@@ -322,7 +322,11 @@ fn contradictions_are_refused() {
         ),
         (
             |it| it.socket(socket_of(3, STREAM, ALONE, 0)).uflags = 2,
-            "checkpoint service",
+            "a connected socket of packets",
+        ),
+        (
+            |it| it.socket(socket_of(3, STREAM, ALONE, 0)).uflags = 4,
+            "a socket of a plugin",
         ),
         (
             |it| it.socket(socket_of(3, STREAM, ALONE, 0)).shutdown = Some(9),

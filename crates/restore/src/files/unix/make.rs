@@ -56,6 +56,7 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     maker.accept(opener)?;
     maker.ready_senders(opener)?;
     queue::fill(opener, &maker)?;
+    queue::answer(opener, &maker)?;
     maker.connect(opener)?;
     maker.part(opener)?;
     maker.finish(opener)

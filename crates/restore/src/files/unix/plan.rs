@@ -11,8 +11,12 @@ use super::{Address, Bound, Listener, Lost, Origin, Packet, Sockets, Target, Uni
 
 /// A socket outside of the dumped tree (`uflags`).
 const EXTERN: u32 = 1;
-/// One of the checkpoint service itself, or of a plugin.
-const FOREIGN: u32 = 2 | 4;
+/// One by which a client has asked for the dump, who waits for the answer.
+const SERVICE: u32 = 2;
+/// One of a plugin.
+const FOREIGN: u32 = 4;
+/// `SOCK_SEQPACKET`
+const SEQPACKET: u32 = 5;
 /// `TCP_ESTABLISHED`
 const CONNECTED: u32 = 1;
 /// `TCP_LISTEN`
@@ -21,6 +25,10 @@ const LISTENING: u32 = 10;
 /// Whether it is the record of a socket outside of the tree.
 pub(in super::super) fn is_outside(entry: &UnixSkEntry) -> bool {
     entry.uflags & EXTERN != 0
+}
+
+fn is_service(entry: &UnixSkEntry) -> bool {
+    entry.uflags & SERVICE != 0
 }
 
 /// The records of sockets, in the order of the image.
@@ -65,9 +73,13 @@ impl<'r> Records<'r> {
         if entry.uflags & FOREIGN != 0 {
             return Err(Error::Unsupported {
                 object: label(entry),
-                what: "a socket of a checkpoint service or a plugin",
+                what: "a socket of a plugin",
                 remedy: "dump the program without it",
             });
+        }
+        if is_service(entry) && (entry.r#type != SEQPACKET || entry.state != CONNECTED) {
+            let rule = "requests are made by a connected socket of packets";
+            return Err(Error::invalid(label(entry), "uflags", entry.uflags, rule));
         }
         let seen = if given {
             Seen::Given
@@ -91,6 +103,10 @@ impl<'r> Records<'r> {
     fn relation(&self, at: usize) -> Result<Relation, Error> {
         let entry = self.own[at];
         let datagrams = kind(entry)? == SocketType::DGRAM;
+        if is_service(entry) {
+            // It finds the answer, and nobody behind it.
+            return Ok(Relation::Closed);
+        }
         if entry.peer == 0 {
             let nameless = entry.name.is_empty() && entry.state == CONNECTED;
             let gone = entry.gelid.as_ref().and_then(|gelid| gelid.peer_gone);
@@ -204,6 +220,7 @@ pub(in super::super) fn plan(
     records: &Records<'_>,
     packets: Vec<Packet>,
 ) -> Result<(BTreeMap<u32, Unix>, Sockets), Error> {
+    let clients = records.own.iter().filter(|entry| is_service(entry));
     let count = records.own.len();
     let relations = (0..count).map(|at| records.relation(at));
     let mut relations: Vec<Relation> = relations.collect::<Result<_, _>>()?;
@@ -212,6 +229,7 @@ pub(in super::super) fn plan(
     let names: Vec<Option<Bound>> = names.collect::<Result<_, _>>()?;
     let mut sockets = Sockets {
         strangers: records.strangers(&packets),
+        clients: clients.map(|entry| entry.id).collect(),
         packets,
         ..Sockets::default()
     };

@@ -26,6 +26,9 @@ const MOST_RIGHTS: usize = 253;
 /// Bytes of a stream sent at once.
 const PIECE: u64 = 32 << 10;
 
+/// What a client finds who has asked for the dump of itself: that it has succeeded, and was restored since.
+const RESTORED: &[u8] = &[0x08, 0x01, 0x10, 0x01, 0x1a, 0x02, 0x08, 0x01];
+
 /// An unread message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Packet {
@@ -250,6 +253,25 @@ pub(super) fn fill(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error> 
             }
         }
     })
+}
+
+/// Answers the clients who have asked for their own dump.
+pub(super) fn answer(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error> {
+    for id in &opener.plan.sockets.clients {
+        let answer = Packet {
+            to: *id,
+            len: 0,
+            rights: Vec::new(),
+            source: None,
+            from: Sender::Gone,
+            sender: None,
+        };
+        let object = format!("file {id} (a client of the dump)");
+        let (from, to) = maker.sender(opener, &answer, &object)?;
+        let sent = unix::send(from, to.as_ref(), RESTORED, &[]);
+        sent.map_err(Error::system("fill the queue of", &*object))?;
+    }
+    Ok(())
 }
 
 /// Appends so many bytes.
