@@ -61,6 +61,8 @@ pub struct Case {
     pub terminals: bool,
     /// What CRIU loses of it; then there is nothing to be exchanged with CRIU.
     pub lost_by_criu: Option<&'static str>,
+    /// Kinds of namespaces that it has of its own, pid always among them, as `gelid-guest inside` knows them.
+    pub inside: Option<&'static str>,
 }
 
 /// What came of a test that did not fail.
@@ -90,6 +92,7 @@ impl Case {
             refused: None,
             terminals: false,
             lost_by_criu: None,
+            inside: None,
         }
     }
 
@@ -140,7 +143,7 @@ impl Case {
 
     /// Starts the guest and does something with it, unless it cannot run here.
     fn started(&self, test: impl FnOnce(&mut Guest) -> Result<()>) -> Result<Verdict> {
-        match Guest::start(self.guest, self.args, self.files)? {
+        match Guest::start(self.guest, self.inside, self.args, self.files)? {
             Started::Skip(reason) => Ok(Verdict::Skipped(reason)),
             Started::Ready(mut guest) => test(&mut guest).map(|()| Verdict::Passed),
         }
@@ -223,15 +226,32 @@ impl Journey<'_> {
         self.dumper.dump(self.guest.tree.root(), images, &words)
     }
 
-    fn restore(&self, images: &std::path::Path) -> Result<()> {
-        let outcome = self.restorer.restore(images, self.case.options)?;
-        outcome.expect("restore")
+    fn restore(&mut self, images: &std::path::Path) -> Result<()> {
+        let mut options = self.case.options.to_vec();
+        let pidfile = images.join("root.pid");
+        let path = pidfile.display().to_string();
+        if self.case.inside.is_some() {
+            options.extend(["--pidfile", &path]);
+        }
+        let outcome = self.restorer.restore(images, &options)?;
+        outcome.expect("restore")?;
+        if self.case.inside.is_some() {
+            // What it is called outside is up to the kernel.
+            let pid = std::fs::read_to_string(&pidfile)?;
+            self.guest.tree.again(pid.trim().parse()?);
+            std::fs::remove_file(&pidfile)?;
+        }
+        Ok(())
     }
 
     /// The tree as `/proc` shows it, without what changes anyway. Of images that CRIU wrote or restores,
     /// only what the guest says counts.
     fn look(&mut self) -> Result<Snapshot> {
-        if self.case.moving || self.dumper.is_criu() || self.restorer.is_criu() {
+        if self.case.moving
+            || self.case.inside.is_some()
+            || self.dumper.is_criu()
+            || self.restorer.is_criu()
+        {
             self.guest.tree.look();
             return Ok(Snapshot::default());
         }

@@ -39,6 +39,7 @@ pub struct Guest {
     pub tree: Tree,
     dir: TempDir,
     hash: String,
+    inside: bool,
 }
 
 impl Guest {
@@ -48,7 +49,12 @@ impl Guest {
     /// # Errors
     ///
     /// It ends before it is ready, or takes too long.
-    pub fn start(name: &str, args: &[&str], files: &[(&str, &str)]) -> Result<Started> {
+    pub fn start(
+        name: &str,
+        inside: Option<&str>,
+        args: &[&str],
+        files: &[(&str, &str)],
+    ) -> Result<Started> {
         let dir = tempfile::Builder::new().prefix("gelid-guest.").tempdir()?;
         let work = dir.path().join("work");
         fs::create_dir(&work)?;
@@ -65,6 +71,11 @@ impl Guest {
             .append(true)
             .open(work.join("log"))?;
         let mut command = Command::new(build()?.join("gelid-guest"));
+        if let Some(kinds) = inside {
+            command.args(["inside", kinds]);
+            // Whoever is nobody outside writes there.
+            fs::set_permissions(&work, fs::Permissions::from_mode(0o777))?;
+        }
         command.arg(name).arg(&work).args(args).current_dir("/");
         // Differences between environments are printed: nothing of the caller's belongs there.
         command.env_clear().envs(
@@ -75,10 +86,20 @@ impl Guest {
             .stdout(log.try_clone()?)
             .stderr(log);
         let mut child = spawn(&mut command).with_context(|| format!("start guest {name}"))?;
+        let mut root = child.id().cast_signed();
+        if inside.is_some() {
+            // It has started the guest in its own place.
+            ensure!(
+                child.wait()?.success(),
+                "the guest cannot be started inside"
+            );
+            root = fs::read_to_string(work.join("root"))?.parse()?;
+        }
         let mut guest = Self {
-            tree: Tree::new(child.id().cast_signed()),
+            tree: Tree::new(root),
             dir,
             hash: String::new(),
+            inside: inside.is_some(),
         };
         let start = Instant::now();
         loop {
@@ -91,7 +112,7 @@ impl Guest {
                 guest.tree.look();
                 return Ok(Started::Ready(guest));
             }
-            if let Some(status) = child.try_wait()? {
+            if let Some(status) = child.try_wait()?.filter(|_| inside.is_none()) {
                 bail!(
                     "ended before it was ready: {status}\n{}",
                     guest.last_words()
@@ -114,7 +135,7 @@ impl Guest {
             .split_once(' ')
             .with_context(|| format!("ready says {text:?}"))?;
         ensure!(
-            pid.parse() == Ok(self.tree.root()),
+            pid.parse() == Ok(if self.inside { 1 } else { self.tree.root() }),
             "ready says process {pid}, but {} was started",
             self.tree.root()
         );

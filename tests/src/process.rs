@@ -214,6 +214,13 @@ impl Tree {
         }
     }
 
+    /// The tree has come back, with another id.
+    pub fn again(&mut self, root: i32) {
+        claims().insert(root);
+        self.root = root;
+        self.seen.insert(root);
+    }
+
     /// Id of the root.
     #[must_use]
     pub fn root(&self) -> i32 {

@@ -48,7 +48,7 @@ impl Drop for Groups {
 }
 
 fn modes() -> Result<Verdict> {
-    let mut guest = match Guest::start("cgroups", &[], &[])? {
+    let mut guest = match Guest::start("cgroups", None, &[], &[])? {
         Started::Ready(guest) => guest,
         Started::Skip(reason) => return Ok(Verdict::Skipped(reason)),
     };

@@ -68,7 +68,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Starts a guest that every machine can run.
 pub(crate) fn start(name: &str, args: &[&str]) -> Result<Guest> {
-    match Guest::start(name, args, &[])? {
+    match Guest::start(name, None, args, &[])? {
         Started::Ready(guest) => Ok(guest),
         Started::Skip(reason) => bail!("{name}: {reason}"),
     }

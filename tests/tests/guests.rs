@@ -2,6 +2,7 @@
 
 mod internet;
 mod ipc;
+mod namespaces;
 mod refusals;
 mod unix;
 
@@ -441,6 +442,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![trial("every guest is listed".into(), every_guest_is_listed)];
     for case in cases() {
         let name = [&[case.guest][..], case.args].concat().join("-");
+        let name = match case.inside {
+            Some(kinds) => format!("inside-{}-{name}", kinds.replace(' ', "-")),
+            None => name,
+        };
         trials.extend(
             case.modes()
                 .map(|mode| trial(format!("{name}/{}", mode.name()), move || case.run(mode))),
@@ -454,6 +459,8 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     let sockets = internet::CASES.iter().chain(unix::CASES);
     let others = ipc::CASES.iter().chain(refusals::CASES);
     CASES.iter().chain(sockets).chain(others)
+    let sockets = sockets.chain(namespaces::CASES);
+    CASES.iter().chain(sockets).chain(refusals::CASES)
 }
 
 /// The table and the guest program agree.

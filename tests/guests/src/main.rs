@@ -3,7 +3,8 @@
 //! Each guest sets up one kernel object, says so in `DIR/ready`, waits for `DIR/go` while it is
 //! dumped and restored, looks at the object again with its own eyes, and writes `DIR/result`
 //! (see `protocol`). `gelid-guest --list` prints all names. `gelid-guest run DIR PROGRAM [ARGS]`
-//! is the launcher for real programs: a session of their own, no inherited descriptors.
+//! is the launcher for real programs: a session of their own, no inherited descriptors. `gelid-guest inside KINDS` in front
+//! of all that starts the guest in namespaces of its own.
 
 mod advice;
 mod aio;
@@ -21,6 +22,7 @@ mod fanotify;
 mod idle;
 mod inet;
 mod inotify;
+mod inside;
 mod io_uring;
 mod ipc_namespace;
 mod leases;
@@ -149,6 +151,13 @@ fn main() {
             guests().for_each(|Entry(name, _)| println!("{name}"));
             0
         }
+        [inside, kinds, rest @ ..] if inside == "inside" => match inside::start(kinds, rest) {
+            Ok(()) => 0,
+            Err(failure) => {
+                eprintln!("gelid-guest: {failure}");
+                2
+            }
+        },
         [name, dir, rest @ ..] => start(name, Path::new(dir), rest),
         _ => {
             eprintln!("usage: gelid-guest NAME DIR [ARGS], gelid-guest --list");
