@@ -458,9 +458,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn cases() -> impl Iterator<Item = &'static Case> {
     let sockets = internet::CASES.iter().chain(unix::CASES);
     let others = ipc::CASES.iter().chain(refusals::CASES);
+    let others = others.chain(namespaces::CASES);
     CASES.iter().chain(sockets).chain(others)
-    let sockets = sockets.chain(namespaces::CASES);
-    CASES.iter().chain(sockets).chain(refusals::CASES)
 }
 
 /// The table and the guest program agree.

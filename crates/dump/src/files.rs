@@ -281,8 +281,12 @@ impl<'s> Collector<'s> {
         self.remaps.finish()?;
         self.pipes.finish()?;
         self.fifos.finish()?;
-        self.terminals
-            .finish(self.options.orphan_terminal, &self.processes, self.staging)?;
+        self.terminals.finish(
+            self.options.orphan_terminal,
+            &self.processes,
+            &self.census,
+            self.staging,
+        )?;
         Ok(Collected {
             memory: self.memfds.finish()?,
             links: self.links,

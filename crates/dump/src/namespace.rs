@@ -278,6 +278,17 @@ impl Census {
             .filter(move |instance| instance.kind == kind)
     }
 
+    /// Asks from among the processes of the tree, where numbers are the tree's own: by a child of the dumper. `None` where
+    /// they are not others, or if that did not work.
+    pub(crate) fn ask_inside<const N: usize>(
+        &self,
+        job: impl FnOnce() -> rustix::io::Result<[i32; N]> + Send,
+    ) -> Option<[i32; N]> {
+        let namespace = self.root(Kind::Pid)?;
+        let asked = namespace.inside(|| Ok(gelid_sys::aside::ask(job)));
+        asked.ok()?.ok()
+    }
+
     /// That of the root, if it is not the dumper's.
     pub(crate) fn root(&self, kind: Kind) -> Option<&Instance> {
         self.of(kind).find(|instance| instance.root)

@@ -45,6 +45,29 @@ pub fn aside(job: impl FnOnce() -> Result<()>) -> Result<()> {
     }
 }
 
+/// The same for a job that finds out numbers.
+///
+/// # Errors
+///
+/// As [`aside`].
+pub fn ask<const N: usize>(job: impl FnOnce() -> Result<[i32; N]>) -> Result<[i32; N]> {
+    let mut shared = Shared::<Numbers<N>>::new()?;
+    let numbers = &mut *shared;
+    aside(|| {
+        numbers.0 = job()?;
+        Ok(())
+    })?;
+    let Numbers(numbers) = *shared;
+    Ok(numbers)
+}
+
+/// Numbers in shared memory.
+#[derive(Debug, Clone, Copy)]
+struct Numbers<const N: usize>([i32; N]);
+
+// SAFETY: numbers.
+unsafe impl<const N: usize> Zeroed for Numbers<N> {}
+
 /// The whole life of the child.
 fn end(job: impl FnOnce() -> Result<()>) -> ! {
     // Whatever happens, this must not go on as the caller.

@@ -63,7 +63,7 @@ pub(super) struct Terminals {
     /// By their key.
     ends: BTreeMap<u32, Terminal>,
     /// Session and foreground group of terminals of tasks of the tree, by device.
-    sessions: HashMap<u32, (i32, i32)>,
+    sessions: HashMap<u32, (i32, i32, i32)>,
     /// Keys of external terminals, by device and device of the node.
     external: HashMap<(u32, u32), u32>,
     /// Terminals that are open by the name `/dev/tty`, and who has them.
@@ -86,7 +86,8 @@ impl Collector<'_> {
     pub(super) fn in_session(&mut self, stat: &TaskStat) {
         if stat.tty_nr != 0 {
             let number = |outer| self.census.numbers.number(outer);
-            let session = (number(stat.sid), number(stat.tpgid.max(0)));
+            let foreground = stat.tpgid.max(0);
+            let session = (number(stat.sid), number(foreground), foreground);
             self.terminals
                 .sessions
                 .insert(stat.tty_nr.cast_unsigned(), session);

@@ -200,14 +200,24 @@ fn beyond(
         peer: who(
             sockopt::peer(object.file).map_err(object.failed("ask for the peer of"))?,
             census,
+            || sockopt::peer(object.file).map(|(pid, ..)| [pid]),
         ),
     };
     Ok((entry != GelidUnixSkEntry::default()).then_some(entry))
 }
 
-/// The record of somebody; `None` for nobody, and for those whose pid has no number here.
-fn who((pid, uid, gid): (i32, u32, u32), census: &Census) -> Option<GelidUcredEntry> {
-    let pid = census.numbers.number(pid);
+/// The record of somebody; `None` for nobody, and for those whose pid has no number here. `again` asks for it from among
+/// the processes of the tree.
+fn who(
+    (pid, uid, gid): (i32, u32, u32),
+    census: &Census,
+    again: impl FnOnce() -> Result<[i32; 1], Errno> + Send,
+) -> Option<GelidUcredEntry> {
+    let pid = match census.numbers.number(pid) {
+        // Somebody who has ended.
+        0 if pid != 0 => census.ask_inside(again).map_or(0, |[pid]| pid),
+        number => number,
+    };
     let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
     Some(GelidUcredEntry {
         pid,

@@ -15,6 +15,7 @@ use rustix::process::{WaitOptions, waitpid};
 
 use super::open::{Opener, set_status};
 use super::{Description, Error, FilesPlan, Flags, Kind, OpenFiles};
+use crate::play::namespaces::Birthplace;
 
 /// Status of who was killed by `SIGKILL`.
 const KILLED: i32 = 9;
@@ -162,7 +163,9 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         }
     }
     for ((_, status), same) in gone {
-        let child = Child::born(status).map_err(Error::system("stand in for", "a process"))?;
+        let inside = opener.birthplace.map(Birthplace::enter).transpose();
+        let child = inside.and_then(|_inside| Child::born(status));
+        let child = child.map_err(Error::system("stand in for", "a process"))?;
         for (description, pidfd) in same {
             let label = description.label();
             let fd = open(child.0, pidfd.of_thread, description.flags, &label)?;

@@ -5,10 +5,12 @@ use std::os::fd::AsFd;
 
 use gelid_image::messages::{GelidTtyDataEntry, GelidTtyInfoEntry, TtyDataEntry, TtyType};
 use gelid_image::{ImageKind, ImageWriter, Staging};
-use gelid_sys::Errno;
 use gelid_sys::pty::{self, Stop, Waiting};
 use gelid_sys::tty::{self, Termios};
+use gelid_sys::{Errno, Pid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::namespace::Census;
 
 use super::{Error, PTYS, Terminal, Terminals, Unsupported, outside};
 
@@ -34,9 +36,11 @@ impl Terminals {
         mut self,
         orphan: bool,
         tree: &HashSet<i32>,
+        census: &Census,
         staging: &Staging,
     ) -> Result<(), Error> {
         self.refuse_strays(orphan)?;
+        self.name_foregrounds(census);
         self.note_sessions()?;
         self.refuse_holders(tree)?;
         let mut data = staging.writer(ImageKind::TtyData, ())?;
@@ -119,11 +123,26 @@ impl Terminals {
         }
     }
 
+    /// Finds the numbers of groups in the foreground of which nobody is left.
+    fn name_foregrounds(&mut self, census: &Census) {
+        let masters = self.ends.iter().filter(|(id, _)| *id % 2 == 1);
+        for end in masters.map(|(_, end)| end) {
+            let session = end
+                .device()
+                .and_then(|device| self.sessions.get_mut(&device));
+            if let Some((_, pgrp @ 0, 1..)) = session {
+                let file = end.file.as_fd();
+                let ask = || tty::foreground(file).map(|group| [group.map_or(0, Pid::as_raw_pid)]);
+                *pgrp = census.ask_inside(ask).map_or(0, |[group]| group);
+            }
+        }
+    }
+
     /// Notes whose terminals they are.
     fn note_sessions(&mut self) -> Result<(), Error> {
         for (id, end) in &mut self.ends {
             let Some(device) = end.device() else { continue };
-            if let Some((sid, pgrp)) = self.sessions.get(&device) {
+            if let Some((sid, pgrp, _)) = self.sessions.get(&device) {
                 end.info.sid = sid.unsigned_abs();
                 end.info.pgrp = pgrp.unsigned_abs();
                 continue;

@@ -143,7 +143,7 @@ impl Collector<'_> {
             source: Some(message.source).filter(|it| queue.kind == DGRAM && !it.is_empty()),
             sender: message
                 .credentials
-                .and_then(|who| super::who(who, &self.census)),
+                .and_then(|who| super::who(who, &self.census, || Err(Errno::SRCH))),
         };
         let mut rights = Vec::with_capacity(message.rights.len());
         for file in message.rights {
