@@ -206,13 +206,8 @@ impl<'s> Collector<'s> {
     }
 
     /// Tells which processes the tree has, which threads, leaders among them, and how they are called inside.
-    pub(crate) fn know_tree(
-        &mut self,
-        processes: Vec<Pid>,
-        threads: Vec<Pid>,
-        census: Arc<Census>,
-    ) {
-        (self.tree, self.threads) = (processes, threads);
+    pub(crate) fn know_tree(&mut self, tree: Vec<Pid>, threads: Vec<Pid>, census: Arc<Census>) {
+        (self.tree, self.threads) = (tree, threads);
         self.census = census;
     }
 
@@ -281,12 +276,11 @@ impl<'s> Collector<'s> {
         self.remaps.finish()?;
         self.pipes.finish()?;
         self.fifos.finish()?;
-        self.terminals.finish(
+        let (orphan, known) = (
             self.options.orphan_terminal,
-            &self.processes,
-            &self.census,
-            self.staging,
-        )?;
+            (&self.processes, &*self.census),
+        );
+        self.terminals.finish(orphan, known, self.staging)?;
         Ok(Collected {
             memory: self.memfds.finish()?,
             links: self.links,

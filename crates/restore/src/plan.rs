@@ -272,6 +272,7 @@ impl Plan {
         let mut files = FilesPlan::read(dir, &tables, options)?;
         if let Some(users) = &namespaces.user {
             files.leave_users(users);
+            users.enter(&mut reader.lives);
         }
         let sessions: Vec<Session> = files.sessions().collect();
         let births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;

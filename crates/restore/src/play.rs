@@ -72,11 +72,11 @@ pub(crate) fn run(
     options.phase(Phase::Namespaces)?;
     let has_namespaces = plan.namespaces.any();
     let mut networks = namespaces::net::Making::start(plan, options)?;
-    let mut mounted = None;
+    let (mut mounted, mut keeper) = (None, None);
     if has_namespaces {
         births::root::bear(plan, &zone, &kernel, options.sibling, &mut crew)?;
         let given = (dir, options, base);
-        mounted = namespaces::make(plan, given, &groups, &mut networks, &mut crew)?;
+        (mounted, keeper) = namespaces::make(plan, given, &groups, &mut networks, &mut crew)?;
     }
     let networks_made = networks.made();
     let roots = Roots::new(root.as_fd(), mounted.as_ref());
@@ -91,6 +91,7 @@ pub(crate) fn run(
         terminal: (options.files.shell_job || options.files.console).then_some(terminal),
         hooks: Some(&options.hooks),
         birthplace: birthplace.as_ref(),
+        keeper: keeper.as_ref().map(|keeper| keeper.pidfd.as_fd()),
         networks: &networks_made,
     })?;
     files.open_mappings(plan.spaces.iter().flat_map(Space::files))?;
@@ -145,6 +146,9 @@ pub(crate) fn run(
     files.seal()?;
     aio::complete(plan, &machine, &contexts, &mut crew)?;
     late_descriptors(plan, &mut files, &mut crew)?;
+    if let Some(keeper) = keeper {
+        keeper.end(&mut crew)?;
+    }
 
     options.phase(Phase::State)?;
     let root_pid = crew.root()?.as_raw_pid();

@@ -99,6 +99,11 @@ impl ProcessState {
         self.actions.write(tape, handles);
     }
 
+    /// Lives in a user namespace, where `inside` tells who somebody is.
+    pub(crate) fn enter_users(&mut self, inside: impl Fn(u32) -> Option<u32>) {
+        self.attributes.enter_users(inside);
+    }
+
     /// Puts the audit user on the leader's own tape, while it has the root of this process and no threads yet.
     pub(crate) fn log_in(&self, tape: &mut Tape, machine: &Machine) {
         self.attributes.log_in(tape, machine);

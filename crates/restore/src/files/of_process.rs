@@ -2,7 +2,7 @@
 //! born before.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::open::set_status;
 use super::place::{Names, Place};
@@ -31,11 +31,19 @@ pub(super) fn foreign(object: &str) -> Error {
 
 impl OfProcesses {
     /// Before tasks are born.
-    pub(super) fn prepare(plan: &FilesPlan, base: RawFd) -> Result<Self, Error> {
+    pub(super) fn prepare(
+        plan: &FilesPlan,
+        keeper: Option<BorrowedFd<'_>>,
+        base: RawFd,
+    ) -> Result<Self, Error> {
         let mut this = Self::default();
         if plan.of_processes().next().is_some() || plan.pidfds().next().is_some() {
-            let door = gelid_sys::pidfd::open(rustix::process::getpid())
-                .and_then(|door| rustix::io::fcntl_dupfd_cloexec(&door, base));
+            let again = |door: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(door, base);
+            let door = match keeper {
+                Some(keeper) => again(keeper),
+                None => gelid_sys::pidfd::open(rustix::process::getpid())
+                    .and_then(|door| again(door.as_fd())),
+            };
             this.door = Some(door.map_err(Error::system("open", "a pidfd of this process"))?);
         }
         Ok(this)

@@ -68,6 +68,7 @@ pub(super) struct Opener<'a> {
     pub(super) stand_ins: Vec<StandIn>,
     /// Where those are born.
     pub(super) birthplace: Option<&'a Birthplace>,
+    keeper: Option<BorrowedFd<'a>>,
     /// Where sockets are made.
     pub(super) networks: &'a Arc<Networks>,
     pub(super) nodes: unix::Nodes,
@@ -101,6 +102,7 @@ impl<'a> Opener<'a> {
             of_sessions: tty::OfSessions::new(),
             stand_ins: Vec::new(),
             birthplace: context.birthplace,
+            keeper: context.keeper,
             networks: context.networks,
             nodes: unix::Nodes::default(),
             files: BTreeMap::new(),
@@ -322,7 +324,7 @@ impl<'a> Opener<'a> {
             .collect::<Result<_, _>>()
             .map_err(|errno| too_many("hold", "a link", base, errno))?;
         Ok(OpenFiles {
-            of_processes: OfProcesses::prepare(self.plan, base)?,
+            of_processes: OfProcesses::prepare(self.plan, self.keeper, base)?,
             plan: self.plan.clone(),
             files: self.files,
             objects: self.objects,

@@ -73,6 +73,8 @@ pub struct Context<'a> {
     pub(crate) hooks: Option<&'a Hooks>,
     /// Where processes are born that stand in for those of the tree, if that is elsewhere.
     pub(crate) birthplace: Option<&'a Birthplace>,
+    /// Who has the descriptors of this process where tasks may not take them from itself, by a pidfd.
+    pub(crate) keeper: Option<BorrowedFd<'a>>,
     /// Where sockets are made.
     pub(crate) networks: &'a Arc<Networks>,
 }

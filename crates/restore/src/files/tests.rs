@@ -183,6 +183,7 @@ impl Images {
             hooks: None,
             terminal: None,
             birthplace: None,
+            keeper: None,
             networks: &Arc::default(),
         })
     }

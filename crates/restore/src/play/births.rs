@@ -272,7 +272,7 @@ struct Fork {
     flags: u64,
 }
 
-fn clone_call(script: &mut Script, pid: Option<i32>, shared: u64) -> Op {
+pub(super) fn clone_call(script: &mut Script, pid: Option<i32>, shared: u64) -> Op {
     let sibling = shared & flags::PARENT != 0;
     let args = CloneArgs {
         flags: shared | flags::PTRACE,

@@ -1,6 +1,7 @@
 //! New namespaces are filled. The root of the tree is in them already, and is the hand that does what only somebody
 //! inside can do; everything else is done by this thread, which joins those that it can.
 
+mod keeper;
 pub(crate) mod mnt;
 pub(crate) mod net;
 mod time;
@@ -20,6 +21,7 @@ use gelid_sys::{Errno, Pid, pidfd};
 use gelid_tape::Outcome;
 use rustix::fs::{Mode, OFlags};
 
+use self::keeper::Keeper;
 use super::births;
 use super::cgroup::Groups;
 use super::crew::Crew;
@@ -131,7 +133,7 @@ pub(crate) fn make(
     groups: &Groups,
     networks: &mut net::Making,
     crew: &mut Crew,
-) -> Result<Option<Mounted>, Error> {
+) -> Result<(Option<Mounted>, Option<Keeper>), Error> {
     let root = crew.root()?;
     let mut stage = Stage { plan, crew, root };
     if let Some(users) = &plan.namespaces.user {
@@ -176,10 +178,12 @@ pub(crate) fn make(
     let mounts = plan.namespaces.mounts.as_ref();
     let mounted = mounts.map(|mounts| mnt::make(mounts, &mut stage, dir, base));
     let mounted = mounted.transpose()?;
+    let users = plan.namespaces.user.as_ref();
+    let keeper = users.map(|_| Keeper::born(&mut stage)).transpose()?;
     options
         .hooks
         .tell(Hook::PostSetupNamespaces, root.as_raw_pid())?;
-    Ok(mounted)
+    Ok((mounted, keeper))
 }
 
 /// Lets the root have descriptors of its own.

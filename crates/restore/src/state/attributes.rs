@@ -79,6 +79,11 @@ impl ProcessAttributes {
         })
     }
 
+    /// Makes of the audit user, which images have as the dumper saw it, the one inside a user namespace.
+    pub(super) fn enter_users(&mut self, inside: impl Fn(u32) -> Option<u32>) {
+        self.login_uid = self.login_uid.and_then(inside);
+    }
+
     /// Sets the audit user, which only a task itself can do, by its own name in procfs. Where auditing is set up so that
     /// nobody may, it stays that of this process.
     pub(super) fn log_in(&self, tape: &mut Tape, machine: &Machine) {

@@ -84,7 +84,6 @@ impl Machine {
         let all = u64::MAX >> (63 - last);
         self.creds = Creds::of_first(ids, &self.creds, all);
         self.is_inside = true;
-        self.login_uid = None;
         Ok(())
     }
 }

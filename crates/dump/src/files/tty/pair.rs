@@ -35,8 +35,7 @@ impl Terminals {
     pub(in super::super) fn finish(
         mut self,
         orphan: bool,
-        tree: &HashSet<i32>,
-        census: &Census,
+        (tree, census): (&HashSet<i32>, &Census),
         staging: &Staging,
     ) -> Result<(), Error> {
         self.refuse_strays(orphan)?;

@@ -4,7 +4,7 @@ use gelid_image::messages::{UidGidExtent, UsernsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_sys::proc::ns::IdRange;
 
-use crate::plan::PlanError;
+use crate::plan::{Life, PlanError};
 
 /// Most lines of a map (`UID_GID_MAP_MAX_EXTENTS`).
 const LINES: usize = 340;
@@ -73,6 +73,26 @@ fn first(map: &[IdRange]) -> Option<u32> {
     outside(map, 0)
         .map(|_| 0)
         .or(map.first().map(|range| range.inside))
+}
+
+impl Users {
+    /// Makes of users that images have as the dumper saw them those inside.
+    pub(crate) fn enter(&self, lives: &mut [Life]) {
+        for life in lives {
+            if let Life::Alive(alive) = life {
+                alive.process.enter_users(|uid| self.inside_uid(uid));
+            }
+        }
+    }
+
+    /// Who a user of outside is inside.
+    fn inside_uid(&self, outside: u32) -> Option<u32> {
+        let range = self
+            .uids
+            .iter()
+            .find(|range| outside >= range.outside && outside - range.outside < range.count)?;
+        Some(range.inside + (outside - range.outside))
+    }
 }
 
 /// Who an id is outside; `None` if it is not mapped.

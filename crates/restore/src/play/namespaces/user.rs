@@ -9,6 +9,8 @@ use super::Stage;
 use crate::Error;
 use crate::plan::namespaces::user::Users;
 
+const PR_SET_DUMPABLE: u64 = 4;
+
 /// Tells who is who, and makes the root the first user there.
 pub(super) fn make(planned: &Users, stage: &mut Stage<'_>) -> Result<(), Error> {
     stage.write("uid_map", &text(&planned.uids))?;
@@ -24,6 +26,9 @@ pub(super) fn make(planned: &Users, stage: &mut Stage<'_>) -> Result<(), Error> 
     if let Some(uid) = planned.first_uid() {
         script.must(Object::Itself, nr::setresuid, three(uid));
     }
+    // A change of users has cleared it, which children of this process do not expect.
+    let args = [PR_SET_DUMPABLE.into(), 1.into()];
+    script.must(Object::Itself, nr::prctl, args);
     stage.hand(script).map(drop)
 }
 

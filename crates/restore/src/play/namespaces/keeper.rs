@@ -1,0 +1,69 @@
+//! Somebody in the user namespace of a tree who has the descriptors of this process. Tasks that were born before a
+//! file could be opened fetch it from there: from this process, which is outside, they may not.
+
+use std::os::fd::OwnedFd;
+
+use gelid_sys::clone::flags;
+use gelid_sys::pidfd;
+use gelid_sys::ptrace::Stopped;
+use gelid_sys::syscall::nr;
+use rustix::process::{Signal, kill_process};
+
+use super::super::births::clone_call;
+use super::super::crew::{Crew, await_death};
+use super::super::script::{Object, Script};
+use super::Stage;
+use crate::Error;
+use crate::plan::Plan;
+use crate::plan::births::Who;
+
+/// Lives until it is [ended](Self::end), as a child of the root.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    task: Stopped,
+    number: i32,
+    /// What tasks know it by.
+    pub(crate) pidfd: OwnedFd,
+}
+
+impl Keeper {
+    /// Comes to be.
+    pub(super) fn born(stage: &mut Stage<'_>) -> Result<Self, Error> {
+        // A number that nobody of the tree has.
+        let wanted = stage.plan.has_numbers().then(|| free_number(stage.plan));
+        let mut script = Script::default();
+        let op = clone_call(&mut script, wanted, flags::FILES);
+        let outcome = stage.hand(script)?;
+        let number = i32::try_from(outcome.ok(op).unwrap_or_default()).unwrap_or_default();
+        let task = stage.crew.newborn(number)?;
+        let pidfd = pidfd::open(task.pid()).map_err(stage.failed("pidfd_open"))?;
+        Ok(Self {
+            task,
+            number,
+            pidfd,
+        })
+    }
+
+    /// Is needed no more.
+    pub(crate) fn end(self, crew: &mut Crew) -> Result<(), Error> {
+        const WALL: u64 = 0x4000_0000;
+        let pid = self.task.pid();
+        // ESRCH: it has ended already, which is found out next.
+        let _ = kill_process(pid, Signal::KILL);
+        await_death(pid)?;
+        crew.forget(pid);
+        let mut script = Script::default();
+        let args = [self.number.into(), 0.into(), WALL.into(), 0.into()];
+        script.must(Object::Task(self.number), nr::wait4, args);
+        crew.play(&[(Who::Task(0), script)]).map(drop)
+    }
+}
+
+fn free_number(plan: &Plan) -> i32 {
+    let of_node = |node: &crate::plan::tree::Node| {
+        let threads = node.threads.iter().copied();
+        threads.chain([node.pid, node.pgid, node.sid]).max()
+    };
+    let highest = plan.nodes.iter().filter_map(of_node).max();
+    highest.unwrap_or_default() + 1
+}
