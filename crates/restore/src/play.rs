@@ -183,6 +183,9 @@ pub(crate) fn run(
     options.hooks.tell(Hook::PostRestore, root_pid)?;
     networks.rule(plan)?;
     files.keep(roots)?;
+    if let Some(mounted) = &mounted {
+        namespaces::mnt::close(mounted)?;
+    }
     if plan.namespaces.root(Kind::Net).is_some() {
         options.hooks.announce(Hook::NetworkUnlock, root_pid);
     }

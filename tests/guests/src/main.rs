@@ -28,6 +28,7 @@ mod ipc_namespace;
 mod leases;
 mod locks;
 mod mapped;
+mod mounts;
 mod mqueue;
 mod net;
 mod netlink;
@@ -99,6 +100,7 @@ const OBJECTS: &[&[Entry]] = &[
     leases::GUESTS,
     locks::GUESTS,
     mapped::GUESTS,
+    mounts::GUESTS,
     mqueue::GUESTS,
     pidfd::GUESTS,
     net::GUESTS,

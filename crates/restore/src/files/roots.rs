@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use gelid_sys::mount::attributes::Attributes;
+
 use super::Name;
 
 /// Mount namespaces of the tree that have been made.
@@ -16,8 +18,21 @@ pub(crate) struct Mounted {
     pub(crate) by_device: BTreeMap<u32, OwnedFd>,
     /// Masters of terminals that had to be made for mounts, by number.
     pub(crate) masters: BTreeMap<u32, OwnedFd>,
-    /// The namespaces beyond the first, by their numbers in the images.
-    pub(crate) nested: BTreeMap<u32, OwnedFd>,
+    /// What is read-only once nothing more is made in it.
+    pub(crate) closing: Vec<Closing>,
+    /// The namespaces themselves.
+    pub(crate) namespaces: Vec<OwnedFd>,
+    /// Which of them tasks beyond the root are to join, by their numbers in the images.
+    pub(crate) nested: BTreeMap<u32, usize>,
+}
+
+/// What becomes read-only.
+#[derive(Debug)]
+pub(crate) enum Closing {
+    /// A mount in a namespace, with all of its attributes.
+    Mount(usize, OwnedFd, Attributes),
+    /// The file system that a mount shows.
+    Filesystem(OwnedFd),
 }
 
 /// Directories that paths start from.

@@ -237,9 +237,10 @@ pub(crate) struct Held {
 
 /// Has a task join a mount namespace that is not the root's.
 pub(crate) fn mount_namespace(reel: &mut Reel, id: Option<u32>, mounted: Option<&Mounted>) {
-    let found = id
-        .zip(mounted)
-        .and_then(|(id, mounted)| mounted.nested.get(&id));
+    let found = id.zip(mounted).and_then(|(id, mounted)| {
+        let at = mounted.nested.get(&id)?;
+        mounted.namespaces.get(*at)
+    });
     if let Some(namespace) = found {
         let args = [namespace.as_raw_fd().into(), NEWNS.into()];
         reel.must(Object::Itself, nr::setns, args);

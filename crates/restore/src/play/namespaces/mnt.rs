@@ -17,9 +17,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gelid_image::Dir;
 use gelid_sys::Errno;
+use gelid_sys::mount::attributes::{Attributes, set_attributes};
+use gelid_sys::namespace::join;
+use gelid_sys::proc::ns::Kind;
 
 use crate::Error;
-use crate::files::Mounted;
+use crate::files::{Closing, Mounted};
 use crate::plan::namespaces::mnt::Mounts;
 
 pub(crate) use stage::make;
@@ -76,15 +79,26 @@ pub(crate) fn put_together(
         }
     }
     drop(appeared);
-    for (filesystem, origin) in plan.filesystems.iter().zip(&origins) {
-        origin::close(filesystem, origin)?;
-    }
     let mut mounted = Mounted {
         by_mount: plan.by_mount(),
         masters,
         ..Mounted::default()
     };
+    for (filesystem, origin) in plan.filesystems.iter().zip(origins) {
+        if origin::is_closed_later(filesystem) {
+            mounted.closing.push(Closing::Filesystem(origin.mount));
+        }
+    }
     for (mount, fd) in plan.mounts.iter().zip(mounts) {
+        if mount.attributes.contains(Attributes::READ_ONLY) {
+            let same = fd.try_clone().map_err(|_| {
+                let object = mount.point.to_string();
+                failed("hold", object)(Errno::MFILE)
+            })?;
+            mounted
+                .closing
+                .push(Closing::Mount(mount.namespace, same, mount.attributes));
+        }
         match mount.parent {
             None => mounted.roots.push(fd),
             Some(_) => {
@@ -94,6 +108,34 @@ pub(crate) fn put_together(
         }
     }
     Ok(mounted)
+}
+
+/// Makes read-only what was to be written in until now.
+pub(crate) fn close(mounted: &Mounted) -> Result<(), Error> {
+    let close = || {
+        let mut at = None;
+        for closing in &mounted.closing {
+            match closing {
+                Closing::Mount(namespace, mount, attributes) => {
+                    if at != Some(*namespace) {
+                        let namespace = mounted.namespaces.get(*namespace);
+                        join(namespace.ok_or(Errno::NOENT)?, Kind::Mnt)?;
+                    }
+                    at = Some(*namespace);
+                    set_attributes(mount, *attributes)?;
+                }
+                Closing::Filesystem(mount) => origin::close(mount.as_fd())?,
+            }
+        }
+        Ok(())
+    };
+    if mounted.closing.is_empty() {
+        return Ok(());
+    }
+    // Mounts are changed by who is where they are.
+    let closed = std::thread::scope(|scope| scope.spawn(close).join());
+    let closed = closed.unwrap_or(Err(Errno::IO));
+    closed.map_err(failed("make read-only", "a mount"))
 }
 
 /// Turns an errno into an error, for `map_err`.

@@ -219,14 +219,14 @@ impl Filler<'_> {
             }
             let left = self.left.checked_sub(len as u64);
             self.left = left.ok_or_else(|| io::Error::other("too much of it"))?;
-            let mut rest = &piece[..len];
-            if rest.iter().all(|byte| *byte == 0) {
-                rest = &[];
-            }
-            let mut to = at;
-            while !rest.is_empty() {
-                let written = rustix::io::pwrite(file, rest, to)?;
-                (rest, to) = (&rest[written..], to + written as u64);
+            let is_zero = |page: &[u8]| page.iter().all(|byte| *byte == 0);
+            let pages = piece[..len].chunks(gelid_sys::PAGE_SIZE);
+            for (page, offset) in pages.zip((at..).step_by(gelid_sys::PAGE_SIZE)) {
+                let (mut rest, mut to) = (page, offset);
+                while !rest.is_empty() && !is_zero(page) {
+                    let written = rustix::io::pwrite(file, rest, to)?;
+                    (rest, to) = (&rest[written..], to + written as u64);
+                }
             }
             at += len as u64;
             if len < PIECE {

@@ -1,7 +1,7 @@
 //! Where file systems come from: paths of the restorer, and those that are made.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use gelid_image::Dir;
@@ -88,21 +88,20 @@ fn made(new: &New, place: &mut impl Place, label: &str) -> Result<OwnedFd, Error
     fsmount(&fs, flags, MountAttrFlags::empty()).map_err(failed("mount", label))
 }
 
-/// Makes file systems read-only that were to be filled first.
-pub(super) fn close(filesystem: &Filesystem, opened: &Opened) -> Result<(), Error> {
-    let Origin::New(new) = &filesystem.origin else {
-        return Ok(());
-    };
-    if !new.read_only || new.contents.is_none() {
-        return Ok(());
+/// Whether a file system is to be read-only when all is made that is in it.
+pub(super) fn is_closed_later(filesystem: &Filesystem) -> bool {
+    match &filesystem.origin {
+        Origin::New(new) => new.read_only && new.contents.is_some(),
+        Origin::Root(_) | Origin::Path(_) => false,
     }
+}
+
+/// Makes the file system behind a mount read-only.
+pub(super) fn close(mount: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
-    let picked = fspick(&opened.mount, "", flags);
-    let closed = picked.and_then(|fs| {
-        fsconfig_set_flag(&fs, "ro")?;
-        fsconfig_reconfigure(&fs)
-    });
-    closed.map_err(failed("make read-only", &*opened.label))
+    let fs = fspick(mount, "", flags)?;
+    fsconfig_set_flag(&fs, "ro")?;
+    fsconfig_reconfigure(&fs)
 }
 
 /// A place for mounts that are not yet where they belong.

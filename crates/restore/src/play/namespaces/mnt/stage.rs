@@ -38,7 +38,9 @@ pub(crate) fn make(
         stage.hand(script)?;
     }
     let ids = plan.namespaces.iter().skip(1).map(|namespace| namespace.id);
-    mounted.nested = ids.zip(nested).collect();
+    mounted.nested = ids.zip(1..).collect();
+    mounted.namespaces.push(stage.open(Kind::Mnt)?);
+    mounted.namespaces.extend(nested);
     Ok(mounted)
 }
 

@@ -118,8 +118,10 @@ fn run(place: &mut Alone, root: &std::path::Path, records: Vec<(u32, Vec<MntEntr
     };
     let plan = Mounts::plan(records, &options).unwrap();
     let images = tempfile::tempdir().unwrap();
-    let made = put_together(&plan, place, &Dir::open(images.path()).unwrap()).unwrap();
+    let mut made = put_together(&plan, place, &Dir::open(images.path()).unwrap()).unwrap();
+    made.namespaces = place.0.iter().map(|fd| fd.try_clone().unwrap()).collect();
     assert_eq!(made.roots.len(), place.0.len());
+    super::close(&made).unwrap();
 }
 
 #[test]

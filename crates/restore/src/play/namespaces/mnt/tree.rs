@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gelid_sys::Errno;
-use gelid_sys::mount::attributes::{self, Propagation};
+use gelid_sys::mount::attributes::{self, Attributes, Propagation};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, mknodat, unlinkat};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use rustix::process::{fchdir, pivot_root};
@@ -239,7 +239,9 @@ pub(super) fn build(plan: &Mounts, namespace: usize, mounts: &[OwnedFd]) -> Resu
                 .and_then(|at| move_mount(fd, "", at, "", ATTACH)),
         };
         attached.map_err(|errno| failed("mount", object())(errno))?;
-        let set = attributes::set_attributes(fd, mount.attributes);
+        // Files may have to be made in what is read-only in the end.
+        let open = mount.attributes.difference(Attributes::READ_ONLY);
+        let set = attributes::set_attributes(fd, open);
         set.map_err(|errno| failed("set the flags of", object())(errno))?;
         if mount.unbindable {
             let set = attributes::propagate(fd, Propagation::Unbindable, false);

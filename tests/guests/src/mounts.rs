@@ -1,0 +1,254 @@
+//! Mount namespaces of their own.
+//!
+//! `mounts`: mounts of many kinds, what is in them, and files open there. `mounts-nested`: a child in a namespace beyond
+//! that. `mounts-covered`: a file that is open below what was mounted over it. `mounts-unknown`: a file system that is
+//! not dumped.
+
+use crate::Entry;
+use crate::os::os;
+use crate::protocol::{Check, Failure, Guest, ensure, same};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, chown, symlink};
+use std::path::Path;
+
+pub(crate) const GUESTS: &[Entry] = &[
+    Entry("mounts", mounts),
+    Entry("mounts-nested", nested),
+    Entry("mounts-covered", covered),
+    Entry("mounts-unknown", unknown),
+];
+
+fn own() -> Check {
+    os!(libc::unshare(libc::CLONE_NEWNS))?;
+    change(Path::new("/"), libc::MS_REC | libc::MS_PRIVATE)
+}
+
+fn c(text: &[u8]) -> Check<CString> {
+    Ok(CString::new(text)?)
+}
+
+fn mount(source: &Path, at: &Path, kind: &str, flags: u64, options: &str) -> Check {
+    fs::create_dir_all(at)?;
+    let (source, kind) = (c(source.as_os_str().as_bytes())?, c(kind.as_bytes())?);
+    let (at, options) = (c(at.as_os_str().as_bytes())?, c(options.as_bytes())?);
+    let data = options.as_ptr().cast();
+    os!(libc::mount(
+        source.as_ptr(),
+        at.as_ptr(),
+        kind.as_ptr(),
+        flags,
+        data
+    ))?;
+    Ok(())
+}
+
+fn tmpfs(name: &str, at: &Path, flags: u64, options: &str) -> Check {
+    mount(Path::new(name), at, "tmpfs", flags, options)
+}
+
+fn bind(from: &Path, at: &Path) -> Check {
+    mount(from, at, "", libc::MS_BIND, "")
+}
+
+/// Changes the flags or the propagation of a mount.
+fn change(at: &Path, flags: u64) -> Check {
+    let at = c(at.as_os_str().as_bytes())?;
+    let none = std::ptr::null();
+    os!(libc::mount(none, at.as_ptr(), none, flags, none.cast()))?;
+    Ok(())
+}
+
+fn unmount(at: &Path) -> Check {
+    let at = c(at.as_os_str().as_bytes())?;
+    os!(libc::umount2(at.as_ptr(), 0))?;
+    Ok(())
+}
+
+/// All mounts, by what does not depend on their numbers.
+fn seen() -> Check<Vec<String>> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    let point = |id: &str| {
+        let found = lines.iter().find(|line| line[0] == id);
+        found.map_or("nowhere", |line| line[4])
+    };
+    let mut sorted: Vec<&Vec<&str>> = lines.iter().collect();
+    sorted.sort_by_key(|line| (line[4], point(line[1]), line[3]));
+    let mut groups: HashMap<&str, usize> = HashMap::new();
+    let mut seen = Vec::new();
+    for line in sorted {
+        let mut words = vec![point(line[1]).to_owned()];
+        words.extend(line[3..6].iter().map(|word| (*word).to_owned()));
+        let mut rest = line[6..].iter();
+        for tag in rest.by_ref().take_while(|word| **word != "-") {
+            let (kind, group) = tag.split_once(':').unwrap_or((*tag, ""));
+            let next = groups.len();
+            words.push(format!("{kind}:{}", groups.entry(group).or_insert(next)));
+        }
+        words.extend(rest.map(|word| (*word).to_owned()));
+        seen.push(words.join(" "));
+    }
+    Ok(seen)
+}
+
+/// What is in the file system with contents.
+fn fill(at: &Path) -> Check {
+    fs::create_dir(at.join("sub"))?;
+    fs::write(at.join("sub/file"), "0123456789")?;
+    chown(at.join("sub/file"), Some(5), Some(6))?;
+    fs::hard_link(at.join("sub/file"), at.join("again"))?;
+    symlink("sub/file", at.join("link"))?;
+    let fifo = c(at.join("fifo").as_os_str().as_bytes())?;
+    os!(libc::mkfifo(fifo.as_ptr(), 0o620))?;
+    let sparse = File::create(at.join("sparse"))?;
+    sparse.set_len(300_000)?;
+    (&sparse).seek(SeekFrom::Start(200_000))?;
+    (&sparse).write_all(b"x")?;
+    Ok(())
+}
+
+fn check(at: &Path) -> Check {
+    let file = fs::metadata(at.join("again"))?;
+    same!("owner", (file.uid(), file.gid(), file.nlink()), (5, 6, 2));
+    same!("text", fs::read_to_string(at.join("link"))?, "0123456789");
+    let fifo = fs::metadata(at.join("fifo"))?;
+    ensure!(fifo.file_type().is_fifo(), "no FIFO any more");
+    let sparse = fs::metadata(at.join("sparse"))?;
+    same!("sparse", (sparse.len(), sparse.blocks()), (300_000, 8));
+    same!("byte", fs::read(at.join("sparse"))?[200_000], b'x');
+    Ok(())
+}
+
+fn mounts(guest: &Guest) -> Check {
+    own()?;
+    let at = |name: &str| guest.path(name);
+    tmpfs("one", &at("a"), libc::MS_NOSUID, "size=1m,mode=750")?;
+    change(&at("a"), libc::MS_SHARED)?;
+    fill(&at("a"))?;
+    bind(&at("a/sub"), &at("b"))?;
+    let read_only = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | libc::MS_NOATIME;
+    change(&at("b"), read_only)?;
+    bind(&at("a"), &at("c"))?;
+    change(&at("c"), libc::MS_SLAVE)?;
+    change(&at("c"), libc::MS_SHARED)?;
+    tmpfs("under", &at("d"), 0, "")?;
+    fs::write(at("d/text"), "under")?;
+    tmpfs("over", &at("d"), libc::MS_RDONLY, "")?;
+    fs::create_dir(at("gone"))?;
+    bind(&at("gone"), &at("e"))?;
+    fs::remove_dir(at("gone"))?;
+    mount(Path::new("proc"), &at("p"), "proc", libc::MS_NODEV, "")?;
+    mount(
+        Path::new("pts"),
+        &at("q"),
+        "devpts",
+        0,
+        "mode=620,ptmxmode=666",
+    )?;
+    tmpfs("alone", &at("u"), 0, "")?;
+    change(&at("u"), libc::MS_UNBINDABLE)?;
+    let mut file = File::open(at("b/file"))?;
+    file.seek(SeekFrom::Start(3))?;
+    let nameless = at("a/nameless");
+    let mut deleted = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&nameless)?;
+    deleted.write_all(b"no name")?;
+    fs::remove_file(nameless)?;
+    std::env::set_current_dir(at("c/sub"))?;
+    let before = seen()?;
+    guest.hold()?;
+    same!("mounts", seen()?, before);
+    check(&at("a"))?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    same!("rest", text, "3456789");
+    deleted.seek(SeekFrom::Start(0))?;
+    let mut text = String::new();
+    deleted.read_to_string(&mut text)?;
+    same!("text without a name", text, "no name");
+    same!("directory", std::env::current_dir()?, at("c/sub"));
+    same!("read-only", fs::write(at("b/new"), "").is_err(), true);
+    // What is mounted in a group is seen by its slaves.
+    tmpfs("new", &at("a/new"), 0, "")?;
+    ensure!(is_mounted(&at("c/new"))?, "a slave is told nothing");
+    unmount(&at("d"))?;
+    same!("below", fs::read_to_string(at("d/text"))?, "under");
+    Ok(())
+}
+
+fn is_mounted(at: &Path) -> Check<bool> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let at = at.to_str().unwrap_or_default();
+    Ok(text.lines().any(|line| line.split(' ').nth(4) == Some(at)))
+}
+
+fn nested(guest: &Guest) -> Check {
+    own()?;
+    let (both, inner) = (guest.path("both"), guest.path("inner"));
+    tmpfs("both", &both, 0, "")?;
+    change(&both, libc::MS_SHARED)?;
+    fs::write(both.join("text"), "both")?;
+    fs::create_dir(&inner)?;
+    let kid = guest.fork("inner", |guest| {
+        os!(libc::unshare(libc::CLONE_NEWNS))?;
+        tmpfs("inner", &inner, 0, "")?;
+        fs::write(inner.join("text"), "inner")?;
+        let mut file = File::open(inner.join("text"))?;
+        std::env::set_current_dir(&inner)?;
+        let before = seen()?;
+        fs::write(guest.path("there"), "")?;
+        guest.wait();
+        same!("mounts", seen()?, before);
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        same!("text", text, "inner");
+        same!("by name", fs::read_to_string("text")?, "inner");
+        // The one outside is told.
+        tmpfs("told", &both.join("told"), 0, "")?;
+        fs::write(guest.path("told"), "")?;
+        Ok(())
+    })?;
+    until_there(&guest.path("there"))?;
+    fs::remove_file(guest.path("there"))?;
+    let before = seen()?;
+    guest.hold()?;
+    same!("outer", fs::read_dir(&inner)?.count(), 0);
+    same!("text", fs::read_to_string(both.join("text"))?, "both");
+    kid.join(guest)?;
+    ensure!(is_mounted(&both.join("told"))?, "a peer is told nothing");
+    unmount(&both.join("told"))?;
+    same!("mounts", seen()?, before);
+    Ok(())
+}
+
+fn until_there(path: &Path) -> Check {
+    crate::protocol::until("the child", || Ok(path.exists()))
+}
+
+fn covered(guest: &Guest) -> Check {
+    own()?;
+    let at = guest.path("a");
+    tmpfs("under", &at, 0, "")?;
+    fs::write(at.join("text"), "under")?;
+    let file = File::open(at.join("text"))?;
+    tmpfs("over", &at, 0, "")?;
+    guest.hold()?;
+    same!("size", file.metadata()?.len(), 5);
+    Ok(())
+}
+
+fn unknown(guest: &Guest) -> Check {
+    own()?;
+    let at = guest.path("a");
+    mount(Path::new("none"), &at, "ramfs", 0, "")
+        .map_err(|error| Failure::skip(format!("{error}")))?;
+    guest.hold()?;
+    Ok(())
+}
