@@ -17,6 +17,8 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use self::console::talk;
+
 /// A test with a name.
 type Test = (&'static str, fn() -> Result<Verdict>);
 

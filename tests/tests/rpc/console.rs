@@ -99,7 +99,7 @@ impl Shell {
 }
 
 /// Says a word and waits for the answer.
-fn talk(master: &OwnedFd, word: &str) -> Result<()> {
+pub(crate) fn talk(master: &OwnedFd, word: &str) -> Result<()> {
     rustix::io::write(master, format!("{word}\n").as_bytes())?;
     let (mut said, expected) = (String::new(), format!("got {word}\r\n"));
     while !said.ends_with(&expected) {

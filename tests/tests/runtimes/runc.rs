@@ -1,9 +1,16 @@
 //! runc: a bundle, and each option that changes what is asked of gelid.
 
 use super::{COUNT, CannotStart, Test, Yard, count, counts_on};
-use anyhow::{Result, bail, ensure};
+use crate::rpc::talk;
+use anyhow::{Context, Result, bail, ensure};
 use gelid_tests::succeeds_alone;
+use rustix::cmsg_space;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::fs;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -19,6 +26,8 @@ pub(super) const TESTS: &[Test] = &[
         round(yard, &mode, &mode)
     }),
     ("again", again),
+    ("user-namespace", user_namespace),
+    ("console", console),
 ];
 
 /// What `runc spec` says, as far as it matters here: namespaces of its own of all kinds but user, the usual mounts,
@@ -50,23 +59,32 @@ struct Container<'yard> {
 
 impl<'yard> Container<'yard> {
     fn start(yard: &'yard Yard) -> Result<Self> {
+        let container = Self::make(yard, |config| config.replace("COUNT", COUNT))?;
+        container.run(&[])?;
+        counts_on(&container.count, 0)?;
+        Ok(container)
+    }
+
+    /// Makes the bundle, with a configuration that somebody changes.
+    fn make(yard: &'yard Yard, change: impl Fn(String) -> String) -> Result<Self> {
         let bundle = yard.at("bundle");
         let root = yard.root("bundle/rootfs")?;
         let hosts = yard.at("hosts");
         fs::write(&hosts, "127.0.0.1 localhost\n")?;
         let config = CONFIG
-            .replace("COUNT", COUNT)
             .replace("NAME", &yard.name)
             .replace("HOSTS", &hosts.display().to_string());
-        fs::write(bundle.join("config.json"), config)?;
-        let container = Self {
+        fs::write(bundle.join("config.json"), change(config))?;
+        Ok(Self {
             yard,
             count: root.join("count"),
-        };
-        let run = container.detached(&["run", "-d", "-b"], &[]);
+        })
+    }
+
+    fn run(&self, options: &[&str]) -> Result<()> {
+        let run = self.detached(&[&["run", "-d"][..], options, &["-b"]].concat(), &[]);
         run.map_err(|error| CannotStart(format!("runc run: {error:#}")))?;
-        counts_on(&container.count, 0)?;
-        Ok(container)
+        Ok(())
     }
 
     fn runc(&self, words: &[&str]) -> Command {
@@ -171,4 +189,65 @@ fn again(yard: &Yard) -> Result<()> {
         counts_on(&container.count, before)?;
     }
     Ok(())
+}
+
+/// Its root is nobody outside.
+fn user_namespace(yard: &Yard) -> Result<()> {
+    let mapping = r#"[{"containerID":0,"hostID":100000,"size":65536}]"#;
+    let container = Container::make(yard, |config| {
+        let maps = format!(
+            r#""uidMappings":{mapping},"gidMappings":{mapping},"namespaces":[{{"type":"user"}},"#
+        );
+        config
+            .replace("COUNT", COUNT)
+            .replace(r#""namespaces":["#, &maps)
+    })?;
+    let mut chown = yard.command("chown");
+    chown
+        .args(["-hR", "100000:100000"])
+        .arg(yard.at("bundle/rootfs"));
+    yard.succeed(&mut chown, &[])?;
+    container.run(&[])?;
+    counts_on(&container.count, 0)?;
+    let before = container.checkpoint("images", &[])?;
+    container.restore("images", &[])?;
+    counts_on(&container.count, before)?;
+    Ok(())
+}
+
+/// A container with a terminal, the master of which is given to whoever listens.
+fn console(yard: &Yard) -> Result<()> {
+    const ANSWER: &str = "while read word; do echo got $word; done";
+    let container = Container::make(yard, |config| {
+        let terminal = config.replace(r#""terminal":false"#, r#""terminal":true"#);
+        terminal.replace("COUNT", ANSWER)
+    })?;
+    let address = yard.at("console.sock");
+    let listener = UnixListener::bind(&address)?;
+    let address = address.display().to_string();
+    let options = ["--console-socket", &*address];
+    container.run(&options)?;
+    let master = accept(&listener)?;
+    talk(&master, "before")?;
+    container.checkpoint("images", &[])?;
+    drop(master);
+    container.restore("images", &options)?;
+    talk(&accept(&listener)?, "after")
+}
+
+/// The descriptor that runc sends.
+fn accept(listener: &UnixListener) -> Result<OwnedFd> {
+    let (connection, _) = listener.accept()?;
+    let (mut name, mut room) = (
+        [0; 4096],
+        [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))],
+    );
+    let mut control = RecvAncillaryBuffer::new(&mut room);
+    let buffers = &mut [IoSliceMut::new(&mut name)];
+    recvmsg(&connection, buffers, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let master = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
+        _ => None,
+    });
+    master.context("runc sent no descriptor")
 }
