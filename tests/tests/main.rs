@@ -8,6 +8,7 @@ mod failures;
 mod faults;
 mod guests;
 mod hooks;
+mod networks;
 mod programs;
 mod rpc;
 mod runtimes;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     trials.extend(cgroups::trials());
     trials.extend(faults::trials());
     trials.extend(hooks::trials());
+    trials.extend(networks::trials());
     trials.extend(rpc::trials());
     trials.extend(runtimes::trials());
     trials.extend(servers::trials());

@@ -175,6 +175,15 @@ impl Making {
     }
 }
 
+impl Drop for Making {
+    fn drop(&mut self) {
+        // The rules go with their namespaces. Whoever was to lift them waits for the end of a pipe that tasks have too.
+        for lock in std::mem::take(&mut self.locks).into_values() {
+            let _ = lock.keep();
+        }
+    }
+}
+
 fn description(net: &Net) -> Option<(u32, &Description)> {
     match &net.contents {
         Contents::Described(description) => Some((net.id, description)),

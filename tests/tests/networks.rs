@@ -1,0 +1,153 @@
+//! Network namespaces whose links and whose place are a matter of the caller.
+
+use crate::failures::{must_be_gone, must_fail, start};
+use crate::trial;
+use anyhow::{Context, Result, ensure};
+use gelid_tests::{Engine, Guest, Verdict, output, succeeds};
+use libtest_mimic::Trial;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Where programs of the network are, beside where others are.
+const PLACES: &str = "/usr/sbin:/sbin";
+
+/// Phases of a restore in which something of it is there.
+const PHASES: [&str; 7] = [
+    "namespaces",
+    "files",
+    "births",
+    "memory",
+    "threads",
+    "state",
+    "release",
+];
+
+/// Every test of this file.
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("network/pair-of-links".to_owned(), pair_of_links),
+        trial("network/joined".to_owned(), joined),
+    ]
+}
+
+fn tool(program: &str, words: &[&str]) -> Command {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new(program);
+    command.args(words).env("PATH", format!("{path}:{PLACES}"));
+    command
+}
+
+/// Has `ip` do something, in the namespace of a process or in that of the test.
+fn ip(inside: Option<i32>, words: &str) -> Result<String> {
+    let mut all: Vec<&str> = words.split(' ').collect();
+    let pid = inside.map(|pid| pid.to_string()).unwrap_or_default();
+    match inside {
+        None => output(&mut tool("ip", &all)),
+        Some(_) => {
+            all.splice(0..0, ["-n", "-t", pid.as_str(), "ip"]);
+            output(&mut tool("nsenter", &all))
+        }
+    }
+}
+
+/// A bridge outside of the guest, and the name of the outer end of its pair.
+struct Outside {
+    bridge: String,
+    outer: String,
+}
+
+impl Outside {
+    fn has(&self, link: &str) -> bool {
+        Path::new("/sys/class/net").join(link).exists()
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        for link in [&self.outer, &self.bridge] {
+            let _ = ip(None, &format!("link del {link}"));
+        }
+    }
+}
+
+fn missing() -> Option<Verdict> {
+    let there = succeeds(&mut tool("ip", &["-V"]));
+    (!there).then(|| Verdict::Skipped("ip is not installed".to_owned()))
+}
+
+/// Dumps the guest, with its pair, into a new folder.
+fn dumped(guest: &Guest, engine: &Engine) -> Result<PathBuf> {
+    let images = guest.images("images");
+    let options = ["--tcp-established"];
+    let outcome = engine.dump(guest.tree.root(), &images, &options)?;
+    outcome.expect("dump")?;
+    guest.tree.await_death(Duration::from_secs(20))?;
+    Ok(images)
+}
+
+fn pair_of_links() -> Result<Verdict> {
+    if let Some(verdict) = missing() {
+        return Ok(verdict);
+    }
+    let (mut guest, engine) = (start("net-sockets", &[])?, Engine::find()?);
+    let root = guest.tree.root();
+    let outside = Outside {
+        bridge: format!("glb{root}"),
+        outer: format!("glo{root}"),
+    };
+    let Outside { bridge, outer } = &outside;
+    ip(None, &format!("link add {bridge} type bridge"))?;
+    ip(
+        None,
+        &format!("link add {outer} type veth peer name eth0 netns {root}"),
+    )?;
+    ip(Some(root), "addr add 10.77.0.2/24 dev eth0")?;
+    ip(Some(root), "link set eth0 up")?;
+    guest.tree.look();
+    let images = dumped(&guest, &engine)?;
+    // The other end has died with its namespace, a moment later.
+    for _ in 0..500 {
+        if !outside.has(outer) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let key = format!("veth[eth0]:{outer}@{bridge}");
+    let options = ["--tcp-established", "--external", &key];
+    for phase in PHASES {
+        let outcome = engine.failing_in(phase).restore(&images, &options)?;
+        must_fail(&outcome, phase)?;
+        must_be_gone(&guest)?;
+        ensure!(!outside.has(outer), "{phase}: {outer} is left");
+    }
+    engine.restore(&images, &options)?.expect("restore")?;
+    let link = ip(None, &format!("-o link show {outer}"))?;
+    ensure!(link.contains(&format!("master {bridge}")), "{link}");
+    let address = ip(Some(root), "-o addr show dev eth0")?;
+    ensure!(address.contains("10.77.0.2/24"), "{address}");
+    guest.check()?;
+    Ok(Verdict::Passed)
+}
+
+fn joined() -> Result<Verdict> {
+    if let Some(verdict) = missing() {
+        return Ok(verdict);
+    }
+    let (mut guest, engine) = (start("net-sockets", &[])?, Engine::find()?);
+    let root = guest.tree.root();
+    // What the guest was in is held, and joined again as it is.
+    let namespace = File::open(format!("/proc/{root}/ns/net")).context("namespace")?;
+    let before = std::fs::read_link(format!("/proc/{root}/ns/net"))?;
+    let images = dumped(&guest, &engine)?;
+    let (own, fd) = (std::process::id(), namespace.as_raw_fd());
+    let target = format!("net:/proc/{own}/fd/{fd}");
+    let options = ["--tcp-established", "--join-ns", &target];
+    engine.restore(&images, &options)?.expect("restore")?;
+    let after = std::fs::read_link(format!("/proc/{root}/ns/net"))?;
+    ensure!(after == before, "{after:?} instead of {before:?}");
+    guest.check()?;
+    Ok(Verdict::Passed)
+}
