@@ -440,7 +440,7 @@ impl<'a> Reader<'a> {
         for ((tid, core), restraint) in cores.iter().zip(restraints) {
             threads.push(Thread {
                 tid: *tid,
-                cg_set: cg_set(core),
+                cg_set: cgroup::set_of(core),
                 state: ThreadState::read(pid, *tid, core)?,
                 restraint,
             });
@@ -487,12 +487,6 @@ impl<'a> Reader<'a> {
         self.lives.push(Life::Alive(Box::new(alive)));
         Ok(())
     }
-}
-
-/// The set of cgroups of a thread; old images have it in the part of the process.
-fn cg_set(core: &CoreEntry) -> Option<u32> {
-    let thread = core.thread_core.as_ref().and_then(|thread| thread.cg_set);
-    thread.or_else(|| core.tc.as_ref().and_then(|process| process.cg_set))
 }
 
 /// True for the first task that is met with a table.

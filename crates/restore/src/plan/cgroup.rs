@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use gelid_image::messages::{
     CgControllerEntry, CgSetEntry, CgroupDirEntry, CgroupEntry, CgroupPerms, CgroupPropEntry,
-    InventoryEntry,
+    CoreEntry, InventoryEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -319,6 +319,12 @@ impl CgroupOptions {
         let found = own.or_else(|| roots.find(|(controller, _)| controller.is_none()));
         found.map(|(_, path)| &**path)
     }
+}
+
+/// The set of cgroups of a thread; old images have it in the part of the process.
+pub(super) fn set_of(core: &CoreEntry) -> Option<u32> {
+    let thread = core.thread_core.as_ref().and_then(|thread| thread.cg_set);
+    thread.or_else(|| core.tc.as_ref().and_then(|process| process.cg_set))
 }
 
 #[cfg(test)]
