@@ -4,6 +4,7 @@
 //! at a time (many of them only wait) unless `--test-threads` says otherwise. `GELID_ROUNDS` sets the rounds of the mode `rounds`.
 
 mod cgroups;
+mod examine;
 mod failures;
 mod faults;
 mod guests;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     trials.extend(failures::trials());
     trials.extend(cgroups::trials());
     trials.extend(faults::trials());
+    trials.extend(examine::trials());
     trials.extend(hooks::trials());
     trials.extend(networks::trials());
     trials.extend(rpc::trials());

@@ -2,7 +2,8 @@
 //!
 //! As CRIU does it: without an option the features that every dump or restore needs, with `--feature` one,
 //! with `--extra`, `--experimental` or `--all` those that some trees need. The exit code is 0 or 1. Called as
-//! `criu`, only the verdict is printed; the details go to the log.
+//! `criu`, only the verdict is printed; the details go to the log. With `--images DIR` it is the images that are
+//! compared with this machine.
 
 mod costs;
 
@@ -51,6 +52,16 @@ pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<bool> {
         .collect();
     tell(invocation, &findings);
     Ok(verdict(invocation.identity, options.json, &findings))
+}
+
+/// Whether images are to be compared with this machine, and not the kernel with what gelid needs.
+pub(crate) fn of_images(invocation: &Invocation) -> bool {
+    let options = &invocation.options;
+    let asked = &options.check;
+    let other = asked.feature.is_some() || asked.extra || asked.experimental || asked.all;
+    invocation.identity == Identity::Gelid
+        && !other
+        && options.general.images_dir != std::path::Path::new(".")
 }
 
 /// Whether gelid makes use of a feature of the kernel that CRIU makes use of.

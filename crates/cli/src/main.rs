@@ -67,8 +67,12 @@ fn run(invocation: &Invocation, log: &Log) -> anyhow::Result<ExitCode> {
             anyhow::bail!("{command} is not there yet; see SHORTCOMINGS.md")
         }
         Command::Check => {
-            let _surroundings = surroundings::enter(invocation, log)?;
-            Ok(match check::run(invocation)? {
+            let surroundings = surroundings::enter(invocation, log)?;
+            let good = match check::of_images(invocation) {
+                true => restore::examine(invocation, &surroundings)?,
+                false => check::run(invocation)?,
+            };
+            Ok(match good {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::FAILURE,
             })

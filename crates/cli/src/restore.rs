@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
-use gelid_image::messages::{RestoreStatsEntry, StatsEntry};
+use gelid_image::messages::{CpuinfoEntry, RestoreStatsEntry, StatsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_restore::files::{Inherit, Validation};
 use gelid_restore::{CgroupOptions, FileOptions, Hooks, MountOptions, NetOptions, Options};
@@ -100,6 +100,29 @@ fn restore(
     };
     Dir::open(&surroundings.work)?.store(ImageKind::StatsRestore, (), &stats)?;
     Ok((root, outcome.stats()))
+}
+
+/// Tells what would be in the way of a restore; whether there is nothing.
+pub(crate) fn examine(
+    invocation: &Invocation,
+    surroundings: &Surroundings,
+) -> anyhow::Result<bool> {
+    let images = Dir::open(&surroundings.images)?;
+    let mut found = gelid_restore::examine(&images, &options(invocation, true)?)?
+        .into_iter()
+        .map(anyhow::Error::from)
+        .collect::<Vec<_>>();
+    let recorded = images.read_all::<CpuinfoEntry>(ImageKind::Cpuinfo, ())?;
+    if !recorded.is_empty() {
+        found.extend(cpuinfo::check(&images, invocation.cpu()).err());
+    }
+    for obstacle in &found {
+        println!("{}", crate::log::one_line(obstacle));
+    }
+    if found.is_empty() {
+        println!("Looks good.");
+    }
+    Ok(found.is_empty())
 }
 
 /// Prints what a restore would do.

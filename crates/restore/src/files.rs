@@ -10,6 +10,7 @@
 //! **Limitations.** What `SHORTCOMINGS.md` lists is refused.
 
 mod build_id;
+mod changed;
 mod error;
 mod eventfd;
 mod eventpoll;

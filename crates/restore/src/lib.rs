@@ -142,6 +142,17 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
     Ok((plan, manifest))
 }
 
+/// Finds what on this machine would be in the way of a restore: files that have changed, numbers that are taken, what the
+/// processor or the kernel lack. Nothing is made or changed.
+///
+/// # Errors
+///
+/// As [`plan`]; and what keeps this process from looking.
+pub fn examine(dir: &Dir, options: &Options) -> Result<Vec<Error>, Error> {
+    let (plan, manifest) = verified(dir, options)?;
+    play::examine::run(&plan, dir, manifest.as_ref(), options, &options.root()?)
+}
+
 /// Restores the tree of an image directory.
 ///
 /// # Errors

@@ -277,8 +277,7 @@ impl Plan {
         let sessions: Vec<Session> = files.sessions().collect();
         let births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;
         pagemap::find_owners(&mut reader.spaces)?;
-        let ipc = Ipc::read(dir, &inventory, &namespaces)?;
-        ipc.attach(&mut reader.spaces)?;
+        let ipc = Ipc::read(dir, &inventory, &namespaces, &mut reader.spaces)?;
         let inheritance = reader.inheritance(&births);
         files.check_processes(|pid| nodes.iter().any(|node| node.pid.cast_unsigned() == pid))?;
         let has = |id: i32| nodes.iter().any(|node| node.threads.contains(&id));

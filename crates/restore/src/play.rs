@@ -6,6 +6,7 @@ mod cgroup;
 mod crew;
 mod descriptors;
 mod end;
+pub(crate) mod examine;
 mod inheritance;
 pub(crate) mod ipc;
 mod kernel;

@@ -44,17 +44,22 @@ pub(crate) struct Identity {
 }
 
 impl Ipc {
-    /// Reads the images of the namespace that the tree is in: its own, or that of the host.
+    /// Reads the images of the namespace that the tree is in: its own, or that of the host. Finds the segments that
+    /// address spaces are attached to.
     pub(crate) fn read(
         dir: &Dir,
         inventory: &InventoryEntry,
         namespaces: &Namespaces,
+        spaces: &mut [Space],
     ) -> Result<Self, PlanError> {
         let host = inventory.root_ids.as_ref().and_then(|ids| ids.ipc_ns_id);
         let own = namespaces.root(Kind::Ipc).or(host);
         let mut ipc = Self::read_one(dir, own.unwrap_or_default())?;
         if let Some(users) = &namespaces.user {
             ipc.leave(users);
+        }
+        for space in spaces {
+            segments::attach(&ipc.segments, space)?;
         }
         Ok(ipc)
     }
@@ -91,14 +96,6 @@ impl Ipc {
             let (uid, gid) = queue.owner;
             queue.owner = (users.uid(uid), users.gid(gid));
         }
-    }
-
-    /// Finds the segments that address spaces are attached to.
-    pub(crate) fn attach(&self, spaces: &mut [Space]) -> Result<(), PlanError> {
-        for space in spaces {
-            segments::attach(&self.segments, space)?;
-        }
-        Ok(())
     }
 }
 
