@@ -2,6 +2,7 @@
 //! system is a static busybox. What it counts is in the memory of its shell alone.
 
 mod containerd;
+mod lxc;
 mod podman;
 mod runc;
 
@@ -37,7 +38,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     };
     let all = of("runc", runc::TESTS);
     let all = all.chain(of("podman", podman::TESTS));
-    all.chain(of("ctr", containerd::TESTS)).collect()
+    let all = all.chain(of("ctr", containerd::TESTS));
+    all.chain(of("lxc-checkpoint", lxc::TESTS)).collect()
 }
 
 /// Runs a test where its runtime is, and can start a container at all.
