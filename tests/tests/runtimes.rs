@@ -165,14 +165,22 @@ fn said(output: &Output) -> String {
 impl Drop for Yard {
     /// Runtimes leave the groups above those of containers.
     fn drop(&mut self) {
-        for hierarchy in fs::read_dir("/sys/fs/cgroup")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            remove_groups(&hierarchy.path().join(&self.name));
+        remove_everywhere(&self.name);
+    }
+}
+
+/// Removes a group of all hierarchies, as soon as nobody is in it any more.
+fn remove_everywhere(name: &str) {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup");
+    let hierarchies = hierarchies.into_iter().flatten().flatten();
+    let groups = hierarchies.map(|hierarchy| hierarchy.path().join(name));
+    let start = Instant::now();
+    for group in groups.chain([Path::new("/sys/fs/cgroup").join(name)]) {
+        remove_groups(&group);
+        while group.exists() && start.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(10));
+            remove_groups(&group);
         }
-        remove_groups(&Path::new("/sys/fs/cgroup").join(&self.name));
     }
 }
 

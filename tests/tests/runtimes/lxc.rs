@@ -1,6 +1,6 @@
 //! LXC: `lxc-checkpoint`, which calls gelid by its command line.
 
-use super::{COUNT, CannotStart, Test, Yard, count, counts_on};
+use super::{COUNT, CannotStart, Test, Yard, count, counts_on, remove_everywhere};
 use anyhow::Result;
 use gelid_tests::{run_to_end, succeeds_alone};
 use std::fs;
@@ -26,6 +26,8 @@ impl Container<'_> {
 impl Drop for Container<'_> {
     fn drop(&mut self) {
         let _ = run_to_end(self.command("lxc-stop").arg("-k"));
+        // LXC's own, on the way to the groups of its containers.
+        remove_everywhere("lxc.pivot");
     }
 }
 
