@@ -344,8 +344,7 @@ pub(crate) fn join(census: &Census) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes what is known when packets are kept away from connections: the rules of the firewall, those which do that
-/// among them.
+/// Writes the rules of the firewall, before there are any that keep packets away from connections.
 pub(crate) fn dump_rules(context: Context<'_>, census: &Census) -> Result<(), Error> {
     let mut networks = census.of(Kind::Net);
     networks.try_for_each(|instance| net::dump_rules(instance, context))

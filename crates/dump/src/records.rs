@@ -126,9 +126,9 @@ fn look(
         }
     }
     let attached = segments.finish(context.staging, context.namespaces, &census)?;
+    namespace::dump_rules(context, &census)?;
     let mut collected = files.finish()?;
     collected.memory.extend(attached);
-    namespace::dump_rules(context, &census)?;
     Ok((spaces, collected))
 }
 

@@ -116,6 +116,7 @@ pub(super) fn furnish(
     link::make_all(&mut site, &description.links, made)?;
     if !is_locked {
         firewall::rules(id, description)?;
+        firewall::lift_lock_of_criu(id, description)?;
     }
     link::set_up(&site, &description.links)?;
     table::addresses(&site, &description.addresses)?;

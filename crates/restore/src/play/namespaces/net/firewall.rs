@@ -26,6 +26,31 @@ pub(super) fn rules(id: u32, description: &Description) -> Result<(), NetError> 
     Ok(())
 }
 
+/// Lifts what CRIU has set in the namespace to keep all packets away, and has recorded with the rest.
+pub(super) fn lift_lock_of_criu(id: u32, description: &Description) -> Result<(), NetError> {
+    const LIFT: &[u8] = b"*filter\n-D INPUT -j CRIU\n-D OUTPUT -j CRIU\n-F CRIU\n-X CRIU\nCOMMIT\n";
+    let texts = [
+        &description.nftables,
+        &description.iptables,
+        &description.ip6tables,
+    ];
+    let names = |text: &[u8]| {
+        let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        lines.any(|line| line == b"chain CRIU {" || line.starts_with(b":CRIU "))
+    };
+    if !texts.iter().any(|text| names(text)) {
+        return Ok(());
+    }
+    for program in ["iptables-restore", "ip6tables-restore"] {
+        match gelid_netlock::feed(program, &["-w", "--noflush"], LIFT) {
+            // One of both families has none.
+            Ok(()) | Err(gelid_netlock::Error::Failed { .. }) => {}
+            Err(source) => return Err(NetError::Firewall { id, source }),
+        }
+    }
+    Ok(())
+}
+
 /// Makes connections known.
 pub(super) fn connections(site: &Site<'_>, description: &Description) -> Result<(), NetError> {
     let all = [

@@ -159,6 +159,7 @@ impl Making {
             let mut described = plan.namespaces.networks.iter().filter_map(description);
             if let Some((_, description)) = described.find(|(other, _)| *other == id) {
                 firewall::rules(id, description)?;
+                firewall::lift_lock_of_criu(id, description)?;
             }
             // They are lifted with the others.
             let kept = lock.keep();
