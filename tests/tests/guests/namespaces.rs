@@ -54,7 +54,11 @@ pub(super) const CASES: &[Case] = &[
     inside("pid user", locking(guest("locks-posix"))),
     inside("pid user", guest("owner-signal")),
     inside("pid user", guest("sessions")),
-    inside("pid user", guest("unix-bound")),
+    // Names without a file belong to a network, and have the pid in them.
+    inside("pid user net", guest("unix-bound")),
+    inside("pid net", guest("unix-senders")),
+    inside("pid uts time cgroup", guest("tree-deep")),
+    inside("pid user uts time cgroup", guest("sharing-mixed")),
     inside("pid user", guest("pidfd")),
     inside("pid user", guest("oom-score")),
 ];
