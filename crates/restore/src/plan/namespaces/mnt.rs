@@ -73,6 +73,8 @@ pub(crate) struct Mount {
     pub(crate) group: Option<usize>,
     /// What is mounted has been removed.
     pub(crate) deleted: bool,
+    /// Its place in the order in which the kernel is to list them.
+    pub(crate) rank: usize,
 }
 
 /// A record that is known to name its place.
@@ -83,6 +85,7 @@ struct Checked {
     point: Name,
     root: Name,
     deleted: bool,
+    rank: usize,
 }
 
 impl Mounts {
@@ -107,13 +110,17 @@ impl Mounts {
             .collect();
         let mut checked = BTreeMap::new();
         for (namespace, (id, entries)) in records.into_iter().enumerate() {
-            for entry in entries {
+            // The kernel lists them the other way round.
+            for entry in entries.into_iter().rev() {
                 let number = entry.mnt_id;
                 if checked.len() >= MOUNTS {
                     return Err(wrong(&entry, "there are too many mounts"));
                 }
                 let twice = wrong(&entry, "two mounts have this number");
-                if checked.insert(number, check(entry, namespace)?).is_some() {
+                if checked
+                    .insert(number, check(entry, (namespace, checked.len()))?)
+                    .is_some()
+                {
                     return Err(twice);
                 }
             }
@@ -157,6 +164,7 @@ impl Mounts {
                 unbindable: mount.entry.flags & MS_UNBINDABLE != 0,
                 group: groups.get(id).copied(),
                 deleted: mount.deleted,
+                rank: mount.rank,
             });
         }
         Ok(plan)
@@ -192,7 +200,7 @@ impl Checked {
 }
 
 /// Checks a record by itself.
-fn check(entry: MntEntry, namespace: usize) -> Result<Checked, PlanError> {
+fn check(entry: MntEntry, (namespace, rank): (usize, usize)) -> Result<Checked, PlanError> {
     if entry.with_plugin == Some(true) {
         return Err(wrong(&entry, "a plugin is to mount it, and there are none"));
     }
@@ -212,6 +220,7 @@ fn check(entry: MntEntry, namespace: usize) -> Result<Checked, PlanError> {
         point,
         root,
         deleted,
+        rank,
     })
 }
 

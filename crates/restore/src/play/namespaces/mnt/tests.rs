@@ -111,7 +111,11 @@ fn groups(mounts: &[MountInfo]) -> Vec<(String, i32, i32)> {
     mounts.iter().map(of).collect()
 }
 
-fn run(place: &mut Alone, root: &std::path::Path, records: Vec<(u32, Vec<MntEntry>)>) {
+fn run(place: &mut Alone, root: &std::path::Path, mut records: Vec<(u32, Vec<MntEntry>)>) {
+    // In images the root comes last.
+    records
+        .iter_mut()
+        .for_each(|(_, entries)| entries.reverse());
     let options = MountOptions {
         root: Some(root.to_path_buf()),
         ..MountOptions::default()

@@ -74,7 +74,10 @@ pub(super) fn clone_all(
 ) -> Result<(Vec<OwnedFd>, Vec<Appeared>), Error> {
     let mut appeared = Vec::new();
     let mut mounts = Vec::with_capacity(plan.mounts.len());
-    for mount in &plan.mounts {
+    // The kernel lists mounts in the order in which they were made.
+    let mut order: Vec<(usize, &Mount)> = plan.mounts.iter().enumerate().collect();
+    order.sort_by_key(|(_, mount)| mount.rank);
+    for (at, mount) in order {
         let origin = &origins[mount.filesystem];
         if mount.deleted {
             let made = Appeared::make(plan, mount, origins);
@@ -89,8 +92,13 @@ pub(super) fn clone_all(
                 .and_then(|root| clone(root.as_fd())),
         };
         let object = || format!("{} from {}", mount.point, origin.label);
-        mounts.push(cloned.map_err(|errno| failed("clone", object())(errno))?);
+        mounts.push((
+            at,
+            cloned.map_err(|errno| failed("clone", object())(errno))?,
+        ));
     }
+    mounts.sort_by_key(|(at, _)| *at);
+    let mounts = mounts.into_iter().map(|(_, mount)| mount).collect();
     Ok((mounts, appeared))
 }
 
