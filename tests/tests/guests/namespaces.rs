@@ -58,7 +58,7 @@ pub(super) const CASES: &[Case] = &[
     inside("pid user net", guest("unix-bound")),
     inside("pid net", guest("unix-senders")),
     inside("pid uts time cgroup", guest("tree-deep")),
-    inside("pid user uts time cgroup", guest("sharing-mixed")),
+    inside("pid user uts cgroup", guest("sharing-mixed")),
     inside("pid user", guest("pidfd")),
     inside("pid user", guest("oom-score")),
 ];
