@@ -131,12 +131,13 @@ fn write<'scope, 'a: 'scope>(
     let cgroups = &context.options.cgroups;
     cgroup::record(cgroups, context.staging, (&tasks, &census), &mut cores)?;
     records::write_tasks(context, &tasks, &census, &cores, &filters)?;
-    let taken = snapshot::take(&mut tree, &tasks, &cores, &wanted);
     let (spaces, mut files) = collecting.finish()?;
     if context.options.end == End::Run {
         // Packets may come again.
         files.network = Network::default();
     }
+    // Nobody looks for others who have files of the tree any more.
+    let taken = snapshot::take(&mut tree, &tasks, &cores, &wanted);
     let (copied, standing) = taken.into_iter().partition::<Vec<_>, _>(Taken::is_copy);
     let (mut pages, mut sink) = phases.run(Phase::Pages, || {
         let (mut sink, mut queued) = flow.finish()?;
