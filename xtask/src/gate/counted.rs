@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -15,34 +15,40 @@ const WORK: [&str; 4] = ["encode", "decode", "pages", "checksums"];
 /// Processes of the tree that is planned.
 const TREE: &str = "100";
 
-/// What is measured, built for that.
+/// What is counted, built as it is released; and what is measured beside the kernel, as the tests have it.
 pub(super) struct Built {
-    /// The folder of the executables.
+    /// The folder of all executables.
     folder: PathBuf,
 }
 
 impl Built {
     pub(super) fn new() -> Result<Self> {
-        let mut cargo = workspace::cargo();
-        cargo.args(["build", "--quiet", "--locked", "--profile", "measured"]);
-        cargo.args([
-            "-p",
-            "gelid",
-            "-p",
-            "gelid-benches",
-            "-p",
-            "gelid-guests",
-            "--bins",
-        ]);
-        run(&mut cargo)?;
-        let target = workspace::members(&workspace::root().join("Cargo.toml"))?.target_directory;
+        for (profile, words) in [
+            (
+                "measured",
+                ["-p", "gelid-benches", "--bin", "counted"].as_slice(),
+            ),
+            (
+                "dev",
+                ["-p", "gelid", "-p", "gelid-guests", "--bins"].as_slice(),
+            ),
+        ] {
+            let mut cargo = workspace::cargo();
+            cargo.args(["build", "--quiet", "--locked", "--profile", profile]);
+            run(cargo.args(words))?;
+        }
         Ok(Self {
-            folder: target.join("measured"),
+            folder: workspace::members(&workspace::root().join("Cargo.toml"))?.target_directory,
         })
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        let profile = if name == "counted" {
+            "measured"
+        } else {
+            "debug"
+        };
+        self.folder.join(profile).join(name)
     }
 }
 
@@ -103,7 +109,11 @@ impl Guest {
         let (name, rest) = words.split_first().context("no guest")?;
         let mut command = as_root(program);
         command.arg(name).arg(work).args(rest);
-        command.stdin(std::process::Stdio::null());
+        // Whatever this command writes to may be another file by the time of a restore.
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let child = command.spawn().context("start a guest")?;
         let mut guest = Self {
             child,
