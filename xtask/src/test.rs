@@ -24,7 +24,7 @@ pub(crate) struct Args {
 const MOST_REPEATED: usize = 8;
 
 /// Seconds of fuzzing for each target.
-const FUZZ_SECONDS: u32 = 3;
+const FUZZ_SECONDS: u32 = 1;
 
 impl Args {
     /// Runs the steps and prints how each of them went.
