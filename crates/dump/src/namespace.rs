@@ -24,18 +24,6 @@ pub(crate) use mnt::MountTable;
 pub use mnt::{MountRefusal, Mounts};
 pub(crate) use numbers::{Number, Numbers, Users};
 
-/// Kinds that a tree may have its own of. All others are refused before anything is disturbed.
-pub(crate) const SUPPORTED: &[Kind] = &[
-    Kind::Pid,
-    Kind::Net,
-    Kind::Ipc,
-    Kind::Mnt,
-    Kind::Uts,
-    Kind::Time,
-    Kind::User,
-    Kind::Cgroup,
-];
-
 /// Kinds of which a task may have another than the root of its tree.
 pub(crate) const NESTED: &[Kind] = &[Kind::Mnt, Kind::Net];
 
@@ -236,12 +224,10 @@ impl Instances {
         id
     }
 
-    /// The first kind that cannot be dumped, and whether that is because the root is in another.
-    pub(crate) fn unsupported(&self) -> Option<(Kind, bool)> {
+    /// The first kind that cannot be dumped, since the root is in another.
+    fn unsupported(&self) -> Option<Kind> {
         let nested = |instance: &&Instance| !instance.root && !NESTED.contains(&instance.kind);
-        let kind = |instance: &&Instance| !SUPPORTED.contains(&instance.kind);
-        let of_kind = self.met.iter().find(kind).map(|found| (found.kind, false));
-        of_kind.or_else(|| self.met.iter().find(nested).map(|found| (found.kind, true)))
+        self.met.iter().find(nested).map(|found| found.kind)
     }
 
     /// The root has a pid namespace of its own.
@@ -321,13 +307,11 @@ pub(crate) fn check_root(
 pub(crate) fn refuse(instances: &Instances, pid: Pid, comm: &str) -> Result<(), Refusal> {
     match instances.unsupported() {
         None => Ok(()),
-        Some((kind, is_nested)) => {
-            let (comm, kind) = (comm.to_owned(), kind.name());
-            Err(match is_nested {
-                true => Refusal::Nested { pid, comm, kind },
-                false => Refusal::Namespace { pid, comm, kind },
-            })
-        }
+        Some(kind) => Err(Refusal::Nested {
+            pid,
+            comm: comm.to_owned(),
+            kind: kind.name(),
+        }),
     }
 }
 

@@ -12,19 +12,6 @@ use crate::vma::{self, Kind};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A namespace of its own.
-    #[error(
-        "task {pid} ({comm}) is in another {kind} namespace than the dumper; namespaces of that kind are not dumped yet: \
-         run the tree in that of the dumper"
-    )]
-    Namespace {
-        /// The task.
-        pid: Pid,
-        /// Its name.
-        comm: String,
-        /// The kind of namespace, as in `/proc/PID/ns`.
-        kind: &'static str,
-    },
     /// A namespace that is not the root's.
     #[error(
         "task {pid} ({comm}) is in another {kind} namespace than the root of its tree, which is not dumped yet: \

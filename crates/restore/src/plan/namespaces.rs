@@ -19,18 +19,6 @@ use self::mnt::{MountOptions, Mounts};
 use self::net::{Net, NetOptions};
 use super::{Life, Plan, PlanError};
 
-/// Kinds that a tree may have its own of.
-const SUPPORTED: &[Kind] = &[
-    Kind::Pid,
-    Kind::Net,
-    Kind::Ipc,
-    Kind::Mnt,
-    Kind::Uts,
-    Kind::Time,
-    Kind::User,
-    Kind::Cgroup,
-];
-
 /// Kinds of which a task may have another than the root of its tree.
 const NESTED: &[Kind] = &[Kind::Mnt, Kind::Net];
 
@@ -201,9 +189,6 @@ impl Reader {
         }
         for (place, kind) in KINDS.into_iter().enumerate() {
             if let Some(id) = own[place].filter(|_| own[place] != host[place]) {
-                if !SUPPORTED.contains(&kind) {
-                    return Err(unsupported(kind));
-                }
                 self.namespaces.root.push((kind, id));
             }
         }
