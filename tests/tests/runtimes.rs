@@ -203,16 +203,26 @@ fn count(file: &Path) -> u64 {
 
 /// Waits until a container counts on from where it was; it must not begin anew.
 fn counts_on(file: &Path, from: u64) -> Result<u64> {
+    counting(from, || match count(file) {
+        0 => bail!("nothing is counted"),
+        now => Ok(now),
+    })
+}
+
+/// The same of one that is asked some other way, and gives an error if it has not begun.
+fn counting(from: u64, mut ask: impl FnMut() -> Result<u64>) -> Result<u64> {
     let start = Instant::now();
     loop {
-        let now = count(file);
-        ensure!(now == 0 || now >= from, "it counts {now} after {from}");
-        if now > from + 2 {
-            return Ok(now);
+        let now = ask();
+        if let Ok(now) = now {
+            ensure!(now >= from, "it counts {now} after {from}");
+            if now > from + 2 {
+                return Ok(now);
+            }
         }
         ensure!(
             start.elapsed() < LIMIT,
-            "it still counts {now} after {from}"
+            "it still counts {now:?} after {from}"
         );
         std::thread::sleep(Duration::from_millis(10));
     }

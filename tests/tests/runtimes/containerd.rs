@@ -1,7 +1,7 @@
 //! containerd: `ctr` checkpoints a container to an image, and restores another one from it.
 
-use super::{COUNT, CannotStart, Test, Yard, said};
-use anyhow::{Context, Result, ensure};
+use super::{COUNT, CannotStart, Test, Yard, counting, said};
+use anyhow::{Context, Result};
 use gelid_tests::{Running, run_to_end};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -72,21 +72,7 @@ impl<'yard> Containerd<'yard> {
     }
 
     fn counts_on(&self, name: &str, from: u64) -> Result<u64> {
-        let start = Instant::now();
-        loop {
-            let now = self.count(name);
-            if let Ok(now) = now {
-                ensure!(now >= from, "{name} counts {now} after {from}");
-                if now > from + 2 {
-                    return Ok(now);
-                }
-            }
-            ensure!(
-                start.elapsed() < super::LIMIT,
-                "{name}: {now:?} after {from}"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        counting(from, || self.count(name)).with_context(|| name.to_owned())
     }
 
     fn remove(&self, name: &str) {

@@ -1,11 +1,10 @@
 //! podman over runc: checkpoints in place, and archives that are restored under several names.
 
-use super::{COUNT, CannotStart, Test, Yard, said};
+use super::{COUNT, CannotStart, Test, Yard, counting, said};
 use anyhow::{Context, Result, ensure};
 use gelid_tests::run_to_end;
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 pub(super) const TESTS: &[Test] = &[("checkpoint", checkpoint), ("archive", archive)];
 
@@ -74,22 +73,7 @@ impl<'yard> Podman<'yard> {
 
     /// Waits until a container counts on.
     fn counts_on(&self, name: &str, from: u64) -> Result<u64> {
-        let start = Instant::now();
-        loop {
-            // It may not have begun.
-            let now = self.count(name);
-            if let Ok(now) = now {
-                ensure!(now >= from, "{name} counts {now} after {from}");
-                if now > from + 2 {
-                    return Ok(now);
-                }
-            }
-            ensure!(
-                start.elapsed() < super::LIMIT,
-                "{name}: {now:?} after {from}"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        counting(from, || self.count(name)).with_context(|| name.to_owned())
     }
 }
 
