@@ -5,12 +5,12 @@
 //! first round of each row is not counted: it warms the page cache, and the features that a peer remembers. The
 //! peer may keep those only where `/run` is a tmpfs; so the bench gives itself one, in a mount namespace of its own.
 
-mod engine;
+pub(crate) mod engine;
 mod plot;
 mod redis;
 mod rows;
 mod table;
-mod target;
+pub(crate) mod target;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

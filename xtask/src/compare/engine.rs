@@ -12,38 +12,38 @@ use wait4::Wait4;
 use crate::process::output;
 
 /// An executable with its options for dumps.
-pub(super) struct Engine {
-    pub(super) name: &'static str,
+pub(crate) struct Engine {
+    pub(crate) name: &'static str,
     program: PathBuf,
     options: &'static [&'static str],
 }
 
 /// What one run of a command took.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
-pub(super) struct Cost {
+pub(crate) struct Cost {
     /// From before it was started until it was collected.
-    pub(super) wall: Duration,
+    pub(crate) wall: Duration,
     /// Processor time, user and system.
-    pub(super) processor: Duration,
+    pub(crate) processor: Duration,
     /// The most memory that was resident, in bytes; never less than this program itself has.
-    pub(super) memory: u64,
+    pub(crate) memory: u64,
 }
 
 /// What one round took.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
-pub(super) struct Measured {
-    pub(super) dump: Cost,
-    pub(super) restore: Cost,
+pub(crate) struct Measured {
+    pub(crate) dump: Cost,
+    pub(crate) restore: Cost,
     /// For how long the tasks stood still, as the dump itself counts it.
-    pub(super) frozen: Duration,
+    pub(crate) frozen: Duration,
     /// The longest time for which the program did not run, as it saw that itself, if it was left running.
-    pub(super) pause: Option<Duration>,
+    pub(crate) pause: Option<Duration>,
     /// The size of all images.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Engine {
-    pub(super) fn new(
+    pub(crate) fn new(
         name: &'static str,
         program: &Path,
         options: &'static [&'static str],
@@ -58,14 +58,14 @@ impl Engine {
     }
 
     /// Dumps a tree, and ends it unless it is to be left running.
-    pub(super) fn dump(&self, pid: u32, images: &Path, left: bool) -> Result<Cost> {
+    pub(crate) fn dump(&self, pid: u32, images: &Path, left: bool) -> Result<Cost> {
         let pid = pid.to_string();
         let end: &[&str] = if left { &["--leave-running"] } else { &[] };
         self.run("dump", images, &[&["-t", &pid], end, self.options].concat())
     }
 
     /// Restores a tree, detached.
-    pub(super) fn restore(&self, images: &Path) -> Result<Cost> {
+    pub(crate) fn restore(&self, images: &Path) -> Result<Cost> {
         self.run("restore", images, &["-d"])
     }
 
@@ -111,7 +111,7 @@ fn last_lines(log: &Path) -> String {
 }
 
 /// The time for which the tasks stood still, from the statistics of a dump.
-pub(super) fn frozen(gelid: &Path, images: &Path) -> Result<Duration> {
+pub(crate) fn frozen(gelid: &Path, images: &Path) -> Result<Duration> {
     let text = output(
         Command::new(gelid)
             .arg("show")
@@ -127,7 +127,7 @@ pub(super) fn frozen(gelid: &Path, images: &Path) -> Result<Duration> {
 }
 
 /// The bytes of all images in a folder.
-pub(super) fn bytes(images: &Path) -> Result<u64> {
+pub(crate) fn bytes(images: &Path) -> Result<u64> {
     let sizes = fs::read_dir(images)?.map(|entry| Ok(entry?.metadata()?.len()));
     sizes.sum()
 }

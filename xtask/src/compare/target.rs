@@ -15,7 +15,7 @@ use super::redis::Redis;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is started.
-pub(super) enum Program {
+pub(crate) enum Program {
     /// A guest of the integration tests, with its arguments.
     Guest(&'static str, &'static [&'static str]),
     /// Some command, which is asked nothing.
@@ -41,7 +41,7 @@ const WORK: &str = include_str!("../../../tests/tests/programs/Work.java");
 
 /// A program that runs, or that is dumped. This process is the parent of all of its orphans; ended with
 /// everything below it when it is dropped.
-pub(super) struct Running {
+pub(crate) struct Running {
     pid: Pid,
     folder: PathBuf,
     asked: Asked,
@@ -49,7 +49,7 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts a program with its files in `folder`, and waits until it is ready.
-    pub(super) fn start(program: &Program, guests: &Path, folder: &Path) -> Result<Self> {
+    pub(crate) fn start(program: &Program, guests: &Path, folder: &Path) -> Result<Self> {
         fs::create_dir(folder)?;
         let (name, rest, asked) = words(program, folder)?;
         let output = File::create(folder.join("log"))?;
@@ -73,7 +73,7 @@ impl Running {
         Ok(running)
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
@@ -88,7 +88,7 @@ impl Running {
     }
 
     /// Waits until nothing of the tree is left. It has been killed.
-    pub(super) fn await_death(&mut self) -> Result<()> {
+    pub(crate) fn await_death(&mut self) -> Result<()> {
         self.until("the tree is gone", || {
             collect();
             Ok(children().is_empty())
@@ -96,7 +96,7 @@ impl Running {
     }
 
     /// The longest time for which it did not run since it was asked last, if it takes note of that.
-    pub(super) fn pause(&self) -> Result<Option<Duration>> {
+    pub(crate) fn pause(&self) -> Result<Option<Duration>> {
         let Ok(mut beat) = File::options()
             .read(true)
             .write(true)
@@ -112,13 +112,13 @@ impl Running {
     }
 
     /// Ends it as it is.
-    pub(super) fn end(&mut self) -> Result<()> {
+    pub(crate) fn end(&mut self) -> Result<()> {
         kill_process(self.pid, Signal::KILL)?;
         self.await_death()
     }
 
     /// Lets a guest check itself; asks any other program, and ends it.
-    pub(super) fn finish(&mut self) -> Result<()> {
+    pub(crate) fn finish(&mut self) -> Result<()> {
         let comm = fs::read_to_string(format!("/proc/{}/comm", self.pid()));
         comm.context("it is not there")?;
         match &self.asked {

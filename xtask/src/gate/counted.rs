@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
+use crate::compare::target::{Program, Running};
 use crate::process::{self, as_root, run};
 use crate::workspace;
 
@@ -83,70 +84,23 @@ fn count(program: &Path, words: &[&str], scratch: &Path) -> Result<u64> {
 
 /// The images of a tree, whose path is given.
 fn tree(built: &Built, scratch: &Path) -> Result<String> {
-    let (work, images) = (scratch.join("work"), scratch.join("images"));
-    fs::create_dir(&work)?;
+    let images = scratch.join("images");
     fs::create_dir(&images)?;
-    let mut guest = Guest::start(&built.path("gelid-guest"), &["idle-tree", TREE], &work)?;
+    let guests = built.path("gelid-guest");
+    let program = Program::Guest("idle-tree", &[TREE]);
+    let mut guest = Running::start(&program, &guests, &scratch.join("work"))?;
     let mut dump = as_root(built.path("gelid"));
-    dump.args(["dump", "--compress=none", "-t", guest.pid(), "-D"]);
+    dump.args([
+        "dump",
+        "--compress=none",
+        "-t",
+        &guest.pid().to_string(),
+        "-D",
+    ]);
     run(dump.arg(&images))?;
-    guest.collect()?;
+    guest.await_death()?;
     if !process::is_root() {
         run(as_root("chmod").args(["-R", "a+rX"]).arg(&images))?;
     }
     Ok(images.display().to_string())
-}
-
-/// A program to be dumped.
-pub(super) struct Guest {
-    child: std::process::Child,
-    pid: String,
-}
-
-impl Guest {
-    /// Starts one and waits until it is ready.
-    pub(super) fn start(program: &Path, words: &[&str], work: &Path) -> Result<Self> {
-        let (name, rest) = words.split_first().context("no guest")?;
-        let mut command = as_root(program);
-        command.arg(name).arg(work).args(rest);
-        // Whatever this command writes to may be another file by the time of a restore.
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let child = command.spawn().context("start a guest")?;
-        let mut guest = Self {
-            child,
-            pid: String::new(),
-        };
-        let since = std::time::Instant::now();
-        while guest.pid.is_empty() {
-            ensure!(since.elapsed().as_secs() < 60, "{name} does not come up");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-            let said = fs::read_to_string(work.join("ready")).unwrap_or_default();
-            guest.pid = said
-                .split_whitespace()
-                .next()
-                .unwrap_or_default()
-                .to_owned();
-        }
-        Ok(guest)
-    }
-
-    /// The id that it knows itself by.
-    pub(super) fn pid(&self) -> &str {
-        &self.pid
-    }
-
-    /// Waits for its end.
-    pub(super) fn collect(&mut self) -> Result<()> {
-        self.child.wait().map(drop).context("wait for a guest")
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -5,13 +5,14 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use super::counted::{Built, Guest};
-use crate::process::{as_root, run};
+use super::counted::Built;
+use crate::compare::engine::Engine;
+use crate::compare::target::{Program, Running};
 
 /// MiB of the heap that is dumped and restored.
-const MIB: usize = 256;
+const MIB: &str = "256";
 /// Rounds, of which the median counts.
 const ROUNDS: usize = 5;
 
@@ -50,6 +51,8 @@ pub(super) fn exceeded(built: &Built) -> Result<Vec<String>> {
 }
 
 fn measure(built: &Built) -> Result<Vec<String>> {
+    // What is restored is to come back to this process.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         rounds.push(Round::play(built)?);
@@ -87,34 +90,16 @@ impl Round {
     fn play(built: &Built) -> Result<Self> {
         let scratch = tempfile::tempdir()?;
         let (fill, write) = limits(scratch.path())?;
-        let (work, images) = (scratch.path().join("work"), scratch.path().join("images"));
-        fs::create_dir(&work)?;
+        let images = scratch.path().join("images");
         fs::create_dir(&images)?;
-        let size = MIB.to_string();
-        let words = ["idle-heap", &size, "noise"];
-        let mut guest = Guest::start(&built.path("gelid-guest"), &words, &work)?;
-        let start = Instant::now();
-        let mut dump = as_root(built.path("gelid"));
-        dump.args(["dump", "--compress=none", "-t", guest.pid(), "-D"]);
-        run(dump.arg(&images))?;
-        let dump = start.elapsed();
-        guest.collect()?;
-        let start = Instant::now();
-        run(as_root(built.path("gelid"))
-            .args(["restore", "-d", "-D"])
-            .arg(&images))?;
-        let restore = start.elapsed();
-        fs::write(work.join("go"), "")?;
-        let since = Instant::now();
-        while !work.join("result").exists() {
-            ensure!(
-                since.elapsed().as_secs() < 60,
-                "the restored heap says nothing"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let result = fs::read_to_string(work.join("result"))?;
-        ensure!(result.starts_with("ok"), "the restored heap says {result}");
+        let guests = built.path("gelid-guest");
+        let program = Program::Guest("idle-heap", &[MIB, "noise"]);
+        let mut guest = Running::start(&program, &guests, &scratch.path().join("work"))?;
+        let gelid = Engine::new("gelid", &built.path("gelid"), &["--compress=none"])?;
+        let dump = gelid.dump(guest.pid(), &images, false)?.wall;
+        guest.await_death()?;
+        let restore = gelid.restore(&images)?.wall;
+        guest.finish()?;
         Ok(Self {
             write,
             fill,
@@ -126,8 +111,9 @@ impl Round {
 
 /// Fills fresh memory, and writes it into a new file.
 fn limits(scratch: &Path) -> Result<(Duration, Duration)> {
+    let bytes = MIB.parse::<usize>()? << 20;
     let start = Instant::now();
-    let memory = vec![7_u8; MIB << 20];
+    let memory = vec![7_u8; bytes];
     let fill = start.elapsed();
     let start = Instant::now();
     let mut file = File::create(scratch.join("limit"))?;
