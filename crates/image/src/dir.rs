@@ -114,6 +114,19 @@ impl Dir {
         self.reader_with(kind, key.into(), layout)
     }
 
+    /// The same, or `None` if the file is missing.
+    pub fn reader_opt(
+        &self,
+        kind: ImageKind,
+        key: impl Into<Key>,
+    ) -> Result<Option<ImageReader>, ReadError> {
+        match self.reader(kind, key) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn reader_with(
         &self,
         kind: ImageKind,
@@ -140,11 +153,8 @@ impl Dir {
         kind: ImageKind,
         key: impl Into<Key>,
     ) -> Result<Option<M>, ReadError> {
-        match self.read_one(kind, key) {
-            Ok(record) => Ok(Some(record)),
-            Err(error) if error.is_missing() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let reader = self.reader_opt(kind, key)?;
+        reader.map(|mut reader| reader.read_one()).transpose()
     }
 
     /// All records of an image; a missing file is an empty list (section 2.4). Not for images
@@ -154,10 +164,9 @@ impl Dir {
         kind: ImageKind,
         key: impl Into<Key>,
     ) -> Result<Vec<M>, ReadError> {
-        match self.reader(kind, key) {
-            Ok(mut reader) => reader.records().collect(),
-            Err(error) if error.is_missing() => Ok(Vec::new()),
-            Err(error) => Err(error),
+        match self.reader_opt(kind, key)? {
+            Some(mut reader) => reader.records().collect(),
+            None => Ok(Vec::new()),
         }
     }
 

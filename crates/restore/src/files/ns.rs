@@ -32,10 +32,8 @@ impl fmt::Display for Namespace {
 
 /// Checks a record: the namespace must be that of the dumper.
 pub(super) fn plan(dir: &Dir, object: &str, entry: &NsFileEntry) -> Result<Namespace, Error> {
-    let host = match dir.read_one::<InventoryEntry>(ImageKind::Inventory, ()) {
-        Err(error) if error.is_missing() => None,
-        inventory => inventory?.root_ids,
-    };
+    let inventory: Option<InventoryEntry> = dir.read_opt(ImageKind::Inventory, ())?;
+    let host = inventory.and_then(|inventory| inventory.root_ids);
     let id = |of: fn(&TaskKobjIdsEntry) -> Option<u32>| host.as_ref().and_then(of);
     let (kind, host) = match u64::from(entry.ns_cflag) {
         flag::NEWNS => ("mnt", id(|ids| ids.mnt_ns_id)),

@@ -65,9 +65,8 @@ fn each(
     kind: ImageKind,
     mut visit: impl FnMut(&PipeDataEntry, &mut Payload<'_, std::fs::File>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut reader = match dir.reader(kind, ()) {
-        Err(error) if error.is_missing() => return Ok(()),
-        reader => reader?,
+    let Some(mut reader) = dir.reader_opt(kind, ())? else {
+        return Ok(());
     };
     while let Some(entry) = reader.next::<PipeDataEntry>()? {
         visit(&entry, &mut reader.payload(entry.bytes.into())?)?;

@@ -74,14 +74,10 @@ impl Body {
 impl Records {
     pub(super) fn read(dir: &Dir) -> Result<Self, Error> {
         let mut records = Self::default();
-        match dir.reader(ImageKind::Files, ()) {
-            Ok(mut reader) => {
-                for entry in reader.records::<FileEntry>() {
-                    records.add(entry?)?;
-                }
+        if let Some(mut reader) = dir.reader_opt(ImageKind::Files, ())? {
+            for entry in reader.records::<FileEntry>() {
+                records.add(entry?)?;
             }
-            Err(error) if error.is_missing() => {}
-            Err(error) => return Err(error.into()),
         }
         if records.entries.is_empty() {
             records.read_obsolete(dir)?;

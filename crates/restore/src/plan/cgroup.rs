@@ -105,9 +105,8 @@ impl Plan {
         if options.manage == ManageCgroups::Ignore {
             return Ok(());
         }
-        let entry: CgroupEntry = match dir.read_one(ImageKind::Cgroup, ()) {
-            Err(error) if error.is_missing() => return Ok(()),
-            entry => entry?,
+        let Some(entry) = dir.read_opt::<CgroupEntry>(ImageKind::Cgroup, ())? else {
+            return Ok(());
         };
         let inventory: InventoryEntry = dir.read_one(ImageKind::Inventory, ())?;
         let Some(own) = inventory.root_cg_set else {

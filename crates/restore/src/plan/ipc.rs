@@ -43,6 +43,11 @@ pub(crate) struct Identity {
     pub(crate) perm: Perm,
 }
 
+/// What makes an error of what is wrong with an object.
+fn wrong(kind: ImageKind, id: u32) -> impl Fn(&'static str) -> PlanError {
+    move |what| PlanError::Ipc { kind, id, what }
+}
+
 impl Ipc {
     /// Reads the images of the namespace that the tree is in: its own, or that of the host. Finds the segments that
     /// address spaces are attached to.
@@ -103,7 +108,7 @@ impl Identity {
     /// Checks what all objects have.
     fn read(kind: ImageKind, desc: &IpcDescEntry) -> Result<Self, PlanError> {
         let id = desc.id;
-        let wrong = |what| PlanError::Ipc { kind, id, what };
+        let wrong = wrong(kind, id);
         Ok(Self {
             id: i32::try_from(desc.id).map_err(|_| wrong("has an id that no object has"))?,
             perm: Perm {

@@ -46,12 +46,9 @@ pub(crate) struct Filters {
 impl Filters {
     /// Reads the image, if there is one.
     pub(crate) fn read(dir: &Dir) -> Result<Self, gelid_image::ReadError> {
-        let image = match dir.read_one(ImageKind::Seccomp, ()) {
-            Err(error) if error.is_missing() => SeccompEntry::default(),
-            image => image?,
-        };
+        let image: Option<SeccompEntry> = dir.read_opt(ImageKind::Seccomp, ())?;
         Ok(Self {
-            image,
+            image: image.unwrap_or_default(),
             chains: HashMap::new(),
         })
     }

@@ -147,10 +147,8 @@ pub(in super::super) struct Network {
 impl Network {
     /// Reads it from the inventory; without one there is nothing.
     pub(in super::super) fn read(dir: &Dir) -> Result<Self, Error> {
-        let inventory: InventoryEntry = match dir.read_one(ImageKind::Inventory, ()) {
-            Err(error) if error.is_missing() => InventoryEntry::default(),
-            inventory => inventory?,
-        };
+        let inventory: Option<InventoryEntry> = dir.read_opt(ImageKind::Inventory, ())?;
+        let inventory = inventory.unwrap_or_default();
         let number = inventory.network_lock_method;
         let object = "inventory.img";
         let method = Method::numbered(number).ok_or_else(|| {

@@ -191,9 +191,8 @@ fn each(
     dir: &Dir,
     mut visit: impl FnMut(&SkPacketEntry, &mut Payload<'_, std::fs::File>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut reader = match dir.reader(ImageKind::SkQueues, ()) {
-        Err(error) if error.is_missing() => return Ok(()),
-        reader => reader?,
+    let Some(mut reader) = dir.reader_opt(ImageKind::SkQueues, ())? else {
+        return Ok(());
     };
     while let Some(entry) = reader.next::<SkPacketEntry>()? {
         visit(&entry, &mut reader.payload(entry.length.into())?)?;

@@ -5,7 +5,7 @@ use gelid_image::{Dir, ImageKind};
 use gelid_sys::ipc::msg::Message;
 
 use super::super::PlanError;
-use super::Identity;
+use super::{Identity, wrong};
 
 /// A queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,18 +22,12 @@ const KIND: ImageKind = ImageKind::IpcnsMsg;
 /// Reads the queues of a namespace.
 pub(super) fn read(dir: &Dir, namespace: u32) -> Result<Vec<Queue>, PlanError> {
     let mut queues = Vec::new();
-    let mut reader = match dir.reader(KIND, namespace) {
-        Err(error) if error.is_missing() => return Ok(queues),
-        reader => reader?,
+    let Some(mut reader) = dir.reader_opt(KIND, namespace)? else {
+        return Ok(queues);
     };
     while let Some(entry) = reader.next::<IpcMsgEntry>()? {
         let identity = Identity::read(KIND, &entry.desc)?;
-        let id = entry.desc.id;
-        let wrong = |what| PlanError::Ipc {
-            kind: KIND,
-            id,
-            what,
-        };
+        let wrong = wrong(KIND, entry.desc.id);
         // Numbers of messages are those of the file, not those it claims.
         let mut messages = Vec::new();
         for _ in 0..entry.qnum {

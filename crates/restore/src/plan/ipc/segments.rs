@@ -7,7 +7,7 @@ use gelid_sys::PAGE_SIZE;
 
 use super::super::space::{Backing, Space};
 use super::super::{PlanError, SharedPages, pagemap};
-use super::Identity;
+use super::{Identity, wrong};
 
 /// A segment.
 #[derive(Debug)]
@@ -54,18 +54,13 @@ impl Segment {
 pub(super) fn read(dir: &Dir, namespace: u32) -> Result<Vec<Segment>, PlanError> {
     const KIND: ImageKind = ImageKind::IpcnsShm;
     let mut segments = Vec::new();
-    let mut reader = match dir.reader(KIND, namespace) {
-        Err(error) if error.is_missing() => return Ok(segments),
-        reader => reader?,
+    let Some(mut reader) = dir.reader_opt(KIND, namespace)? else {
+        return Ok(segments);
     };
     while let Some(entry) = reader.next::<IpcShmEntry>()? {
         let identity = Identity::read(KIND, &entry.desc)?;
         let id = entry.desc.id;
-        let wrong = |what| PlanError::Ipc {
-            kind: KIND,
-            id,
-            what,
-        };
+        let wrong = wrong(KIND, id);
         if entry.in_pagemaps != Some(true) {
             return Err(wrong(
                 "has its contents in a form of the past; dump it anew",

@@ -5,7 +5,7 @@ use gelid_image::{Dir, ImageKind};
 use gelid_sys::ipc::sem;
 
 use super::super::PlanError;
-use super::Identity;
+use super::{Identity, wrong};
 
 /// A set of semaphores.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,18 +19,12 @@ const KIND: ImageKind = ImageKind::IpcnsSem;
 /// Reads the sets of a namespace.
 pub(super) fn read(dir: &Dir, namespace: u32) -> Result<Vec<Set>, PlanError> {
     let mut sets = Vec::new();
-    let mut reader = match dir.reader(KIND, namespace) {
-        Err(error) if error.is_missing() => return Ok(sets),
-        reader => reader?,
+    let Some(mut reader) = dir.reader_opt(KIND, namespace)? else {
+        return Ok(sets);
     };
     while let Some(entry) = reader.next::<IpcSemEntry>()? {
         let identity = Identity::read(KIND, &entry.desc)?;
-        let id = entry.desc.id;
-        let wrong = |what| PlanError::Ipc {
-            kind: KIND,
-            id,
-            what,
-        };
+        let wrong = wrong(KIND, entry.desc.id);
         if !(1..=u32::from(u16::MAX) + 1).contains(&entry.nsems) {
             return Err(wrong("has no semaphores, or more than any set"));
         }

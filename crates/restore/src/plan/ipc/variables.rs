@@ -6,6 +6,7 @@ use gelid_image::messages::{GelidMqueueEntry, IpcVarEntry};
 use gelid_image::{Dir, ImageKind};
 
 use super::super::PlanError;
+use super::wrong;
 
 /// Settings of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,15 +30,10 @@ const KIND: ImageKind = ImageKind::IpcVar;
 
 /// Reads those of a namespace.
 pub(super) fn read(dir: &Dir, namespace: u32) -> Result<Option<Variables>, PlanError> {
-    let entry = match dir.reader(KIND, namespace) {
-        Err(error) if error.is_missing() => return Ok(None),
-        reader => reader?.read_one::<IpcVarEntry>()?,
+    let Some(entry) = dir.read_opt::<IpcVarEntry>(KIND, namespace)? else {
+        return Ok(None);
     };
-    let wrong = |what| PlanError::Ipc {
-        kind: KIND,
-        id: namespace,
-        what,
-    };
+    let wrong = wrong(KIND, namespace);
     if entry.sem_ctls.len() != 4 {
         return Err(wrong("has not four limits of semaphores"));
     }

@@ -132,10 +132,7 @@ pub(super) fn is_there(dir: &Dir, id: u32) -> bool {
 
 impl Description {
     fn read(dir: &Dir, id: u32, entry: NetnsEntry) -> Result<Self, PlanError> {
-        let links: Vec<NetDeviceEntry> = match dir.read_all(ImageKind::Netdev, id) {
-            Err(error) if error.is_missing() => Vec::new(),
-            links => links?,
-        };
+        let links: Vec<NetDeviceEntry> = dir.read_all(ImageKind::Netdev, id)?;
         let gelid = entry.gelid.clone().unwrap_or_default();
         let routes = [ImageKind::Route, ImageKind::Route6]
             .map(|kind| list(dir, kind, id, (MAGIC_ROUTE, NEW_ROUTE, ROUTE)));
