@@ -109,7 +109,7 @@ impl Guest {
                     return Ok(Started::Skip(reason.trim().to_owned()));
                 }
                 guest.hash = guest.believe(&text)?;
-                guest.tree.look();
+                guest.tree.settle();
                 return Ok(Started::Ready(guest));
             }
             if let Some(status) = child.try_wait()?.filter(|_| inside.is_none()) {

@@ -201,6 +201,8 @@ pub(crate) fn exists(pid: i32) -> bool {
 pub struct Tree {
     root: i32,
     seen: BTreeSet<i32>,
+    /// Those that left it before it was ready: they are ended with the test, but not with the tree.
+    strangers: BTreeSet<i32>,
 }
 
 impl Tree {
@@ -211,6 +213,7 @@ impl Tree {
         Self {
             root,
             seen: [root].into(),
+            strangers: BTreeSet::new(),
         }
     }
 
@@ -235,6 +238,12 @@ impl Tree {
         now
     }
 
+    /// Takes notice of a tree that is ready: who is not in it by now has left it.
+    pub fn settle(&mut self) {
+        let now: BTreeSet<i32> = self.look().into_iter().collect();
+        self.strangers = self.seen.difference(&now).copied().collect();
+    }
+
     /// Collects zombies until nothing of the tree is left, so that its ids are free again.
     ///
     /// # Errors
@@ -246,7 +255,7 @@ impl Tree {
             self.collect();
             let left: Vec<i32> = self
                 .seen
-                .iter()
+                .difference(&self.strangers)
                 .copied()
                 .filter(|pid| exists(*pid))
                 .collect();
