@@ -151,10 +151,9 @@ fn write<'scope, 'a: 'scope>(
     let mut outcome = account::outcome(&tree, &tasks);
     let tree = hold(tree, context.options, &mut outcome)?;
     if !copied.is_empty() {
-        pages.add(Pages::wait(
-            queue_taken(&mut sink, &copied)?,
-            Instant::now(),
-        )?);
+        let begun = Instant::now();
+        let queued = queue_taken(&mut sink, &copied)?;
+        pages.add(Pages::wait(queued, begun)?);
         drop(copied);
     }
     account::add_pages(&mut outcome, &pages);
