@@ -45,6 +45,7 @@ mod tty;
 mod tun;
 mod unix;
 mod unsupported;
+mod vsock;
 
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,7 @@ mod tty;
 mod tun;
 mod unix;
 mod users;
+mod vsock;
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -100,6 +101,7 @@ pub(crate) use tty::Session;
 pub use tty::{Settings, Terminal};
 pub use tun::Tun;
 pub use unix::{Address, Bound, Listener, Origin, Target, Unix};
+pub use vsock::Vsock;
 
 /// All open files of a tree, and who has them.
 #[derive(Debug, Clone)]
@@ -177,6 +179,8 @@ pub enum Kind {
     Netlink(Box<Netlink>),
     /// An internet socket.
     Internet(Box<Internet>),
+    /// A socket between virtual machines.
+    Vsock(Box<Vsock>),
     /// Given by the caller.
     Given(Given),
 }
@@ -363,6 +367,7 @@ impl FilesPlan {
             Kind::Internet(socket) => socket.describe(),
             Kind::Netlink(socket) => socket.to_string(),
             Kind::PacketSock(socket) => socket.to_string(),
+            Kind::Vsock(socket) => socket.to_string(),
             Kind::Given(given) => format!("{} given as descriptor {}", given.key, given.fd),
         };
         let position = position.map(|position| format!(", at {position}"));
@@ -404,6 +409,7 @@ impl Description {
             Kind::Internet(socket) => format!("file {id} ({})", socket.label()),
             Kind::PacketSock(_) => format!("file {id} (packet socket)"),
             Kind::Netlink(socket) => format!("file {id} (socket:[{}])", socket.inode),
+            Kind::Vsock(socket) => format!("file {id} ({socket})"),
             Kind::Given(given) => format!("file {id} ({})", given.key),
         }
     }

@@ -62,6 +62,7 @@ pub mod tty;
 pub mod tun;
 pub mod unix;
 pub mod vm;
+pub mod vsock;
 pub mod wait;
 
 pub use rustix::io::Errno;

@@ -34,6 +34,8 @@ impl IntOption {
     pub const REUSEPORT: Self = Self(15);
     pub const PASSCRED: Self = Self(16);
     pub const RCVLOWAT: Self = Self(18);
+    /// Whether it listens.
+    pub const ACCEPTCONN: Self = Self(30);
     pub const SNDBUFFORCE: Self = Self(32);
     pub const RCVBUFFORCE: Self = Self(33);
     pub const PASSSEC: Self = Self(34);

@@ -87,7 +87,7 @@ type Answer = Result<Vec<u8>, i32>;
 impl Facts {
     pub(crate) fn of(socket: impl AsFd) -> Self {
         /// Levels, and the last option of each.
-        const LEVELS: [(i32, i32); 10] = [
+        const LEVELS: [(i32, i32); 11] = [
             (libc::SOL_SOCKET, 85),
             (libc::SOL_IP, 55),
             (libc::SOL_TCP, 48),
@@ -98,6 +98,7 @@ impl Facts {
             (255, 1),
             (libc::SOL_PACKET, 24),
             (libc::SOL_NETLINK, 12),
+            (libc::AF_VSOCK, 8),
         ];
         let all = LEVELS
             .into_iter()

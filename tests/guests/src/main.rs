@@ -68,6 +68,7 @@ mod unix_names;
 mod unix_options;
 mod unix_rights;
 mod unix_senders;
+mod vsock;
 mod woken;
 mod xstate;
 
@@ -137,6 +138,7 @@ const OBJECTS: &[&[Entry]] = &[
     unix_options::GUESTS,
     unix_rights::GUESTS,
     unix_senders::GUESTS,
+    vsock::GUESTS,
     woken::GUESTS,
     xstate::GUESTS,
 ];

@@ -1,7 +1,7 @@
 //! What a dump refuses, one object each; the guest finds that nothing of it was disturbed.
 //!
 //! `refused-bpf`, `refused-perf`, `refused-userfaultfd`, `refused-device`, `refused-sealed`,
-//! `refused-vsock`, `refused-thread-files`, `refused-namespace`, `refused-dispatch`.
+//! `refused-thread-files`, `refused-namespace`, `refused-dispatch`.
 
 use crate::Entry;
 use crate::os::{Map, PAGE, os};
@@ -16,7 +16,6 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("refused-userfaultfd", userfaultfd),
     Entry("refused-device", device),
     Entry("refused-sealed", sealed),
-    Entry("refused-vsock", vsock),
     Entry("refused-thread-files", thread_files),
     Entry("refused-namespace", namespace),
     Entry("refused-dispatch", dispatch),
@@ -88,11 +87,6 @@ fn sealed(guest: &Guest) -> Check {
     // Nobody can unmap it.
     map.leak();
     Ok(())
-}
-
-fn vsock(guest: &Guest) -> Check {
-    let fd = os!(libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0));
-    holds(guest, &descriptor("vsock", fd.map(libc::c_long::from))?)
 }
 
 /// A thread that has descriptors of its own.

@@ -85,5 +85,7 @@ pub(super) const CASES: &[Case] = &[
         ..guest("net-nested")
     },
     namespace(unlike("net-tun", "TUN devices that nobody has kept")),
+    unlike("vsock", "sockets between virtual machines"),
+    refused("refused-vsock", "whose other end is outside"),
     refused("netlink-unread", "that nobody has read"),
 ];

@@ -10,7 +10,6 @@ pub(super) const CASES: &[Case] = &[
     refused("refused-userfaultfd", "userfaultfd"),
     refused("refused-device", "device"),
     refused("refused-sealed", "seal"),
-    refused("refused-vsock", "between virtual machines"),
     refused("refused-thread-files", "descriptors"),
     refused("refused-namespace", "uts namespace"),
     refused("refused-dispatch", "PR_SET_SYSCALL_USER_DISPATCH"),

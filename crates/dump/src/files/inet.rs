@@ -47,8 +47,8 @@ const MPTCP: u32 = 262;
 /// `TCP_ESTABLISHED`, which other sockets borrow.
 const CONNECTED: u32 = 1;
 /// `TCP_CLOSE`, the same.
-const CLOSED: u32 = 7;
-const LISTENING: u32 = 10;
+pub(super) const CLOSED: u32 = 7;
+pub(super) const LISTENING: u32 = 10;
 /// What was asked about internet sockets so far.
 #[derive(Debug, Default)]
 pub(super) struct Internet {

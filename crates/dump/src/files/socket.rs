@@ -3,8 +3,8 @@
 use std::os::fd::AsFd;
 
 use gelid_image::messages::FdTypes;
-use gelid_sys::Errno;
 use gelid_sys::sockopt::{self, IntOption};
+use gelid_sys::{Errno, vsock};
 
 use super::regfile::Opening;
 use super::{Collector, Error, Object, Task, Unsupported};
@@ -19,11 +19,14 @@ const INET6: i32 = 10;
 const NETLINK: i32 = 16;
 /// `AF_PACKET`
 const PACKET: i32 = 17;
+/// `AF_VSOCK`
+const VSOCK: i32 = vsock::FAMILY as i32;
 
 /// Why a socket is not dumped; `None` for one that is.
 pub(super) fn refused(socket: impl AsFd) -> Result<Option<Unsupported>, Errno> {
-    Ok(match sockopt::int(socket, IntOption::DOMAIN)? {
+    Ok(match sockopt::int(&socket, IntOption::DOMAIN)? {
         UNIX | INET | INET6 | NETLINK | PACKET => None,
+        VSOCK => super::vsock::refused(socket)?,
         family => Some(Unsupported::Socket { family }),
     })
 }
@@ -43,6 +46,7 @@ impl Collector<'_> {
             INET | INET6 => self.inet(object, opening),
             NETLINK => self.netlink(object, opening),
             PACKET => self.packet_sock(object, opening),
+            VSOCK => self.vsock(object, opening),
             family => Err(object.unsupported(Unsupported::Socket { family })),
         }
     }

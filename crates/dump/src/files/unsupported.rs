@@ -11,6 +11,12 @@ pub enum Unsupported {
         /// Its family: `AF_INET` and so on.
         family: i32,
     },
+    /// A socket between virtual machines that has or had a connection, or is about to.
+    VsockConnection,
+    /// One that listens, with connections that nobody has accepted.
+    VsockPending,
+    /// One of datagrams.
+    VsockDatagrams,
     /// A fanotify group that others wait for.
     FanotifyPermission,
     /// A fanotify mark on what is mounted nowhere.
@@ -79,6 +85,15 @@ impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, remedy) = match self {
             Self::Socket { family } => (socket(*family), CLOSE),
+            Self::VsockConnection => (
+                "a connection between virtual machines (vsock), whose other end is outside",
+                CLOSE,
+            ),
+            Self::VsockPending => (
+                "a socket between virtual machines (vsock) where connections wait to be accepted",
+                "let the program accept them first",
+            ),
+            Self::VsockDatagrams => ("a socket of datagrams between virtual machines", CLOSE),
             Self::FanotifyPermission => (
                 "a fanotify group that others wait for (FAN_OPEN_PERM and its likes)",
                 CLOSE,
@@ -157,7 +172,6 @@ fn socket(family: i32) -> &'static str {
         29 => "a CAN socket",
         31 => "a Bluetooth socket",
         38 => "a socket of the kernel's cryptography",
-        40 => "a socket between virtual machines",
         44 => "an XDP socket",
         _ => "a socket of another family",
     }

@@ -35,7 +35,7 @@ messages! {
         required uint32 id = 1;
         /// Socket inode; hexadecimal key of `tcp-stream-*.img`.
         required uint32 ino = 2;
-        /// 2 IPv4, 10 IPv6.
+        /// 2 IPv4, 10 IPv6; gelid's own: 40 vsock, with the number of a machine as the only word of its address.
         required uint32 family = 3 as dict FAMILY;
         /// 1 stream, 2 datagram, 3 raw.
         required uint32 r#type = 4 as dict SOCK_TYPE;

@@ -19,7 +19,7 @@ use super::remap::Remap;
 use super::{
     Context, Description, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fanotify,
     fifo, inet, inotify, memfd, mqueue, netlink, ns, packet_sock, pidfd, pipe, regular, signalfd,
-    timerfd, tty, tun, unix,
+    timerfd, tty, tun, unix, vsock,
 };
 use crate::Hooks;
 use crate::files::Roots;
@@ -48,6 +48,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     inet::open_all(&mut opener)?;
     netlink::open_all(&mut opener)?;
     packet_sock::open_all(&mut opener)?;
+    vsock::open_all(&mut opener)?;
     // What is in flight between sockets is open by now.
     unix::open_all(&mut opener)?;
     opener.finish(limit)

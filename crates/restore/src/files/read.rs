@@ -14,7 +14,7 @@ use super::remap::{self, Remap, Target};
 use super::{
     Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
     fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, netlink, ns, owner, packet_sock,
-    pidfd, pipe, signalfd, table, tcp, timerfd, tty, tun, unix,
+    pidfd, pipe, signalfd, table, tcp, timerfd, tty, tun, unix, vsock,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -182,6 +182,11 @@ impl Reader<'_> {
             Some(Body::Netlink(socket)) => {
                 let object = format!("file {id} (socket:[{}])", socket.ino);
                 let kind = Kind::Netlink(Box::new(netlink::plan(&object, socket)?));
+                Part::new(kind, socket.flags, Some(&socket.fown))
+            }
+            Some(Body::Internet(socket)) if vsock::is_one(socket) => {
+                let object = format!("file {id} (socket:[{}])", socket.ino);
+                let kind = Kind::Vsock(Box::new(vsock::plan(&object, socket)?));
                 Part::new(kind, socket.flags, Some(&socket.fown))
             }
             Some(Body::Internet(socket)) => {

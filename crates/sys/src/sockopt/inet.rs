@@ -1,4 +1,4 @@
-//! Options of internet sockets, and of netlink and packet sockets, that can be asked for and set again, at every level.
+//! Options of internet sockets, and of netlink, packet and vsock sockets, that can be asked for and set again, at every level.
 
 use std::os::fd::AsFd;
 
@@ -32,6 +32,7 @@ const UDPLITE: i32 = 136;
 const RAW: i32 = 255;
 const PACKET: i32 = libc::SOL_PACKET;
 const NETLINK: i32 = libc::SOL_NETLINK;
+const VSOCK: i32 = libc::AF_VSOCK;
 
 #[expect(
     missing_docs,
@@ -210,6 +211,11 @@ pub static OPTIONS: &[SocketOption] = &[
     int(NETLINK, 10),
     int(NETLINK, 11),
     int(NETLINK, 12),
+    // vsock(7): the limits of a buffer before its size
+    bytes(VSOCK, 2, 8),
+    bytes(VSOCK, 1, 8),
+    bytes(VSOCK, 0, 8),
+    bytes(VSOCK, 8, 16),
 ];
 
 impl SocketOption {
