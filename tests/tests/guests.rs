@@ -146,6 +146,7 @@ const CASES: &[Case] = &[
     guest("many-mappings"),
     guest("brk"),
     guest("grows-down"),
+    unlike("dispatch", "the dispatch of system calls"),
     guest("subreaper"),
     guest("pdeath-signal"),
     guest("no-new-privs"),

@@ -211,6 +211,7 @@ pub fn all_schemas() -> Vec<&'static crate::Schema> {
         of::<GelidMembershipEntry>(),
         of::<GelidMqueueEntry>(),
         of::<GelidPacketEntry>(),
+        of::<GelidDispatchEntry>(),
         of::<GelidRestartEntry>(),
         of::<GelidSchedEntry>(),
         of::<GelidSegmentEntry>(),

@@ -22,7 +22,7 @@ use gelid_image::messages::{CoreEntry, March, TaskCoreEntry, ThreadCoreEntry, Th
 use gelid_sys::Pid;
 use gelid_sys::arch::UserRegs;
 use gelid_sys::proc::TaskDir;
-use gelid_sys::ptrace::Stopped;
+use gelid_sys::ptrace::{Dispatch, Stopped};
 use gelid_sys::signal::SigSet;
 use gelid_tape::{Saved, Tape};
 
@@ -60,6 +60,8 @@ pub(crate) struct ThreadState {
     fpu: Fpu,
     mask: SigSet,
     restart: Option<Restart>,
+    /// How its system calls are diverted, if they are.
+    dispatch: Option<Dispatch>,
     attributes: ThreadAttributes,
     alt_stack: AltStack,
     pending: Queue,
@@ -156,6 +158,12 @@ impl ThreadState {
             regs,
             fpu: Fpu::read(tid, &machine.fpregs)?,
             mask: mask(tid, tc, thread)?,
+            dispatch: gelid.dispatch.as_ref().map(|it| Dispatch {
+                mode: 1,
+                selector: it.selector,
+                offset: it.offset,
+                len: it.len,
+            }),
             restart: Restart::read(tid, &regs, gelid.restart.as_ref())?,
             attributes: ThreadAttributes::read(tid, tc, thread, machine)?,
             alt_stack: AltStack::read(tid, thread.sas.as_ref())?,
@@ -242,6 +250,11 @@ impl ThreadState {
             Some(restart) => restart.take_up(self.tid, task, &mut self.regs, syscall_at, scratch),
             None => Ok(task),
         }
+    }
+
+    /// How its system calls are diverted from the end on, if they are.
+    pub(crate) fn dispatch(&self) -> Option<Dispatch> {
+        self.dispatch
     }
 
     /// Registers and mask for the end.

@@ -1,11 +1,12 @@
 //! A stopped thread that plays tapes, and its way back.
 
 use crate::arch::{self, BLOCK_SIZE, Block, OP_SIZE};
+use crate::diverted::Diverted;
 use crate::error::Error;
 use crate::tape::{Op, Outcome, Tape};
 use crate::{rseq, wait};
 use gelid_sys::arch::UserRegs;
-use gelid_sys::ptrace::{Running, Stopped};
+use gelid_sys::ptrace::{Dispatch, Running, Stopped};
 use gelid_sys::signal::{SIGCHLD, SIGSTOP, SigInfo, SigSet};
 use gelid_sys::wait::Status;
 use gelid_sys::{Errno, Pid, vm};
@@ -70,6 +71,7 @@ pub struct Carrier {
     /// Block, then the tape's room.
     region: u64,
     room: usize,
+    diverted: Option<Diverted>,
     /// Whether the signals of others are kept away: from the first tape on, when the thread stands where
     /// it brings itself back.
     masked: bool,
@@ -86,7 +88,7 @@ impl Carrier {
         room: usize,
     ) -> Result<Self, (Error, Stopped)> {
         let tid = task.pid();
-        let saved = match save(&task) {
+        let (saved, diverted) = match save(&task, stub) {
             Ok(saved) => saved,
             Err(error) => return Err((error, task)),
         };
@@ -98,6 +100,7 @@ impl Carrier {
             stub,
             region,
             room,
+            diverted,
             masked: false,
             playing: None,
         })
@@ -130,6 +133,12 @@ impl Carrier {
     /// Changes what the thread goes back to, as a restore does.
     pub fn set_saved(&mut self, saved: Saved) {
         self.saved = saved;
+    }
+
+    /// How the program diverts the thread's system calls, if it does.
+    #[must_use]
+    pub fn dispatch(&self) -> Option<Dispatch> {
+        self.diverted.map(|diverted| diverted.own)
     }
 
     /// Bytes of tape that fit.
@@ -197,6 +206,12 @@ impl Carrier {
     /// away from it.
     fn depart(&mut self, regs: &UserRegs) -> Result<(), Error> {
         let task = self.task()?;
+        let lent = self.diverted.and_then(|diverted| diverted.lent);
+        if let (Some(lent), false) = (lent, self.masked) {
+            // Nothing of the program lies where the stub does: it may go on with this.
+            task.set_dispatch(lent)
+                .map_err(|errno| of(self.tid, "letting system calls pass", errno))?;
+        }
         task.set_regs(regs)
             .map_err(|errno| of(self.tid, "setting registers", errno))?;
         if !self.masked {
@@ -366,13 +381,19 @@ impl Carrier {
             return Err((error, self.into_task()));
         }
         let tid = self.tid;
-        let saved = self.saved;
+        let (saved, diverted) = (self.saved, self.diverted);
         let back = self.task().and_then(|task| {
-            // Up to the registers, which are last, the thread finds its way back alone.
+            // Up to the registers the thread finds its way back alone, and behind them there is nothing to find.
             task.set_sigmask(saved.mask)
                 .map_err(|errno| of(tid, "putting the signal mask back", errno))?;
             task.set_regs(&saved.regs)
-                .map_err(|errno| of(tid, "putting the registers back", errno))
+                .map_err(|errno| of(tid, "putting the registers back", errno))?;
+            match diverted.filter(|diverted| diverted.lent.is_some()) {
+                Some(Diverted { own, .. }) => task
+                    .set_dispatch(own)
+                    .map_err(|errno| of(tid, "diverting system calls again", errno)),
+                None => Ok(()),
+            }
         });
         match (back, self.into_task()) {
             (Ok(()), Some(task)) => Ok(task),
@@ -429,17 +450,14 @@ impl Carrier {
     }
 }
 
-fn save(task: &Stopped) -> Result<Saved, Error> {
+fn save(task: &Stopped, stub: u64) -> Result<(Saved, Option<Diverted>), Error> {
     let tid = task.pid();
-    // A kernel that cannot tell diverts nothing that anybody could put back.
-    if task.dispatch().is_ok_and(|dispatch| dispatch.mode != 0) {
-        return Err(Error::Diverted { tid });
-    }
+    let diverted = Diverted::look(task, stub)?;
     let fail = |operation| move |errno| of(tid, operation, errno);
     let mut regs = task.regs().map_err(fail("reading the registers"))?;
     let mask = task.sigmask().map_err(fail("reading the signal mask"))?;
     rseq::abort(task, &mut regs);
-    Ok(Saved { regs, mask })
+    Ok((Saved { regs, mask }, diverted))
 }
 
 /// The error for a failed operation on a task; `ESRCH` means that it was killed.

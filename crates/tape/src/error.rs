@@ -23,7 +23,8 @@ pub enum Error {
     },
     /// The task has its system calls turned into signals, a tape's too.
     #[error(
-        "task {tid} diverts system calls (PR_SET_SYSCALL_USER_DISPATCH); end that in the program first"
+        "task {tid} diverts system calls (PR_SET_SYSCALL_USER_DISPATCH) of all code but a range, and is in code whose calls \
+         are diverted: try again when it is in a call that passes"
     )]
     Diverted {
         /// Thread id as the tracer sees it.

@@ -42,6 +42,7 @@
 mod arch;
 mod carrier;
 mod cave;
+mod diverted;
 mod error;
 mod host;
 mod rseq;

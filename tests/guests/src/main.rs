@@ -16,6 +16,7 @@ mod cow;
 mod cramped;
 mod credentials;
 mod descriptors;
+mod dispatch;
 mod epoll;
 mod eventfd;
 mod fanotify;
@@ -91,6 +92,7 @@ const OBJECTS: &[&[Entry]] = &[
     cramped::GUESTS,
     credentials::GUESTS,
     descriptors::GUESTS,
+    dispatch::GUESTS,
     epoll::GUESTS,
     eventfd::GUESTS,
     fanotify::GUESTS,

@@ -1,7 +1,7 @@
 //! What a dump refuses, one object each; the guest finds that nothing of it was disturbed.
 //!
 //! `refused-bpf`, `refused-perf`, `refused-userfaultfd`, `refused-device`, `refused-sealed`,
-//! `refused-thread-files`, `refused-namespace`, `refused-dispatch`.
+//! `refused-thread-files`, `refused-namespace`.
 
 use crate::Entry;
 use crate::os::{Map, PAGE, os};
@@ -18,7 +18,6 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("refused-sealed", sealed),
     Entry("refused-thread-files", thread_files),
     Entry("refused-namespace", namespace),
-    Entry("refused-dispatch", dispatch),
 ];
 
 /// A descriptor that a system call has given, or why there is none.
@@ -125,33 +124,4 @@ fn namespace(guest: &Guest) -> Check {
     crate::protocol::until("namespace", || Ok(guest.path("unshared").exists()))?;
     guest.hold()?;
     kid.join(guest)
-}
-
-/// System calls go to a handler, where a byte says so.
-fn dispatch(guest: &Guest) -> Check {
-    const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
-    // SYSCALL_DISPATCH_FILTER_ALLOW
-    let allow = Box::new(0_u8);
-    let at: *const u8 = &raw const *allow;
-    if os!(libc::prctl(
-        PR_SET_SYSCALL_USER_DISPATCH,
-        1,
-        0_u64,
-        0_u64,
-        at
-    ))
-    .is_err()
-    {
-        return Err(Failure::skip("no user dispatch of system calls"));
-    }
-    guest.hold()?;
-    os!(libc::prctl(
-        PR_SET_SYSCALL_USER_DISPATCH,
-        0,
-        0_u64,
-        0_u64,
-        0_u64
-    ))?;
-    drop(allow);
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use gelid_seize::Tree;
-use gelid_sys::ptrace::Stopped;
+use gelid_sys::ptrace::{Dispatch, Stopped};
 use gelid_tape::{Carrier, Ground, Host, Identity, Outcome, Saved, Tape};
 
 use super::{Error, locking};
@@ -35,6 +35,8 @@ pub(super) struct Space {
 pub(super) struct Played {
     pub(super) place: (usize, usize),
     pub(super) saved: Saved,
+    /// How its system calls are diverted, if they are.
+    pub(super) dispatch: Option<Dispatch>,
     pub(super) outcome: Outcome,
     /// Flags of `mlockall(2)` in force, by the first thread of an address space.
     pub(super) locking: Option<u32>,
@@ -262,6 +264,7 @@ fn finish(carrier: &mut Carrier, job: &Job) -> Result<Played, Error> {
     Ok(Played {
         place: job.place,
         saved: *carrier.saved(),
+        dispatch: carrier.dispatch(),
         outcome,
         locking: None,
         lent: Vec::new(),

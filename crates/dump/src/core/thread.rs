@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use gelid_image::messages::{
-    CoreEntry, CredsEntry, GelidThreadEntry, March, ThreadCoreEntry, ThreadInfoX86,
-    UserX86FpregsEntry,
+    CoreEntry, CredsEntry, GelidDispatchEntry, GelidThreadEntry, March, ThreadCoreEntry,
+    ThreadInfoX86, UserX86FpregsEntry,
 };
 use gelid_seize::Process;
 use gelid_sys::proc::TaskDir;
@@ -115,6 +115,11 @@ impl Asked {
         };
         let mut gelid = GelidThreadEntry {
             restart: resolved.restart,
+            dispatch: played.dispatch.map(|it| GelidDispatchEntry {
+                selector: it.selector,
+                offset: it.offset,
+                len: it.len,
+            }),
             ..Default::default()
         };
         self.sched.record(defaults, &mut thread, &mut gelid);

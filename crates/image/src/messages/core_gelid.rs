@@ -48,6 +48,18 @@ messages! {
         repeated uint32 speculation = 10 as hex;
         /// The system call the thread was in, with what was left of its time.
         optional message GelidRestartEntry restart = 9;
+        /// `PR_SET_SYSCALL_USER_DISPATCH`, if on.
+        optional message GelidDispatchEntry dispatch = 11;
+    }
+
+    /// How system calls of a thread are diverted, as `PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG` tells it.
+    message GelidDispatchEntry = "gelid_dispatch_entry" {
+        /// Address of the byte that switches it, or 0.
+        required uint64 selector = 1 as hex;
+        /// Start of the code whose calls pass.
+        required uint64 offset = 2 as hex;
+        /// Bytes of that code.
+        required uint64 len = 3 as hex;
     }
 
     /// Scheduling parameters, `sched_setattr(2)`.

@@ -192,6 +192,10 @@ pub(crate) fn set_registers(
     stopped
         .set_sigmask(mask)
         .map_err(failed("setting the signal mask"))?;
+    if let Some(dispatch) = thread.state.dispatch() {
+        let set = stopped.set_dispatch(dispatch);
+        set.map_err(failed("diverting the system calls"))?;
+    }
     Ok(thread.state.set_fpu(stopped, machine)?)
 }
 

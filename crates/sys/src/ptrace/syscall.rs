@@ -1,9 +1,12 @@
 //! What ptrace tells of a thread's system calls: the one it is in, and whether they are diverted.
 
+use std::ops::Range;
+
 use super::{Stopped, ptrace};
 use rustix::io::{Errno, Result};
 
 const GET_SYSCALL_INFO: u32 = 0x420e;
+const SET_SYSCALL_USER_DISPATCH_CONFIG: u32 = 0x4210;
 const GET_SYSCALL_USER_DISPATCH_CONFIG: u32 = 0x4211;
 
 const OP_NONE: u8 = 0;
@@ -92,6 +95,34 @@ pub struct Dispatch {
 
 const _: () = assert!(size_of::<Dispatch>() == 32);
 
+/// `PR_SYS_DISPATCH_ON`: of all code but that in a range.
+const ON: u64 = 1;
+/// `PR_SYS_DISPATCH_INCLUSIVE_ON`: of the code in a range. The kernel tells it as the first, with a range that has all else.
+const INCLUSIVE_ON: u64 = 2;
+
+impl Dispatch {
+    /// Whether the calls of `code` pass whatever the byte says.
+    #[must_use]
+    pub fn passes(&self, code: &Range<u64>) -> bool {
+        let passes = |at: u64| at.wrapping_sub(self.offset) < self.len;
+        self.mode == 0 || passes(code.start) && passes(code.end.wrapping_sub(1))
+    }
+
+    /// As it is set: a range that has all but another one is set by that.
+    fn to_set(self) -> Self {
+        let end = self.offset.wrapping_add(self.len);
+        match self.mode == ON && self.len > 0 && end < self.offset {
+            true => Self {
+                mode: INCLUSIVE_ON,
+                offset: end,
+                len: self.len.wrapping_neg(),
+                ..self
+            },
+            false => self,
+        }
+    }
+}
+
 #[cfg(test)]
 crate::layout::same!(whole Dispatch, linux_raw_sys::ptrace::ptrace_sud_config {
     mode, selector, offset, len,
@@ -145,6 +176,19 @@ impl Stopped {
         unsafe { ptrace(GET_SYSCALL_USER_DISPATCH_CONFIG, self.pid, size, to) }?;
         Ok(config)
     }
+
+    /// Diverts the thread's system calls as [`dispatch`](Self::dispatch) tells of a thread.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a range that cannot be, `EIO` before Linux 6.4; `ESRCH` if the task has been killed.
+    pub fn set_dispatch(&self, dispatch: Dispatch) -> Result<()> {
+        let config = dispatch.to_set();
+        let size = size_of::<Dispatch>();
+        let from = (&raw const config) as usize;
+        // SAFETY: the kernel reads `size` bytes of `config`.
+        unsafe { ptrace(SET_SYSCALL_USER_DISPATCH_CONFIG, self.pid, size, from) }.map(drop)
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +213,26 @@ mod tests {
         let mut task = running.stopped();
         assert_eq!(task.syscall_info().unwrap().call, Call::None);
         assert_eq!(task.dispatch(), Ok(Dispatch::default()));
+        // Of all code but that in a range, and of that alone.
+        for (offset, len) in [(0x2_0000, 0x100), (0x2_0100, 0x100_u64.wrapping_neg())] {
+            let (mode, selector) = (ON, 0x5000);
+            let set = Dispatch {
+                mode,
+                selector,
+                offset,
+                len,
+            };
+            match task.set_dispatch(set) {
+                // An older kernel.
+                Err(Errno::INVAL) if len > 0x100 => {}
+                done => done.unwrap(),
+            }
+            let told = task.dispatch().unwrap();
+            assert!(told == set || len > 0x100, "{told:?}");
+            assert_eq!(set.passes(&(0x2_0000..0x2_0100)), len == 0x100);
+            assert_eq!(set.passes(&(0x2_0100..0x2_0200)), len > 0x100);
+        }
+        task.set_dispatch(Dispatch::default()).unwrap();
         let regs = task.regs().unwrap();
         let at = regs.rip - crate::arch::SYSCALL_INSN.len() as u64;
         let calls = [nr::close, nr::getpid].map(|nr| {

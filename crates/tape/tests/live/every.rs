@@ -77,7 +77,7 @@ fn carry(tree: &mut Tree, process: usize, turned: bool) {
 }
 
 /// Guests that cannot be frozen: one is traced already, one has lost its main thread, and a parent in
-/// `vfork` stops only when its child lets it go. One diverts the calls of a tape, and one is content only after
+/// `vfork` stops only when its child lets it go. One diverts the calls of any tape, and one is content only after
 /// a dump.
 const LEFT_OUT: [&str; 6] = [
     "traced",
