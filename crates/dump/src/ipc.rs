@@ -70,6 +70,15 @@ pub enum Error {
         /// The queue.
         id: i32,
     },
+    /// A look at a segment would be its end.
+    #[error(
+        "{object} would be gone with the next who detaches from it, as kernel.shm_rmid_forced is set and nobody is \
+         attached: attach to it, or clear that setting first"
+    )]
+    Forced {
+        /// The segment.
+        object: Object,
+    },
     /// Somebody else is attached to a segment.
     #[error(
         "{}{object} has {attached} attachments, {own} of them in the tree: end the other processes that are \
@@ -135,7 +144,15 @@ pub(crate) fn record(
     namespace: u32,
     users: &Users,
 ) -> Result<Vec<Segment>, DumpError> {
+    let every = Object::Every("shared memory segments");
+    let segments = shm::all().map_err(failed("list", every))?;
     let mut variables = variables::read()?;
+    if variables.shm_rmid_forced != 0
+        && let Some(segment) = segments.iter().find(|segment| segment.attached == 0)
+    {
+        let object = Object::Segment(segment.id);
+        return Err(Error::Forced { object }.into());
+    }
     variables.mqueue = posix::list(users)?;
     staging.put(ImageKind::IpcVar, namespace, &variables)?;
     let mut writer = staging.writer(ImageKind::IpcnsSem, namespace)?;
@@ -144,8 +161,7 @@ pub(crate) fn record(
     let mut writer = staging.writer(ImageKind::IpcnsMsg, namespace)?;
     queues::record(&mut writer, users)?;
     writer.finish()?;
-    let every = Object::Every("shared memory segments");
-    Ok(shm::all().map_err(failed("list", every))?)
+    Ok(segments)
 }
 
 /// What all objects have.

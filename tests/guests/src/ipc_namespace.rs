@@ -1,7 +1,8 @@
 //! IPC namespaces of their own, with everything that can be in one.
 //!
 //! `ipc-plain`: one of each kind. `ipc-shm`, `ipc-undo`: as on the host. `ipc-messages`: queues with messages. `ipc-settings`: settings, POSIX message
-//! queues, and objects that nobody uses. `ipc-unread`: a POSIX message queue that is not empty.
+//! queues, and objects that nobody uses. `ipc-unread`: a POSIX message queue that is not empty. `ipc-forced`: segments that
+//! end with their last user. `ipc-forced-idle`: one of these that nobody has used yet.
 
 use crate::Entry;
 use crate::os::{PAGE, errno, os};
@@ -21,6 +22,8 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("ipc-messages", messages),
     Entry("ipc-settings", settings),
     Entry("ipc-unread", unread),
+    Entry("ipc-forced", forced),
+    Entry("ipc-forced-idle", forced_idle),
 ];
 
 fn own() -> Check {
@@ -239,5 +242,31 @@ fn unread(guest: &Guest) -> Check {
         std::ptr::null_mut()
     ))?;
     same!("length", got, 3);
+    Ok(())
+}
+
+/// Segments go when nobody is attached any more.
+fn forced(guest: &Guest) -> Check {
+    own()?;
+    let segment = crate::shm::Segment::new(5, 3 * PAGE, 0o640)?;
+    let attached = segment.attach(0, 0)?;
+    attached.fill(PAGE, 2 * PAGE, 1);
+    fs::write("/proc/sys/kernel/shm_rmid_forced", "1")?;
+    let before = objects("shm")?;
+    guest.hold()?;
+    same!("objects", objects("shm")?, before);
+    attached.check("attached", (PAGE, 2 * PAGE), Some(1))?;
+    os!(libc::shmdt(attached.start()))?;
+    same!("objects", objects("shm")?.len(), 0);
+    Ok(())
+}
+
+fn forced_idle(guest: &Guest) -> Check {
+    own()?;
+    fs::write("/proc/sys/kernel/shm_rmid_forced", "1")?;
+    let _segment = crate::shm::Segment::new(5, 3 * PAGE, 0o640)?;
+    let before = objects("shm")?;
+    guest.hold()?;
+    same!("objects", objects("shm")?, before);
     Ok(())
 }

@@ -27,6 +27,11 @@ pub(super) const CASES: &[Case] = &[
     },
     refused("ipc-unread", "cannot be looked at without being taken"),
     Case {
+        ignore: &["ns/ipc"],
+        ..unlike("ipc-forced", "segments that end with their last user")
+    },
+    refused("ipc-forced-idle", "shm_rmid_forced"),
+    Case {
         // The original takes its set with it.
         without: &[Mode::Running],
         ..unlike("sem-undo", OF_THE_HOST)
