@@ -30,6 +30,7 @@ pub mod ipc;
 pub mod kcmp;
 #[cfg(test)]
 mod layout;
+pub mod link_group;
 pub mod lock;
 pub mod lsm;
 pub mod madvise;

@@ -3,7 +3,8 @@
 //! `net-links`: bridge, pairs, tunnel, addresses, neighbours, routes of two tables, rules, sysctls. `net-firewall`: rules
 //! of both kinds. `net-sockets`: sockets of all families, a connection among them. `net-nested`: a child in a namespace of
 //! its own, a pair of links between both, a socket left behind, and the other namespace open. `net-tun`: a device that
-//! goes with its file.
+//! goes with its file. `net-traffic`: queueing disciplines, and groups that a link was given. `net-classes`, `net-secured`:
+//! a discipline with classes, and a policy of IPsec.
 
 use crate::Entry;
 use crate::os::os;
@@ -22,6 +23,9 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("net-sockets", sockets),
     Entry("net-nested", nested),
     Entry("net-tun", tun),
+    Entry("net-traffic", traffic),
+    Entry("net-classes", classes),
+    Entry("net-secured", secured),
 ];
 
 /// Leaves the network namespace of the test.
@@ -255,5 +259,51 @@ fn tun(guest: &Guest) -> Check {
     same!("link", shown("-d link show dev fleeting0")?, before);
     drop(file);
     ensure!(shown("link show dev fleeting0").is_err(), "it has stayed");
+    Ok(())
+}
+
+fn traffic(guest: &Guest) -> Check {
+    leave()?;
+    ip("link add v0 type veth peer name v1\nmaddr add 33:33:00:00:00:55 dev v0\nlink set v0 up\n")?;
+    run(
+        "tc -batch -",
+        "qdisc add dev v0 root handle 1: tbf rate 1mbit burst 5k latency 20ms\n\
+         qdisc add dev v0 parent 1: handle 10: pfifo limit 77\n\
+         qdisc add dev v1 root handle 3: bfifo limit 5000\n",
+    )?;
+    let disciplines = || -> Check<Vec<String>> {
+        let told = run("tc qdisc show", "")?;
+        let mut lines: Vec<String> = told.lines().map(str::to_owned).collect();
+        lines.sort();
+        Ok(lines)
+    };
+    let look = || -> Check<_> { Ok((disciplines()?, shown("maddr show dev v0")?)) };
+    let before = look()?;
+    same!("disciplines", before.0.len(), 3);
+    guest.hold()?;
+    same!("traffic", look()?, before);
+    Ok(())
+}
+
+fn classes(guest: &Guest) -> Check {
+    leave()?;
+    let added = run("tc qdisc add dev lo root handle 1: htb", "");
+    added.map_err(|error| Failure::skip(error.to_string()))?;
+    let before = run("tc qdisc show", "")?;
+    guest.hold()?;
+    same!("disciplines", run("tc qdisc show", "")?, before);
+    Ok(())
+}
+
+fn secured(guest: &Guest) -> Check {
+    leave()?;
+    let added = run(
+        "ip xfrm policy add src 10.0.0.1 dst 10.0.0.2 dir out action block",
+        "",
+    );
+    added.map_err(|error| Failure::skip(error.to_string()))?;
+    let before = run("ip xfrm policy", "")?;
+    guest.hold()?;
+    same!("policies", run("ip xfrm policy", "")?, before);
     Ok(())
 }

@@ -84,6 +84,9 @@ pub(super) const CASES: &[Case] = &[
         ignore: &["ns/net", "fd 0004"],
         ..guest("net-nested")
     },
+    namespace(unlike("net-traffic", "disciplines and groups of links")),
+    refused("net-classes", "disciplines of this kind are not dumped"),
+    refused("net-secured", "policies or associations of IPsec"),
     namespace(unlike("net-tun", "TUN devices that nobody has kept")),
     unlike("vsock", "sockets between virtual machines"),
     refused("refused-vsock", "whose other end is outside"),

@@ -5,13 +5,16 @@
 
 mod conntrack;
 mod firewall;
+mod group;
 mod link;
+mod queue;
+mod refused;
 mod sysctl;
 mod table;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use gelid_image::messages::{GelidNetnsEntry, NetDeviceEntry, NetnsEntry, NetnsId};
+use gelid_image::messages::{GelidNetnsEntry, NdType, NetDeviceEntry, NetnsEntry, NetnsId};
 use gelid_image::{ImageKind, Staging};
 use gelid_sys::Errno;
 use gelid_sys::netlink::channel::Channel;
@@ -53,6 +56,22 @@ pub enum Error {
         kind: String,
         /// Why not, and what to do.
         why: &'static str,
+    },
+    /// A queueing discipline of a link is not dumped.
+    #[error("the queueing discipline {kind} of the network link {link} is not dumped: {why}")]
+    Discipline {
+        /// The name of the link.
+        link: String,
+        /// Kind of the discipline, as `tc qdisc` has it.
+        kind: String,
+        /// Why not, and what to do.
+        why: &'static str,
+    },
+    /// There is something that is not dumped.
+    #[error("the network namespace has {what}, which is not dumped yet: remove it first")]
+    Unrecorded {
+        /// What there is.
+        what: &'static str,
     },
     /// A program that tells rules of the firewall is missing.
     #[error(
@@ -166,6 +185,8 @@ fn look(id: u32, others: &[(u32, OwnedFd)]) -> Result<Found, Error> {
         nsids: nsids(&channel, others)?,
     };
     let links = link::all(&channel, &around)?;
+    let is_bridge = |link: &NetDeviceEntry| NdType::try_from(link.r#type) == Ok(NdType::Bridge);
+    refused::refuse(&channel, links.iter().any(is_bridge))?;
     let (connections, expected) = conntrack::tables()?;
     let raw = vec![
         (ImageKind::Ifaddr, table::addresses(&channel)?),
@@ -187,6 +208,7 @@ fn look(id: u32, others: &[(u32, OwnedFd)]) -> Result<Found, Error> {
             sysctls: sysctl::others()?,
             nexthops: table::nexthops(&channel)?,
             neighbours: table::neighbours(&channel)?,
+            disciplines: queue::all(&channel, &links)?,
         }),
         ..NetnsEntry::default()
     };

@@ -27,6 +27,8 @@ messages! {
         repeated string names = 10;
         /// Sysctls of the device that the lists of the format lack.
         repeated message GelidSysctlEntry sysctls = 11;
+        /// Groups of the link layer that it was given (`SIOCADDMULTI`).
+        repeated bytes groups = 12;
     }
 
     /// Of a namespace. Field 1000 of `netns_entry`.
@@ -37,6 +39,8 @@ messages! {
         optional bytes nexthops = 2;
         /// Neighbours, those of bridges and tunnels among them, as messages of rtnetlink.
         optional bytes neighbours = 3;
+        /// Queueing disciplines that somebody has set, as messages of rtnetlink.
+        optional bytes disciplines = 4;
     }
 
     /// A sysctl.

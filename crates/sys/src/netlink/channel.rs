@@ -3,7 +3,7 @@
 //! Messages are passed on as they are. The packages that decode them know many attributes, and would lose those that
 //! they do not know; what a dump takes from one kernel and gives to another has to stay whole.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::io::{Errno, Result};
@@ -44,6 +44,12 @@ pub struct Channel {
     sequence: AtomicU32,
 }
 
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Channel {
     /// To whom links, addresses, routes and rules belong: `rtnetlink(7)`.
     pub fn route() -> Result<Self> {
@@ -57,6 +63,15 @@ impl Channel {
     /// `EPROTONOSUPPORT` if the kernel has none.
     pub fn netfilter() -> Result<Self> {
         Self::open(Some(netlink::NETFILTER))
+    }
+
+    /// To whom policies and associations of IPsec belong.
+    ///
+    /// # Errors
+    ///
+    /// `EPROTONOSUPPORT` if the kernel has none.
+    pub fn security() -> Result<Self> {
+        Self::open(Some(netlink::XFRM))
     }
 
     fn open(protocol: Option<rustix::net::Protocol>) -> Result<Self> {

@@ -30,6 +30,14 @@ pub const NEW_RULE: u16 = 32;
 pub const DELETE_RULE: u16 = 33;
 /// `RTM_GETRULE`
 pub const GET_RULE: u16 = 34;
+/// `RTM_NEWQDISC`
+pub const NEW_DISCIPLINE: u16 = 36;
+/// `RTM_GETQDISC`
+pub const GET_DISCIPLINE: u16 = 38;
+/// `RTM_GETTFILTER`
+pub const GET_FILTER: u16 = 46;
+/// `RTM_GETMDB`
+pub const GET_GROUP: u16 = 86;
 /// `RTM_NEWNSID`
 pub const NEW_NSID: u16 = 88;
 /// `RTM_GETNSID`
@@ -53,6 +61,9 @@ pub const RULE: usize = 12;
 pub const NEIGHBOUR: usize = 12;
 /// Of those about nexthops, `struct nhmsg`.
 pub const NEXTHOP: usize = 8;
+
+/// Of those about queueing disciplines, `struct tcmsg`.
+pub const DISCIPLINE: usize = 20;
 
 /// `AF_INET`
 pub const IPV4: u8 = 2;
@@ -117,6 +128,20 @@ pub mod link {
     pub const PORT_DATA: u16 = 5;
     /// `VETH_INFO_PEER`, in [`DATA`].
     pub const PEER: u16 = 1;
+}
+
+/// Where what is in messages about queueing disciplines.
+pub mod discipline {
+    /// Place of the index of the link.
+    pub const LINK: usize = 4;
+    /// Place of its own number.
+    pub const HANDLE: usize = 8;
+    /// Place of the number of what it belongs to.
+    pub const PARENT: usize = 12;
+    /// `TCA_KIND`
+    pub const KIND: u16 = 1;
+    /// `TCA_OPTIONS`
+    pub const OPTIONS: u16 = 2;
 }
 
 /// `IFF_UP`

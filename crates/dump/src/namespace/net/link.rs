@@ -12,7 +12,7 @@ use gelid_sys::netlink::route::{GET_LINK, LINK, NEW_LINK, link, link_header};
 use gelid_sys::tun;
 use rustix::io::Errno;
 
-use super::{Error, Surroundings, sysctl};
+use super::{Error, Surroundings, group, sysctl};
 
 /// `ARPHRD_LOOPBACK`
 const LOOPBACK: u16 = 772;
@@ -53,6 +53,12 @@ pub(super) fn all(channel: &Channel, around: &Surroundings) -> Result<Vec<NetDev
         }
     }
     links.sort_by_key(|link| link.ifindex);
+    let mut groups = group::all()?;
+    for link in &mut links {
+        if let Some(gelid) = &mut link.gelid {
+            gelid.groups = groups.remove(&link.ifindex).unwrap_or_default();
+        }
+    }
     Ok(links)
 }
 
@@ -177,6 +183,7 @@ fn beyond(
             .map(|name| String::from_utf8_lossy(name).into_owned())
             .collect(),
         sysctls: sysctl::of_device(name)?,
+        groups: Vec::new(),
     })
 }
 

@@ -133,7 +133,8 @@ pub(super) fn nexthops(channel: &Channel) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-fn dump(
+/// All that the kernel tells, without what belongs to the conversation.
+pub(super) fn dump(
     channel: &Channel,
     kind: u16,
     request: &[u8],

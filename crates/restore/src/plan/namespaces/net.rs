@@ -10,8 +10,8 @@ use gelid_image::messages::{NetDeviceEntry, NetnsEntry, NetnsId};
 use gelid_image::{Dir, ImageKind};
 use gelid_sys::netlink::message::{Attributes, messages, unpadded, word};
 use gelid_sys::netlink::route::{
-    ADDRESS, NEIGHBOUR, NEW_ADDRESS, NEW_NEIGHBOUR, NEW_NEXTHOP, NEW_ROUTE, NEW_RULE, NEXTHOP,
-    ROUTE, RULE,
+    ADDRESS, DISCIPLINE, NEIGHBOUR, NEW_ADDRESS, NEW_DISCIPLINE, NEW_NEIGHBOUR, NEW_NEXTHOP,
+    NEW_ROUTE, NEW_RULE, NEXTHOP, ROUTE, RULE,
 };
 
 pub(crate) use self::link::{Kind, Link, Peer};
@@ -76,6 +76,7 @@ pub(crate) struct Description {
     pub(crate) nexthops: Vec<Vec<u8>>,
     pub(crate) routes: Vec<Vec<u8>>,
     pub(crate) rules: Vec<Vec<u8>>,
+    pub(crate) disciplines: Vec<Vec<u8>>,
     /// What `iptables-restore`, `ip6tables-restore` and `nft -f` are to read.
     pub(crate) iptables: Vec<u8>,
     pub(crate) ip6tables: Vec<u8>,
@@ -139,6 +140,7 @@ impl Description {
         let [four, six] = routes;
         let neighbours = gelid.neighbours.as_deref().unwrap_or_default();
         let nexthops = gelid.nexthops.as_deref().unwrap_or_default();
+        let disciplines = gelid.disciplines.as_deref().unwrap_or_default();
         let (image, netns) = (ImageKind::Netns, ImageKind::Netns);
         let addresses = list(
             dir,
@@ -170,6 +172,7 @@ impl Description {
             neighbours: bodies(image, id, neighbours, (NEW_NEIGHBOUR, NEIGHBOUR))?,
             nexthops: bodies(netns, id, nexthops, (NEW_NEXTHOP, NEXTHOP))?,
             routes: [four?, six?].concat(),
+            disciplines: bodies(netns, id, disciplines, (NEW_DISCIPLINE, DISCIPLINE))?,
             rules: list(dir, ImageKind::Rule, id, (MAGIC_RULE, NEW_RULE, RULE))?,
             iptables: text(dir, ImageKind::Iptables, id)?,
             ip6tables: text(dir, ImageKind::Ip6tables, id)?,

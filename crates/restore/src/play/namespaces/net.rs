@@ -8,6 +8,7 @@ mod firewall;
 mod link;
 mod making;
 mod outside;
+mod queue;
 mod sysctl;
 mod table;
 
@@ -114,6 +115,7 @@ pub(super) fn furnish(
     sysctl::set(id, &description.sysctls, options.weak_sysctls)?;
     nsids(&site, description)?;
     link::make_all(&mut site, &description.links, made)?;
+    queue::make(&site, &description.disciplines)?;
     if !is_locked {
         firewall::rules(id, description)?;
         firewall::lift_lock_of_criu(id, description)?;

@@ -14,6 +14,8 @@ use crate::plan::PlanError;
 const NAME: usize = 16;
 /// Bytes of its other names.
 const OTHER_NAME: usize = 128;
+/// Bytes of an address (`MAX_ADDR_LEN`).
+const LONGEST: usize = 32;
 /// The only index of a loopback.
 const LOOPBACK: u32 = 1;
 
@@ -38,6 +40,8 @@ pub(crate) struct Link {
     pub(crate) receivers: Option<u32>,
     pub(crate) names: Vec<String>,
     pub(crate) sysctls: Vec<Sysctl>,
+    /// Groups of the link layer that it was given.
+    pub(crate) groups: Vec<Vec<u8>>,
     /// It has an address of which it was not known yet whether somebody else has it.
     pub(crate) is_undecided: bool,
 }
@@ -169,11 +173,8 @@ fn link(id: u32, entry: NetDeviceEntry) -> Result<Link, PlanError> {
     if !gelid.port.iter().all(sound) {
         return Err(refused("attributes of a link are damaged", &entry.name));
     }
-    if entry
-        .address
-        .as_ref()
-        .is_some_and(|address| address.len() > 32)
-    {
+    let is_long = |address: &Vec<u8>| address.len() > LONGEST;
+    if gelid.groups.iter().any(is_long) || entry.address.as_ref().is_some_and(is_long) {
         return Err(refused("no address is as long", &entry.name));
     }
     Ok(Link {
@@ -194,6 +195,7 @@ fn link(id: u32, entry: NetDeviceEntry) -> Result<Link, PlanError> {
         receivers: gelid.receivers,
         names: gelid.names,
         sysctls,
+        groups: gelid.groups,
         is_undecided: false,
         name: entry.name,
     })

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 
 use gelid_image::messages::TunLinkEntry;
 use gelid_sys::Errno;
+use gelid_sys::link_group;
 use gelid_sys::netlink::channel::{CREATE, Channel, EXCLUSIVE};
 use gelid_sys::netlink::message::{Attributes, Builder};
 use gelid_sys::netlink::route::{NEW_LINK, NEW_LINK_NAME, SET_LINK, UP, link, link_header};
@@ -258,6 +259,9 @@ fn dress(site: &Site<'_>, planned: &Link) -> Result<(), NetError> {
         let flags = CREATE | EXCLUSIVE | gelid_sys::netlink::channel::APPEND;
         let told = site.channel.tell(NEW_LINK_NAME, flags, request.bytes());
         told.map_err(failed)?;
+    }
+    for group in &planned.groups {
+        link_group::join(site.channel, planned.name.as_bytes(), group).map_err(failed)?;
     }
     let weak = site.options.weak_sysctls;
     // An address that was not known to be free yet has to be found out again.

@@ -30,6 +30,7 @@ fn planned(index: u32, name: &str, kind: Kind) -> Link {
         receivers: None,
         names: Vec::new(),
         sysctls: Vec::new(),
+        groups: Vec::new(),
         is_undecided: false,
     }
 }
