@@ -249,6 +249,8 @@ const CASES: &[Case] = &[
     mounting(unlike("mounts", BEFORE)),
     mounting(unlike("mounts-nested", BEFORE)),
     mounting(refused("mounts-covered", "unmount what covers it")),
+    mounting(unlike("mounts-sockets", "files of sockets that nobody has")),
+    mounting(unlike("mounts-shared-directories", SHARED)),
     mounting(refused(
         "mounts-unknown",
         "of a file system that is not dumped",

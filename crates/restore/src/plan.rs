@@ -251,6 +251,8 @@ pub struct Plan {
     shared_files: HashSet<usize>,
     /// Tasks whose address space others have too.
     shared_spaces: HashSet<usize>,
+    /// Tasks whose root and working directory others have too.
+    shared_directories: HashSet<usize>,
 }
 
 impl Plan {
@@ -306,6 +308,7 @@ impl Plan {
             shared,
             shared_files: reader.shared_files,
             shared_spaces: reader.shared_spaces,
+            shared_directories: reader.shared_directories,
         })
     }
 
@@ -362,6 +365,7 @@ struct Reader<'a> {
     sighand: HashMap<u32, usize>,
     shared_files: HashSet<usize>,
     shared_spaces: HashSet<usize>,
+    shared_directories: HashSet<usize>,
     filters: seccomp::Filters,
 }
 
@@ -387,6 +391,7 @@ impl<'a> Reader<'a> {
             sighand: HashMap::new(),
             shared_files: HashSet::new(),
             shared_spaces: HashSet::new(),
+            shared_directories: HashSet::new(),
             filters: seccomp::Filters::read(dir)?,
         })
     }
@@ -476,7 +481,9 @@ impl<'a> Reader<'a> {
             no_terminal,
             undo,
         };
-        first(&mut self.fs, ids.fs_id, index);
+        if !first(&mut self.fs, ids.fs_id, index) {
+            self.shared_directories.insert(self.fs[&ids.fs_id]);
+        }
         self.tables.push(Some(Tables {
             vm: ids.vm_id,
             files: ids.files_id,

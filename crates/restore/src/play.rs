@@ -102,6 +102,7 @@ pub(crate) fn run(
     let filler = Filler::new(options.workers);
     let mut bequest = Bequest {
         plan,
+        mounted: mounted.as_ref(),
         zone: &zone,
         files: &files,
         sources: &sources,
@@ -326,6 +327,9 @@ fn fill_shared(
 /// Bytes of tape that the audit user takes, with some to spare.
 const LOGIN: usize = 512;
 
+/// Bytes of tape that a namespace takes.
+const NAMESPACE: usize = 128;
+
 /// Builds all address spaces, directories and descriptor tables.
 fn spaces(
     plan: &Plan,
@@ -355,7 +359,10 @@ fn spaces(
         }
         alive.process.log_in(&mut reel.script(LOGIN).tape, machine);
         if let Some(fs) = &alive.fs {
-            descriptors::mount_namespace(&mut reel, alive.mount_namespace, mounted);
+            if plan.namespaces.has_nested_mounts() && !plan.enters_mounts_early(index) {
+                let script = reel.script(NAMESPACE);
+                descriptors::mount_namespace(script, alive.mount_namespace, mounted);
+            }
             descriptors::directories(&mut reel, pid, fs, files)?;
         }
         // Whoever shares a table still needs all that is inherited, so those wait.

@@ -1,8 +1,9 @@
 //! Mount namespaces of their own.
 //!
 //! `mounts`: mounts of many kinds, what is in them, and files open there. `mounts-nested`: a child in a namespace beyond
-//! that. `mounts-covered`: a file that is open below what was mounted over it. `mounts-unknown`: a file system that is
-//! not dumped.
+//! that. `mounts-covered`: a file that is open below what was mounted over it. `mounts-sockets`: files of sockets that
+//! nobody has any more. `mounts-shared-directories`: processes in a namespace beyond that which share root and working
+//! directory. `mounts-unknown`: a file system that is not dumped.
 
 use crate::Entry;
 use crate::os::os;
@@ -11,14 +12,18 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, chown, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 pub(crate) const GUESTS: &[Entry] = &[
     Entry("mounts", mounts),
     Entry("mounts-nested", nested),
     Entry("mounts-covered", covered),
+    Entry("mounts-sockets", sockets),
+    Entry("mounts-shared-directories", shared_directories),
     Entry("mounts-unknown", unknown),
 ];
 
@@ -242,6 +247,93 @@ fn covered(guest: &Guest) -> Check {
     guest.hold()?;
     same!("size", file.metadata()?.len(), 5);
     Ok(())
+}
+
+/// What a socket without anybody who has it looks like.
+fn look(at: &Path) -> Check<(bool, u32, u32, u32, i64, i64)> {
+    let found = fs::symlink_metadata(at)?;
+    let is_socket = found.file_type().is_socket();
+    let times = (found.mtime(), found.mtime_nsec());
+    Ok((
+        is_socket,
+        found.mode(),
+        found.uid(),
+        found.gid(),
+        times.0,
+        times.1,
+    ))
+}
+
+fn sockets(guest: &Guest) -> Check {
+    own()?;
+    let at = guest.path("a");
+    tmpfs("one", &at, 0, "")?;
+    fs::create_dir(at.join("sub"))?;
+    drop(UnixListener::bind(at.join("sub/left"))?);
+    fs::set_permissions(at.join("sub/left"), fs::Permissions::from_mode(0o1640))?;
+    chown(at.join("sub/left"), Some(5), Some(6))?;
+    drop(UnixListener::bind(at.join("with a space"))?);
+    let listens = UnixListener::bind(at.join("sub/had"))?;
+    let both = || Ok::<_, Failure>((look(&at.join("sub/left"))?, look(&at.join("with a space"))?));
+    let before = both()?;
+    guest.hold()?;
+    same!("sockets", both()?, before);
+    ensure!(
+        UnixStream::connect(at.join("sub/left")).is_err(),
+        "somebody has it"
+    );
+    let _calls = UnixStream::connect(at.join("sub/had"))?;
+    listens.accept()?;
+    Ok(())
+}
+
+/// A child in a namespace of its own, with a child that shares its directories, and one that does not and has gone back.
+fn shared_directories(guest: &Guest) -> Check {
+    own()?;
+    let inner = guest.path("inner");
+    fs::create_dir(&inner)?;
+    let outer = format!("/proc/{}/ns/mnt", std::process::id());
+    let home = guest.path("home");
+    fs::create_dir(&home)?;
+    let kid = guest.fork("inner", |guest| {
+        os!(libc::unshare(libc::CLONE_NEWNS))?;
+        tmpfs("inner", &inner, 0, "")?;
+        fs::create_dir(inner.join("sub"))?;
+        std::env::set_current_dir(&inner)?;
+        let back = guest.fork("back", |guest| {
+            let outer = File::open(&outer)?;
+            os!(libc::setns(outer.as_raw_fd(), libc::CLONE_NEWNS))?;
+            drop(outer);
+            std::env::set_current_dir(&home)?;
+            fs::write(guest.path("back"), "")?;
+            guest.wait();
+            same!("home", std::env::current_dir()?, home);
+            same!("outer", fs::read_dir(&inner)?.count(), 0);
+            Ok(())
+        })?;
+        until_there(&guest.path("back"))?;
+        fs::remove_file(guest.path("back"))?;
+        let flags = libc::CLONE_FS | libc::SIGCHLD;
+        let twin = os!(libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0))?;
+        if twin == 0 {
+            guest.wait();
+            let moved = std::env::set_current_dir("sub");
+            std::process::exit(i32::from(moved.is_err()));
+        }
+        fs::write(guest.path("there"), "")?;
+        guest.wait();
+        let mut status = 0;
+        os!(libc::waitpid(twin as i32, &raw mut status, 0))?;
+        same!("twin", status, 0);
+        // It has gone there for both.
+        same!("directory", std::env::current_dir()?, inner.join("sub"));
+        back.join(guest)
+    })?;
+    until_there(&guest.path("there"))?;
+    fs::remove_file(guest.path("there"))?;
+    guest.hold()?;
+    same!("outer", fs::read_dir(&inner)?.count(), 0);
+    kid.join(guest)
 }
 
 fn unknown(guest: &Guest) -> Check {

@@ -98,6 +98,11 @@ impl Namespaces {
         Ok(())
     }
 
+    /// True if tasks have another mount namespace than the root has.
+    pub(crate) fn has_nested_mounts(&self) -> bool {
+        !self.nested.is_empty()
+    }
+
     /// The mount namespace of a task, if it is not that of the root.
     pub(crate) fn nested_mounts(&self, ids: &TaskKobjIdsEntry) -> Option<u32> {
         ids.mnt_ns_id.filter(|id| self.nested.contains(id))
@@ -108,6 +113,11 @@ impl Plan {
     /// True if pids in the tree are others than those that the restorer sees.
     pub(crate) fn has_numbers(&self) -> bool {
         self.namespaces.root(Kind::Pid).is_some()
+    }
+
+    /// True if the task is to join its mount namespace before it bears others, since these share its directories.
+    pub(crate) fn enters_mounts_early(&self, index: usize) -> bool {
+        self.shared_directories.contains(&index) && self.namespaces.has_nested_mounts()
     }
 
     /// The groups, as the restorer knows them, that the root of a user namespace has to be born with.

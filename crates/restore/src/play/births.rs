@@ -13,10 +13,11 @@ use gelid_tape::{Failed, Op, closing_signal};
 use rustix::process::{Signal, kill_process};
 
 use super::crew::{Body, Crew, await_death, identity};
+use super::descriptors;
 use super::inheritance::Bequest;
 use super::script::{Object, Script};
 use crate::Error;
-use crate::files::OpenFiles;
+use crate::files::{Mounted, OpenFiles};
 use crate::plan::births::{Helper, Step, Who};
 use crate::plan::tree::Node;
 use crate::plan::{Life, Plan};
@@ -38,6 +39,7 @@ pub(crate) fn run(bequest: &mut Bequest<'_>, crew: &mut Crew) -> Result<(), Erro
     let mut births = Births {
         plan: bequest.plan,
         files: bequest.files,
+        mounted: bequest.mounted,
         crew,
     };
     let (plan, groups) = (bequest.plan, bequest.groups);
@@ -65,6 +67,7 @@ pub(crate) fn run(bequest: &mut Bequest<'_>, crew: &mut Crew) -> Result<(), Erro
 struct Births<'a> {
     plan: &'a Plan,
     files: &'a OpenFiles,
+    mounted: Option<&'a Mounted>,
     crew: &'a mut Crew,
 }
 
@@ -128,6 +131,13 @@ impl<'a> Births<'a> {
             && self.plan.births.reapers.contains(&index)
         {
             set_subreaper(&mut script, true);
+        }
+        if let (true, Who::Task(index)) = (first, who)
+            && let Life::Alive(alive) = &self.plan.lives[index]
+            && self.plan.enters_mounts_early(index)
+        {
+            // Once somebody shares them it cannot leave the namespace that these are in.
+            descriptors::mount_namespace(&mut script, alive.mount_namespace, self.mounted);
         }
         for step in steps {
             match *step {

@@ -9,7 +9,7 @@ use gelid_sys::syscall::nr;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 
-use super::script::{Object, Reel};
+use super::script::{Object, Reel, Script};
 use crate::Error;
 use crate::files::{Directories, Mounted, OpenFiles, PlannedFd, Watching};
 use crate::plan::Plan;
@@ -235,15 +235,15 @@ pub(crate) struct Held {
     limit: Option<Limit>,
 }
 
-/// Has a task join a mount namespace that is not the root's.
-pub(crate) fn mount_namespace(reel: &mut Reel, id: Option<u32>, mounted: Option<&Mounted>) {
-    let found = id.zip(mounted).and_then(|(id, mounted)| {
-        let at = mounted.nested.get(&id)?;
+/// Has a task join a mount namespace: that of the root, if it is in no other.
+pub(crate) fn mount_namespace(script: &mut Script, id: Option<u32>, mounted: Option<&Mounted>) {
+    let found = mounted.and_then(|mounted| {
+        let at = id.map_or(Some(&0), |id| mounted.nested.get(&id))?;
         mounted.namespaces.get(*at)
     });
     if let Some(namespace) = found {
         let args = [namespace.as_raw_fd().into(), NEWNS.into()];
-        reel.must(Object::Itself, nr::setns, args);
+        script.must(Object::Itself, nr::setns, args);
     }
 }
 

@@ -11,7 +11,7 @@ use super::cgroup::Groups;
 use super::crew::Crew;
 use super::script::{Object, Reel};
 use super::{Sources, space};
-use crate::files::OpenFiles;
+use crate::files::{Mounted, OpenFiles};
 use crate::plan::births::Who;
 use crate::plan::inheritance::Inheritance;
 use crate::plan::pagemap::{by_owner, contents};
@@ -27,6 +27,8 @@ pub(crate) struct Bequest<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) zone: &'a Range<u64>,
     pub(crate) files: &'a OpenFiles,
+    /// Mount namespaces for them to join.
+    pub(crate) mounted: Option<&'a Mounted>,
     pub(crate) sources: &'a Sources,
     pub(crate) filler: &'a Filler,
     /// Cgroups for them to enter.

@@ -18,6 +18,8 @@ use crate::namespace::Census;
 
 /// What extended attributes are called in an archive.
 const XATTR: &str = "SCHILY.xattr.";
+/// What a socket in a directory is called there, since an archive has no entries of that type.
+const SOCKET: &str = "GELID.socket";
 /// Bytes that a name in a header has.
 const SHORT: usize = 100;
 /// Pieces of a sparse file that the first header tells, and each further one.
@@ -58,17 +60,22 @@ impl<W: Write> Writer<'_, W> {
         while let Some(path) = waiting.pop() {
             let dir = self.open(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
             let stat = rustix::fs::fstat(&dir)?;
-            self.extend(&stat, Some(dir.as_fd()))?;
+            let mut members = Vec::new();
+            for name in names(&dir)? {
+                let stat = statat(&dir, &*name, AtFlags::SYMLINK_NOFOLLOW)?;
+                // Something else may be mounted there, that could not be left out.
+                if stat.st_dev == self.device {
+                    members.push((name, stat));
+                }
+            }
+            let sockets = members.iter().filter(|(_, stat)| is_socket(stat));
+            let sockets = sockets.map(|(name, stat)| self.socket(name, stat));
+            self.extend(&stat, Some(dir.as_fd()), sockets.collect())?;
             let mut header = self.header(&stat, EntryType::Directory);
             let name = [&*path, b"/"].concat();
             self.put(&mut header, &name, b"", io::empty())?;
             let mut below = Vec::new();
-            for name in names(&dir)? {
-                let stat = statat(&dir, &*name, AtFlags::SYMLINK_NOFOLLOW)?;
-                // Something else is mounted there, that could not be left out.
-                if stat.st_dev != self.device {
-                    continue;
-                }
+            for (name, stat) in members {
                 let path = [&*path, b"/", &*name].concat();
                 match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Directory => below.push(path),
@@ -93,7 +100,7 @@ impl<W: Write> Writer<'_, W> {
             FileType::Fifo => EntryType::Fifo,
             FileType::CharacterDevice => EntryType::Char,
             FileType::BlockDevice => EntryType::Block,
-            // Sockets are bound again by who has them.
+            // Sockets are told with their directory.
             _ => return Ok(()),
         };
         if stat.st_nlink > 1 {
@@ -107,17 +114,17 @@ impl<W: Write> Writer<'_, W> {
         match kind {
             EntryType::Regular => {
                 let file = self.open(path, OFlags::RDONLY | OFlags::NOATIME)?;
-                self.extend(stat, Some(file.as_fd()))?;
+                self.extend(stat, Some(file.as_fd()), Vec::new())?;
                 self.regular(path, stat, file)
             }
             EntryType::Symlink => {
-                self.extend(stat, None)?;
+                self.extend(stat, None, Vec::new())?;
                 let target = readlinkat(dir, name, Vec::new())?.into_bytes();
                 let mut header = self.header(stat, kind);
                 self.put(&mut header, path, &target, io::empty())
             }
             _ => {
-                self.extend(stat, None)?;
+                self.extend(stat, None, Vec::new())?;
                 let mut header = self.header(stat, kind);
                 if kind != EntryType::Fifo {
                     header.set_device_major(major(stat.st_rdev))?;
@@ -160,16 +167,22 @@ impl<W: Write> Writer<'_, W> {
         header
     }
 
-    /// What a header cannot tell: exact times and extended attributes.
-    fn extend(&mut self, stat: &Stat, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let time = |seconds: i64, nanos: u64| match seconds {
-            0.. => format!("{seconds}.{nanos:09}").into_bytes(),
-            // Before 1970 nobody counts nanoseconds.
-            _ => seconds.to_string().into_bytes(),
-        };
+    /// What a header cannot tell: exact times, extended attributes, and sockets in a directory.
+    fn extend(
+        &mut self,
+        stat: &Stat,
+        file: Option<BorrowedFd<'_>>,
+        sockets: Vec<String>,
+    ) -> io::Result<()> {
         let mut extensions = vec![
-            ("mtime".to_owned(), time(stat.st_mtime, stat.st_mtime_nsec)),
-            ("atime".to_owned(), time(stat.st_atime, stat.st_atime_nsec)),
+            (
+                "mtime".to_owned(),
+                time(stat.st_mtime, stat.st_mtime_nsec).into_bytes(),
+            ),
+            (
+                "atime".to_owned(),
+                time(stat.st_atime, stat.st_atime_nsec).into_bytes(),
+            ),
         ];
         if let Some(file) = file {
             for name in attributes(file)? {
@@ -177,9 +190,24 @@ impl<W: Write> Writer<'_, W> {
                 extensions.push((format!("{XATTR}{name}"), value));
             }
         }
+        let sockets = sockets.into_iter();
+        extensions.extend(sockets.map(|socket| (SOCKET.to_owned(), socket.into_bytes())));
         let extensions = extensions.iter();
         let extensions = extensions.map(|(key, value)| (key.as_str(), value.as_slice()));
         self.tar.append_pax_extensions(extensions)
+    }
+
+    /// A socket, which is there again if nobody binds it: mode, owner, group, times, name.
+    fn socket(&self, name: &[u8], stat: &Stat) -> String {
+        let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!(
+            "{:o} {} {} {} {} {name}",
+            stat.st_mode & 0o7777,
+            self.census.users.uid(stat.st_uid),
+            self.census.users.gid(stat.st_gid),
+            time(stat.st_mtime, stat.st_mtime_nsec),
+            time(stat.st_atime, stat.st_atime_nsec),
+        )
     }
 
     /// Writes an entry, with its names before it if they do not fit.
@@ -213,6 +241,19 @@ impl<W: Write> Writer<'_, W> {
     }
 }
 
+fn is_socket(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Socket
+}
+
+/// Seconds with their fraction.
+fn time(seconds: i64, nanos: u64) -> String {
+    match seconds {
+        0.. => format!("{seconds}.{nanos:09}"),
+        // Before 1970 nobody counts nanoseconds.
+        _ => seconds.to_string(),
+    }
+}
+
 /// Names in a directory, sorted.
 fn names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
@@ -243,7 +284,13 @@ fn value(file: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
     let mut value = vec![0; 64 << 10];
     let len = fgetxattr(file, name, &mut value)?;
     value.truncate(len);
-    Ok(value)
+    match value.contains(&b'\n') {
+        // Whoever reads archives takes it for the end of the value.
+        true => Err(io::Error::other(format!(
+            "the attribute {name} of a file has a byte 10, which no archive can tell: remove it"
+        ))),
+        false => Ok(value),
+    }
 }
 
 /// Where a file has data, and how much.

@@ -1,5 +1,7 @@
 //! What was in a file system in memory: `tmpfs-dev-*.tar.gz.img`. Section 20.3 of the format.
 
+mod extended;
+
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -7,12 +9,12 @@ use flate2::read::MultiGzDecoder;
 use gelid_image::{Dir, ImageKind, ReadError};
 use gelid_sys::Errno;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-    chmodat, chownat, fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, makedev, mkdirat,
-    mknodat, openat, statat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid, chmodat, chownat, fchmod, fchown,
+    ftruncate, futimens, linkat, makedev, mkdirat, mknodat, openat, statat, symlinkat, utimensat,
 };
 use tar::{Archive, Entry, EntryType};
 
+use self::extended::{Extended, Socket};
 use super::{Place, beneath, failed};
 use crate::Error;
 
@@ -20,8 +22,6 @@ use crate::Error;
 const LARGEST: u64 = 1 << 40;
 /// Bytes copied at once; where all of them are zero nothing is written.
 const PIECE: usize = 64 << 10;
-/// What extended attributes are called in an archive.
-const XATTR: &str = "SCHILY.xattr.";
 
 /// Fills a file system from its archive. One without an archive is empty.
 pub(super) fn extract(
@@ -165,7 +165,10 @@ impl Filler<'_> {
 
     fn owner_of(&self, entry: &Entry<'_, impl Read>) -> io::Result<(Uid, Gid)> {
         let small = |id: u64| u32::try_from(id).map_err(|_| io::Error::other("an owner"));
-        let (uid, gid) = (small(entry.header().uid()?)?, small(entry.header().gid()?)?);
+        self.owner((small(entry.header().uid()?)?, small(entry.header().gid()?)?))
+    }
+
+    fn owner(&self, (uid, gid): (u32, u32)) -> io::Result<(Uid, Gid)> {
         let (uid, gid) = (self.owner)(uid, gid);
         if uid == u32::MAX || gid == u32::MAX {
             return Err(io::Error::other("an owner that the user namespace lacks"));
@@ -184,8 +187,22 @@ impl Filler<'_> {
         fchown(&dir, Some(uid), Some(gid))?;
         fchmod(&dir, mode)?;
         xattrs.set(dir.as_fd())?;
+        for socket in &xattrs.sockets {
+            self.socket(dir.as_fd(), socket)?;
+        }
         self.late.push((path, times));
         Ok(())
+    }
+
+    /// Makes a socket that nobody has. Whoever has it binds it anew.
+    fn socket(&self, dir: BorrowedFd<'_>, socket: &Socket) -> io::Result<()> {
+        let (uid, gid) = self.owner(socket.owner)?;
+        mknodat(dir, &*socket.name, FileType::Socket, socket.mode, 0)?;
+        let at = At {
+            dir: dir.try_clone_to_owned()?,
+            name: socket.name.clone(),
+        };
+        self.dress_at(&at, (uid, gid), Some(socket.mode), socket.times.clone())
     }
 
     fn dress_at(
@@ -235,74 +252,6 @@ impl Filler<'_> {
         }
         Ok(ftruncate(file, at)?)
     }
-}
-
-/// What an entry says beyond its header.
-#[derive(Debug, Default)]
-struct Extended {
-    attributes: Vec<(String, Vec<u8>)>,
-    changed: Option<Timespec>,
-    accessed: Option<Timespec>,
-}
-
-impl Extended {
-    fn read(entry: &mut Entry<'_, impl Read>) -> io::Result<Self> {
-        let mut read = Self::default();
-        let Some(extensions) = entry.pax_extensions()? else {
-            return Ok(read);
-        };
-        for extension in extensions {
-            let extension = extension?;
-            let Ok(key) = extension.key() else { continue };
-            match key {
-                "mtime" => read.changed = extension.value().ok().and_then(time),
-                "atime" => read.accessed = extension.value().ok().and_then(time),
-                key => {
-                    if let Some(name) = key.strip_prefix(XATTR) {
-                        let value = extension.value_bytes().to_vec();
-                        read.attributes.push((name.to_owned(), value));
-                    }
-                }
-            }
-        }
-        Ok(read)
-    }
-
-    fn times(&self, seconds: u64) -> Timestamps {
-        let changed = Timespec {
-            tv_sec: seconds.cast_signed(),
-            tv_nsec: 0,
-        };
-        let omitted = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        };
-        Timestamps {
-            last_access: self.accessed.unwrap_or(omitted),
-            last_modification: self.changed.unwrap_or(changed),
-        }
-    }
-
-    fn set(&self, file: BorrowedFd<'_>) -> io::Result<()> {
-        for (name, value) in &self.attributes {
-            match fsetxattr(file, name.as_str(), value, XattrFlags::empty()) {
-                // Those of a security module that is not here, or a kind that this file system does not have.
-                Err(Errno::OPNOTSUPP) => {}
-                set => set?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Seconds with a fraction.
-fn time(text: &str) -> Option<Timespec> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let nanos = format!("{fraction:0<9}");
-    Some(Timespec {
-        tv_sec: seconds.parse().ok()?,
-        tv_nsec: nanos.get(..9)?.parse().ok()?,
-    })
 }
 
 /// A path of an archive, relative to its root, of which it may not lead out.
@@ -419,15 +368,5 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         assert!(fill(dir.path(), b"no archive").is_err());
-    }
-
-    #[test]
-    fn times_have_fractions() {
-        assert_eq!(
-            time("5.25").map(|t| (t.tv_sec, t.tv_nsec)),
-            Some((5, 250_000_000))
-        );
-        assert_eq!(time("-5").map(|t| (t.tv_sec, t.tv_nsec)), Some((-5, 0)));
-        assert!(time("x").is_none());
     }
 }
