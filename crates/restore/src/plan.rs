@@ -8,6 +8,7 @@ pub(crate) mod labels;
 pub(crate) mod namespaces;
 pub(crate) mod pagemap;
 pub(crate) mod ranges;
+mod sharing;
 pub(crate) mod space;
 pub(crate) mod tree;
 pub(crate) mod zone;
@@ -28,6 +29,7 @@ use inheritance::Inheritance;
 use ipc::Ipc;
 use namespaces::Namespaces;
 pub(crate) use pagemap::SharedPages;
+use sharing::first;
 use space::Space;
 use tree::Node;
 
@@ -324,22 +326,6 @@ impl Plan {
         threads.any(|thread| thread.restraint.is_any())
     }
 
-    /// True if another task has the same descriptor table.
-    pub(crate) fn shares_files(&self, index: usize) -> bool {
-        self.shared_files.contains(&index)
-    }
-
-    /// True if the task shares an address space, whoever builds it.
-    pub(crate) fn shares_space_with_any(&self, index: usize) -> bool {
-        let guest = |life: &Life| matches!(life, Life::Alive(alive) if !alive.builds);
-        self.shares_space(index) || guest(&self.lives[index])
-    }
-
-    /// True if another task lives in the address space that this one builds.
-    pub(crate) fn shares_space(&self, index: usize) -> bool {
-        self.shared_spaces.contains(&index)
-    }
-
     /// Tasks that live, with their nodes.
     pub(crate) fn alive(&self) -> impl Iterator<Item = (&Node, &Alive)> {
         let both = self.nodes.iter().zip(&self.lives);
@@ -493,9 +479,4 @@ impl<'a> Reader<'a> {
         self.lives.push(Life::Alive(Box::new(alive)));
         Ok(())
     }
-}
-
-/// True for the first task that is met with a table.
-fn first(seen: &mut HashMap<u32, usize>, id: u32, task: usize) -> bool {
-    *seen.entry(id).or_insert(task) == task
 }

@@ -115,11 +115,6 @@ impl Plan {
         self.namespaces.root(Kind::Pid).is_some()
     }
 
-    /// True if the task is to join its mount namespace before it bears others, since these share its directories.
-    pub(crate) fn enters_mounts_early(&self, index: usize) -> bool {
-        self.shared_directories.contains(&index) && self.namespaces.has_nested_mounts()
-    }
-
     /// The groups, as the restorer knows them, that the root of a user namespace has to be born with.
     pub(crate) fn groups_at_birth(&self) -> Option<Vec<Gid>> {
         let users = self.namespaces.user.as_ref()?;

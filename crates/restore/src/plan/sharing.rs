@@ -1,0 +1,33 @@
+//! Which tasks share tables and address spaces.
+
+use std::collections::HashMap;
+
+use super::{Life, Plan};
+
+impl Plan {
+    /// True if another task has the same descriptor table.
+    pub(crate) fn shares_files(&self, index: usize) -> bool {
+        self.shared_files.contains(&index)
+    }
+
+    /// True if the task shares an address space, whoever builds it.
+    pub(crate) fn shares_space_with_any(&self, index: usize) -> bool {
+        let guest = |life: &Life| matches!(life, Life::Alive(alive) if !alive.builds);
+        self.shares_space(index) || guest(&self.lives[index])
+    }
+
+    /// True if another task lives in the address space that this one builds.
+    pub(crate) fn shares_space(&self, index: usize) -> bool {
+        self.shared_spaces.contains(&index)
+    }
+
+    /// True if the task is to join its mount namespace before it bears others, since these share its directories.
+    pub(crate) fn enters_mounts_early(&self, index: usize) -> bool {
+        self.shared_directories.contains(&index) && self.namespaces.has_nested_mounts()
+    }
+}
+
+/// True for the first task that is met with a table.
+pub(super) fn first(seen: &mut HashMap<u32, usize>, id: u32, task: usize) -> bool {
+    *seen.entry(id).or_insert(task) == task
+}
