@@ -70,15 +70,6 @@ const fn terminals(case: Case) -> Case {
 /// What CRIU loses of a program that has left its mount namespace.
 const BEFORE: &str = "files of the mount namespace before";
 
-/// A guest with a mount namespace of its own, to which most of the host's mounts are given.
-const fn mounting(case: Case) -> Case {
-    Case {
-        options: &["--external", "mnt[]"],
-        ignore: &["ns/mnt"],
-        ..case
-    }
-}
-
 /// A guest whose files are locked.
 const fn locking(case: Case) -> Case {
     Case {
@@ -246,15 +237,6 @@ const CASES: &[Case] = &[
         refused: Some("a file with a lease and without a name"),
         ..locking(guest("leases-deleted"))
     },
-    mounting(unlike("mounts", BEFORE)),
-    mounting(unlike("mounts-nested", BEFORE)),
-    mounting(refused("mounts-covered", "unmount what covers it")),
-    mounting(unlike("mounts-sockets", "files of sockets that nobody has")),
-    mounting(unlike("mounts-shared-directories", SHARED)),
-    mounting(refused(
-        "mounts-unknown",
-        "of a file system that is not dumped",
-    )),
     locking(guest("locks-posix")),
     // Who has taken a lock and closed the file is not known as the taker any more.
     locking(changing("locks-descriptions", &["fd "])),

@@ -58,10 +58,15 @@ pub(crate) fn record(
     let live = tasks.iter().filter(|task| task.live.is_some());
     for (task, cores) in live.zip(cores) {
         let dir = proc::task_dir(task.pid)?;
+        let namespace = task
+            .live
+            .as_ref()
+            .and_then(|live| live.ids.cgroup_ns_id)
+            .filter(|id| sets.beginnings.contains_key(id));
         let mut assign = |tid: Pid, core: &mut gelid_image::messages::CoreEntry| {
             let set = match options.ignore {
                 true => OWN,
-                false => sets.of(tid, &dir)?,
+                false => sets.of(tid, &dir, namespace)?,
             };
             if let Some(thread) = &mut core.thread_core {
                 thread.cg_set = Some(set);
@@ -83,36 +88,40 @@ pub(crate) fn record(
 /// Combinations of groups.
 struct Sets {
     own: Set,
-    /// Where the tree's own cgroup namespace begins in each hierarchy.
-    beginnings: Option<Set>,
-    /// Their numbers begin behind that of the dumper's.
-    others: Vec<Set>,
-    numbers: HashMap<Set, u32>,
+    /// Where cgroup namespaces of the tree begin in each hierarchy, by their numbers.
+    beginnings: BTreeMap<u32, Set>,
+    /// With the cgroup namespace of who is in it. Their numbers begin behind that of the dumper's.
+    others: Vec<(Option<u32>, Set)>,
+    numbers: HashMap<(Option<u32>, Set), u32>,
 }
 
 impl Sets {
     fn own(census: &Census) -> Result<Self, Error> {
         let own = read(&proc::task_dir(rustix::process::getpid())?)?;
-        let beginnings = census.root(Kind::Cgroup).map(beginnings).transpose()?;
+        let instances = census.of(Kind::Cgroup);
+        let beginnings = instances.map(|instance| Ok((instance.id, beginnings(instance)?)));
+        let beginnings: BTreeMap<u32, Set> = beginnings.collect::<Result<_, Error>>()?;
         // A task that is where the dumper is begins its namespace there, unless it is said otherwise.
         let same = beginnings
-            .as_ref()
-            .is_none_or(|beginnings| *beginnings == own);
-        let numbers = same.then(|| (own.clone(), OWN));
+            .iter()
+            .filter(|(_, beginning)| **beginning == own);
+        let namespaces = same.map(|(id, _)| Some(*id)).chain([None]);
+        let numbers = namespaces.map(|namespace| ((namespace, own.clone()), OWN));
         Ok(Self {
-            numbers: numbers.into_iter().collect(),
+            numbers: numbers.collect(),
             own,
             beginnings,
             others: Vec::new(),
         })
     }
 
-    fn of(&mut self, tid: Pid, process: &TaskDir) -> Result<u32, Error> {
-        let set = read(&process.thread(tid)?)?;
+    /// The number of where a thread stands, which is in a cgroup namespace of the tree or in the dumper's.
+    fn of(&mut self, tid: Pid, process: &TaskDir, namespace: Option<u32>) -> Result<u32, Error> {
+        let set = (namespace, read(&process.thread(tid)?)?);
         if let Some(number) = self.numbers.get(&set) {
             return Ok(*number);
         }
-        if let Some((name, path)) = set.iter().find(|(_, path)| path.starts_with(b"/..")) {
+        if let Some((name, path)) = set.1.iter().find(|(_, path)| path.starts_with(b"/..")) {
             return Err(Error::Cgroup {
                 operation: "reach",
                 hierarchy: name.clone(),
@@ -131,12 +140,12 @@ impl Sets {
             .others
             .iter()
             .zip(OWN + 1..)
-            .map(|(set, id)| CgSetEntry {
-                id,
-                ctls: set
-                    .iter()
-                    .map(|path| member(path, self.beginnings.as_ref()))
-                    .collect(),
+            .map(|((namespace, set), id)| {
+                let beginning = namespace.and_then(|id| self.beginnings.get(&id));
+                CgSetEntry {
+                    id,
+                    ctls: set.iter().map(|path| member(path, beginning)).collect(),
+                }
             });
         let wanted = |name: &&String| {
             let only = &options.controllers;
@@ -145,7 +154,7 @@ impl Sets {
                     .split(',')
                     .any(|part| only.iter().any(|only| only == part))
         };
-        let names: BTreeSet<&String> = self.others.iter().flat_map(BTreeMap::keys).collect();
+        let names: BTreeSet<&String> = self.others.iter().flat_map(|(_, set)| set.keys()).collect();
         let controllers = names.into_iter().filter(wanted);
         Ok(CgroupEntry {
             sets: sets.collect(),
@@ -163,7 +172,7 @@ impl Sets {
             None => cgroup::open(name),
         };
         let root = root.map_err(failed("open", b"/"))?;
-        let paths = self.others.iter().filter_map(|set| set.get(name));
+        let paths = self.others.iter().filter_map(|(_, set)| set.get(name));
         let mut paths: BTreeSet<&[u8]> = paths.map(|path| relative(path)).collect();
         if let Some(top) = options.root(name) {
             if let Some(outside) = paths.iter().find(|path| !is_below(path, top)) {
@@ -374,7 +383,7 @@ mod tests {
     fn the_group_of_a_task_is_recorded() {
         let mut sets = Sets::own(&Census::default()).unwrap();
         let own = proc::task_dir(rustix::process::getpid()).unwrap();
-        assert_eq!(sets.of(rustix::process::getpid(), &own).unwrap(), OWN);
+        assert_eq!(sets.of(rustix::process::getpid(), &own, None).unwrap(), OWN);
         // As if it stood elsewhere in a hierarchy where it stands at the root.
         let mut other = sets.own.clone();
         let Some(name) = other
@@ -385,7 +394,7 @@ mod tests {
             return;
         };
         other.insert(name.clone(), b"/".to_vec());
-        sets.others.push(other);
+        sets.others.push((None, other));
         let options = Cgroups {
             controllers: vec![name.clone()],
             ..Cgroups::default()

@@ -23,9 +23,13 @@ use crate::{Error, Options, Refusal};
 pub(crate) use mnt::MountTable;
 pub use mnt::{MountRefusal, Mounts};
 pub(crate) use numbers::{Number, Numbers, Users};
+pub(crate) use time::check as check_clocks;
 
 /// Kinds of which a task may have another than the root of its tree.
-pub(crate) const NESTED: &[Kind] = &[Kind::Mnt, Kind::Net];
+pub(crate) const NESTED: &[Kind] = &[Kind::Mnt, Kind::Net, Kind::Uts, Kind::Time, Kind::Cgroup];
+
+/// Kinds of which a task may be in the dumper's where the root is not.
+const RETURNED: &[Kind] = &[Kind::Net, Kind::Uts, Kind::Time, Kind::Cgroup];
 
 /// The kinds of namespace in the order of their ids.
 const ORDER: [Kind; 8] = [
@@ -120,6 +124,7 @@ pub(crate) fn entry(tables: [u32; 4], namespaces: [Option<u32>; 8]) -> TaskKobjI
         user_ns_id: user,
         cgroup_ns_id: cgroup,
         time_ns_id: time,
+        time_ns_for_children_id: None,
     }
 }
 
@@ -134,6 +139,8 @@ pub(crate) struct Instance {
     pub(crate) task: Pid,
     /// The root of the tree is in it.
     pub(crate) root: bool,
+    /// For clocks: a process whose children are born in it.
+    pub(crate) parent: Option<Pid>,
 }
 
 impl Instance {
@@ -166,6 +173,8 @@ pub(crate) struct Instances {
     own: Own,
     met: Vec<Instance>,
     next: u32,
+    /// A kind of which a task is in the dumper's, and the root is not.
+    returned: Option<Kind>,
 }
 
 impl Instances {
@@ -176,6 +185,7 @@ impl Instances {
             own,
             met: Vec::new(),
             next: there as u32 + 1,
+            returned: None,
         }
     }
 
@@ -200,6 +210,11 @@ impl Instances {
         let mut ids = self.own();
         for (place, inode) in inodes.into_iter().enumerate() {
             if inode == self.own.inodes[place] {
+                let kind = ORDER[place];
+                let left = |met: &Instance| met.root && met.kind == kind;
+                if !RETURNED.contains(&kind) && self.met.iter().any(left) {
+                    self.returned = Some(kind);
+                }
                 continue;
             }
             let known = self.met.iter().find(|instance| instance.inode == inode);
@@ -220,14 +235,38 @@ impl Instances {
             inode,
             task,
             root,
+            parent: None,
         });
         id
+    }
+
+    /// The time namespace that children of a process are born into, if it is not its own.
+    pub(crate) fn for_children(
+        &mut self,
+        task: &TaskDir,
+        own: Option<u32>,
+    ) -> Result<Option<u32>, proc::Error> {
+        let inode = ns::id(task, Kind::TimeForChildren)?;
+        if inode == self.own.inode(Kind::Time) {
+            return Ok(None);
+        }
+        let known = self.met.iter().find(|instance| instance.inode == inode);
+        let id = match known {
+            Some(known) => known.id,
+            None => self.meet(Kind::Time, inode, task.pid(), false),
+        };
+        let found = self.met.iter_mut().find(|instance| instance.id == id);
+        if let Some(instance) = found {
+            instance.parent.get_or_insert(task.pid());
+        }
+        Ok(Some(id).filter(|id| Some(*id) != own))
     }
 
     /// The first kind that cannot be dumped, since the root is in another.
     fn unsupported(&self) -> Option<Kind> {
         let nested = |instance: &&Instance| !instance.root && !NESTED.contains(&instance.kind);
-        self.met.iter().find(nested).map(|found| found.kind)
+        let nested = self.met.iter().find(nested).map(|found| found.kind);
+        nested.or(self.returned)
     }
 
     /// The root has a pid namespace of its own.

@@ -25,6 +25,14 @@ pub enum Refusal {
         /// The kind of namespace.
         kind: &'static str,
     },
+    /// Clocks that no restore could set.
+    #[error("task {pid} {why}, which is not dumped yet: end it, or choose a root below it")]
+    Clocks {
+        /// The task.
+        pid: Pid,
+        /// What it has.
+        why: &'static str,
+    },
     /// The root is in a pid namespace, but not its first process.
     #[error(
         "process {pid} ({comm}) is in a pid namespace of its own, but not the first process there: \

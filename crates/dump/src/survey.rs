@@ -134,6 +134,7 @@ pub(crate) fn tree(
             live.space = Space::Own(layout);
         }
     }
+    namespace::check_clocks(&tasks)?;
     let census = Census {
         instances: surveyor.instances.into_met(),
         numbers: surveyor.numbers,
@@ -187,6 +188,7 @@ impl Surveyor<'_> {
         }
         let dir = process.dir()?;
         let namespaces = self.instances.of(&dir, index == 0)?;
+        let clocks = self.instances.for_children(&dir, namespaces[4])?;
         namespace::refuse(&self.instances, pid, &task.comm())?;
         let mut status = status::read(&dir)?;
         if index == 0 {
@@ -196,7 +198,10 @@ impl Surveyor<'_> {
         self.users.translate(&mut status)?;
         free(pid, &task.comm(), &status, self.suspended)?;
         task.live = Some(Live {
-            ids: namespace::entry(tables, namespaces),
+            ids: TaskKobjIdsEntry {
+                time_ns_for_children_id: clocks,
+                ..namespace::entry(tables, namespaces)
+            },
             status,
             // Of the first itself until its layout is there.
             space,

@@ -18,6 +18,7 @@ use std::collections::{HashMap, HashSet};
 use gelid_image::messages::{CoreEntry, InventoryEntry, TaskKobjIdsEntry};
 use gelid_image::{Dir, ImageKind, ReadError};
 use gelid_sys::lsm::Module;
+use gelid_sys::proc::ns::Kind;
 use gelid_sys::signal::SigSet;
 
 use crate::files::{self, Directories, FileOptions, FilesPlan, Session};
@@ -207,6 +208,10 @@ pub(crate) struct Alive {
     pub(crate) network: Option<u32>,
     /// Number of its mount namespace, if that is not the one of the root.
     pub(crate) mount_namespace: Option<u32>,
+    /// Namespaces of other kinds that the root is not in; none for that of the restorer.
+    pub(crate) further: Vec<(Kind, Option<u32>)>,
+    /// Number of the time namespace of its children, if that is another.
+    pub(crate) clocks_for_children: Option<u32>,
     /// How it was stopped.
     pub(crate) stopped: Option<Stop>,
     /// It has left the terminal of its session.
@@ -463,6 +468,8 @@ impl<'a> Reader<'a> {
             fs: None,
             network: ids.net_ns_id,
             mount_namespace: self.namespaces.namespaces.nested_mounts(&ids),
+            further: self.namespaces.further(&ids),
+            clocks_for_children: ids.time_ns_for_children_id,
             stopped,
             no_terminal,
             undo,

@@ -74,10 +74,12 @@ pub(crate) fn run(
     let has_namespaces = plan.namespaces.any();
     let mut networks = namespaces::net::Making::start(plan, options)?;
     let (mut mounted, mut keeper) = (None, None);
+    let mut further = namespaces::further::Made::default();
     if has_namespaces {
         births::root::bear(plan, &zone, &kernel, options.sibling, &mut crew)?;
         let given = (dir, options, base);
-        (mounted, keeper) = namespaces::make(plan, given, &groups, &mut networks, &mut crew)?;
+        (mounted, keeper, further) =
+            namespaces::make(plan, given, &groups, &mut networks, &mut crew)?;
     }
     let networks_made = networks.made();
     let roots = Roots::new(root.as_fd(), mounted.as_ref());
@@ -103,6 +105,7 @@ pub(crate) fn run(
     let mut bequest = Bequest {
         plan,
         mounted: mounted.as_ref(),
+        further: &further,
         zone: &zone,
         files: &files,
         sources: &sources,
@@ -121,6 +124,7 @@ pub(crate) fn run(
     }
     births::run(&mut bequest, &mut crew)?;
     namespaces::net::scatter(plan, &networks_made, &mut crew)?;
+    further.scatter(plan, &mut crew)?;
     let mut pages = bequest.pages;
     let forking = before.elapsed();
     let pids = |number| crew.pid_of(number);

@@ -19,11 +19,13 @@ const MOUNTS: &[&str] = &[
 ];
 
 /// Groups of this name in all hierarchies where that can be made; they go with this.
-struct Groups(Vec<PathBuf>);
+pub(crate) struct Groups(pub(crate) Vec<PathBuf>);
 
 impl Groups {
-    fn make(mounts: &[&str]) -> Check<Self> {
-        let name = format!("gelid-guest-{}", std::process::id());
+    pub(crate) fn make(mounts: &[&str]) -> Check<Self> {
+        // A process with the same number may run in another namespace.
+        let numbers = fs::metadata("/proc/self/ns/pid")?.ino();
+        let name = format!("gelid-guest-{}-{numbers}", std::process::id());
         let mut made = Vec::new();
         for mount in mounts {
             let group = Path::new(mount).join(&name);
@@ -38,7 +40,7 @@ impl Groups {
     }
 
     /// Leaves the groups, and removes them.
-    fn leave(&self) -> Check {
+    pub(crate) fn leave(&self) -> Check {
         for group in &self.0 {
             let above = group.parent().ok_or("no group above")?;
             fs::write(above.join("cgroup.procs"), "0")?;

@@ -31,6 +31,7 @@ mod locks;
 mod mapped;
 mod mounts;
 mod mqueue;
+mod nested;
 mod net;
 mod netlink;
 mod os;
@@ -106,6 +107,7 @@ const OBJECTS: &[&[Entry]] = &[
     mounts::GUESTS,
     mqueue::GUESTS,
     pidfd::GUESTS,
+    nested::GUESTS,
     net::GUESTS,
     netlink::GUESTS,
     packet::GUESTS,

@@ -1,7 +1,7 @@
 //! What a dump refuses, one object each; the guest finds that nothing of it was disturbed.
 //!
 //! `refused-bpf`, `refused-perf`, `refused-userfaultfd`, `refused-device`, `refused-sealed`,
-//! `refused-thread-files`, `refused-namespace`.
+//! `refused-thread-files`.
 
 use crate::Entry;
 use crate::os::{Map, PAGE, os};
@@ -17,7 +17,6 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("refused-device", device),
     Entry("refused-sealed", sealed),
     Entry("refused-thread-files", thread_files),
-    Entry("refused-namespace", namespace),
 ];
 
 /// A descriptor that a system call has given, or why there is none.
@@ -109,19 +108,4 @@ fn thread_files(guest: &Guest) -> Check {
             .join()
             .map_err(|_| Failure::new("the thread panicked"))?
     })
-}
-
-fn namespace(guest: &Guest) -> Check {
-    let kid = guest.fork("child", |guest| {
-        os!(libc::unshare(libc::CLONE_NEWUTS))?;
-        os!(libc::sethostname(c"gelid-refused".as_ptr(), 13))?;
-        std::fs::write(guest.path("unshared"), "")?;
-        guest.wait();
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
-        same!("host name", name.trim_end(), "gelid-refused");
-        Ok(())
-    })?;
-    crate::protocol::until("namespace", || Ok(guest.path("unshared").exists()))?;
-    guest.hold()?;
-    kid.join(guest)
 }

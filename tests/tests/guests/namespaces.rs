@@ -1,6 +1,6 @@
 //! Guests in namespaces of their own.
 
-use super::{guest, locking, terminals};
+use super::{BEFORE, SHARED, guest, locking, refused, terminals, unlike};
 use gelid_tests::{Case, Mode};
 
 /// How the images are written makes no difference.
@@ -9,6 +9,26 @@ const fn inside(kinds: &'static str, of: Case) -> Case {
         inside: Some(kinds),
         without: &[Mode::Zstd, Mode::Rounds],
         ..of
+    }
+}
+
+/// What CRIU knows nothing of.
+const NESTED: &str = "namespaces of tasks beyond the root's";
+
+/// A guest with a mount namespace of its own, to which most of the host's mounts are given.
+const fn mounting(case: Case) -> Case {
+    Case {
+        options: &["--external", "mnt[]"],
+        ignore: &["ns/mnt"],
+        ..case
+    }
+}
+
+/// A guest with namespaces that its root has not, which are other ones then.
+const fn nested(name: &'static str, facts: &'static [&'static str]) -> Case {
+    Case {
+        ignore: facts,
+        ..unlike(name, NESTED)
     }
 }
 
@@ -61,4 +81,22 @@ pub(super) const CASES: &[Case] = &[
     inside("pid user uts cgroup", guest("sharing-mixed")),
     inside("pid user", guest("pidfd")),
     inside("pid user", guest("oom-score")),
+    nested("nested-names", &["ns/uts"]),
+    nested("nested-clocks", &["ns/time"]),
+    nested("nested-cgroups", &["ns/cgroup"]),
+    inside("pid uts", nested("nested-names", &[])),
+    inside("pid user uts", nested("nested-names", &[])),
+    inside("pid user", nested("nested-clocks", &[])),
+    inside("pid time", nested("nested-clocks", &[])),
+    inside("pid", nested("nested-cgroups", &[])),
+    inside("pid cgroup", nested("nested-cgroups", &[])),
+    mounting(unlike("mounts", BEFORE)),
+    mounting(unlike("mounts-nested", BEFORE)),
+    mounting(refused("mounts-covered", "unmount what covers it")),
+    mounting(refused(
+        "mounts-unknown",
+        "of a file system that is not dumped",
+    )),
+    mounting(unlike("mounts-sockets", "files of sockets that nobody has")),
+    mounting(unlike("mounts-shared-directories", SHARED)),
 ];

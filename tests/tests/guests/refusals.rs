@@ -11,7 +11,6 @@ pub(super) const CASES: &[Case] = &[
     refused("refused-device", "device"),
     refused("refused-sealed", "seal"),
     refused("refused-thread-files", "descriptors"),
-    refused("refused-namespace", "uts namespace"),
     refused("refused-dispatch", "PR_SET_SYSCALL_USER_DISPATCH"),
     refused("io-uring", "an io_uring"),
     refused("io-uring-mapped", "an io_uring"),

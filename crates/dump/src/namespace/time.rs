@@ -2,34 +2,97 @@
 
 use gelid_image::ImageKind;
 use gelid_image::messages::{TimensEntry, Timespec};
+use std::collections::HashMap;
+
 use gelid_sys::proc::TaskDir;
-use gelid_sys::proc::ns::{self, ClockOffset};
+use gelid_sys::proc::ns::{self, ClockOffset, Kind};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Census, Instance};
-use crate::Error;
 use crate::records::Context;
+use crate::survey::Task;
+use crate::{Error, Refusal};
 
 /// Key of the image where the tree is in the time namespace of the dumper.
 const OWN: u32 = 0;
 
 /// Writes what the clocks of the tree show now.
 pub(crate) fn dump(census: &Census, context: Context<'_>) -> Result<(), Error> {
-    let (id, clocks) = match census.root(ns::Kind::Time) {
-        None => (
-            OWN,
-            clocks((ClockOffset::default(), ClockOffset::default())),
-        ),
-        Some(instance) => (instance.id, clocks(offsets(instance)?)),
-    };
-    Ok(context.staging.put(ImageKind::Timens, id, &clocks)?)
+    if census.root(Kind::Time).is_none() {
+        let none = ClockOffset::default();
+        let clocks = clocks((none, none));
+        context.staging.put(ImageKind::Timens, OWN, &clocks)?;
+    }
+    for instance in census.of(Kind::Time) {
+        let clocks = clocks(offsets(instance)?);
+        context
+            .staging
+            .put(ImageKind::Timens, instance.id, &clocks)?;
+    }
+    Ok(())
 }
 
 /// What is to be added to the clocks of the dumper.
 fn offsets(instance: &Instance) -> Result<(ClockOffset, ClockOffset), Error> {
-    let theirs = ns::clock_offsets(&TaskDir::open(instance.task)?)?;
+    // The kernel tells those of children.
+    let parent = instance.parent.ok_or(Refusal::Clocks {
+        pid: instance.task,
+        why: "has left its children other clocks, and nobody tells its own",
+    })?;
+    let theirs = ns::clock_offsets(&TaskDir::open(parent)?)?;
     let ours = ns::clock_offsets(&TaskDir::open(rustix::process::getpid())?)?;
     Ok((less(theirs.0, ours.0), less(theirs.1, ours.1)))
+}
+
+/// Refuses clocks that no restore could set.
+pub(crate) fn check(tasks: &[Task]) -> Result<(), Refusal> {
+    let live = || {
+        tasks
+            .iter()
+            .filter_map(|task| Some((task, task.live.as_ref()?)))
+    };
+    let root = live().next().and_then(|(_, live)| live.ids.time_ns_id);
+    let mut givers = HashMap::new();
+    for (task, live) in live() {
+        let ids = &live.ids;
+        if ids.time_ns_id == root && ids.time_ns_for_children_id.is_none() {
+            continue;
+        }
+        let pid = task.pid;
+        let refused = |why| Err(Refusal::Clocks { pid, why });
+        let mut sharing = tasks.iter().filter_map(|task| task.live.as_ref());
+        if sharing.any(|other| other.ids.vm_id == ids.vm_id && !std::ptr::eq(other, live)) {
+            return refused("has clocks of its own, and shares its memory with another process");
+        }
+        if let Some(id) = ids.time_ns_for_children_id
+            && givers.insert(id, pid).is_some()
+        {
+            return refused("gives its children the same clocks as another process");
+        }
+    }
+    for (task, live) in live() {
+        let mut line = task;
+        let Some(giver) = live.ids.time_ns_id.and_then(|id| givers.get(&id)) else {
+            continue;
+        };
+        while line.pid != *giver {
+            let has = |task: &Task| {
+                let ids = task.live.as_ref().map(|live| &live.ids);
+                ids.is_some_and(|ids| ids.time_ns_id == live.ids.time_ns_id)
+            };
+            let above = tasks
+                .iter()
+                .find(|above| above.pid.as_raw_pid() == line.ppid);
+            let Some(above) = above.filter(|_| line.ppid != 0 && has(line)) else {
+                return Err(Refusal::Clocks {
+                    pid: task.pid,
+                    why: "has the clocks of children of a process that it does not descend from",
+                });
+            };
+            line = above;
+        }
+    }
+    Ok(())
 }
 
 fn less(one: ClockOffset, other: ClockOffset) -> ClockOffset {

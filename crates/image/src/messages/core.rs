@@ -119,6 +119,8 @@ messages! {
         optional uint32 cgroup_ns_id = 11;
         /// Time namespace; absent if the kernel has none.
         optional uint32 time_ns_id = 12;
+        /// Time namespace that its children are born into, if it is another. Not in the published format.
+        optional uint32 time_ns_for_children_id = 1001;
     }
 
     /// Alternate signal stack, `sigaltstack(2)`. Section 7.3.

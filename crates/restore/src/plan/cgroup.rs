@@ -56,6 +56,8 @@ pub(crate) struct Cgroups {
     pub(crate) sets: BTreeMap<u32, BTreeMap<String, Vec<u8>>>,
     /// Sets of threads that are in other ones than the dumper was, by thread.
     pub(crate) threads: HashMap<i32, u32>,
+    /// Numbers of the sets where cgroup namespaces of other tasks begin, by the numbers of these.
+    pub(crate) beginnings: BTreeMap<u32, u32>,
 }
 
 /// The number of the set where the tree's own cgroup namespace begins, if it has one.
@@ -117,7 +119,16 @@ impl Plan {
             _ => None,
         };
         let root = root.filter(|_| self.namespaces.root(Kind::Cgroup).is_some());
-        let mut planned = read(&entry, root, options)?;
+        let mut namespaces: BTreeMap<u32, u32> = BTreeMap::new();
+        for (_, alive) in self.alive() {
+            let set = alive.threads.first().and_then(|thread| thread.cg_set);
+            for (kind, id) in &alive.further {
+                if let (Kind::Cgroup, Some(id), Some(set)) = (kind, id, set) {
+                    namespaces.entry(*id).or_insert(set);
+                }
+            }
+        }
+        let mut planned = read(&entry, root, &namespaces, options)?;
         for life in &self.lives {
             let Life::Alive(alive) = life else { continue };
             for thread in &alive.threads {
@@ -141,6 +152,7 @@ type Moves = HashMap<String, Vec<(Vec<u8>, Vec<u8>)>>;
 fn read(
     entry: &CgroupEntry,
     root: Option<u32>,
+    namespaces: &BTreeMap<u32, u32>,
     options: &CgroupOptions,
 ) -> Result<Cgroups, PlanError> {
     let mut planned = Cgroups::default();
@@ -166,14 +178,7 @@ fn read(
         planned.hierarchies.push(Hierarchy { name, groups });
     }
     if let Some(set) = entry.sets.iter().find(|set| Some(set.id) == root) {
-        let mut beginning = set.clone();
-        beginning.ctls.retain(|member| member.cgns_prefix.is_some());
-        for member in &mut beginning.ctls {
-            member
-                .path
-                .truncate(member.cgns_prefix.unwrap_or_default() as usize);
-        }
-        let members = members(&beginning, &moves)?;
+        let members = members(&beginning(set), &moves)?;
         planned.sets.insert(BEGINNING, members);
     }
     for set in &entry.sets {
@@ -182,7 +187,27 @@ fn read(
             return Err(wrong("a set occurs twice", set.id));
         }
     }
+    let mut unused = (1..).filter(|id| !entry.sets.iter().any(|set| set.id == *id));
+    for (namespace, of) in namespaces {
+        if let Some(set) = entry.sets.iter().find(|set| set.id == *of)
+            && let Some(id) = unused.next()
+        {
+            planned.sets.insert(id, members(&beginning(set), &moves)?);
+            planned.beginnings.insert(*namespace, id);
+        }
+    }
     Ok(planned)
+}
+
+/// Where the namespace begins of who is in a set.
+fn beginning(set: &CgSetEntry) -> CgSetEntry {
+    let mut beginning = set.clone();
+    beginning.ctls.retain(|member| member.cgns_prefix.is_some());
+    for member in &mut beginning.ctls {
+        let prefix = member.cgns_prefix.unwrap_or_default();
+        member.path.truncate(prefix as usize);
+    }
+    beginning
 }
 
 /// The name of a hierarchy, which becomes options of a mount.
@@ -364,7 +389,7 @@ mod tests {
 
     #[test]
     fn groups_go_to_their_new_root() {
-        let planned = read(&image(), None, &CgroupOptions::default()).unwrap();
+        let planned = read(&image(), None, &BTreeMap::new(), &CgroupOptions::default()).unwrap();
         let paths = |planned: &Cgroups| -> Vec<Vec<u8>> {
             let groups = planned.hierarchies[0].groups.iter();
             groups.map(|group| group.path.clone()).collect()
@@ -375,7 +400,7 @@ mod tests {
             roots: vec![(Some("name=x".into()), "/b/c/".into())],
             ..CgroupOptions::default()
         };
-        let planned = read(&image(), None, &options).unwrap();
+        let planned = read(&image(), None, &BTreeMap::new(), &options).unwrap();
         assert_eq!(paths(&planned), [&b"b/c"[..], b"b/c/sub"]);
         assert_eq!(planned.sets[&2]["name=x"], b"b/c/sub");
     }
@@ -397,7 +422,10 @@ mod tests {
         for (index, change) in changes.into_iter().enumerate() {
             let mut image = image();
             change(&mut image);
-            assert!(read(&image, None, &options).is_err(), "{index}");
+            assert!(
+                read(&image, None, &BTreeMap::new(), &options).is_err(),
+                "{index}"
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Namespaces of the tree that are made with it. Sections 4.2 and 19 of the format.
 
+pub(crate) mod further;
 pub(crate) mod mnt;
 pub(crate) mod net;
 pub(crate) mod time;
@@ -15,12 +16,13 @@ use gelid_sys::proc::ns::Kind;
 
 use rustix::process::Gid;
 
+use self::further::Further;
 use self::mnt::{MountOptions, Mounts};
 use self::net::{Net, NetOptions};
 use super::{Life, Plan, PlanError};
 
 /// Kinds of which a task may have another than the root of its tree.
-const NESTED: &[Kind] = &[Kind::Mnt, Kind::Net];
+const NESTED: &[Kind] = &[Kind::Mnt, Kind::Net, Kind::Uts, Kind::Time, Kind::Cgroup];
 
 /// Those of the root of the tree that are not the restorer's.
 #[derive(Debug, Default)]
@@ -39,12 +41,17 @@ pub(crate) struct Namespaces {
     /// Numbers of the mount namespaces of other tasks.
     nested: BTreeSet<u32>,
     pub(crate) mounts: Option<Mounts>,
+    /// Those of other tasks, of all other kinds.
+    pub(crate) further: Further,
 }
 
 impl Namespaces {
     /// True if there is any.
     pub(crate) fn any(&self) -> bool {
-        !self.root.is_empty() || !self.network_ids.is_empty() || !self.networks.is_empty()
+        !self.root.is_empty()
+            || !self.network_ids.is_empty()
+            || !self.networks.is_empty()
+            || self.further.any()
     }
 
     /// The number of the root's own namespace of a kind.
@@ -80,7 +87,7 @@ impl Namespaces {
                 _ => {}
             }
         }
-        Ok(())
+        self.further.read(dir)
     }
 
     /// The same of mount namespaces.
@@ -147,6 +154,7 @@ pub(super) struct Reader {
     host: Option<[Option<u32>; 8]>,
     /// Of the root.
     root: Option<[Option<u32>; 8]>,
+    first: Option<TaskKobjIdsEntry>,
     pub(super) namespaces: Namespaces,
 }
 
@@ -155,8 +163,15 @@ impl Reader {
         Self {
             host: inventory.root_ids.as_ref().map(ids),
             root: None,
+            first: None,
             namespaces: Namespaces::default(),
         }
+    }
+
+    /// Namespaces that a task is in, and the root is not.
+    pub(super) fn further(&self, task: &TaskKobjIdsEntry) -> Vec<(Kind, Option<u32>)> {
+        let root = self.first.as_ref();
+        root.map_or_else(Vec::new, |root| self.namespaces.further.of_task(task, root))
     }
 
     /// Takes note of those of a task; the root comes first.
@@ -169,6 +184,10 @@ impl Reader {
             pid,
             kind: kind.name(),
         };
+        self.first.get_or_insert_with(|| task.clone());
+        if let Some(id) = task.time_ns_for_children_id {
+            self.namespaces.further.leave_clocks(id);
+        }
         let network = |ids: [Option<u32>; 8]| ids[NET];
         self.namespaces.host_network = network(host);
         if let Some(id) = network(own).filter(|_| network(own) != network(host)) {
@@ -187,6 +206,10 @@ impl Reader {
                 let has = self.namespaces.root(kind).is_some();
                 let nested = nested.filter(|_| has).ok_or_else(|| unsupported(kind))?;
                 self.namespaces.nested.insert(nested);
+            }
+            if further::KINDS.contains(&kind) {
+                let id = own[place].filter(|_| own[place] != host[place]);
+                self.namespaces.further.note(kind, id);
             }
         }
         if !self.namespaces.root.is_empty() || own == host || own != root {

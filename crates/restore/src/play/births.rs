@@ -49,6 +49,7 @@ pub(crate) fn run(bequest: &mut Bequest<'_>, crew: &mut Crew) -> Result<(), Erro
     let mut wave = vec![Who::Task(0)];
     while !wave.is_empty() {
         bequest.make(&wave, births.crew)?;
+        bequest.further.leave_clocks(plan, &wave, births.crew)?;
         wave = births.next(&wave)?;
     }
     births.groups()?;

@@ -9,6 +9,7 @@ use gelid_sys::syscall::nr;
 
 use super::cgroup::Groups;
 use super::crew::Crew;
+use super::namespaces::further::Made;
 use super::script::{Object, Reel};
 use super::{Sources, space};
 use crate::files::{Mounted, OpenFiles};
@@ -29,6 +30,8 @@ pub(crate) struct Bequest<'a> {
     pub(crate) files: &'a OpenFiles,
     /// Mount namespaces for them to join.
     pub(crate) mounted: Option<&'a Mounted>,
+    /// Other namespaces for them to join.
+    pub(crate) further: &'a Made,
     pub(crate) sources: &'a Sources,
     pub(crate) filler: &'a Filler,
     /// Cgroups for them to enter.

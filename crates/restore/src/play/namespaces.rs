@@ -1,10 +1,12 @@
 //! New namespaces are filled. The root of the tree is in them already, and is the hand that does what only somebody
 //! inside can do; everything else is done by this thread, which joins those that it can.
 
+pub(crate) mod further;
 mod keeper;
+mod maker;
 pub(crate) mod mnt;
 pub(crate) mod net;
-mod time;
+pub(crate) mod time;
 mod user;
 mod uts;
 
@@ -21,6 +23,7 @@ use gelid_sys::{Errno, Pid, pidfd};
 use gelid_tape::Outcome;
 use rustix::fs::{Mode, OFlags};
 
+use self::further::Made;
 use self::keeper::Keeper;
 use super::births;
 use super::cgroup::Groups;
@@ -39,7 +42,6 @@ pub(crate) struct Stage<'a> {
     root: Pid,
 }
 
-#[expect(dead_code, reason = "kinds of namespaces to come")]
 impl Stage<'_> {
     /// The root of the tree, as this process sees it.
     pub(crate) fn pid(&self) -> Pid {
@@ -86,11 +88,7 @@ impl Stage<'_> {
 
     /// Writes a file of the root in procfs.
     pub(crate) fn write(&self, file: &'static str, text: &[u8]) -> Result<(), Error> {
-        let task = TaskDir::open(self.root)?;
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&task, file, flags, Mode::empty());
-        let written = opened.and_then(|opened| rustix::io::write(&opened, text));
-        written.map(drop).map_err(self.failed(file))
+        write(self.root, file, text)
     }
 
     /// Runs something in a thread that has joined the root's namespaces of these kinds.
@@ -126,6 +124,19 @@ impl Stage<'_> {
     }
 }
 
+/// Writes a file of a process in procfs.
+fn write(process: Pid, file: &'static str, text: &[u8]) -> Result<(), Error> {
+    let task = TaskDir::open(process)?;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(&task, file, flags, Mode::empty());
+    let written = opened.and_then(|opened| rustix::io::write(&opened, text));
+    written.map(drop).map_err(|errno| Error::Task {
+        operation: file,
+        pid: process.as_raw_pid(),
+        errno,
+    })
+}
+
 /// Fills the namespaces of a tree whose root has just been born.
 pub(crate) fn make(
     plan: &Plan,
@@ -133,7 +144,7 @@ pub(crate) fn make(
     groups: &Groups,
     networks: &mut net::Making,
     crew: &mut Crew,
-) -> Result<(Option<Mounted>, Option<Keeper>), Error> {
+) -> Result<(Option<Mounted>, Option<Keeper>, Made), Error> {
     let root = crew.root()?;
     let mut stage = Stage { plan, crew, root };
     if let Some(users) = &plan.namespaces.user {
@@ -175,6 +186,7 @@ pub(crate) fn make(
     if let Some(names) = &plan.namespaces.uts {
         uts::make(names, &stage)?;
     }
+    let further = further::make(groups, &mut stage, base)?;
     let mounts = plan.namespaces.mounts.as_ref();
     let mounted = mounts.map(|mounts| mnt::make(mounts, &mut stage, dir, base));
     let mounted = mounted.transpose()?;
@@ -183,7 +195,7 @@ pub(crate) fn make(
     options
         .hooks
         .tell(Hook::PostSetupNamespaces, root.as_raw_pid())?;
-    Ok((mounted, keeper))
+    Ok((mounted, keeper, further))
 }
 
 /// Lets the root have descriptors of its own.

@@ -59,7 +59,8 @@ impl Keeper {
     }
 }
 
-fn free_number(plan: &Plan) -> i32 {
+/// A number that nobody of the tree has.
+pub(super) fn free_number(plan: &Plan) -> i32 {
     let of_node = |node: &crate::plan::tree::Node| {
         let threads = node.threads.iter().copied();
         threads.chain([node.pid, node.pgid, node.sid]).max()

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd;
 
+use gelid_sys::Pid;
 use gelid_sys::clone::flags::NEWTIME;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::ns::{self, ClockOffset, Kind};
@@ -9,7 +10,7 @@ use gelid_sys::syscall::nr;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::super::script::{Object, Script};
-use super::Stage;
+use super::{Stage, write};
 use crate::Error;
 use crate::plan::namespaces::time::Clocks;
 
@@ -20,6 +21,16 @@ pub(super) fn make(planned: &Clocks, stage: &mut Stage<'_>) -> Result<(), Error>
     let mut script = Script::default();
     script.must(Object::Itself, nr::unshare, [NEWTIME.into()]);
     stage.hand(script)?;
+    set(planned, stage.pid())?;
+    let namespace = stage.open(Kind::TimeForChildren)?;
+    let mut script = Script::default();
+    let args = [namespace.as_raw_fd().into(), NEWTIME.into()];
+    script.must(Object::Itself, nr::setns, args);
+    stage.hand(script).map(drop)
+}
+
+/// Sets the clocks of the children of a process, which nobody has yet.
+pub(crate) fn set(planned: &Clocks, process: Pid) -> Result<(), Error> {
     let own = ns::clock_offsets(&TaskDir::open(rustix::process::getpid())?)?;
     let monotonic = offset(planned.monotonic, ClockId::Monotonic, own.0);
     let boottime = offset(planned.boottime, ClockId::Boottime, own.1);
@@ -27,12 +38,7 @@ pub(super) fn make(planned: &Clocks, stage: &mut Stage<'_>) -> Result<(), Error>
         "monotonic {} {}\nboottime {} {}\n",
         monotonic.0, monotonic.1, boottime.0, boottime.1
     );
-    stage.write("timens_offsets", text.as_bytes())?;
-    let namespace = stage.open(Kind::TimeForChildren)?;
-    let mut script = Script::default();
-    let args = [namespace.as_raw_fd().into(), NEWTIME.into()];
-    script.must(Object::Itself, nr::setns, args);
-    stage.hand(script).map(drop)
+    write(process, "timens_offsets", text.as_bytes())
 }
 
 /// What has to be added to the clock of the machine, which this process sees with an offset of its own.

@@ -1,0 +1,166 @@
+//! Namespaces of tasks beyond the root's: made before these are born, by somebody in the root's, and joined one by one.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use gelid_sys::Errno;
+use gelid_sys::clone::flags::NEWTIME;
+use gelid_sys::namespace::{self, join};
+use gelid_sys::proc::TaskDir;
+use gelid_sys::proc::ns::{self, Kind};
+use gelid_sys::syscall::nr;
+
+use super::super::cgroup::Groups;
+use super::super::crew::Crew;
+use super::super::script::{Object, Script};
+use super::maker::Maker;
+use super::{Stage, time, uts};
+use crate::Error;
+use crate::plan::births::Who;
+use crate::plan::{Life, Plan};
+
+/// Descriptors of namespaces, by kind and number; none for that of the restorer.
+#[derive(Debug, Default)]
+pub(crate) struct Made(BTreeMap<(Kind, Option<u32>), OwnedFd>);
+
+/// Makes all of them. Their descriptors are from `base` on, so that tasks inherit them.
+pub(super) fn make(groups: &Groups, stage: &mut Stage<'_>, base: i32) -> Result<Made, Error> {
+    let plan = stage.plan;
+    let further = &plan.namespaces.further;
+    let mut made = Made::default();
+    if further.to_be_made().next().is_none() {
+        return Ok(made);
+    }
+    let maker = Maker::born(stage)?;
+    let mut place = plan.cgroups.threads.get(&plan.root()).copied();
+    for (kind, id) in further.to_be_made() {
+        let namespace = match id {
+            None => ns::open(&TaskDir::open(rustix::process::getpid())?, kind)?,
+            Some(id) => {
+                if kind == Kind::Cgroup {
+                    // It begins where its first process is.
+                    let beginning = plan.cgroups.beginnings.get(&id).copied();
+                    groups.enter(&plan.cgroups, maker.pid.as_raw_pid(), place, beginning)?;
+                    place = beginning;
+                }
+                maker.make(stage, kind)?;
+                if let Some(clocks) = further.clocks.get(&id).filter(|_| kind == Kind::Time) {
+                    time::set(clocks, maker.pid)?;
+                }
+                let namespace = maker.open(kind)?;
+                if let Some(names) = further.uts.get(&id).filter(|_| kind == Kind::Uts) {
+                    inside(stage, &namespace, kind, || uts::make(names, stage))?;
+                }
+                namespace
+            }
+        };
+        let namespace = rustix::io::fcntl_dupfd_cloexec(namespace, base);
+        let namespace = namespace.map_err(stage.failed("holding a namespace"))?;
+        made.0.insert((kind, id), namespace);
+    }
+    maker.end(stage)?;
+    Ok(made)
+}
+
+/// Runs something in a thread that has joined a namespace.
+fn inside<T: Send>(
+    stage: &Stage<'_>,
+    namespace: &OwnedFd,
+    kind: Kind,
+    job: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    let failed = stage.failed("setns");
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            join(namespace.as_fd(), kind).map_err(&failed)?;
+            job()
+        });
+        thread.join().unwrap_or_else(|_| Err(failed(Errno::IO)))
+    })
+}
+
+impl Made {
+    /// Has a task join those of some kinds, where these are not the root's.
+    fn join(&self, plan: &Plan, index: usize, kinds: &[Kind]) -> Script {
+        let mut script = Script::default();
+        if let Life::Alive(alive) = &plan.lives[index] {
+            let wanted = alive
+                .further
+                .iter()
+                .filter(|(kind, _)| kinds.contains(kind));
+            for (kind, id) in wanted {
+                if let Some(found) = self.0.get(&(*kind, *id)) {
+                    let args = [found.as_raw_fd().into(), namespace::flag(*kind).into()];
+                    script.must(Object::Itself, nr::setns, args);
+                }
+            }
+        }
+        script
+    }
+
+    /// Has tasks that are born, and bear nobody yet, leave to their children what clocks these are to have.
+    pub(crate) fn leave_clocks(
+        &self,
+        plan: &Plan,
+        wave: &[Who],
+        crew: &mut Crew,
+    ) -> Result<(), Error> {
+        for who in wave {
+            let Who::Task(index) = who else { continue };
+            let Some((_, clocks)) = plan.clocks_left(*index) else {
+                continue;
+            };
+            let mut script = self.join(plan, *index, &[Kind::Time]);
+            script.must(Object::Itself, nr::unshare, [NEWTIME.into()]);
+            crew.play(&[(*who, script)])?;
+            time::set(clocks, crew.body(*who)?.pid)?;
+        }
+        Ok(())
+    }
+
+    /// Has tasks join their namespaces, once all are born.
+    pub(crate) fn scatter(&self, plan: &Plan, crew: &mut Crew) -> Result<(), Error> {
+        if !plan.namespaces.further.any() {
+            return Ok(());
+        }
+        let mut work = Vec::new();
+        for index in 0..plan.lives.len() {
+            let kinds: &[Kind] = match plan.clocks_left(index) {
+                // It has been among its clocks before it left others.
+                Some(_) => &[Kind::Uts, Kind::Cgroup],
+                None => &[Kind::Uts, Kind::Time, Kind::Cgroup],
+            };
+            let script = self.join(plan, index, kinds);
+            if !script.tape.is_empty() {
+                work.push((Who::Task(index), script));
+            }
+        }
+        crew.play(&work)?;
+        check_clocks(plan, crew)
+    }
+}
+
+/// Sees that those have the same clocks that had: some have inherited them.
+fn check_clocks(plan: &Plan, crew: &mut Crew) -> Result<(), Error> {
+    let mut seen: BTreeMap<Option<u32>, u64> = BTreeMap::new();
+    for (index, life) in plan.lives.iter().enumerate() {
+        let Life::Alive(alive) = life else { continue };
+        let pid = crew.body(Who::Task(index))?.pid;
+        let mut of = alive.further.iter();
+        let id = of.find(|(kind, _)| *kind == Kind::Time);
+        let id = id.map_or(plan.namespaces.root(Kind::Time), |(_, id)| *id);
+        let task = TaskDir::open(pid)?;
+        let of_children = alive.clocks_for_children.or(id);
+        for (id, kind) in [(id, Kind::Time), (of_children, Kind::TimeForChildren)] {
+            let inode = ns::id(&task, kind)?;
+            if *seen.entry(id).or_insert(inode) != inode {
+                return Err(Error::Task {
+                    operation: "giving its clocks to",
+                    pid: pid.as_raw_pid(),
+                    errno: Errno::XDEV,
+                });
+            }
+        }
+    }
+    Ok(())
+}
