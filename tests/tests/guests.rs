@@ -285,6 +285,7 @@ const CASES: &[Case] = &[
     guest("pipe-flags"),
     guest("pipe-half-closed"),
     guest("pipe-reopened"),
+    unlike("pipe-packets", "where a packet ends"),
     guest("fifo-data"),
     guest("fifo-deleted"),
     guest("fifo-half"),

@@ -4,6 +4,7 @@
 //! different tasks, with data under way. `pipe-flags`: `O_NONBLOCK` on one end, both, after `dup`. `pipe-half-closed`: a
 //! reader that must still find the end, a writer that must still get `EPIPE`. `pipe-reopened`: an end opened again
 //! through `/proc`. `fifo-data`, `fifo-deleted`, `fifo-half`: named ones.
+//! `pipe-packets`: what was written with `O_DIRECT` is read one by one.
 
 use crate::Entry;
 use crate::os::os;
@@ -22,6 +23,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("fifo-data", fifo_data),
     Entry("fifo-deleted", fifo_deleted),
     Entry("fifo-half", fifo_half),
+    Entry("pipe-packets", packets),
 ];
 
 /// Both ends of a new pipe.
@@ -286,5 +288,50 @@ fn fifo_half(guest: &Guest) -> Check {
     let got = read.read(&mut text).map_err(|error| error.raw_os_error());
     same!("read with a writer", got, Err(Some(libc::EAGAIN)));
     write_and_read(&mut write, &mut read)?;
+    Ok(())
+}
+
+/// Pipes and a FIFO with packets of all lengths, and one whose writer is gone.
+fn packets(guest: &Guest) -> Check {
+    use std::os::unix::fs::OpenOptionsExt;
+    const LENGTHS: [usize; 6] = [1, 5, 4096, 1, 4095, 100];
+    let direct = libc::O_DIRECT | libc::O_NONBLOCK;
+    let path = guest.path("fifo");
+    let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    os!(libc::mkfifo(name.as_ptr(), 0o600))?;
+    let named = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)?;
+    os!(libc::fcntl(named.as_raw_fd(), libc::F_SETFL, direct))?;
+    let (read, mut write) = pipe(direct)?;
+    let (single, mut one) = pipe(direct)?;
+    let (orphan, mut gone) = pipe(direct)?;
+    for (seed, len) in LENGTHS.into_iter().enumerate() {
+        write.write_all(&bytes(len, seed as u64))?;
+        gone.write_all(&bytes(len, seed as u64))?;
+        (&named).write_all(&bytes(len, seed as u64))?;
+    }
+    drop(gone);
+    one.write_all(&bytes(9, 9))?;
+    guest.hold()?;
+    let mut buffer = vec![0; 1 << 16];
+    for (what, mut from) in [("pipe", &read), ("orphan", &orphan), ("FIFO", &named)] {
+        for (seed, len) in LENGTHS.into_iter().enumerate() {
+            let got = from.read(&mut buffer)?;
+            ensure!(
+                buffer[..got] == bytes(len, seed as u64),
+                "{what}: {got} of {len} bytes"
+            );
+        }
+        same!(what, waiting(from)?, 0);
+    }
+    // Who takes a part loses the rest.
+    write.write_all(&bytes(7, 7))?;
+    for mut from in [&single, &read] {
+        same!("a part", from.read(&mut buffer[..4])?, 4);
+        same!("the rest", waiting(from)?, 0);
+    }
     Ok(())
 }

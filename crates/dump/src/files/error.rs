@@ -134,9 +134,9 @@ pub enum Error {
         /// Its inode.
         inode: u64,
     },
-    /// The contents of a pipe are divided in packets, which an image cannot tell.
+    /// What is in a pipe is in part a stream and in part packets, or was written before the packets that are to come.
     #[error(
-        "{place} is {name}, which holds {bytes} bytes in packets (O_DIRECT); packets are not dumped yet: \
+        "{place} is {name}, which holds {bytes} bytes that were not written as packets, as others are (O_DIRECT): \
          let the reader empty it first"
     )]
     Packets {

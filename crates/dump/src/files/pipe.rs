@@ -3,7 +3,7 @@
 //! The contents are looked at with `tee(2)`, which takes nothing away.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gelid_image::messages::{FdTypes, FifoEntry, FileEntry, PipeDataEntry, PipeEntry};
 use gelid_image::{ImageKind, ImageWriter, Staging};
@@ -30,8 +30,10 @@ struct Pipe {
     name: Name,
     /// Bytes in it, once they were looked at.
     bytes: Option<u64>,
-    /// Somebody writes packets, or they were seen.
+    /// Somebody writes packets.
     packets: bool,
+    /// What is in it is a stream.
+    stream: bool,
 }
 
 impl Pipes {
@@ -46,14 +48,13 @@ impl Pipes {
     /// Refuses what turned out not to be representable, and closes the image.
     pub(super) fn finish(self) -> Result<(), Error> {
         for pipe in self.known.into_values() {
+            // Images of others say nothing about packets, and have data as this pipe has.
             if let Some(bytes @ 1..) = pipe.bytes
                 && pipe.packets
+                && pipe.stream
             {
-                return Err(Error::Packets {
-                    place: pipe.place,
-                    name: pipe.name,
-                    bytes,
-                });
+                let (place, name) = (pipe.place, pipe.name);
+                return Err(Error::Packets { place, name, bytes });
             }
         }
         Ok(self.writer.finish()?)
@@ -71,6 +72,7 @@ impl Pipes {
                     name: Name(object.link.clone()),
                     bytes: None,
                     packets: false,
+                    stream: true,
                 };
                 self.known.entry(object.inode()).or_insert(pipe)
             }
@@ -80,12 +82,13 @@ impl Pipes {
         pipe.packets |= writes && flags & OFlags::DIRECT.bits() != 0;
         if reads && pipe.bytes.is_none() {
             let contents = tee.look(object)?;
-            pipe.packets |= contents.packets;
+            pipe.stream = contents.packets.is_empty();
             pipe.bytes = Some(contents.bytes.len() as u64);
             self.writer.push(&PipeDataEntry {
                 pipe_id: pipe.id,
                 bytes: u32::try_from(contents.bytes.len()).map_err(|_| Error::TooMany)?,
                 size: Some(u32::try_from(contents.capacity).map_err(|_| Error::TooMany)?),
+                packet: contents.packets,
             })?;
             self.writer.push_payload(contents.bytes)?;
         }
@@ -167,8 +170,8 @@ struct Own {
 struct Contents<'t> {
     capacity: usize,
     bytes: &'t [u8],
-    /// They are several packets, which a reader would get one by one.
-    packets: bool,
+    /// Lengths of the packets that they are, which a reader gets one by one; none of a stream.
+    packets: Vec<u32>,
 }
 
 impl Tee {
@@ -176,44 +179,128 @@ impl Tee {
     fn look(&mut self, object: &Object<'_>) -> Result<Contents<'_>, Error> {
         let capacity = rustix::pipe::fcntl_getpipe_size(object.file);
         let capacity = capacity.map_err(object.failed("ask for the capacity of"))?;
-        let waiting = rustix::io::ioctl_fionread(object.file);
-        let waiting = waiting.map_err(object.failed("ask for the contents of"))?;
-        let len = usize::try_from(waiting).map_err(|_| Error::TooMany)?;
-        if len == 0 {
-            return Ok(Contents {
-                capacity,
-                bytes: &[],
-                packets: false,
-            });
-        }
-        let own = fit(&mut self.own, capacity)?;
-        let teed = tee(object.file, own, len).map_err(object.failed("look into"))?;
+        let len = waiting(object.file).map_err(object.failed("ask for the contents of"))?;
+        let mut packets = Vec::new();
         self.buffer.clear();
         self.buffer.resize(len, 0);
-        // Reading stops at the end of a packet.
-        let (mut read, mut reads) = (0, 0);
-        while read < teed {
-            match rustix::io::read(&own.reader, &mut self.buffer[read..]) {
-                Ok(0) => break,
-                Ok(more) => (read, reads) = (read + more, reads + 1),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(object.failed("read a copy of")(errno)),
+        if len > 0 {
+            let own = fit(&mut self.own, capacity)?;
+            let copy = Copy { object, own, len };
+            if !copy.stream(&mut self.buffer)? {
+                packets = copy.packets(&mut self.buffer)?;
             }
-        }
-        if read != len {
-            return Err(Error::PipeTorn {
-                place: object.place,
-                name: Name(object.link.clone()),
-                expected: len as u64,
-                found: read as u64,
-            });
         }
         Ok(Contents {
             capacity,
             bytes: &self.buffer,
-            packets: reads > 1,
+            packets,
         })
     }
+}
+
+/// A copy of what is in a pipe, to be made as often as it is read.
+struct Copy<'a> {
+    object: &'a Object<'a>,
+    own: &'a Own,
+    len: usize,
+}
+
+impl Copy<'_> {
+    /// Reads it as a stream; false if it is none. Reading stops at the end of a packet, and takes the whole of it.
+    fn stream(&self, buffer: &mut [u8]) -> Result<bool, Error> {
+        self.make()?;
+        let (mut at, last) = (0, self.len - 1);
+        // A part of the first packet takes all of it, one on the way ends the call, and so does a part of the last.
+        for end in [1.min(last), last, self.len] {
+            let read = match end - at {
+                0 => 0,
+                _ => self.read(&mut buffer[at..end])?,
+            };
+            if read != end - at || self.left()? != self.len - end {
+                self.drain()?;
+                return Ok(false);
+            }
+            at = end;
+        }
+        Ok(true)
+    }
+
+    /// Reads it packet by packet, and tells their lengths.
+    fn packets(&self, buffer: &mut [u8]) -> Result<Vec<u32>, Error> {
+        self.make()?;
+        let (mut read, mut lengths) = (0, Vec::new());
+        while read < self.len {
+            let more = self.read(&mut buffer[read..])?;
+            if more == 0 {
+                return Err(self.torn(read));
+            }
+            lengths.push(u32::try_from(more).map_err(|_| Error::TooMany)?);
+            read += more;
+        }
+        // Bytes of a stream may have come with a packet.
+        self.make()?;
+        let mut left = self.len;
+        for length in &lengths {
+            self.read(&mut [0])?;
+            left -= *length as usize;
+            if self.left()? != left {
+                self.drain()?;
+                return Err(Error::Packets {
+                    place: self.object.place,
+                    name: Name(self.object.link.clone()),
+                    bytes: self.len as u64,
+                });
+            }
+        }
+        Ok(lengths)
+    }
+
+    fn make(&self) -> Result<(), Error> {
+        let made = tee(self.object.file, self.own, self.len);
+        let made = made.map_err(self.object.failed("look into"))?;
+        match made == self.len {
+            true => Ok(()),
+            false => {
+                self.drain()?;
+                Err(self.torn(made))
+            }
+        }
+    }
+
+    /// Reads once; 0 if there is nothing more.
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, Error> {
+        loop {
+            match rustix::io::read(&self.own.reader, &mut *buffer) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(0),
+                read => return read.map_err(self.object.failed("read a copy of")),
+            }
+        }
+    }
+
+    fn drain(&self) -> Result<(), Error> {
+        while self.read(&mut [0; 4096])? > 0 {}
+        Ok(())
+    }
+
+    fn left(&self) -> Result<usize, Error> {
+        waiting(&self.own.reader).map_err(self.object.failed("read a copy of"))
+    }
+
+    fn torn(&self, found: usize) -> Error {
+        Error::PipeTorn {
+            place: self.object.place,
+            name: Name(self.object.link.clone()),
+            expected: self.len as u64,
+            found: found as u64,
+        }
+    }
+}
+
+/// Bytes that wait to be read.
+fn waiting(pipe: impl AsFd) -> Result<usize, Errno> {
+    let waiting = rustix::io::ioctl_fionread(pipe)?;
+    usize::try_from(waiting).map_err(|_| Errno::OVERFLOW)
 }
 
 /// The dumper's own pipe, with room for all that is in one of `capacity` bytes.

@@ -11,5 +11,7 @@ messages! {
         required uint32 bytes = 2;
         /// Capacity, bytes (`F_SETPIPE_SZ`).
         optional uint32 size = 3;
+        /// gelid's own: lengths of the packets (`O_DIRECT`) that the data are; absent if they are a stream.
+        repeated uint32 packet = 1000;
     }
 }

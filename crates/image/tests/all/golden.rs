@@ -237,6 +237,7 @@ fn write_own(dir: &Dir) {
         pipe_id: 99,
         bytes: 5,
         size: Some(65536),
+        packet: Vec::new(),
     };
     let run = PagemapEntry {
         vaddr: 0x10_0000,

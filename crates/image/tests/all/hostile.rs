@@ -256,6 +256,7 @@ fn broken_payloads() {
         pipe_id: 1,
         bytes: 100,
         size: None,
+        packet: Vec::new(),
     };
     gelid_image::append(&mut pipes, &entry);
     pipes.extend_from_slice(b"abc");

@@ -50,6 +50,7 @@ fn a_committed_set_reads_back() {
             pipe_id: id,
             bytes: data.len() as u32,
             size: Some(65536),
+            packet: Vec::new(),
         };
         pipes
             .push(&entry)

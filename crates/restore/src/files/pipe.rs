@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gelid_image::messages::PipeDataEntry;
 use gelid_image::{Dir, ImageKind, Payload, ReadError};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
@@ -26,7 +26,12 @@ pub struct Pipe {
     pub size: Option<u32>,
     /// Bytes waiting to be read.
     pub bytes: u32,
+    /// They are packets, which are read one by one.
+    pub packets: bool,
 }
+
+/// The longest packet.
+const PACKET: u32 = 4096;
 
 /// Reads what is recorded of pipes (`pipes-data.img`) or FIFOs (`fifo-data.img`), by pipe id.
 pub(super) fn read(dir: &Dir, kind: ImageKind) -> Result<BTreeMap<u32, Pipe>, Error> {
@@ -46,7 +51,16 @@ pub(super) fn read(dir: &Dir, kind: ImageKind) -> Result<BTreeMap<u32, Pipe>, Er
         let pipe = Pipe {
             size: entry.size,
             bytes: entry.bytes,
+            packets: !entry.packet.is_empty(),
         };
+        if pipe.packets {
+            let all: u64 = entry.packet.iter().map(|len| u64::from(*len)).sum();
+            let odd = |len: &u32| !(1..=PACKET).contains(len);
+            if all != u64::from(entry.bytes) || entry.packet.iter().any(odd) {
+                let rule = "packets have 1 to 4096 bytes, and together all of them";
+                return Err(Error::invalid(object(), "packet", all, rule));
+            }
+        }
         match pipes.insert(entry.pipe_id, pipe) {
             None => Ok(()),
             Some(_) => Err(Error::Duplicate {
@@ -79,7 +93,7 @@ fn image(kind: ImageKind) -> String {
 }
 
 impl FilesPlan {
-    /// Refuses pipes in packet mode that are not empty: where a packet ended is not recorded.
+    /// Refuses pipes in packet mode that are not empty, where it is not recorded where a packet ended.
     pub(super) fn check_packets(&self) -> Result<(), Error> {
         for description in self.descriptions.values() {
             let pipe = match &description.kind {
@@ -88,7 +102,7 @@ impl FilesPlan {
                 _ => None,
             };
             let packets = description.flags.access() != 0 && description.flags.has(OFlags::DIRECT);
-            if packets && pipe.is_some_and(|pipe| pipe.bytes > 0) {
+            if packets && pipe.is_some_and(|pipe| pipe.bytes > 0 && !pipe.packets) {
                 return Err(Error::Unsupported {
                     object: description.label(),
                     what: "a pipe with unread packets",
@@ -154,7 +168,7 @@ impl Ends {
         let object = |user: u32| format!("file {user} (pipe {id})");
         for (at, (user, flags)) in users.iter().enumerate() {
             if Some(at) != first_reader && Some(at) != first_writer {
-                let opened = opener.reopen(self.reader.as_fd(), *flags, &object(*user))?;
+                let opened = reopen(opener, self.reader.as_fd(), *flags, &object(*user))?;
                 opener.add(*user, opened);
             }
         }
@@ -168,6 +182,21 @@ impl Ends {
         }
         Ok(())
     }
+}
+
+/// Opens a pipe once more. One in packet mode cannot be opened as such.
+pub(super) fn reopen(
+    opener: &Opener<'_>,
+    fd: BorrowedFd<'_>,
+    flags: Flags,
+    object: &str,
+) -> Result<OwnedFd, Error> {
+    if !flags.has(OFlags::DIRECT) {
+        return opener.reopen(fd, flags, object);
+    }
+    let opened = opener.reopen(fd, Flags(flags.0 & !OFlags::DIRECT.bits()), object)?;
+    set_status(opened.as_fd(), flags.status(), object)?;
+    Ok(opened)
 }
 
 /// Gives a pipe its capacity.
@@ -189,10 +218,24 @@ pub(super) fn fill<'f>(
             return Ok(());
         };
         let object = || format!("pipe {}", entry.pipe_id);
+        let failed = || Error::system("fill", object());
         let mut left = entry.bytes as usize;
+        let mut packets = entry.packet.iter();
+        let direct = |on| {
+            let status = OFlags::NONBLOCK | if on { OFlags::DIRECT } else { OFlags::empty() };
+            let set = fcntl_setfl(fd, status);
+            set.map_err(Error::system("set the flags of", object()))
+        };
+        if !entry.packet.is_empty() {
+            direct(true)?;
+        }
         while left > 0 {
-            let wanted = left.min(buffer.len());
             // Whole pages, each of which takes one buffer of the pipe: a full one has none to spare.
+            let wanted = match packets.next() {
+                Some(packet) => *packet as usize,
+                None => left,
+            };
+            let wanted = wanted.min(left).min(buffer.len());
             data.read_exact(&mut buffer[..wanted]).map_err(|source| {
                 Error::Read(ReadError::Io {
                     file: image(kind),
@@ -201,10 +244,13 @@ pub(super) fn fill<'f>(
                     source,
                 })
             })?;
-            write_all(fd, &buffer[..wanted]).map_err(Error::system("fill", object()))?;
+            write_all(fd, &buffer[..wanted]).map_err(failed())?;
             left -= wanted;
         }
-        Ok(())
+        match entry.packet.is_empty() {
+            true => Ok(()),
+            false => direct(false),
+        }
     })
 }
 

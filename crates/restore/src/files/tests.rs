@@ -114,6 +114,7 @@ impl Images {
             pipe_id,
             bytes: data.len() as u32,
             size: Some(size),
+            packet: Vec::new(),
         };
         self.pipes.push((entry, data.to_vec()));
     }

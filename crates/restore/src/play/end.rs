@@ -1,11 +1,12 @@
 //! The end: no trace of the restore is left in the tasks, and all of them are let go at once.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
-use gelid_sys::Errno;
 use gelid_sys::ptrace::{Running, Stopped};
 use gelid_sys::signal::{SIGSTOP, SIGTRAP, SigSet};
-use gelid_sys::wait::{self, Status};
+use gelid_sys::wait::{self, Status, Whom};
+use gelid_sys::{Errno, Pid};
 use rustix::process::{Signal, kill_process};
 
 use super::births::tape_error;
@@ -86,17 +87,37 @@ impl Release {
     /// Lets everything run.
     pub(crate) fn let_go(self, crew: &mut Crew) -> Result<(), Error> {
         crew.let_go();
-        let mut first = Ok(());
+        let (mut first, mut killed) = (Ok(()), Vec::new());
         for thread in self.ready {
-            let pid = thread.pid().as_raw_pid();
-            let detached = thread.detach(0).map_err(|errno| Error::Task {
-                operation: "PTRACE_DETACH",
-                pid,
-                errno,
-            });
+            let pid = thread.pid();
+            let detached = match thread.detach(0) {
+                // Somebody of the tree that runs already has done that. Its parent hears of it when it is waited for here.
+                Err(Errno::SRCH) => {
+                    killed.push(pid);
+                    Ok(())
+                }
+                detached => detached.map_err(|errno| Error::Task {
+                    operation: "PTRACE_DETACH",
+                    pid: pid.as_raw_pid(),
+                    errno,
+                }),
+            };
             first = first.and(detached);
         }
+        reap(killed);
         first
+    }
+}
+
+/// Waits for tasks that have been killed, the leaders among which are reported last.
+fn reap(mut killed: Vec<Pid>) {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        killed.retain(|pid| matches!(wait::wait(Whom::Task(*pid), false), Ok(None)));
+        if killed.is_empty() || Instant::now() > end {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -79,16 +79,19 @@ fn large_ghosts_are_refused() {
 }
 
 #[test]
-fn packets_are_refused() {
-    let guest = Guest::new(
-        "r, w = os.pipe2(os.O_DIRECT); os.write(w, b'a'); os.write(w, b'b'); ready(r, w)",
-    );
-    assert!(refusal(&guest).contains("2 bytes in packets"));
-    // Also if nobody writes them any more.
-    let guest = Guest::new(
-        "r, w = os.pipe2(os.O_DIRECT); os.write(w, b'a'); os.write(w, b'b'); os.close(w); ready(r)",
-    );
-    assert!(refusal(&guest).contains("2 bytes in packets"));
+fn streams_among_packets_are_refused() {
+    let direct = "fcntl.fcntl(w, fcntl.F_SETFL, os.O_DIRECT | os.O_WRONLY)";
+    // To less than a page the kernel would add.
+    let before = "os.write(w, b'a' * 4096)";
+    for after in [
+        "ready(r, w)",
+        "os.write(w, b'cd'); ready(r, w)",
+        "os.write(w, b'cd'); os.close(w); ready(r)",
+    ] {
+        let text = format!("import fcntl; r, w = os.pipe2(0); {before}; {direct}; {after}");
+        let refused = refusal(&Guest::new(&text));
+        assert!(refused.contains("not written as packets"), "{refused}");
+    }
 }
 
 /// A file system mounted over a directory.

@@ -358,7 +358,7 @@ proptest! {
         entries in vec(file(), 0..8),
         slots in vec(slot(), 0..3),
         remaps in vec((id(), id(), prop::option::of(0..4i32)), 0..5),
-        pipes in vec((id(), 0..9000u32, prop::option::of(id())), 0..3),
+        pipes in vec((id(), 0..9000u32, prop::option::of(id()), vec(0..5000u32, 0..3)), 0..3),
         ghosts in ghosts(),
         memories in memories(),
         terminals in terminals(),
@@ -383,8 +383,8 @@ proptest! {
         images.remaps = remaps.into_iter().map(|(orig_id, remap_id, remap_type)| {
             RemapFilePathEntry { orig_id, remap_id, remap_type }
         }).collect();
-        for (pipe_id, bytes, size) in pipes {
-            images.pipes.push((PipeDataEntry { pipe_id, bytes, size }, vec![1; bytes as usize]));
+        for (pipe_id, bytes, size, packet) in pipes {
+            images.pipes.push((PipeDataEntry { pipe_id, bytes, size, packet }, vec![1; bytes as usize]));
         }
         images.options.shell_job = shell_job;
         images.options.inherit.push(Inherit { fd: i32::MAX, key: "pipe:[5]".into() });

@@ -67,6 +67,32 @@ fn contents_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn packets_are_read_one_by_one() {
+    let mut images = Images::new();
+    images.pipe(3, 100, O_NONBLOCK);
+    images.pipe(4, 100, 1 | O_DIRECT);
+    images.pipe(5, 100, 1 | O_DIRECT | O_NONBLOCK);
+    images.pipe_data(100, 8192, b"onetwo");
+    images.pipes[0].0.packet = vec![3, 3];
+    {
+        let open = images.open().unwrap();
+        let fd = |id| open.fd(id).unwrap();
+        assert_eq!(flags(fd(4)), 1 | O_DIRECT);
+        assert_eq!(flags(fd(5)), 1 | O_DIRECT | O_NONBLOCK | O_LARGEFILE);
+        let mut buffer = [0; 64];
+        for packet in [b"one", b"two"] {
+            let read = rustix::io::read(fd(3), &mut buffer).unwrap();
+            assert_eq!(&buffer[..read], packet);
+        }
+    }
+    for packets in [vec![3, 4], vec![0, 6], vec![u32::MAX, 7]] {
+        images.pipes[0].0.packet = packets;
+        let error = images.plan().unwrap_err().to_string();
+        assert!(error.contains("together all of them"), "{error}");
+    }
+}
+
+#[test]
 fn the_caller_gives_a_pipe() {
     let mut images = Images::new();
     let (reader, writer) = rustix::pipe::pipe().unwrap();
