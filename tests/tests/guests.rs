@@ -3,6 +3,7 @@
 mod internet;
 mod ipc;
 mod namespaces;
+mod pipes;
 mod refusals;
 mod unix;
 
@@ -279,16 +280,6 @@ const CASES: &[Case] = &[
     unlike("pidfd-thread", "pidfds of threads"),
     guest("pidfd-epoll"),
     refused("pidfd-outside", "which is outside of the tree"),
-    guest("pipe-data"),
-    guest("pipe-sizes"),
-    guest("pipe-between"),
-    guest("pipe-flags"),
-    guest("pipe-half-closed"),
-    guest("pipe-reopened"),
-    unlike("pipe-packets", "where a packet ends"),
-    guest("fifo-data"),
-    guest("fifo-deleted"),
-    guest("fifo-half"),
     terminals(unlike(
         "pty-queues",
         "incomplete lines, and where lines end",
@@ -463,7 +454,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn cases() -> impl Iterator<Item = &'static Case> {
     let sockets = internet::CASES.iter().chain(unix::CASES);
     let others = ipc::CASES.iter().chain(refusals::CASES);
-    let others = others.chain(namespaces::CASES);
+    let others = others.chain(namespaces::CASES).chain(pipes::CASES);
     CASES.iter().chain(sockets).chain(others)
 }
 
