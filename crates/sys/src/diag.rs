@@ -51,6 +51,16 @@ pub struct UnixSocket {
     pub shutdown: u8,
 }
 
+impl UnixSocket {
+    /// Whether it is bound to a file with this device and inode.
+    #[must_use]
+    pub fn is_bound_to(&self, device: u64, inode: u64) -> bool {
+        let device = (rustix::fs::major(device) << 20) | rustix::fs::minor(device);
+        // The kernel tells half of a large inode.
+        self.node == Some((device, inode as u32))
+    }
+}
+
 impl Diag {
     /// Makes one.
     pub fn new() -> Result<Self> {
@@ -80,13 +90,11 @@ impl Diag {
 
     /// Whether a Unix socket is bound to a file with this device and inode.
     pub fn is_unix_node(&self, device: u64, inode: u64) -> Result<bool> {
-        let device = (rustix::fs::major(device) << 20) | rustix::fs::minor(device);
         let request = unix_request(0, libc::NLM_F_REQUEST | libc::NLM_F_DUMP, SHOW_VFS);
         let mut found = false;
         self.each(&request, |body| {
             let socket = unix_socket(body).ok_or(Errno::BADMSG)?;
-            // The kernel tells half of a large inode.
-            found |= socket.node == Some((device, inode as u32));
+            found |= socket.is_bound_to(device, inode);
             Ok(())
         })?;
         Ok(found)

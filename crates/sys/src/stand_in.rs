@@ -92,6 +92,32 @@ impl Who {
         bytes: &[u8],
         rights: &[BorrowedFd<'_>],
     ) -> Result<usize> {
+        self.send_by(Some(self.pid), socket, to, bytes, rights)
+    }
+
+    /// The same where somebody has that number: another process says that it was that one.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without the right to say so, `ESRCH` if nobody has the number; those of `sendmsg(2)`.
+    pub fn claim(
+        self,
+        socket: impl AsFd,
+        to: Option<&unix::Address>,
+        bytes: &[u8],
+        rights: &[BorrowedFd<'_>],
+    ) -> Result<usize> {
+        self.send_by(None, socket, to, bytes, rights)
+    }
+
+    fn send_by(
+        self,
+        pid: Option<i32>,
+        socket: impl AsFd,
+        to: Option<&unix::Address>,
+        bytes: &[u8],
+        rights: &[BorrowedFd<'_>],
+    ) -> Result<usize> {
         let mut control = unix::Control::new(rights, Some((self.pid, self.uid, self.gid)))?;
         unix::with_message(to, bytes, &mut control, |header| {
             let flags = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as usize;
@@ -102,7 +128,7 @@ impl Who {
                 ..self
             };
             // SAFETY: the header and what it points to live until the call has ended.
-            unsafe { who.call(libc::SYS_sendmsg, args) }
+            unsafe { who.calls_by(pid, &[(libc::SYS_sendmsg, args)]) }
         })
     }
 
@@ -122,6 +148,20 @@ impl Who {
     ///
     /// As for the calls.
     unsafe fn calls(self, wanted: &[(libc::c_long, [usize; 6])]) -> Result<usize> {
+        // SAFETY: the caller vouches for them.
+        unsafe { self.calls_by(Some(self.pid), wanted) }
+    }
+
+    /// The same by a process with this number, if it is to have one.
+    ///
+    /// # Safety
+    ///
+    /// As for the calls.
+    unsafe fn calls_by(
+        self,
+        pid: Option<i32>,
+        wanted: &[(libc::c_long, [usize; 6])],
+    ) -> Result<usize> {
         let keep = usize::MAX;
         let call = |nr: libc::c_long, args: [usize; 6]| Call {
             nr: nr as usize,
@@ -141,7 +181,7 @@ impl Who {
         }
         calls.extend(wanted.iter().map(|(nr, args)| call(*nr, *args)));
         // SAFETY: the caller vouches for its own, and the others take numbers.
-        unsafe { run(Some(self.pid), &mut calls) }?;
+        unsafe { run(pid, &mut calls) }?;
         outcome(&calls)
     }
 }
@@ -296,6 +336,14 @@ mod tests {
         };
         let refused = who.pairs(&[SocketType::DGRAM]).map(drop);
         assert!(matches!(refused, Err(Errno::EXIST | Errno::PERM)));
+        let (one, other) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        sockopt::set_int(&other, sockopt::IntOption::PASSCRED, 1).unwrap();
+        match who.claim(&one, None, b"mine", &[]) {
+            Err(Errno::PERM) => return,
+            sent => assert_eq!(sent, Ok(4)),
+        }
+        let message = peek(&other, &mut [0; 9]).unwrap();
+        assert_eq!(message.credentials, Some((who.pid, 1234, 4321)));
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub mod nr {
         clone3 = SYS_clone3;
         close = SYS_close;
         close_range = SYS_close_range;
+        connect = SYS_connect;
         dup2 = SYS_dup2;
         dup3 = SYS_dup3;
         epoll_ctl = SYS_epoll_ctl;
@@ -90,6 +91,7 @@ pub mod nr {
         ioctl = SYS_ioctl;
         ioprio_set = SYS_ioprio_set;
         kill = SYS_kill;
+        listen = SYS_listen;
         madvise = SYS_madvise;
         membarrier = SYS_membarrier;
         memfd_create = SYS_memfd_create;
@@ -145,6 +147,7 @@ pub mod nr {
         shmctl = SYS_shmctl;
         shmget = SYS_shmget;
         sigaltstack = SYS_sigaltstack;
+        socketpair = SYS_socketpair;
         timer_create = SYS_timer_create;
         timer_delete = SYS_timer_delete;
         timer_getoverrun = SYS_timer_getoverrun;

@@ -62,6 +62,14 @@ impl Address {
         Some(Self { raw, len })
     }
 
+    /// Its bytes, as system calls take them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        let (at, len) = self.raw();
+        // SAFETY: the length is that of a part of the structure, all of whose bytes are set.
+        unsafe { std::slice::from_raw_parts(at.cast(), len) }
+    }
+
     /// Where it is, and how long.
     pub(crate) fn raw(&self) -> (*const libc::sockaddr_un, usize) {
         (
@@ -238,6 +246,39 @@ pub fn peek(socket: impl AsFd, buffer: &mut [u8]) -> Result<Message> {
     Ok(message)
 }
 
+/// The process that is said to have sent the message at the peek offset, by its number where this process is. Nothing is
+/// taken, the offset stays, and no memory is asked for.
+///
+/// # Errors
+///
+/// `EAGAIN` if there is none; `ENODATA` if the socket does not want to know.
+pub fn sender(socket: impl AsFd) -> Result<i32> {
+    #[repr(C, align(8))]
+    struct Control([u8; size_of::<libc::cmsghdr>() + size_of::<libc::ucred>()]);
+    let mut control = Control([0; _]);
+    // SAFETY: it is plain data, of which zeros are a value.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    // Credentials come first. There is no room for descriptors, so none come.
+    header.msg_control = (&raw mut control).cast();
+    header.msg_controllen = size_of_val(&control.0);
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the header points to a buffer that lives, with its length.
+    if unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) } < 0 {
+        return Err(last());
+    }
+    let word = |at: usize| {
+        control.0[at..]
+            .first_chunk()
+            .map(|word| i32::from_ne_bytes(*word))
+    };
+    let kind = word(offset_of!(libc::cmsghdr, cmsg_type));
+    let told =
+        header.msg_controllen >= size_of_val(&control.0) && kind == Some(libc::SCM_CREDENTIALS);
+    word(size_of::<libc::cmsghdr>())
+        .filter(|_| told)
+        .ok_or(Errno::NODATA)
+}
+
 impl Message {
     /// Takes what came with the message.
     ///
@@ -335,6 +376,11 @@ mod tests {
             (credentials.0, credentials.1),
             (pid.as_raw_pid(), uid.as_raw())
         );
+        let fds = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = fds();
+        assert_eq!(sender(&other), Ok(pid.as_raw_pid()));
+        assert_eq!(fds(), before);
+        assert_eq!(sender(&one), Err(Errno::AGAIN));
     }
 
     #[test]
