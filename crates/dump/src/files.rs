@@ -24,6 +24,7 @@ mod ghost_file;
 mod inet;
 mod inotify;
 mod kind;
+mod mapped;
 mod memfd;
 mod mount;
 mod mqueue;
@@ -56,7 +57,7 @@ use std::sync::Arc;
 
 use gelid_image::messages::{FdTypes, FdinfoEntry, FileEntry};
 use gelid_image::{ImageKind, ImageWriter, Staging};
-use gelid_sys::proc::maps::{Dev, Mapping};
+use gelid_sys::proc::maps::Dev;
 use gelid_sys::proc::{Malformed, TaskDir, fd, fdinfo};
 use gelid_sys::{Errno, Pid};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, statat};
@@ -78,7 +79,8 @@ use crate::namespace::{Census, MountTable};
 pub(crate) use self::check::check;
 pub use self::error::{Error, LockRefusal};
 pub use self::inet::InetRefusal;
-pub(crate) use self::memfd::{Memory, huge_flags};
+pub(crate) use self::mapped::Mapped;
+pub(crate) use self::memfd::{Contents, Memory, Part, huge_flags};
 pub use self::place::{Name, Place};
 pub(crate) use self::regfile::HUGETLBFS_MAGIC;
 pub(crate) use self::remap_file_path::Links;
@@ -95,17 +97,6 @@ pub(crate) struct Task<'t> {
     pub(crate) dir: &'t TaskDir,
     /// Its pidfd.
     pub(crate) pidfd: BorrowedFd<'t>,
-}
-
-/// What is behind a mapping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mapped {
-    /// File id.
-    pub(crate) id: u32,
-    /// How the file was opened: 0 for reading, 1 for writing, 2 for both.
-    pub(crate) fdflags: Option<u32>,
-    /// It is memory with an inode, not a file.
-    pub(crate) memfd: bool,
 }
 
 /// What a collection leaves to be done.
@@ -232,37 +223,6 @@ impl<'s> Collector<'s> {
         self.by_link(task.dir, "exe", Place::Executable { pid: task.pid })
     }
 
-    /// Records the file behind a mapping. Each file is looked at once.
-    pub(crate) fn mapped(&mut self, task: Task<'_>, mapping: &Mapping) -> Result<Mapped, Error> {
-        let name = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
-        let place = Place::Mapping {
-            pid: task.pid,
-            start: mapping.start,
-            end: mapping.end,
-        };
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let link = statat(task.dir, &name, flags).map_err(|errno| Error::System {
-            operation: "look at",
-            place,
-            name: Name(mapping.path.clone()),
-            errno,
-        })?;
-        let fdflags = Some(match link.st_mode & 0o600 {
-            0o600 => 2,
-            0o200 => 1,
-            _ => 0,
-        });
-        let key = (mapping.dev, mapping.inode, mapping.path.clone());
-        let (id, memfd) = match self.mapped.get(&key) {
-            Some(known) => *known,
-            None => {
-                let known = self.behind_link(task.dir, &name, place)?;
-                *self.mapped.entry(key).or_insert(known)
-            }
-        };
-        Ok(Mapped { id, fdflags, memfd })
-    }
-
     /// Closes all images but those that the caller writes. The tree must still be as it was.
     pub(crate) fn finish(mut self) -> Result<Collected, Error> {
         self.refuse_strangers()?;
@@ -308,6 +268,17 @@ impl<'s> Collector<'s> {
     ) -> Result<(u32, bool), Error> {
         // For questions only: no device notices.
         let file = dir.open_file(name, OFlags::PATH)?;
+        self.behind(dir, name, place, file)
+    }
+
+    /// The same of a link that `file` was opened by.
+    fn behind(
+        &mut self,
+        dir: &TaskDir,
+        name: &str,
+        place: Place,
+        file: OwnedFd,
+    ) -> Result<(u32, bool), Error> {
         let stat = rustix::fs::fstat(&file).map_err(|errno| Error::System {
             operation: "look at",
             place,

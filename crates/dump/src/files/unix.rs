@@ -117,7 +117,7 @@ impl Collector<'_> {
             return Err(object.refused(UnixRefusal::Urgent));
         }
         let id = self.new_id()?;
-        let bound = self.bound(task, object, &seen.name)?;
+        let bound = self.bound(task, object, &seen)?;
         if is_readable(&seen, events) {
             if events.contains(PollFlags::ERR) && u32::from(seen.kind) != STREAM {
                 return Err(object.refused(UnixRefusal::ErrorFirst));

@@ -71,6 +71,8 @@ pub enum Unsupported {
     PathOfEvents,
     /// A socket that is mapped, and is no packet socket, or closed.
     MappedSocket,
+    /// What is mapped, has no name, and may not be looked at.
+    UnseenMapping,
     /// A deleted file on hugetlbfs.
     DeletedHuge,
     /// A file with a lease, and without a name.
@@ -153,6 +155,10 @@ impl fmt::Display for Unsupported {
             Self::MappedSocket => (
                 "a mapped socket that is not open as a packet socket",
                 "unmap it first",
+            ),
+            Self::UnseenMapping => (
+                "shared memory or a file without a name, and nobody in a user namespace may look behind a mapping",
+                "dump with CAP_CHECKPOINT_RESTORE outside of it",
             ),
             Self::DeletedHuge => ("a deleted file on hugetlbfs", "leave it its name"),
             Self::DeletedLeased => (

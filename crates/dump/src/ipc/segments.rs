@@ -13,7 +13,7 @@ use rustix::fs::{MemfdFlags, OFlags, fstat, fstatfs};
 
 use super::{Error, Object, description, failed};
 use crate::Error as DumpError;
-use crate::files::{self, HUGETLBFS_MAGIC, Mapped, Memory, huge_flags};
+use crate::files::{self, Contents, HUGETLBFS_MAGIC, Mapped, Memory, huge_flags};
 use crate::layout::Layout;
 use crate::namespace::{Census, Own, Users};
 use crate::survey::{Space, Task};
@@ -224,7 +224,7 @@ pub(crate) fn memory_of(segment: &Segment, file: File) -> Result<Memory, Error> 
             HUGETLBFS_MAGIC => stat.st_blksize.unsigned_abs(),
             _ => PAGE_SIZE as u64,
         },
-        file,
+        contents: Contents::File(file),
     })
 }
 

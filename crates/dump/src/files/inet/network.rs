@@ -18,8 +18,13 @@ impl Collector<'_> {
         &mut self,
         object: &Object<'_>,
     ) -> Result<Option<u32>, Error> {
-        let theirs = sockopt::network(object.file)
-            .map_err(object.failed("ask for the network namespace of"))?;
+        let theirs = match sockopt::network(object.file) {
+            // It takes rights over the network namespace. What is in another one is not found in this one.
+            Err(Errno::PERM) if self.census.of(Kind::Net).next().is_none() => {
+                return Ok(Some(NETWORK));
+            }
+            theirs => theirs.map_err(object.failed("ask for the network namespace of"))?,
+        };
         let inode = rustix::fs::fstat(&theirs);
         let inode = inode.map_err(object.failed("ask for the network namespace of"))?;
         let own = self.own_network(object)?;

@@ -5,6 +5,7 @@ use gelid_image::messages::{
     FdTypes, GhostChunkEntry, GhostFileEntry, MemfdInodeEntry, PipeDataEntry, RemapType,
 };
 
+use super::super::Contents;
 use super::{Guest, Images};
 
 fn remap_type(remap: Option<gelid_image::messages::RemapFilePathEntry>) -> Option<(i32, u32)> {
@@ -289,7 +290,10 @@ fn memory_with_an_inode_has_one_record() {
     let mut memory = images.collected.memory.iter();
     let zero = memory.find(|memory| memory.shmid == zero.shmid).unwrap();
     let mut bytes = [0; 4];
-    rustix::io::pread(&zero.file, &mut bytes, 0).unwrap();
+    let Contents::File(file) = &zero.contents else {
+        panic!("it can be opened");
+    };
+    rustix::io::pread(file, &mut bytes, 0).unwrap();
     assert_eq!((bytes, zero.size, zero.page_size), (*b"abc\0", 8192, 4096));
     assert_eq!(images.collected.memory.len(), 3);
 }

@@ -1,9 +1,11 @@
 //! The name of a bound socket, and the file that stands for it.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use gelid_image::messages::FilePermsEntry;
-use gelid_sys::unix;
+use gelid_sys::diag::UnixSocket;
+use gelid_sys::{Errno, unix};
+use rustix::fs::{Mode, OFlags};
 
 use super::super::kind::DELETED;
 use super::super::place::Name;
@@ -27,13 +29,20 @@ impl Collector<'_> {
         &self,
         task: Task<'_>,
         object: &Object<'_>,
-        name: &[u8],
+        seen: &UnixSocket,
     ) -> Result<Bound, Error> {
-        let path = match name {
+        let path = match seen.name.as_slice() {
             [] | [0, ..] => return Ok(Bound::default()),
             name => name.strip_suffix(&[0]).unwrap_or(name),
         };
-        let node = unix::node(object.file).map_err(object.failed("look for the file of"))?;
+        let node = match unix::node(object.file) {
+            // It takes rights over the network namespace.
+            Err(Errno::PERM) => match self.by_name(task, path, seen)? {
+                Ok(node) => node,
+                Err(gone) => return Ok(gone),
+            },
+            node => node.map_err(object.failed("look for the file of"))?,
+        };
         let stat = rustix::fs::fstat(&node).map_err(object.failed("look at the file of"))?;
         let stat = self.census.users.of_file(stat);
         let link = format!("/proc/self/fd/{}", node.as_raw_fd());
@@ -56,6 +65,34 @@ impl Collector<'_> {
             deleted,
             mount: self.mount_of(&file),
         })
+    }
+
+    /// Looks for the file of a socket where the name leads now; what there is to be said if it is not there any more.
+    fn by_name(
+        &self,
+        task: Task<'_>,
+        path: &[u8],
+        seen: &UnixSocket,
+    ) -> Result<Result<OwnedFd, Bound>, Error> {
+        let directory = match path.first() {
+            Some(&b'/') => None,
+            _ => Some(task.dir.link("cwd")?.into_bytes()),
+        };
+        let path = match &directory {
+            None => path.to_vec(),
+            Some(directory) => [directory, &b"/"[..], path].concat(),
+        };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let is_it = |file: &OwnedFd| {
+            let stat = rustix::fs::fstat(file);
+            stat.is_ok_and(|stat| seen.is_bound_to(stat.st_dev, stat.st_ino))
+        };
+        let found = rustix::fs::openat(&self.root, path, flags, Mode::empty());
+        Ok(found.ok().filter(is_it).ok_or(Bound {
+            directory,
+            deleted: true,
+            ..Bound::default()
+        }))
     }
 
     /// Finds where a name starts from, and whether the file is gone.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use gelid_image::messages::{GelidPacketEntry, ScmEntry, SkPacketEntry};
+use gelid_image::messages::{GelidPacketEntry, GelidUcredEntry, ScmEntry, SkPacketEntry};
 use gelid_sys::diag::UnixSocket;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::sockopt::{self, IntOption};
@@ -86,7 +86,8 @@ impl Collector<'_> {
         };
         match first {
             Some(first) if first.len as u64 >= u64::from(queue.expected) => {
-                self.packet(queue, object, &buffer, first)
+                let sender = self.sender(&first, || unix::sender(object.file));
+                self.packet(queue, object, &buffer, (first, sender))
             }
             _ => self.further(queue, object, &mut buffer),
         }
@@ -118,8 +119,20 @@ impl Collector<'_> {
             if at_end && queue.ended {
                 break;
             }
-            found += message.len as u64;
-            self.packet(queue, object, buffer, message)?;
+            let end = found + message.len as u64;
+            let number = |(pid, ..): (i32, u32, u32)| self.census.numbers.number(pid);
+            let has_ended = message
+                .credentials
+                .is_some_and(|who| who.0 != 0 && number(who) == 0);
+            if has_ended {
+                offset.back_to(object, found)?;
+            }
+            let sender = self.sender(&message, || unix::sender(object.file));
+            if has_ended {
+                offset.back_to(object, end)?;
+            }
+            found = end;
+            self.packet(queue, object, buffer, (message, sender))?;
         }
         drop(offset);
         match found >= u64::from(expected) {
@@ -128,22 +141,30 @@ impl Collector<'_> {
         }
     }
 
+    /// Who has sent a message. `again` asks for the number of somebody who has ended, from among the processes of the tree.
+    fn sender(
+        &self,
+        message: &Message,
+        again: impl FnOnce() -> Result<i32, Errno> + Send,
+    ) -> Option<GelidUcredEntry> {
+        let again = || again().map(|pid| [pid]);
+        super::who(message.credentials?, &self.census, again)
+    }
+
     /// Records a message.
     fn packet(
         &mut self,
         queue: &Queue,
         object: &Object<'_>,
         buffer: &[u8],
-        message: Message,
+        (message, sender): (Message, Option<GelidUcredEntry>),
     ) -> Result<(), Error> {
         if message.cut {
             return Err(object.refused(UnixRefusal::Crowded));
         }
         let gelid = GelidPacketEntry {
             source: Some(message.source).filter(|it| queue.kind == DGRAM && !it.is_empty()),
-            sender: message
-                .credentials
-                .and_then(|who| super::who(who, &self.census, || Err(Errno::SRCH))),
+            sender,
         };
         let mut rights = Vec::with_capacity(message.rights.len());
         for file in message.rights {
