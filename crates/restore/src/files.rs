@@ -89,7 +89,7 @@ pub use pipe::Pipe;
 pub use regular::Regular;
 pub use remap::Remap;
 pub use roots::Roots;
-pub(crate) use roots::{Closing, Mounted};
+pub(crate) use roots::{Closing, Mounted, is_own_root};
 pub use signalfd::Signalfd;
 pub use sk_opts::SocketOptions;
 pub use socket_option::Values;
@@ -255,6 +255,20 @@ impl FilesPlan {
     #[must_use]
     pub fn description(&self, id: u32) -> Option<&Description> {
         self.descriptions.get(&id)
+    }
+
+    /// Numbers of processes that files belong to, and that may have ended.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = i32> {
+        let files = self.descriptions.values();
+        let of_file = |file: &Description| match &file.kind {
+            Kind::Regular(regular) => match regular.remap {
+                Some(Remap::Process(number)) => i32::try_from(number).ok(),
+                _ => None,
+            },
+            Kind::Unix(socket) => socket.peer.map(|who| who.pid),
+            _ => None,
+        };
+        files.filter_map(of_file).chain(self.sockets.senders())
     }
 
     /// Keys of the pages of shared memory that is to be filled.

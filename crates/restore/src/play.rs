@@ -88,15 +88,19 @@ pub(crate) fn run(
 
     options.phase(Phase::Files)?;
     let terminal = rustix::stdio::stdin();
-    let mut files = plan.files.open(&Context {
+    let hand = namespaces::Hand::of(plan, crew)?;
+    let files = plan.files.open(&Context {
         roots,
         base,
         terminal: (options.files.shell_job || options.files.console).then_some(terminal),
         hooks: Some(&options.hooks),
         birthplace: birthplace.as_ref(),
+        hand: Some(&hand),
         keeper: keeper.as_ref().map(|keeper| keeper.pidfd.as_fd()),
         networks: &networks_made,
-    })?;
+    });
+    let mut crew = hand.into_crew();
+    let mut files = files?;
     files.open_mappings(plan.spaces.iter().flat_map(Space::files))?;
 
     options.phase(Phase::Births)?;
@@ -367,7 +371,7 @@ fn spaces(
                 let script = reel.script(NAMESPACE);
                 descriptors::mount_namespace(script, alive.mount_namespace, mounted);
             }
-            descriptors::directories(&mut reel, pid, fs, files)?;
+            descriptors::directories(&mut reel, pid, fs, files, machine)?;
         }
         // Whoever shares a table still needs all that is inherited, so those wait.
         let shared = plan.shares_files(index);

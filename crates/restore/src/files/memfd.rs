@@ -143,7 +143,11 @@ impl Memory {
         let made = match self.is_anonymous() {
             true => {
                 let len = usize::try_from(self.size).map_err(|_| Errno::NOMEM)?;
-                gelid_sys::map::shared_anonymous(len, self.huge)?
+                match gelid_sys::map::shared_anonymous(len, self.huge) {
+                    // With rights in a user namespace alone: the same memory, but for its name.
+                    Err(Errno::PERM) => self.make_memfd()?,
+                    made => made?,
+                }
             }
             false => self.make_memfd()?,
         };

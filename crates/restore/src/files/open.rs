@@ -23,7 +23,7 @@ use super::{
 };
 use crate::Hooks;
 use crate::files::Roots;
-use crate::play::namespaces::Birthplace;
+use crate::play::namespaces::{Birthplace, Hand};
 
 /// Opens everything. See [`FilesPlan::open`].
 pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles, Error> {
@@ -69,6 +69,8 @@ pub(super) struct Opener<'a> {
     pub(super) stand_ins: Vec<StandIn>,
     /// Where those are born.
     pub(super) birthplace: Option<&'a Birthplace>,
+    /// The first process of the tree, where nobody can stand in for it.
+    pub(super) hand: Option<&'a Hand<'a>>,
     keeper: Option<BorrowedFd<'a>>,
     /// Where sockets are made.
     pub(super) networks: &'a Arc<Networks>,
@@ -103,6 +105,7 @@ impl<'a> Opener<'a> {
             of_sessions: tty::OfSessions::new(),
             stand_ins: Vec::new(),
             birthplace: context.birthplace,
+            hand: context.hand,
             keeper: context.keeper,
             networks: context.networks,
             nodes: unix::Nodes::default(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::network::Networks;
 use crate::Hooks;
 use crate::files::Roots;
-use crate::play::namespaces::Birthplace;
+use crate::play::namespaces::{Birthplace, Hand};
 
 /// How a file is compared with the one that was dumped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +73,8 @@ pub struct Context<'a> {
     pub(crate) hooks: Option<&'a Hooks>,
     /// Where processes are born that stand in for those of the tree, if that is elsewhere.
     pub(crate) birthplace: Option<&'a Birthplace>,
+    /// The first process of the tree, where nobody can stand in for it.
+    pub(crate) hand: Option<&'a Hand<'a>>,
     /// Who has the descriptors of this process where tasks may not take them from itself, by a pidfd.
     pub(crate) keeper: Option<BorrowedFd<'a>>,
     /// Where sockets are made.

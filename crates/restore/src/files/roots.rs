@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use gelid_sys::Errno;
 use gelid_sys::mount::attributes::Attributes;
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use super::Name;
 
@@ -89,4 +92,12 @@ impl<'a> Roots<'a> {
     pub(crate) fn device(&self, dev: u32) -> Option<BorrowedFd<'a>> {
         self.mounted?.by_device.get(&dev).map(AsFd::as_fd)
     }
+}
+
+/// Whether a directory is the root of this process, on the same mount.
+pub(crate) fn is_own_root(directory: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let what = StatxFlags::INO | StatxFlags::MNT_ID;
+    let theirs = statx(directory, "", AtFlags::EMPTY_PATH, what)?;
+    let ours = statx(CWD, "/", AtFlags::empty(), what)?;
+    Ok((ours.stx_mnt_id, ours.stx_ino) == (theirs.stx_mnt_id, theirs.stx_ino))
 }

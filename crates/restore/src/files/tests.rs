@@ -184,6 +184,7 @@ impl Images {
             hooks: None,
             terminal: None,
             birthplace: None,
+            hand: None,
             keeper: None,
             networks: &Arc::default(),
         })

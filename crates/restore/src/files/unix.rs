@@ -6,6 +6,7 @@ mod make;
 mod order;
 mod plan;
 mod queue;
+mod somebody;
 
 use std::collections::BTreeMap;
 use std::fmt;

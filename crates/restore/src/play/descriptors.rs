@@ -11,8 +11,9 @@ use rustix::process::{Resource, Rlimit};
 
 use super::script::{Object, Reel, Script};
 use crate::Error;
-use crate::files::{Directories, Mounted, OpenFiles, PlannedFd, Watching};
+use crate::files::{Directories, Mounted, OpenFiles, PlannedFd, Watching, is_own_root};
 use crate::plan::Plan;
+use crate::state::Machine;
 
 const O_CLOEXEC: i32 = 0o2_000_000;
 
@@ -247,22 +248,27 @@ pub(crate) fn mount_namespace(script: &mut Script, id: Option<u32>, mounted: Opt
     }
 }
 
-/// Appends what sets root, current directory and umask.
+/// Appends what sets root, current directory and umask. Who may not change the root can do without where it is the one
+/// that all are born with.
 pub(crate) fn directories(
     reel: &mut Reel,
     pid: i32,
     fs: &Directories,
     files: &OpenFiles,
+    machine: &Machine,
 ) -> Result<(), Error> {
     let fd = |id| {
         let found = files.fd(id).ok_or(Error::NoSuchFile { pid, id });
         found.map(|fd| fd.as_raw_fd())
     };
     let root = fd(fs.root)?;
-    let script = reel.script(512);
-    script.must(Object::File(fs.root), nr::fchdir, [root.into()]);
-    let here = script.bytes(b".\0");
-    script.must(Object::File(fs.root), nr::chroot, [here.into()]);
+    let is_born_with = |directory| is_own_root(directory).unwrap_or(false);
+    if machine.changes_roots || !files.fd(fs.root).is_some_and(is_born_with) {
+        let script = reel.script(512);
+        script.must(Object::File(fs.root), nr::fchdir, [root.into()]);
+        let here = script.bytes(b".\0");
+        script.must(Object::File(fs.root), nr::chroot, [here.into()]);
+    }
     let cwd = fd(fs.cwd)?;
     reel.must(Object::File(fs.cwd), nr::fchdir, [cwd.into()]);
     reel.must(Object::Itself, nr::umask, [u64::from(fs.umask).into()]);

@@ -2,6 +2,7 @@
 //! inside can do; everything else is done by this thread, which joins those that it can.
 
 pub(crate) mod further;
+mod hand;
 mod keeper;
 mod maker;
 pub(crate) mod mnt;
@@ -24,6 +25,7 @@ use gelid_tape::Outcome;
 use rustix::fs::{Mode, OFlags};
 
 use self::further::Made;
+pub(crate) use self::hand::Hand;
 use self::keeper::Keeper;
 use super::births;
 use super::cgroup::Groups;

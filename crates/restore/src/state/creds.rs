@@ -218,12 +218,13 @@ impl Creds {
         let caps = self.caps != own.caps || self.secure_bits != own.secure_bits;
         if ids || caps {
             // Until the end everything stays permitted that is.
-            let fixup = own.secure_bits | NO_SETUID_FIXUP;
-            if ids && fixup != own.secure_bits {
-                prctl(tape, PR_SET_SECUREBITS, fixup.into(), 0);
+            let fixup = if ids { NO_SETUID_FIXUP } else { 0 };
+            let now = own.secure_bits | fixup;
+            if now != own.secure_bits {
+                prctl(tape, PR_SET_SECUREBITS, now.into(), 0);
             }
             self.write_ids(tape, own);
-            self.write_caps(tape, own, fixup);
+            self.write_caps(tape, own, now);
         }
         if let Some(label) = &self.label {
             label.write(tape);

@@ -13,6 +13,9 @@ use super::Error;
 use super::creds::Creds;
 use super::limits::SYS_RESOURCE;
 
+/// `CAP_SYS_CHROOT`
+const SYS_CHROOT: u64 = 1 << 18;
+
 /// This process and the machine it runs on.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
@@ -41,6 +44,8 @@ pub(crate) struct Machine {
     pub(crate) lsm: Option<Module>,
     /// Hard limits can be raised.
     pub(crate) raises_limits: bool,
+    /// Root directories can be changed.
+    pub(crate) changes_roots: bool,
 }
 
 impl Machine {
@@ -56,6 +61,7 @@ impl Machine {
             is_inside: false,
             lsm: lsm::active(),
             raises_limits: creds.has(SYS_RESOURCE),
+            changes_roots: creds.has(SYS_CHROOT),
             creds,
             seccomp: status.seccomp,
             limits: proc::limits::read(&task)?,
@@ -84,6 +90,7 @@ impl Machine {
         let all = u64::MAX >> (63 - last);
         self.creds = Creds::of_first(ids, &self.creds, all);
         self.is_inside = true;
+        self.changes_roots = true;
         Ok(())
     }
 }

@@ -7,17 +7,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use gelid_sys::diag::Diag;
-use gelid_sys::stand_in::Who;
 use gelid_sys::unix;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, StatxFlags, Uid, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::super::place::{self, Entry, Names};
 use super::super::{Error, Name};
-use super::make::as_somebody;
+use super::somebody::Somebody;
 use super::{Address, Bound, Listener};
-use crate::files::Roots;
+use crate::files::{Roots, is_own_root};
 
 /// What is put behind the name of a file that is in the way.
 const ASIDE: &str = ".gelid-aside";
@@ -43,6 +42,16 @@ impl Job<'_> {
         let address = unix::Address::path(path).ok_or(Errno::NAMETOOLONG);
         let bound = address.and_then(|address| unix::bind(self.socket, &address));
         bound.map_err(Error::system("bind", self.title()))
+    }
+
+    /// The file that it has just been bound to.
+    fn node(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match unix::node(self.socket) {
+            // It takes rights over the network namespace.
+            Err(Errno::PERM) => rustix::fs::openat(CWD, path, flags, Mode::empty()),
+            node => node,
+        }
     }
 }
 
@@ -143,7 +152,11 @@ impl<'b> Binder<'b> {
         }
         let limbo = match self.limbo.take() {
             Some(limbo) => limbo,
-            None => limbo().map_err(Error::system("make", "a file system of its own"))?,
+            None => match limbo() {
+                // Then where it was, for a moment.
+                Err(Errno::PERM) => return self.bind_here(job, path, &mut Nodes::default()),
+                limbo => limbo.map_err(Error::system("make", "a file system of its own"))?,
+            },
         };
         let bound = self.bind_there(limbo.as_fd(), job, path);
         self.limbo = Some(limbo);
@@ -162,7 +175,7 @@ impl<'b> Binder<'b> {
             entry,
         };
         job.bind(path)?;
-        let file = unix::node(job.socket).map_err(failed("look for the file of"))?;
+        let file = job.node(path).map_err(failed("look for the file of"))?;
         let stat = rustix::fs::fstat(&file).map_err(failed("look at the file of"))?;
         node.made = Some((stat.st_dev, stat.st_ino));
         let dressed = self.dress(file.as_fd(), job.name.permissions);
@@ -189,7 +202,7 @@ impl<'b> Binder<'b> {
         });
         prepared.map_err(failed("make directories for"))?;
         job.bind(path)?;
-        let file = unix::node(job.socket).map_err(failed("look for the file of"))?;
+        let file = job.node(path).map_err(failed("look for the file of"))?;
         let dressed = self.dress(file.as_fd(), job.name.permissions);
         dressed.map_err(failed("set owner and mode of the file of"))?;
         rustix::fs::unlink(path).map_err(failed("unlink the file of"))?;
@@ -273,10 +286,7 @@ impl<'b> Binder<'b> {
 /// Makes a directory the root and the working directory of the calling thread.
 fn enter(root: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::process::fchdir(root)?;
-    let what = StatxFlags::INO | StatxFlags::MNT_ID;
-    let theirs = statx(root, "", AtFlags::EMPTY_PATH, what)?;
-    let ours = statx(CWD, "/", AtFlags::empty(), what)?;
-    match (ours.stx_mnt_id, ours.stx_ino) == (theirs.stx_mnt_id, theirs.stx_ino) {
+    match is_own_root(root)? {
         true => Ok(()),
         false => rustix::process::chroot("."),
     }
@@ -341,19 +351,19 @@ impl Place {
     pub(super) fn connect(
         &self,
         socket: BorrowedFd<'_>,
-        who: Option<Who>,
+        somebody: Option<Somebody<'_>>,
         object: &str,
     ) -> Result<(), Error> {
         let failed = Error::system("connect", object);
         let Some(address) = self.address() else {
             return Err(failed(Errno::NAMETOOLONG));
         };
-        let plain = || unix::connect(socket, &address);
-        let connected = match who {
-            Some(who) => as_somebody(who, || who.connect(socket, &address), plain),
-            None => plain(),
-        };
-        connected.map_err(failed)
+        let connected = somebody.map(|somebody| somebody.connect(socket, &address));
+        let plain = |_| unix::connect(socket, &address);
+        connected
+            .unwrap_or(Err(Errno::SRCH))
+            .or_else(plain)
+            .map_err(failed)
     }
 }
 

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use gelid_sys::sockopt::{self, IntOption};
 use gelid_sys::stand_in::Who;
-use gelid_sys::{Pid, proc, unix};
+use gelid_sys::unix;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, Shutdown, SocketFlags, SocketType, accept_with, connect_unspec, listen,
@@ -16,8 +15,9 @@ use rustix::net::{
 use super::super::open::{Opener, set_status};
 use super::super::{Error, Kind, sk_opts};
 use super::bind::{self, Job, Place};
+use super::somebody::Somebody;
 use super::{Address, Bound, ById, Listener, Origin, Packet, Sender, Target, Unix, queue};
-use crate::play::namespaces::Birthplace;
+use crate::play::namespaces::{Birthplace, Hand};
 
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
@@ -100,7 +100,7 @@ impl<'p> Maker<'p> {
 
     /// Makes all but those that are accepted.
     fn make(&mut self, opener: &mut Opener<'_>) -> Result<(), Error> {
-        let mut pairs = self.pairs();
+        let mut pairs = self.pairs(opener.hand);
         let mut pair = |id, kind| match pairs.remove(&id) {
             Some(pair) => Ok(pair),
             None => socketpair(AddressFamily::UNIX, kind, FLAGS, None),
@@ -131,7 +131,7 @@ impl<'p> Maker<'p> {
     }
 
     /// Pairs made as who had made them, by the id of the end that comes first; all of one maker at once.
-    fn pairs(&self) -> BTreeMap<u32, (OwnedFd, OwnedFd)> {
+    fn pairs(&self, hand: Option<&Hand<'_>>) -> BTreeMap<u32, (OwnedFd, OwnedFd)> {
         let mut makers: BTreeMap<Who, Vec<(u32, SocketType)>> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for (id, socket, _) in self.all() {
@@ -148,7 +148,7 @@ impl<'p> Maker<'p> {
         let mut pairs = BTreeMap::new();
         for (who, wanted) in makers {
             let kinds: Vec<SocketType> = wanted.iter().map(|(_, kind)| *kind).collect();
-            let made = as_somebody(who, || who.pairs(&kinds), || Ok(Vec::new()));
+            let made = Somebody::new(who, hand).pairs(&kinds);
             let ids = wanted.into_iter().map(|(id, _)| id);
             pairs.extend(ids.zip(made.unwrap_or_default()));
         }
@@ -243,9 +243,11 @@ impl<'p> Maker<'p> {
             };
             // Who connects sees who has listened, and who accepts sees who has connected.
             let seen = from.and_then(|from| self.sockets.get(&from)?.peer);
-            self.listen_as(listener, seen.map(|who| (by, who)), &mut listening);
+            let somebody = |who| Somebody::new(who, opener.hand);
+            let listens = seen.map(|who| (by, somebody(who)));
+            self.listen_as(listener, listens, &mut listening);
             self.place(by, &object)?
-                .connect(client, socket.peer, &object)?;
+                .connect(client, socket.peer.map(somebody), &object)?;
             let accepted = accept_with(listener, FLAGS);
             let accepted = accepted.map_err(|errno| opener.failed("accept", &object, errno))?;
             opener.add_raised(id, accepted, &object)?;
@@ -254,7 +256,8 @@ impl<'p> Maker<'p> {
             if let Origin::Waiting(id_of_listener) = socket.origin {
                 let by = Listener::Socket(id_of_listener);
                 let listener = opener.need(id_of_listener, &object)?;
-                self.listen_as(listener, socket.peer.map(|who| (by, who)), &mut listening);
+                let seen = socket.peer.map(|who| (by, Somebody::new(who, opener.hand)));
+                self.listen_as(listener, seen, &mut listening);
                 let place = self.place(by, &object)?;
                 place.connect(opener.need(id, &object)?, None, &object)?;
             }
@@ -266,19 +269,18 @@ impl<'p> Maker<'p> {
     fn listen_as(
         &self,
         listener: BorrowedFd<'_>,
-        who: Option<(Listener, Who)>,
+        somebody: Option<(Listener, Somebody<'_>)>,
         listening: &mut BTreeMap<Listener, Who>,
     ) {
-        let Some((listener_of, who)) = who else {
+        let Some((listener_of, somebody)) = somebody else {
             return;
         };
-        if listening.insert(listener_of, who) == Some(who) {
+        if listening.insert(listener_of, somebody.who()) == Some(somebody.who()) {
             return;
         }
         let room = i32::try_from(self.order.len() + 1).unwrap_or(i32::MAX);
-        let listen = |_: &()| who.listen(listener, room);
         // It listens in any case.
-        let _ = as_somebody(who, || listen(&()), || Ok(()));
+        let _ = somebody.listen(listener, room);
     }
 
     fn place(&self, owner: Listener, object: &str) -> Result<&Place, Error> {
@@ -390,12 +392,13 @@ impl<'p> Maker<'p> {
             set_rest(fd, socket).map_err(Error::system("set the options of", &*object))?;
             if let Some(backlog) = socket.backlog {
                 let backlog = backlog.min(i32::MAX as u32) as i32;
-                let plain = || listen(fd, backlog);
-                let listening = match socket.peer {
-                    Some(who) => as_somebody(who, || who.listen(fd, backlog), plain),
-                    None => plain(),
-                };
-                listening.map_err(Error::system("listen at", &*object))?;
+                let somebody = socket.peer.map(|who| Somebody::new(who, opener.hand));
+                let listening = somebody.map(|somebody| somebody.listen(fd, backlog));
+                let plain = |_| listen(fd, backlog);
+                listening
+                    .unwrap_or(Err(Errno::SRCH))
+                    .or_else(plain)
+                    .map_err(Error::system("listen at", &*object))?;
             }
             let how = match socket.shutdown {
                 1 => Some(Shutdown::Read),
@@ -422,35 +425,4 @@ fn set_rest(fd: BorrowedFd<'_>, socket: &Unix) -> Result<(), Errno> {
         Some(offset) => sockopt::set_int(fd, IntOption::PEEK_OFF, offset),
         None => Ok(()),
     }
-}
-
-/// Does something as somebody else, or, where that is not possible, as it is.
-pub(super) fn as_somebody<T>(
-    who: Who,
-    act: impl Fn() -> Result<T, Errno>,
-    plain: impl FnOnce() -> Result<T, Errno>,
-) -> Result<T, Errno> {
-    /// So often a pid is tried whose process has just ended.
-    const TRIES: usize = 20;
-    let mut tries = TRIES;
-    loop {
-        match act() {
-            Err(Errno::EXIST) if tries > 0 && !lives(who.pid) => {
-                tries -= 1;
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err(errno) => {
-                tracing::debug!("a socket is not that of {who:?}: {errno}");
-                return plain();
-            }
-            done => return done,
-        }
-    }
-}
-
-/// Whether a process has this pid that has not ended.
-fn lives(pid: i32) -> bool {
-    let dir = Pid::from_raw(pid).and_then(|pid| proc::TaskDir::open(pid).ok());
-    let stat = dir.and_then(|dir| proc::stat::read(&dir).ok());
-    stat.is_some_and(|stat| !stat.state.is_dead())
 }

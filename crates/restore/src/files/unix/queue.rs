@@ -14,7 +14,8 @@ use rustix::net::SocketType;
 
 use super::super::Error;
 use super::super::open::Opener;
-use super::make::{Maker, as_somebody};
+use super::make::Maker;
+use super::somebody::patiently;
 use super::{Address, Origin, Sockets, Unix, who};
 
 /// Image of unread messages.
@@ -130,6 +131,12 @@ pub(in super::super) fn read(dir: &Dir, known: &BTreeSet<u32>) -> Result<Vec<Pac
 }
 
 impl Sockets {
+    /// Numbers of those who have sent what was not read yet.
+    pub(in super::super) fn senders(&self) -> impl Iterator<Item = i32> {
+        let packets = self.packets.iter();
+        packets.filter_map(|packet| packet.sender.map(|who| who.pid))
+    }
+
     /// Ids of all files in flight.
     pub(in super::super) fn in_flight(&self) -> impl Iterator<Item = u32> {
         let packets = self.packets.iter();
@@ -224,11 +231,8 @@ pub(super) fn fill(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error> 
         let mut rights: Vec<BorrowedFd<'_>> = rights.collect::<Result<_, _>>()?;
         let (from, to) = maker.sender(opener, packet, &object)?;
         let send = |bytes: &[u8], rights: &[BorrowedFd<'_>]| match packet.sender {
-            Some(who) => as_somebody(
-                who,
-                || who.send(from, to.as_ref(), bytes, rights),
-                || unix::send(from, to.as_ref(), bytes, rights),
-            ),
+            Some(who) => patiently(who, || who.send(from, to.as_ref(), bytes, rights))
+                .or_else(|_| claim(who, from, to.as_ref(), bytes, rights)),
             None => unix::send(from, to.as_ref(), bytes, rights),
         };
         let stream = socket.kind == SocketType::STREAM;
@@ -252,6 +256,20 @@ pub(super) fn fill(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error> 
             }
         }
     })
+}
+
+/// Sends a message in the name of somebody whose number is taken; without any name where that is not possible.
+fn claim(
+    who: Who,
+    from: BorrowedFd<'_>,
+    to: Option<&unix::Address>,
+    bytes: &[u8],
+    rights: &[BorrowedFd<'_>],
+) -> Result<usize, Errno> {
+    match who.claim(from, to, bytes, rights) {
+        Err(Errno::PERM | Errno::SRCH | Errno::INVAL) => unix::send(from, to, bytes, rights),
+        sent => sent,
+    }
 }
 
 /// Answers the clients who have asked for their own dump.

@@ -86,13 +86,21 @@ impl Users {
     }
 
     /// Who a user of outside is inside.
-    fn inside_uid(&self, outside: u32) -> Option<u32> {
-        let range = self
-            .uids
-            .iter()
-            .find(|range| outside >= range.outside && outside - range.outside < range.count)?;
-        Some(range.inside + (outside - range.outside))
+    pub(crate) fn inside_uid(&self, outside: u32) -> Option<u32> {
+        inside(&self.uids, outside)
     }
+
+    /// The same of a group.
+    pub(crate) fn inside_gid(&self, outside: u32) -> Option<u32> {
+        inside(&self.gids, outside)
+    }
+}
+
+fn inside(map: &[IdRange], outside: u32) -> Option<u32> {
+    let is_in =
+        |range: &&IdRange| outside >= range.outside && outside - range.outside < range.count;
+    let range = map.iter().find(is_in)?;
+    Some(range.inside + (outside - range.outside))
 }
 
 /// Who an id is outside; `None` if it is not mapped.

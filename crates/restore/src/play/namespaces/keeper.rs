@@ -1,6 +1,7 @@
 //! Somebody in the user namespace of a tree who has the descriptors of this process. Tasks that were born before a
 //! file could be opened fetch it from there: from this process, which is outside, they may not.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use gelid_sys::clone::flags;
@@ -59,12 +60,17 @@ impl Keeper {
     }
 }
 
-/// A number that nobody of the tree has.
+/// A number that neither the tasks of the tree nor those who stand in for others are to have.
 pub(super) fn free_number(plan: &Plan) -> i32 {
+    /// What `/proc/sys/kernel/pid_max` is at least where nobody has made it less.
+    const HIGHEST: i32 = 32767;
     let of_node = |node: &crate::plan::tree::Node| {
         let threads = node.threads.iter().copied();
-        threads.chain([node.pid, node.pgid, node.sid]).max()
+        let threads: Vec<i32> = threads.chain([node.pid, node.pgid, node.sid]).collect();
+        threads
     };
-    let highest = plan.nodes.iter().filter_map(of_node).max();
-    highest.unwrap_or_default() + 1
+    let mut taken: BTreeSet<i32> = plan.nodes.iter().flat_map(of_node).collect();
+    taken.extend(plan.files.processes());
+    let free = (1..=HIGHEST).rev().find(|number| !taken.contains(number));
+    free.unwrap_or(HIGHEST)
 }
