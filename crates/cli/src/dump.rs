@@ -17,7 +17,7 @@ use crate::args::{
 };
 use crate::moments::{Audience, Client};
 use crate::surroundings::Surroundings;
-use crate::{cpuinfo, log, statistics};
+use crate::{cpuinfo, log, privilege, statistics};
 
 /// The environment's variable that names a phase that is to fail: for tests.
 const FAULT: &str = "GELID_FAULT";
@@ -158,7 +158,7 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         evasive_devices: given.files.evasive_devices,
         file_locks: given.files.file_locks,
         cgroups: gelid_dump::Cgroups {
-            ignore: given.cgroups.manage_cgroups == ManageCgroups::Ignore,
+            ignore: given.cgroups.manage_cgroups == ManageCgroups::Ignore || !privilege::is_root(),
             roots: given.cgroups.roots()?,
             controllers: given.cgroups.cgroup_dump_controller.clone(),
             yard: given.cgroups.cgroup_yard.clone(),

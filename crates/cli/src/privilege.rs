@@ -1,9 +1,15 @@
 //! Who may freeze the processes of others.
 
 use anyhow::bail;
+use rustix::process::DumpableBehavior;
 use rustix::thread::CapabilitySet;
 
 use crate::args::Invocation;
+
+/// Whether the caller is root, who may change cgroups.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
 
 /// Refuses a caller that lacks the capabilities, or is not root without having said `--unprivileged`.
 pub(crate) fn check(invocation: &Invocation) -> anyhow::Result<()> {
@@ -18,9 +24,15 @@ pub(crate) fn check(invocation: &Invocation) -> anyhow::Result<()> {
         );
         bail!("the capability to checkpoint is missing");
     }
-    if !rustix::process::geteuid().is_root() && !invocation.options.general.unprivileged {
+    if is_root() {
+        return Ok(());
+    }
+    if !invocation.options.general.unprivileged {
         println!("Running as non-root requires '--unprivileged'");
         bail!("not root, and --unprivileged is not given");
     }
+    // Capabilities that come from the executable take a process its own files in procfs away, which belong to root then.
+    // Who has fewer of them still may not trace it.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::args::{FileValidation, InheritFd, Invocation, ManageCgroups};
 use crate::moments::{Audience, Client};
 use crate::pidfile::Pidfile;
 use crate::surroundings::Surroundings;
-use crate::{cpuinfo, log, statistics};
+use crate::{cpuinfo, log, privilege, statistics};
 
 /// Restores the tree and says how it went: the command, which waits for the end of the tree unless it is detached.
 pub(crate) fn run(
@@ -177,6 +177,7 @@ fn options(invocation: &Invocation, notifies: bool) -> anyhow::Result<Options> {
         },
         cgroups: CgroupOptions {
             manage: match given.cgroups.manage_cgroups {
+                _ if !privilege::is_root() => gelid_restore::ManageCgroups::Ignore,
                 ManageCgroups::Ignore => gelid_restore::ManageCgroups::Ignore,
                 ManageCgroups::None => gelid_restore::ManageCgroups::None,
                 ManageCgroups::Props => gelid_restore::ManageCgroups::Props,

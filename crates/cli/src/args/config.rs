@@ -94,11 +94,17 @@ fn files(arguments: &[OsString]) -> Vec<PathBuf> {
     let mut files = Vec::new();
     if named.is_empty() && !options().any(|(_, word)| word == "--no-default-config") {
         files.push(PathBuf::from("/etc/criu/default.conf"));
-        files.extend(env::var_os("HOME").map(|home| Path::new(&home).join(".criu/default.conf")));
+        let home = env::var_os("HOME").map(|home| Path::new(&home).join(".criu/default.conf"));
+        files.extend(home.filter(|file| !is_another_users(file)));
     }
     files.extend(env::var_os("CRIU_CONFIG_FILE").map(PathBuf::from));
     files.extend(named.into_iter().last());
     files
+}
+
+/// Whoever has changed the user may still have the home of the other one.
+fn is_another_users(file: &Path) -> bool {
+    fs::metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// Appends each line `name value` as `--name=value`.
