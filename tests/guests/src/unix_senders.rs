@@ -1,7 +1,7 @@
 //! Who is at the other end of a Unix socket, and who has sent what waits there.
 //!
 //! `unix-peers`: `SO_PEERCRED` of pairs and connections, made by this process, by one of another user, by one that has
-//! ended. `unix-senders`: names of senders of datagrams. `unix-credentials`: credentials that come with messages.
+//! ended. `unix-first`: the same by this process alone, which has been two users. `unix-senders`: names of senders of datagrams. `unix-credentials`: credentials that come with messages.
 
 use crate::Entry;
 use crate::os::{checked, os};
@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 pub(crate) const GUESTS: &[Entry] = &[
     Entry("unix-peers", peers),
+    Entry("unix-first", first),
     Entry("unix-senders", senders),
     Entry("unix-credentials", credentials),
 ];
@@ -114,6 +115,35 @@ fn peers(guest: &Guest) -> Check {
     let after: Check<Vec<_>> = all.iter().map(peer).collect();
     same!("peers", after?, before);
     living.join(guest)
+}
+
+fn first(guest: &Guest) -> Check {
+    let name = SocketAddrUnix::new_abstract_name(unique("first").as_bytes())?;
+    let listener = socket(SocketType::STREAM)?;
+    bind(&listener, &name)?;
+    let mut all = Vec::new();
+    for user in [0, 1234] {
+        os!(libc::setresgid(u32::MAX, user, u32::MAX))?;
+        os!(libc::setresuid(u32::MAX, user, u32::MAX))?;
+        for kind in KINDS {
+            let (one, other) = pair(kind)?;
+            all.extend([one, other]);
+        }
+        listen(&listener, 3)?;
+        let client = socket(SocketType::STREAM)?;
+        connect(&client, &name)?;
+        all.extend([accept(&listener)?, client]);
+        os!(libc::setresuid(u32::MAX, 0, u32::MAX))?;
+        os!(libc::setresgid(u32::MAX, 0, u32::MAX))?;
+    }
+    all.push(listener);
+    let peers = || all.iter().map(peer).collect::<Check<Vec<_>>>();
+    let before = peers()?;
+    let me = std::process::id() as i32;
+    ensure!(before.iter().all(|who| who.0 == me), "{before:?}");
+    guest.hold()?;
+    same!("peers", peers()?, before);
+    Ok(())
 }
 
 fn senders(guest: &Guest) -> Check {
@@ -230,11 +260,12 @@ fn credentials(guest: &Guest) -> Check {
             },
             "setsockopt",
         )?;
+        // One after the other: what one sender has said in a row is one message of a stream.
+        say(&one, "from me")?;
         let kid = guest.fork("sender", |_| {
             become_user(1234)?;
             Ok(say(&one, "from a child")?)
         })?;
-        say(&one, "from me")?;
         let pid = kid.pid;
         kid.join(guest)?;
         say(&one, "from me again")?;
@@ -247,10 +278,7 @@ fn credentials(guest: &Guest) -> Check {
         for _ in 0..3 {
             senders.push(heard(other)?.ok_or("no credentials")?);
         }
-        senders.sort_unstable();
-        let mut want = vec![me, me, (*child, 1234, 1235)];
-        want.sort_unstable();
-        same!("senders", senders, want);
+        same!("senders", senders, vec![me, (*child, 1234, 1235), me]);
     }
     Ok(())
 }

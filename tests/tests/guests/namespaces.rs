@@ -77,6 +77,13 @@ pub(super) const CASES: &[Case] = &[
     // Names without a file belong to a network, and have the pid in them.
     inside("pid user net", guest("unix-bound")),
     inside("pid net", guest("unix-senders")),
+    inside("pid net", unlike("unix-peers", "SO_PEERCRED")),
+    inside("pid user net", unlike("unix-first", "SO_PEERCRED")),
+    inside("pid", unlike("unix-credentials", "credentials of messages")),
+    inside(
+        "pid user",
+        unlike("unix-credentials", "credentials of messages"),
+    ),
     inside("pid uts time cgroup", guest("tree-deep")),
     inside("pid user uts cgroup", guest("sharing-mixed")),
     inside("pid user", guest("pidfd")),
