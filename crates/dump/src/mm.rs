@@ -40,12 +40,13 @@ pub(crate) fn entry(
         mm_env_end: stat.env_end,
         exe_file_id: files.executable(held)?,
         mm_saved_auxv: auxv,
-        vmas: vmas(layout, held, files, segments)?,
+        vmas: vmas(task, layout, held, files, segments)?,
         ..MmEntry::default()
     })
 }
 
 fn vmas(
+    task: &Task,
     layout: &Layout,
     held: files::Task<'_>,
     files: &mut Collector<'_>,
@@ -55,7 +56,7 @@ fn vmas(
     for area in &layout.areas {
         let file = match vma::kind(area) {
             Kind::File | Kind::Ring => Some(files.mapped(held, &area.map)?),
-            Kind::Segment => Some(segments.attached(held, &area.map)?),
+            Kind::Segment => Some(segments.attached(task, held, &area.map)?),
             _ => None,
         };
         entries.push(vma::entry(area, file));

@@ -18,6 +18,7 @@ use gelid_sys::proc::ns::{self, Kind};
 use gelid_sys::{Pid, proc};
 
 use crate::records::Context;
+use crate::survey::Task;
 use crate::{Error, Options, Refusal};
 
 pub(crate) use mnt::MountTable;
@@ -26,7 +27,14 @@ pub(crate) use numbers::{Number, Numbers, Users};
 pub(crate) use time::check as check_clocks;
 
 /// Kinds of which a task may have another than the root of its tree.
-pub(crate) const NESTED: &[Kind] = &[Kind::Mnt, Kind::Net, Kind::Uts, Kind::Time, Kind::Cgroup];
+pub(crate) const NESTED: &[Kind] = &[
+    Kind::Mnt,
+    Kind::Net,
+    Kind::Uts,
+    Kind::Time,
+    Kind::Cgroup,
+    Kind::Ipc,
+];
 
 /// Kinds of which a task may be in the dumper's where the root is not.
 const RETURNED: &[Kind] = &[Kind::Net, Kind::Uts, Kind::Time, Kind::Cgroup];
@@ -314,6 +322,12 @@ impl Census {
         asked.ok()?.ok()
     }
 
+    /// The IPC namespace of a task, if it is not the dumper's.
+    pub(crate) fn ipc_of(&self, task: &Task) -> Option<&Instance> {
+        let id = task.live.as_ref()?.ids.ipc_ns_id?;
+        self.of(Kind::Ipc).find(|instance| instance.id == id)
+    }
+
     /// That of the root, if it is not the dumper's.
     pub(crate) fn root(&self, kind: Kind) -> Option<&Instance> {
         self.of(kind).find(|instance| instance.root)
@@ -386,18 +400,22 @@ pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<Found, Error
             _ => {}
         }
     }
-    let ipc = census.root(Kind::Ipc);
-    let segments = ipc.map(|instance| ipc::dump(instance, context, census));
-    Ok(Found {
-        mounts: mnt::dump(context.staging, context.options, census)?,
-        segments: segments.transpose()?,
-    })
+    let mounts = mnt::dump(context.staging, context.options, census)?;
+    let mut segments = Vec::new();
+    for instance in census.of(Kind::Ipc) {
+        let all = ipc::dump(instance, context, census)?;
+        segments.push((instance.clone(), all));
+        if !instance.root {
+            ipc::check_mounts(instance, &mounts)?;
+        }
+    }
+    Ok(Found { mounts, segments })
 }
 
 /// What others need to know of namespaces.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) mounts: MountTable,
-    /// Shared memory in the IPC namespace of the tree.
-    pub(crate) segments: Option<Vec<Segment>>,
+    /// Shared memory in the IPC namespaces of the tree.
+    pub(crate) segments: Vec<(Instance, Vec<Segment>)>,
 }

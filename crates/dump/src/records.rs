@@ -15,7 +15,7 @@ use gelid_sys::{pidfd, proc};
 use crate::core::Cores;
 use crate::files::{self, Collected, Collector};
 use crate::ipc::Segments;
-use crate::namespace::{self, Census, Own};
+use crate::namespace::{self, Census, Instance, Own};
 use crate::pages::Stored;
 use crate::phase::Phases;
 use crate::survey::{self, Live, Space, Task};
@@ -94,7 +94,7 @@ fn look(
     context: Context<'_>,
     tasks: &[Task],
     census: Arc<Census>,
-    segments: Option<Vec<Segment>>,
+    segments: Vec<(Instance, Vec<Segment>)>,
     mut files: Collector<'_>,
 ) -> Result<(Spaces, Collected), Error> {
     survey::threads(tasks)?;
@@ -103,6 +103,7 @@ fn look(
     files.know_tree(processes.collect(), threads.collect(), Arc::clone(&census));
     let mut segments = Segments::new(segments);
     files.reserve(segments.keys(tasks));
+    segments.name(|| files.new_shmid());
     let mut spaces = Spaces::default();
     let mut tables = HashSet::new();
     for (index, task) in tasks.iter().enumerate() {

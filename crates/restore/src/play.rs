@@ -84,7 +84,7 @@ pub(crate) fn run(
     let networks_made = networks.made();
     let roots = Roots::new(root.as_fd(), mounted.as_ref());
     let birthplace = namespaces::Birthplace::of(plan, &mut crew)?;
-    let objects = Objects::make(&plan.ipc)?;
+    let objects = Objects::make(&plan.ipc, &further)?;
 
     options.phase(Phase::Files)?;
     let terminal = rustix::stdio::stdin();

@@ -2,7 +2,7 @@
 //!
 //! `ipc-plain`: one of each kind. `ipc-shm`, `ipc-undo`: as on the host. `ipc-messages`: queues with messages. `ipc-settings`: settings, POSIX message
 //! queues, and objects that nobody uses. `ipc-unread`: a POSIX message queue that is not empty. `ipc-forced`: segments that
-//! end with their last user. `ipc-forced-idle`: one of these that nobody has used yet.
+//! end with their last user. `nested-ipc`: two children with namespaces that the root is not in, and what is in these. `ipc-forced-idle`: one of these that nobody has used yet.
 
 use crate::Entry;
 use crate::os::{PAGE, errno, os};
@@ -23,6 +23,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("ipc-settings", settings),
     Entry("ipc-unread", unread),
     Entry("ipc-forced", forced),
+    Entry("nested-ipc", nested),
     Entry("ipc-forced-idle", forced_idle),
 ];
 
@@ -269,4 +270,76 @@ fn forced_idle(guest: &Guest) -> Check {
     guest.hold()?;
     same!("objects", objects("shm")?, before);
     Ok(())
+}
+
+/// Something of each kind, under ids that another namespace has too.
+fn fill(guest: &Guest, gate: &crate::protocol::Gate, seed: u64) -> Check {
+    let number = seed.cast_signed();
+    own()?;
+    let segment = crate::shm::Segment::new(5, 3 * PAGE, 0o640)?;
+    let idle = crate::shm::Segment::new(6, 2 * PAGE, 0o604)?;
+    let attached = segment.attach(0, 0)?;
+    attached.fill(PAGE, 2 * PAGE, seed);
+    let passing = idle.attach(0, 0)?;
+    passing.fill(0, PAGE, seed + 1);
+    os!(libc::shmdt(passing.start()))?;
+    let set = os!(libc::semget(7, 3, 0o600 | libc::IPC_CREAT))?;
+    os!(libc::semctl(set, 2, libc::SETVAL, 5))?;
+    let queue = os!(libc::msgget(8, 0o600 | libc::IPC_CREAT))?;
+    send(queue, number, 4)?;
+    fs::write("/proc/sys/kernel/msgmni", format!("{}", 30 + seed))?;
+    os!(libc::close(self::queue(
+        libc::O_RDWR | libc::O_CREAT,
+        Some((number, 80))
+    )?))?;
+    let kid = guest.fork("with an undo", |guest| {
+        let mut up = libc::sembuf {
+            sem_num: 2,
+            sem_op: 3,
+            sem_flg: libc::SEM_UNDO as i16,
+        };
+        os!(libc::semop(set, &raw mut up, 1))?;
+        gate.arrive()?;
+        guest.wait();
+        same!("semaphore", os!(libc::semctl(set, 2, libc::GETVAL))?, 8);
+        attached.check("of the child", (PAGE, 2 * PAGE), Some(seed))?;
+        attached.fill(0, PAGE, seed + 2);
+        Ok(())
+    })?;
+    let look = || -> Check<_> { Ok((objects("shm")?, objects("sem")?, objects("msg")?)) };
+    crate::protocol::until("the undo", || {
+        Ok(os!(libc::semctl(set, 2, libc::GETVAL))? == 8)
+    })?;
+    let before = look()?;
+    gate.arrive()?;
+    guest.wait();
+    kid.join(guest)?;
+    let now = look()?;
+    // A child has detached and ended, so only the rest can be the same.
+    same!("queues", now.2, before.2);
+    same!("sets", now.1, before.1);
+    attached.check("attached", (PAGE, 2 * PAGE), Some(seed))?;
+    attached.check("by the child", (0, PAGE), Some(seed + 2))?;
+    let idle = idle.attach(0, libc::SHM_RDONLY)?;
+    idle.check("idle", (0, PAGE), Some(seed + 1))?;
+    same!("undone", os!(libc::semctl(set, 2, libc::GETVAL))?, 5);
+    same!("message", receive(queue)?, (number, 4));
+    let most = fs::read_to_string("/proc/sys/kernel/msgmni")?;
+    same!("setting", most.trim_end(), format!("{}", 30 + seed));
+    let posix = self::queue(libc::O_RDWR, None)?;
+    // SAFETY: a structure of numbers.
+    let mut found: libc::mq_attr = unsafe { std::mem::zeroed() };
+    os!(libc::mq_getattr(posix, &raw mut found))?;
+    same!("limits", (found.mq_maxmsg, found.mq_msgsize), (number, 80));
+    Ok(())
+}
+
+fn nested(guest: &Guest) -> Check {
+    let gate = crate::protocol::Gate::new()?;
+    let one = guest.fork("one", |guest| fill(guest, &gate, 3))?;
+    let two = guest.fork("two", |guest| fill(guest, &gate, 6))?;
+    gate.wait(4)?;
+    guest.hold()?;
+    one.join(guest)?;
+    two.join(guest)
 }

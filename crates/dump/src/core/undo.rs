@@ -21,7 +21,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::carry::{self, Job, Space};
 use super::{Cores, Error, areas, ground, process};
-use crate::namespace::Census;
+use crate::namespace::{Census, Instance};
 use crate::survey::Task;
 
 /// Numbers that are asked for at once in each round.
@@ -40,12 +40,19 @@ pub(super) fn collect(
     census: &Census,
     cores: &mut [Cores],
 ) -> Result<(), Error> {
-    if sets(census)?.is_empty() {
+    let any = |ipc: Option<&Instance>| Ok::<_, Error>(!sets(ipc)?.is_empty());
+    let of_tree = census.of(Namespace::Ipc);
+    let mut others = of_tree.filter(|instance| !instance.root);
+    if !any(census.root(Namespace::Ipc))?
+        && !others.try_fold(false, |found, other| {
+            Ok::<_, Error>(found || any(Some(other))?)
+        })?
+    {
         return Ok(());
     }
     for index in holders(tasks)? {
         let pid = tasks[index].pid;
-        let mut open = Open::all(&sets(census)?);
+        let mut open = Open::all(&sets(census.ipc_of(&tasks[index]))?);
         for _ in 0..ROUNDS {
             if open.searches.is_empty() {
                 break;
@@ -148,13 +155,13 @@ fn shared(tid: Pid) -> Error {
     }
 }
 
-/// The sets of the tree's namespace, with their values.
-fn sets(census: &Census) -> Result<Vec<(Set, Vec<u16>)>, Error> {
+/// The sets of a namespace of the tree or of the dumper's, with their values.
+fn sets(ipc: Option<&Instance>) -> Result<Vec<(Set, Vec<u16>)>, Error> {
     let look = || {
         let sets = sem::all()?.into_iter();
         sets.map(|set| Ok((set, sem::values(&set)?))).collect()
     };
-    let sets = match census.root(Namespace::Ipc) {
+    let sets = match ipc {
         None => look(),
         Some(instance) => instance.inside(|| Ok(look())).unwrap_or(Err(Errno::SRCH)),
     };
@@ -213,7 +220,7 @@ impl Open {
         }
         let tid = tasks[index].pid;
         let played = play(tree, tasks, index, tape)?;
-        let now: HashMap<i32, Vec<u16>> = sets(census)?
+        let now: HashMap<i32, Vec<u16>> = sets(census.ipc_of(&tasks[index]))?
             .into_iter()
             .map(|(set, values)| (set.id, values))
             .collect();

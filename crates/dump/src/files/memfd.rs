@@ -184,6 +184,11 @@ impl Collector<'_> {
         self.memfds.shmids.extend(shmids);
     }
 
+    /// A key that no other shared memory has.
+    pub(crate) fn new_shmid(&mut self) -> u32 {
+        key(1, &mut self.memfds.shmids)
+    }
+
     /// Whether a file that is called like memory is on a file system of the kernel's own.
     pub(super) fn is_memory(&mut self, object: &Object<'_>) -> Result<bool, Error> {
         let device = object.stat.st_dev;

@@ -31,6 +31,17 @@ pub(super) fn list(users: &Users) -> Result<Vec<GelidMqueueEntry>, Error> {
     Ok(queues)
 }
 
+/// The device of the file system of queues of the namespace that the calling thread is in, if the kernel has any.
+pub(crate) fn device() -> Result<Option<u64>, Error> {
+    match mount().and_then(rustix::fs::fstat) {
+        Err(Errno::NODEV) => Ok(None),
+        stat => {
+            let every = Object::Every("POSIX message queues");
+            Ok(Some(stat.map_err(failed("look at", every))?.st_dev))
+        }
+    }
+}
+
 /// A file system of queues that is mounted nowhere.
 fn mount() -> Result<OwnedFd, Errno> {
     let system = fsopen(c"mqueue", FsOpenFlags::FSOPEN_CLOEXEC)?;

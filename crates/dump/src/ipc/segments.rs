@@ -15,16 +15,25 @@ use super::{Error, Object, description, failed};
 use crate::Error as DumpError;
 use crate::files::{self, Contents, HUGETLBFS_MAGIC, Mapped, Memory, huge_flags};
 use crate::layout::Layout;
-use crate::namespace::{Census, Own, Users};
+use crate::namespace::{Census, Instance, Own, Users};
 use crate::survey::{Space, Task};
 use crate::vma::{self, Kind};
 
 /// The segments that tasks of a tree are attached to.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
-    held: BTreeMap<i32, Held>,
-    /// All segments of the namespace, if that is the tree's own.
-    inside: Option<Vec<Segment>>,
+    /// By the number of the namespace, if it is one of the tree's own, and id.
+    held: BTreeMap<(Option<u32>, i32), Held>,
+    inside: Vec<Inside>,
+}
+
+/// All segments of a namespace of the tree's own.
+#[derive(Debug)]
+struct Inside {
+    namespace: Instance,
+    all: Vec<Segment>,
+    /// Keys of their memory by id, where these are not the ids: other namespaces may have the same ones.
+    keys: BTreeMap<i32, u32>,
 }
 
 /// A segment that somebody is attached to.
@@ -53,18 +62,24 @@ fn mapped(tasks: &[Task]) -> impl Iterator<Item = u32> {
 }
 
 impl Segments {
-    /// For a tree that has the namespace of the dumper, or its own, in which these are.
-    pub(crate) fn new(inside: Option<Vec<Segment>>) -> Self {
+    /// For a tree that has these namespaces of its own, with these segments.
+    pub(crate) fn new(inside: Vec<(Instance, Vec<Segment>)>) -> Self {
+        let inside = inside.into_iter().map(|(namespace, all)| Inside {
+            namespace,
+            all,
+            keys: BTreeMap::new(),
+        });
         Self {
             held: BTreeMap::new(),
-            inside,
+            inside: inside.collect(),
         }
     }
 
     /// The keys of shared memory that are those of segments.
     pub(crate) fn keys(&self, tasks: &[Task]) -> Vec<u32> {
-        match &self.inside {
-            Some(all) => all
+        match self.inside.iter().find(|inside| inside.namespace.root) {
+            Some(inside) => inside
+                .all
                 .iter()
                 .map(|segment| segment.id.cast_unsigned())
                 .collect(),
@@ -72,13 +87,32 @@ impl Segments {
         }
     }
 
+    /// Gives keys to those of namespaces that the root is not in.
+    pub(crate) fn name(&mut self, mut new: impl FnMut() -> u32) {
+        for inside in self
+            .inside
+            .iter_mut()
+            .filter(|inside| !inside.namespace.root)
+        {
+            let ids = inside.all.iter().map(|segment| segment.id);
+            inside.keys = ids.map(|id| (id, new())).collect();
+        }
+    }
+
     /// Takes note of a mapping of a segment.
     pub(crate) fn attached(
         &mut self,
+        of: &Task,
         task: files::Task<'_>,
         map: &Mapping,
     ) -> Result<Mapped, DumpError> {
         let pid = task.pid;
+        let ipc = of.live.as_ref().and_then(|live| live.ids.ipc_ns_id);
+        let inside = self
+            .inside
+            .iter()
+            .find(|inside| Some(inside.namespace.id) == ipc);
+        let namespace = inside.map(|inside| inside.namespace.id);
         let none = || Error::NoSegment {
             pid,
             start: map.start,
@@ -90,12 +124,12 @@ impl Segments {
         let link = rustix::fs::statat(task.dir, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
         let link = link.map_err(failed("look at the mapping of", Object::Segment(id)))?;
         let writes = link.st_mode & 0o200 != 0;
-        match self.held.get_mut(&id) {
+        match self.held.get_mut(&(namespace, id)) {
             Some(held) => held.mappings += 1,
             None => {
                 let file = File::from(task.dir.open_file(&name, OFlags::RDONLY)?);
-                let found = match &self.inside {
-                    Some(all) => all.iter().find(|segment| segment.id == id).copied(),
+                let found = match inside {
+                    Some(inside) => inside.all.iter().find(|segment| segment.id == id).copied(),
                     None => shm::stat(id).ok(),
                 };
                 if map.perms.contains(Perms::SHARED) && is_segment(id, found.as_ref(), &file)? {
@@ -104,61 +138,83 @@ impl Segments {
                         mappings: 1,
                         file,
                     };
-                    self.held.insert(id, held);
+                    self.held.insert((namespace, id), held);
                 } else {
                     return Err(none().into());
                 }
             }
         }
+        let key = inside.and_then(|inside| inside.keys.get(&id).copied());
         Ok(Mapped {
-            id: id.cast_unsigned(),
+            id: key.unwrap_or(id.cast_unsigned()),
             fdflags: Some(if writes { 2 } else { 0 }),
             memfd: false,
         })
     }
 
     /// Records the segments, and gives the memory that is to be stored. In the dumper's own namespace those are recorded
-    /// that the tree is attached to, in the tree's own all. The calling
-    /// thread is in it.
+    /// that the tree is attached to, in the tree's own all. The calling thread is in that of the root.
     pub(crate) fn finish(
         mut self,
         staging: &Staging,
         own: &Own,
         census: &Census,
     ) -> Result<Vec<Memory>, DumpError> {
-        match (census.root(Namespace::Ipc), self.inside.take()) {
-            (Some(instance), Some(all)) => {
-                self.record(staging, instance.id, &all, (&census.users, false))
-            }
-            _ => {
-                let look =
-                    |id: &i32| shm::stat(*id).map_err(failed("look at", Object::Segment(*id)));
-                let all = self.held.keys().map(look).collect::<Result<Vec<_>, _>>()?;
-                let own = own.ids().ipc_ns_id.unwrap_or_default();
-                self.record(staging, own, &all, (&census.users, true))
-            }
+        let mut memory = Vec::new();
+        let inside = std::mem::take(&mut self.inside);
+        for Inside {
+            namespace,
+            all,
+            keys,
+        } in &inside
+        {
+            let mut record = || {
+                let name = (Some(namespace.id), namespace.id);
+                self.record(staging, name, (all, keys), (&census.users, false))
+            };
+            memory.extend(match namespace.root {
+                true => record()?,
+                false => namespace.inside(record)?,
+            });
         }
+        if census.root(Namespace::Ipc).is_none() {
+            let look = |id: i32| shm::stat(id).map_err(failed("look at", Object::Segment(id)));
+            let ids = self.held.keys().map(|(_, id)| look(*id));
+            let all = ids.collect::<Result<Vec<_>, _>>()?;
+            let own = own.ids().ipc_ns_id.unwrap_or_default();
+            let none = BTreeMap::new();
+            memory.extend(self.record(
+                staging,
+                (None, own),
+                (&all, &none),
+                (&census.users, true),
+            )?);
+        }
+        Ok(memory)
     }
 
     fn record(
-        mut self,
+        &mut self,
         staging: &Staging,
-        namespace: u32,
-        all: &[Segment],
+        (inside, namespace): (Option<u32>, u32),
+        (all, keys): (&[Segment], &BTreeMap<i32, u32>),
         (users, may_stay): (&Users, bool),
     ) -> Result<Vec<Memory>, DumpError> {
         let mut writer = staging.writer(ImageKind::IpcnsShm, namespace)?;
         let mut memory = Vec::with_capacity(all.len());
         for segment in all {
-            let held = self.held.remove(&segment.id);
-            let found = memory_of(segment, alone(segment, held)?)?;
+            let held = self.held.remove(&(inside, segment.id));
+            let mut found = memory_of(segment, alone(segment, held)?)?;
+            let key = keys.get(&segment.id).copied();
             writer.push(&IpcShmEntry {
                 gelid: may_stay.then_some(GelidSegmentEntry {
                     changed: segment.changed,
                     creator: segment.creator,
                 }),
+                pages: key,
                 ..entry(segment, &found, users)
             })?;
+            found.shmid = key.unwrap_or(found.shmid);
             memory.push(found);
         }
         writer.finish()?;
@@ -240,6 +296,7 @@ pub(crate) fn entry(segment: &Segment, memory: &Memory, users: &Users) -> IpcShm
         in_pagemaps: Some(true),
         hugetlb_flag: huge.then(|| HUGE | huge_flags(memory.page_size) & HUGE_KIND),
         gelid: None,
+        pages: None,
     }
 }
 

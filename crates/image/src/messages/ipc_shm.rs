@@ -15,5 +15,8 @@ messages! {
         optional uint32 hugetlb_flag = 4;
         /// gelid's own: what tells whether it is still the same one. Only of the dumper's own namespace.
         optional message GelidSegmentEntry gelid = 1000;
+        /// The key of its memory, if that is not its id: another namespace may have one with the same id. Not in the
+        /// published format.
+        optional uint32 pages = 1001;
     }
 }

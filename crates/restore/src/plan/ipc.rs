@@ -7,15 +7,17 @@ mod sets;
 pub(crate) mod undo;
 mod variables;
 
+use std::collections::BTreeMap;
+
 use gelid_image::messages::{InventoryEntry, IpcDescEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_sys::ipc::Perm;
 use gelid_sys::proc::ns::Kind;
 
-use super::PlanError;
 use super::namespaces::Namespaces;
 use super::namespaces::user::Users;
 use super::space::Space;
+use super::{Alive, PlanError};
 pub(crate) use queues::Queue;
 #[cfg(test)]
 pub(crate) use segments::Known;
@@ -34,6 +36,8 @@ pub(crate) struct Ipc {
     pub(crate) sets: Vec<Set>,
     pub(crate) queues: Vec<Queue>,
     pub(crate) variables: Option<Variables>,
+    /// Namespaces of tasks beyond the root's, by their numbers in the images.
+    pub(crate) nested: BTreeMap<u32, Ipc>,
 }
 
 /// Identity and owner of an object.
@@ -60,13 +64,42 @@ impl Ipc {
         let host = inventory.root_ids.as_ref().and_then(|ids| ids.ipc_ns_id);
         let own = namespaces.root(Kind::Ipc).or(host);
         let mut ipc = Self::read_one(dir, own.unwrap_or_default())?;
+        for id in namespaces.further.of(Kind::Ipc).flatten() {
+            let nested = Self::read_one(dir, id)?;
+            if nested.variables.is_none() {
+                return Err(PlanError::Namespace {
+                    pid: 0,
+                    kind: Kind::Ipc.name(),
+                });
+            }
+            ipc.nested.insert(id, nested);
+        }
         if let Some(users) = &namespaces.user {
+            let nested = ipc.nested.values_mut();
+            nested.for_each(|nested| nested.leave(users));
             ipc.leave(users);
         }
+        let mut by_key = BTreeMap::new();
+        for one in ipc.nested.values().chain([&ipc]) {
+            for segment in &one.segments {
+                if by_key.insert(segment.key, segment).is_some() {
+                    let what = "has memory that another one has too";
+                    return Err(wrong(ImageKind::IpcnsShm, segment.key)(what));
+                }
+            }
+        }
         for space in spaces {
-            segments::attach(&ipc.segments, space)?;
+            segments::attach(&by_key, space)?;
         }
         Ok(ipc)
+    }
+
+    /// That of a task.
+    pub(crate) fn of_task(&self, alive: &Alive) -> &Self {
+        let mut further = alive.further.iter();
+        let own = further.find(|(kind, _)| *kind == Kind::Ipc);
+        let nested = own.and_then(|(_, id)| self.nested.get(&(*id)?));
+        nested.unwrap_or(self)
     }
 
     fn read_one(dir: &Dir, id: u32) -> Result<Self, PlanError> {
@@ -76,6 +109,7 @@ impl Ipc {
             sets: sets::read(dir, id)?,
             queues: queues::read(dir, id)?,
             variables: variables::read(dir, id)?,
+            nested: BTreeMap::new(),
         })
     }
 

@@ -22,7 +22,14 @@ use self::net::{Net, NetOptions};
 use super::{Life, Plan, PlanError};
 
 /// Kinds of which a task may have another than the root of its tree.
-const NESTED: &[Kind] = &[Kind::Mnt, Kind::Net, Kind::Uts, Kind::Time, Kind::Cgroup];
+const NESTED: &[Kind] = &[
+    Kind::Mnt,
+    Kind::Net,
+    Kind::Uts,
+    Kind::Time,
+    Kind::Cgroup,
+    Kind::Ipc,
+];
 
 /// Those of the root of the tree that are not the restorer's.
 #[derive(Debug, Default)]
@@ -209,6 +216,9 @@ impl Reader {
             }
             if further::KINDS.contains(&kind) {
                 let id = own[place].filter(|_| own[place] != host[place]);
+                if kind == Kind::Ipc && id.is_none() {
+                    return Err(unsupported(kind));
+                }
                 self.namespaces.further.note(kind, id);
             }
         }

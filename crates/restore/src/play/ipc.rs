@@ -8,16 +8,21 @@ mod sets;
 mod settings;
 mod undo;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gelid_image::Dir;
 use gelid_image::manifest::Manifest;
 use gelid_pages::{Filler, Filling};
 use gelid_sys::Errno;
+use gelid_sys::namespace::join;
+use gelid_sys::proc::ns::Kind;
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 
+use super::namespaces::further::Made;
 use crate::Error;
 use crate::plan::ipc::Ipc;
 use segments::Segments;
@@ -71,22 +76,30 @@ fn under_its_id(id: i32, made: i32, object: IpcObject) -> Result<(), Error> {
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
     segments: Segments,
+    nested: BTreeMap<u32, (OwnedFd, Segments)>,
 }
 
 impl Objects {
-    /// Finds or makes everything, in the namespace that the calling thread is in.
-    pub(crate) fn make(plan: &Ipc) -> Result<Self, Error> {
-        if plan.variables.is_some() {
-            settings::widen(plan.root)?;
+    /// Finds or makes everything, in the namespace that the calling thread is in and in those of other tasks.
+    pub(crate) fn make(plan: &Ipc, further: &Made) -> Result<Self, Error> {
+        let mut objects = Self {
+            segments: make(plan)?,
+            nested: BTreeMap::new(),
+        };
+        for (id, namespace) in further.of(Kind::Ipc) {
+            let Some(nested) = plan.nested.get(&id) else {
+                continue;
+            };
+            let segments = inside(namespace, || {
+                let mut segments = make(nested)?;
+                segments.leave();
+                Ok(segments)
+            })?;
+            let namespace = namespace.try_clone_to_owned();
+            let namespace = namespace.map_err(|_| lost(Errno::MFILE))?;
+            objects.nested.insert(id, (namespace, segments));
         }
-        sets::make(&plan.sets)?;
-        queues::make(&plan.queues)?;
-        let variables = plan.variables.iter();
-        for variables in variables {
-            posix::make(&variables.posix)?;
-        }
-        let segments = Segments::make(&plan.segments)?;
-        Ok(Self { segments })
+        Ok(objects)
     }
 
     /// Starts filling the segments.
@@ -96,21 +109,72 @@ impl Objects {
         images: (&Dir, Option<&Manifest>),
         filler: &Filler,
     ) -> Result<Vec<Filling>, Error> {
-        self.segments.fill(&plan.segments, images, filler)
+        let mut filling = self.segments.fill(&plan.segments, images, filler)?;
+        for (id, (_, segments)) in &self.nested {
+            if let Some(nested) = plan.nested.get(id) {
+                filling.extend(segments.fill(&nested.segments, images, filler)?);
+            }
+        }
+        Ok(filling)
     }
 
     /// Does what must wait until segments are filled and all tasks are attached.
     pub(crate) fn complete(&self, plan: &Ipc) -> Result<(), Error> {
-        segments::complete(&plan.segments)?;
-        match &plan.variables {
-            Some(variables) => settings::restore(variables, plan.root),
-            None => Ok(()),
+        complete(plan)?;
+        for (id, (namespace, _)) in &self.nested {
+            if let Some(nested) = plan.nested.get(id) {
+                inside(namespace.as_fd(), || complete(nested))?;
+            }
         }
+        Ok(())
     }
 
     /// They stay.
     pub(crate) fn keep(self) {
         self.segments.keep();
+    }
+}
+
+fn make(plan: &Ipc) -> Result<Segments, Error> {
+    if plan.variables.is_some() {
+        settings::widen(plan.root)?;
+    }
+    sets::make(&plan.sets)?;
+    queues::make(&plan.queues)?;
+    let variables = plan.variables.iter();
+    for variables in variables {
+        posix::make(&variables.posix)?;
+    }
+    Segments::make(&plan.segments)
+}
+
+fn complete(plan: &Ipc) -> Result<(), Error> {
+    segments::complete(&plan.segments)?;
+    match &plan.variables {
+        Some(variables) => settings::restore(variables, plan.root),
+        None => Ok(()),
+    }
+}
+
+/// Does something in a thread that has joined a namespace.
+fn inside<T: Send>(
+    namespace: BorrowedFd<'_>,
+    job: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            join(namespace, Kind::Ipc).map_err(lost)?;
+            job()
+        });
+        thread.join().unwrap_or_else(|_| Err(lost(Errno::IO)))
+    })
+}
+
+fn lost(errno: Errno) -> Error {
+    Error::Task {
+        operation: "joining the IPC namespace of a task",
+        pid: 0,
+        errno,
     }
 }
 

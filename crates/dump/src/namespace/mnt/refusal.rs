@@ -16,6 +16,8 @@ pub enum MountRefusal {
     Filesystem,
     /// Its contents are a program's, which is asked by a pipe.
     Autofs,
+    /// It shows message queues of a namespace that the root is not in.
+    Queues,
     /// No mount shows all of a file system in memory.
     Partial,
     /// It receives from a mount outside.
@@ -34,6 +36,9 @@ impl fmt::Display for MountRefusal {
             Self::Autofs => {
                 "an automounter's, which is not dumped yet: unmount it, or leave it out (--skip-mnt)"
             }
+            Self::Queues => {
+                "one of the message queues of an IPC namespace that the root of the tree is not in: unmount it"
+            }
             Self::Partial => {
                 "a part of a file system in memory of which no mount shows all: mount all of it somewhere, or give it \
                  on restore (--external mnt[PATH]:NAME)"
@@ -51,7 +56,7 @@ impl fmt::Display for MountRefusal {
 
 impl Refusal {
     /// That of a mount.
-    pub(super) fn mount(info: &MountInfo, why: MountRefusal) -> Self {
+    pub(in crate::namespace) fn mount(info: &MountInfo, why: MountRefusal) -> Self {
         Self::Mount {
             point: String::from_utf8_lossy(&info.mount_point).into_owned(),
             fs_type: String::from_utf8_lossy(&info.fs_type).into_owned(),

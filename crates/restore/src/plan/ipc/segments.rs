@@ -1,5 +1,7 @@
 //! System V shared memory: `ipcns-shm-*.img`, and who is attached to it.
 
+use std::collections::BTreeMap;
+
 use gelid_image::messages::IpcShmEntry;
 use gelid_image::{Dir, ImageKind, ReadError};
 use gelid_pages::Run;
@@ -13,6 +15,8 @@ use super::{Identity, wrong};
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) identity: Identity,
+    /// The key of its memory.
+    pub(crate) key: u32,
     /// Bytes asked for.
     pub(crate) size: u64,
     /// Kind of huge pages, as the bits that `MAP_HUGETLB` takes; `None` for small ones.
@@ -69,16 +73,18 @@ pub(super) fn read(dir: &Dir, namespace: u32) -> Result<Vec<Segment>, PlanError>
         if entry.size == 0 || i64::try_from(entry.size).is_err() {
             return Err(wrong("has a size that no segment has"));
         }
+        let key = entry.pages.unwrap_or(id);
         let huge = entry.hugetlb_flag.filter(|flags| *flags != 0);
         let segment = Segment {
             identity,
+            key,
             size: entry.size,
             huge: huge.map(|flags| flags & HUGE_KIND),
             known: entry.gelid.as_ref().map(|gelid| Known {
                 changed: gelid.changed,
                 creator: gelid.creator,
             }),
-            pages: pages(dir, id)?,
+            pages: pages(dir, key)?,
         };
         if segment
             .pages
@@ -117,8 +123,11 @@ fn pages(dir: &Dir, id: u32) -> Result<SharedPages, PlanError> {
     }
 }
 
-/// Finds the segments that an address space is attached to.
-pub(super) fn attach(segments: &[Segment], space: &mut Space) -> Result<(), PlanError> {
+/// Finds the segments that an address space is attached to, by the keys of their memory.
+pub(super) fn attach(
+    segments: &BTreeMap<u32, &Segment>,
+    space: &mut Space,
+) -> Result<(), PlanError> {
     let pid = space.pid;
     for area in &mut space.areas {
         let start = area.range.start;
@@ -134,9 +143,9 @@ pub(super) fn attach(segments: &[Segment], space: &mut Space) -> Result<(), Plan
         else {
             continue;
         };
-        let found = segments.binary_search_by_key(id, |segment| segment.identity.id);
-        let segment = found.map(|index| &segments[index]);
-        let segment = segment.map_err(|_| wrong("a segment is mapped that is not there"))?;
+        let found = segments.get(&id.cast_unsigned());
+        let segment = found.ok_or_else(|| wrong("a segment is mapped that is not there"))?;
+        *id = segment.identity.id;
         (*extent, *page) = (segment.extent(), segment.page());
         let inside = offset.checked_add(len).is_some_and(|end| end <= *extent);
         let aligned = offset.is_multiple_of(*page) && len.is_multiple_of(*page);
@@ -159,6 +168,7 @@ mod tests {
         };
         Segment {
             identity,
+            key: 7,
             size,
             huge,
             known: None,

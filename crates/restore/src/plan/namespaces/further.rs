@@ -1,4 +1,4 @@
-//! Namespaces of tasks beyond the root's that are joined one by one: host names, clocks, cgroups.
+//! Namespaces of tasks beyond the root's that are joined one by one: host names, clocks, cgroups, System V IPC.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::uts::Uts;
 use crate::plan::{Life, Plan, PlanError};
 
 /// Their kinds.
-pub(crate) const KINDS: [Kind; 3] = [Kind::Uts, Kind::Time, Kind::Cgroup];
+pub(crate) const KINDS: [Kind; 4] = [Kind::Uts, Kind::Ipc, Kind::Time, Kind::Cgroup];
 
 /// Those of which a task has another than the root.
 #[derive(Debug, Default)]
@@ -76,6 +76,7 @@ impl Further {
     ) -> Vec<(Kind, Option<u32>)> {
         let id = |kind, ids: &TaskKobjIdsEntry| match kind {
             Kind::Uts => ids.uts_ns_id,
+            Kind::Ipc => ids.ipc_ns_id,
             Kind::Time => ids.time_ns_id,
             _ => ids.cgroup_ns_id,
         };

@@ -22,6 +22,8 @@ pub(crate) struct Segments {
     made: Vec<i32>,
     /// In the order of the plan.
     files: Vec<File>,
+    /// The namespace they are in goes anyway, and is not that of the calling thread.
+    is_elsewhere: bool,
 }
 
 impl Segments {
@@ -32,6 +34,11 @@ impl Segments {
             segments.one(segment)?;
         }
         Ok(segments)
+    }
+
+    /// They were made in a namespace that the calling thread is going to leave.
+    pub(super) fn leave(&mut self) {
+        self.is_elsewhere = true;
     }
 
     fn one(&mut self, segment: &Segment) -> Result<(), Error> {
@@ -85,7 +92,7 @@ impl Segments {
             }
             let key = ObjectKey {
                 pages_id: segment.pages.pages_id,
-                owner: Owner::Shared(id.cast_unsigned().into()),
+                owner: Owner::Shared(segment.key.into()),
             };
             let again = file.try_clone();
             let again = again
@@ -124,7 +131,7 @@ pub(super) fn complete(planned: &[Segment]) -> Result<(), Error> {
 
 impl Drop for Segments {
     fn drop(&mut self) {
-        for id in &self.made {
+        for id in self.made.iter().filter(|_| !self.is_elsewhere) {
             let _ = shm::remove(*id);
         }
     }
@@ -177,6 +184,7 @@ mod tests {
         };
         vec![Segment {
             identity: Identity { id, perm },
+            key: id.cast_unsigned(),
             size: 5000,
             huge: None,
             known,

@@ -21,7 +21,7 @@ pub(crate) fn redo(plan: &Plan, crew: &mut Crew) -> Result<(), Error> {
         let who = Who::Task(index);
         let mut reel = Reel::new(crew.body(who)?.carrier.room());
         for undo in &alive.undo {
-            for operations in calls(&plan.ipc, undo) {
+            for operations in calls(plan.ipc.of_task(alive), undo) {
                 write(&mut reel, undo, &operations);
             }
         }

@@ -1,7 +1,7 @@
 //! Namespaces of tasks beyond the root's: made before these are born, by somebody in the root's, and joined one by one.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use gelid_sys::Errno;
 use gelid_sys::clone::flags::NEWTIME;
@@ -17,6 +17,7 @@ use super::maker::Maker;
 use super::{Stage, time, uts};
 use crate::Error;
 use crate::plan::births::Who;
+use crate::plan::namespaces::further;
 use crate::plan::{Life, Plan};
 
 /// Descriptors of namespaces, by kind and number; none for that of the restorer.
@@ -80,6 +81,12 @@ fn inside<T: Send>(
 }
 
 impl Made {
+    /// Opens those of a kind, with their numbers.
+    pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
+        let all = self.0.iter().filter(move |((other, _), _)| *other == kind);
+        all.filter_map(|((_, id), fd)| Some(((*id)?, fd.as_fd())))
+    }
+
     /// Has a task join those of some kinds, where these are not the root's.
     fn join(&self, plan: &Plan, index: usize, kinds: &[Kind]) -> Script {
         let mut script = Script::default();
@@ -127,8 +134,8 @@ impl Made {
         for index in 0..plan.lives.len() {
             let kinds: &[Kind] = match plan.clocks_left(index) {
                 // It has been among its clocks before it left others.
-                Some(_) => &[Kind::Uts, Kind::Cgroup],
-                None => &[Kind::Uts, Kind::Time, Kind::Cgroup],
+                Some(_) => &[Kind::Uts, Kind::Ipc, Kind::Cgroup],
+                None => &further::KINDS,
             };
             let script = self.join(plan, index, kinds);
             if !script.tape.is_empty() {
