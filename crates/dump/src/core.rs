@@ -137,13 +137,15 @@ pub(crate) fn collect(
 
 /// The mappings of a process.
 fn areas<'a>(tasks: &'a [Task], live: &'a Live) -> &'a [Area] {
-    match &live.space {
-        Space::Own(layout) => &layout.areas,
+    let space = match &live.space {
+        Space::Own(layout) => Some(layout),
         Space::Of(first) => match tasks[*first].live.as_ref().map(|live| &live.space) {
-            Some(Space::Own(layout)) => &layout.areas,
-            _ => &[],
+            Some(Space::Own(layout)) => Some(layout),
+            _ => None,
         },
-    }
+    };
+    let layout = space.and_then(|space| space.get());
+    layout.map_or(&[], |layout| &layout.areas)
 }
 
 /// Where stub and tapes can go.

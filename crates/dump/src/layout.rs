@@ -1,7 +1,7 @@
 //! An address space as it looks from outside.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use gelid_pages::Memory;
 use gelid_sys::proc::smaps::{self, Area};
@@ -40,16 +40,51 @@ impl Layout {
     }
 }
 
+/// A layout that is being read, for all who need it.
+#[derive(Debug, Default)]
+pub(crate) struct Expected(OnceLock<Option<Arc<Layout>>>);
+
+/// Who has promised it. Dropped without it, nobody waits any more.
+#[derive(Debug)]
+pub(crate) struct Promise(Arc<Expected>);
+
+impl Expected {
+    /// Somebody else's promise, and who keeps it.
+    pub(crate) fn promised() -> (Arc<Self>, Promise) {
+        let expected = Arc::new(Self::default());
+        (Arc::clone(&expected), Promise(expected))
+    }
+
+    /// Waits for it. `None` if it could not be read, which is told elsewhere.
+    pub(crate) fn get(&self) -> Option<&Arc<Layout>> {
+        self.0.wait().as_ref()
+    }
+}
+
+impl Promise {
+    pub(crate) fn keep(self, layout: &Arc<Layout>) {
+        // Nobody else sets it.
+        let _ = self.0.0.set(Some(Arc::clone(layout)));
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        // Unless it was kept.
+        let _ = self.0.0.set(None);
+    }
+}
+
 /// Somebody who reads layouts.
 pub(crate) trait Looker {
-    /// Asks for the layout of a task; the number is the caller's.
-    fn look(&self, index: usize, pid: Pid) -> Result<(), Error>;
+    /// Asks for the layout of a task.
+    fn look(&self, pid: Pid, promise: Promise) -> Result<(), Error>;
 
     /// Says what has been seen by the caller itself.
     fn seen(&self, pid: Pid, layout: Arc<Layout>) -> Result<(), Error>;
 
-    /// The next layout that was asked for, with its number.
-    fn layout(&self) -> Result<(usize, Arc<Layout>), Error>;
+    /// Waits until the next layout that was asked for is there.
+    fn looked(&self) -> Result<(), Error>;
 }
 
 fn read_whole(pid: Pid, area: &Area) -> Result<Memory, Error> {

@@ -19,7 +19,7 @@ use gelid_sys::Pid;
 pub(crate) use self::scan::Origin;
 use crate::core::Cores;
 use crate::frames::{Frames, Same};
-use crate::layout::{Layout, Looker};
+use crate::layout::{Layout, Looker, Promise};
 use crate::survey::{Space, Task};
 use crate::{Error, pagemap as images};
 
@@ -106,14 +106,14 @@ type AllQueued<'a> = (Sink<'a>, Vec<Queued>);
 /// A thread that looks at address spaces, and later queues their pages.
 pub(crate) struct Flow<'scope, 'a> {
     orders: Sender<Order>,
-    layouts: Receiver<(usize, Result<Arc<Layout>, Error>)>,
+    looked: Receiver<Result<(), Error>>,
     stop: Arc<AtomicBool>,
     thread: ScopedJoinHandle<'scope, Result<AllQueued<'a>, Error>>,
 }
 
 enum Order {
-    /// Look at the address space of a task; the number is the caller's.
-    Look(usize, Pid),
+    /// Look at the address space of a task.
+    Look(Pid, Promise),
     /// The layout of a task that somebody else has looked at.
     Seen(Pid, Arc<Layout>),
     /// Queue the pages of all that were looked at, but for those of these tasks.
@@ -130,12 +130,12 @@ impl<'scope, 'a> Flow<'scope, 'a> {
         'a: 'scope,
     {
         let (orders, taken) = mpsc::channel();
-        let (seen, layouts) = mpsc::channel();
+        let (seen, looked) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let worker = Worker {
             sink,
             orders: taken,
-            layouts: seen,
+            looked: seen,
             stop: Arc::clone(&stop),
         };
         let thread = std::thread::Builder::new().name("scan".into());
@@ -146,7 +146,7 @@ impl<'scope, 'a> Flow<'scope, 'a> {
             })?;
         Ok(Self {
             orders,
-            layouts,
+            looked,
             stop,
             thread,
         })
@@ -174,13 +174,12 @@ impl Looker for Flow<'_, '_> {
         self.order(Order::Seen(pid, layout))
     }
 
-    fn look(&self, index: usize, pid: Pid) -> Result<(), Error> {
-        self.order(Order::Look(index, pid))
+    fn look(&self, pid: Pid, promise: Promise) -> Result<(), Error> {
+        self.order(Order::Look(pid, promise))
     }
 
-    fn layout(&self) -> Result<(usize, Arc<Layout>), Error> {
-        let (index, layout) = self.layouts.recv().map_err(|_| StoreError::Panicked)?;
-        Ok((index, layout?))
+    fn looked(&self) -> Result<(), Error> {
+        self.looked.recv().map_err(|_| StoreError::Panicked)?
     }
 }
 
@@ -203,7 +202,7 @@ impl Drop for Stopper {
 struct Worker<'a> {
     sink: Sink<'a>,
     orders: Receiver<Order>,
-    layouts: Sender<(usize, Result<Arc<Layout>, Error>)>,
+    looked: Sender<Result<(), Error>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -212,8 +211,8 @@ impl<'a> Worker<'a> {
         let mut known = Vec::new();
         // Without a caller there is nothing to do.
         let without = loop {
-            let (index, pid) = match self.orders.recv() {
-                Ok(Order::Look(index, pid)) => (index, pid),
+            let (pid, promise) = match self.orders.recv() {
+                Ok(Order::Look(pid, promise)) => (pid, promise),
                 Ok(Order::Seen(pid, layout)) => {
                     known.push((pid, layout));
                     continue;
@@ -221,11 +220,12 @@ impl<'a> Worker<'a> {
                 Ok(Order::Queue(without)) => break without,
                 Err(_) => return Err(StoreError::Stopped.into()),
             };
-            let layout = Layout::read(pid).map(Arc::new);
-            if let Ok(layout) = &layout {
-                known.push((pid, Arc::clone(layout)));
-            }
-            if self.layouts.send((index, layout)).is_err() {
+            let looked = Layout::read(pid).map(|layout| {
+                let layout = Arc::new(layout);
+                promise.keep(&layout);
+                known.push((pid, layout));
+            });
+            if self.looked.send(looked).is_err() {
                 return Err(StoreError::Stopped.into());
             }
         };
@@ -264,6 +264,7 @@ impl Sink<'_> {
         let live = tasks.iter().filter_map(|task| task.live.as_ref());
         for (live, cores) in live.zip(cores) {
             if let Space::Own(layout) = &live.space
+                && let Some(layout) = layout.get()
                 && !cores.lent.iter().all(|range| layout.is_in_vdso(range))
                 && let Some(place) = queued
                     .iter_mut()

@@ -34,6 +34,7 @@ pub(crate) struct Context<'a> {
 
 /// The thread that looks at descriptors and mappings, and writes `fdinfo`, `fs` and the images of files.
 pub(crate) struct Collecting<'scope> {
+    prepared: Receiver<()>,
     tasks: Sender<(Arc<Vec<Task>>, Arc<Census>)>,
     thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
 }
@@ -45,12 +46,24 @@ impl<'scope> Collecting<'scope> {
         context: Context<'scope>,
     ) -> Result<Self, Error> {
         let (tasks, frozen) = mpsc::channel();
+        let (ready, prepared) = mpsc::channel();
         let thread = std::thread::Builder::new().name("files".into());
-        let thread = thread.spawn_scoped(scope, move || collect(context, &frozen));
+        let thread = thread.spawn_scoped(scope, move || collect(context, ready, &frozen));
         let thread = thread.map_err(|source| StoreError::Start {
             source: Arc::new(source),
         })?;
-        Ok(Self { tasks, thread })
+        Ok(Self {
+            prepared,
+            tasks,
+            thread,
+        })
+    }
+
+    /// Helps with what is done in advance, and waits for it.
+    pub(crate) fn prepare(&self, staging: &Staging) {
+        staging.prepare(PREPARED);
+        // If nobody is there to say so, finish tells why.
+        let _ = self.prepared.recv();
     }
 
     /// Begins with a tree that is frozen.
@@ -71,14 +84,20 @@ impl<'scope> Collecting<'scope> {
 #[derive(Debug, Default)]
 pub(crate) struct Spaces(HashMap<usize, MmEntry>);
 
+/// Images of one process that has few kinds of files.
+const PREPARED: usize = 16;
+
 fn collect(
     context: Context<'_>,
+    ready: Sender<()>,
     frozen: &Receiver<(Arc<Vec<Task>>, Arc<Census>)>,
 ) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
     if let Ok(root) = proc::task_dir(context.options.tree) {
         files.foresee(&root);
     }
+    context.staging.prepare(PREPARED);
+    drop(ready);
     let (tasks, census) = frozen.recv().map_err(|_| StoreError::Stopped)?;
     files.name(context.named.get().map_or(&[], Vec::as_slice))?;
     let phases = context.phases;
@@ -102,7 +121,7 @@ fn look(
     let threads = tasks.iter().flat_map(|task| task.tids.iter().copied());
     files.know_tree(processes.collect(), threads.collect(), Arc::clone(&census));
     let mut segments = Segments::new(segments);
-    files.reserve(segments.keys(tasks));
+    files.reserve(segments.keys()?);
     segments.name(|| files.new_shmid());
     let mut spaces = Spaces::default();
     let mut tables = HashSet::new();
@@ -122,6 +141,7 @@ fn look(
         let fs = fs::entry(&mut files, held, &live.status)?;
         context.staging.put(ImageKind::Fs, task.number(), &fs)?;
         if let Space::Own(layout) = &live.space {
+            let layout = layout.get().ok_or(StoreError::Stopped)?;
             let mm = mm::entry(task, layout, held, &mut files, &mut segments)?;
             spaces.0.insert(index, mm);
         }

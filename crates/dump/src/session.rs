@@ -111,20 +111,26 @@ fn write<'scope, 'a: 'scope>(
     let flow = Flow::start(scope, Sink::new(store, format, context.staging))?;
     // On every way out but the last it is to stop.
     let stopper = flow.stopper();
+    collecting.prepare(context.staging);
     let before = Before::look(context.options.tree);
     let mut tree = phases.run(Phase::Freeze, || freeze(context.options))?;
     locked.tell()?;
     let named = context.options.hooks.external(context.options.tree)?;
     // It is set here alone.
     let _ = context.named.set(named);
-    let (tasks, census) = phases.run(Phase::Tree, || {
+    let (tasks, census, layouts) = phases.run(Phase::Tree, || {
         survey::tree(&tree, context.options, context.namespaces, &flow)
     })?;
     let (tasks, census) = (Arc::new(tasks), Arc::new(census));
-    let begun = Instant::now();
-    let wanted = snapshot::wanted(context.options, &tasks, &census);
-    phases.run(Phase::Memory, || flow.queue(wanted.clone()))?;
+    // What is open is looked at while the mappings are.
     collecting.begin(&tasks, &census);
+    let begun = Instant::now();
+    let wanted = phases.run(Phase::Memory, || {
+        layouts.wait(&flow)?;
+        let wanted = snapshot::wanted(context.options, &tasks, &census);
+        flow.queue(wanted.clone())?;
+        Ok(wanted)
+    })?;
     let (mut cores, filters) = phases.run(Phase::Tasks, || {
         Ok(core::collect(&mut tree, &tasks, &census, &before)?)
     })?;

@@ -82,7 +82,7 @@ fn spaces(tasks: &[Task]) -> impl Iterator<Item = (&Task, &Arc<Layout>)> {
         Some(Live {
             space: Space::Own(layout),
             ..
-        }) => Some((task, layout)),
+        }) => Some((task, layout.get()?)),
         _ => None,
     })
 }
@@ -137,6 +137,7 @@ pub(crate) fn take(
         let Space::Own(layout) = &live.space else {
             continue;
         };
+        let Some(layout) = layout.get() else { continue };
         let mut this = Taken {
             task: task.pid,
             layout: Arc::clone(layout),

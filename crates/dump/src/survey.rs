@@ -12,7 +12,7 @@ use gelid_sys::proc::status::{self, Status};
 use gelid_sys::{Pid, proc};
 
 use crate::ids::{self, Ids};
-use crate::layout::{Layout, Looker};
+use crate::layout::{Expected, Layout, Looker, Promise};
 use crate::namespace::{self, Census, Instances, Number, Numbers, OfThread, Own, Users};
 use crate::{Error, Options, Refusal, files, kinship};
 
@@ -46,7 +46,7 @@ pub(crate) struct Live {
 #[derive(Debug)]
 pub(crate) enum Space {
     /// Seen in this process first.
-    Own(Arc<Layout>),
+    Own(Arc<Expected>),
     /// That of an earlier process, by its place in the list.
     Of(usize),
 }
@@ -105,7 +105,7 @@ pub(crate) fn tree(
     options: &Options,
     namespaces: &Own,
     looker: &dyn Looker,
-) -> Result<(Vec<Task>, Census), Error> {
+) -> Result<(Vec<Task>, Census, Layouts), Error> {
     let mut surveyor = Surveyor {
         instances: Instances::new(*namespaces),
         numbers: Numbers::default(),
@@ -114,6 +114,7 @@ pub(crate) fn tree(
         ids: Ids::new(),
         spaces: HashMap::new(),
         is_alone: tree.processes().len() == 1,
+        alone: None,
         suspended: tree.seccomp_suspended(),
     };
     let root = tree.root().pid;
@@ -124,23 +125,40 @@ pub(crate) fn tree(
     }
     kinship::check(&tasks, options.shell_job)?;
     kinship::find_terminals(&mut tasks);
-    let asked = match surveyor.is_alone {
-        true => 0,
-        false => surveyor.spaces.len(),
+    let layouts = match surveyor.is_alone {
+        true => Layouts::Here(surveyor.alone),
+        false => Layouts::There(surveyor.spaces.len()),
     };
-    for _ in 0..asked {
-        let (index, layout) = looker.layout()?;
-        if let Some(live) = &mut tasks[index].live {
-            live.space = Space::Own(layout);
-        }
-    }
     namespace::check_clocks(&tasks)?;
     let census = Census {
         instances: surveyor.instances.into_met(),
         numbers: surveyor.numbers,
         users: surveyor.users,
     };
-    Ok((tasks, census))
+    Ok((tasks, census, layouts))
+}
+
+/// What is still to be seen of the mappings of a tree.
+pub(crate) enum Layouts {
+    /// All of it, which the caller does: one process is looked at sooner than it is asked for.
+    Here(Option<(Pid, Promise)>),
+    /// So many are being read by the looker.
+    There(usize),
+}
+
+impl Layouts {
+    /// Waits until all mappings are known, and refuses what is not dumped.
+    pub(crate) fn wait(self, looker: &dyn Looker) -> Result<(), Error> {
+        match self {
+            Self::Here(None) => Ok(()),
+            Self::Here(Some((pid, promise))) => {
+                let layout = Arc::new(Layout::read(pid)?);
+                promise.keep(&layout);
+                looker.seen(pid, layout)
+            }
+            Self::There(asked) => (0..asked).try_for_each(|_| looker.looked()),
+        }
+    }
 }
 
 struct Surveyor<'a> {
@@ -152,6 +170,8 @@ struct Surveyor<'a> {
     /// The first process with each address space, by its id.
     spaces: HashMap<u32, usize>,
     is_alone: bool,
+    /// The only process, which somebody is still to look at.
+    alone: Option<(Pid, Promise)>,
     /// Nothing is forbidden by seccomp for the time.
     suspended: bool,
 }
@@ -177,13 +197,11 @@ impl Surveyor<'_> {
         let first = *self.spaces.entry(tables[0]).or_insert(index);
         let mut space = Space::Of(first);
         if first == index {
-            // One at a time is looked at sooner than it is asked for.
-            if self.is_alone {
-                let layout = Arc::new(Layout::read(pid)?);
-                self.looker.seen(pid, Arc::clone(&layout))?;
-                space = Space::Own(layout);
-            } else {
-                self.looker.look(index, pid)?;
+            let (expected, promise) = Expected::promised();
+            space = Space::Own(expected);
+            match self.is_alone {
+                true => self.alone = Some((pid, promise)),
+                false => self.looker.look(pid, promise)?,
             }
         }
         let dir = process.dir()?;
@@ -203,7 +221,6 @@ impl Surveyor<'_> {
                 ..namespace::entry(tables, namespaces)
             },
             status,
-            // Of the first itself until its layout is there.
             space,
         });
         Ok(task)

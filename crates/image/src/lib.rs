@@ -44,6 +44,7 @@
 //! * Machine state of architectures other than x86 is carried but not interpreted.
 #![forbid(unsafe_code)]
 
+mod blank;
 pub mod device_sysctls;
 mod dir;
 mod error;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::blank::{Blanks, Nameless};
 use crate::dir::plain;
 use crate::manifest::{self, Checksum, Manifest};
 use crate::{Dir, ImageKind, ImageWriter, Key, Record, WriteError};
@@ -58,12 +59,15 @@ pub struct Staging {
 pub(crate) struct Shared {
     hidden: OwnedFd,
     mode: Mode,
+    blanks: Blanks,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     files: BTreeMap<String, Staged>,
+    /// Those of them that get their names in the end.
+    nameless: BTreeMap<String, Nameless>,
     links: Vec<String>,
     failure: Option<WriteError>,
 }
@@ -97,6 +101,7 @@ impl Staging {
         let shared = Shared {
             hidden,
             mode: Mode::from_raw_mode(options.mode & 0o777),
+            blanks: Blanks::default(),
             state: Mutex::default(),
         };
         Ok(Self {
@@ -105,6 +110,14 @@ impl Staging {
             shared: Arc::new(shared),
             done: false,
         })
+    }
+
+    /// Makes files in advance until there have been that many, so that less is to be done when they are written.
+    /// Several threads may do so together. File systems that cannot are left alone, and so are files that are not
+    /// needed.
+    pub fn prepare(&self, count: usize) {
+        let Shared { hidden, mode, .. } = &*self.shared;
+        self.shared.blanks.make(hidden.as_fd(), *mode, count);
     }
 
     /// A writer for an image file.
@@ -144,10 +157,15 @@ impl Staging {
 
     /// Removes a raw file from the set, after it was closed.
     pub fn discard(&self, name: &str) -> Result<(), WriteError> {
-        match self.shared.state().files.remove(name) {
+        let mut state = self.shared.state();
+        match state.files.remove(name) {
             Some(Staged::Raw(_)) => {}
             _ => return Err(WriteError::BadName { name: name.into() }),
         }
+        if state.nameless.remove(name).is_some() {
+            return Ok(());
+        }
+        drop(state);
         rustix::fs::unlinkat(&self.shared.hidden, name, AtFlags::empty())
             .map_err(|source| WriteError::io(name, "remove", source))
     }
@@ -282,7 +300,7 @@ impl Staging {
             if name == INVENTORY {
                 self.sync_dir()?;
             }
-            let moved = rustix::fs::renameat(&self.shared.hidden, name, &self.dir, name);
+            let moved = self.shared.publish(name, &self.dir);
             if let Err(source) = moved {
                 for name in &names[..at] {
                     let _ = self.unlink(name);
@@ -326,6 +344,9 @@ impl Drop for Staging {
 impl Shared {
     /// Creates a file of the set and notes it as being written.
     pub(crate) fn create(&self, name: &str) -> Result<File, WriteError> {
+        if let Some(file) = self.take_blank(name)? {
+            return Ok(file);
+        }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.hidden, name, flags, self.mode) {
             Ok(fd) => {
@@ -334,6 +355,33 @@ impl Shared {
             }
             Err(Errno::EXIST) => Err(WriteError::Duplicate { file: name.into() }),
             Err(source) => Err(WriteError::io(name, "create", source)),
+        }
+    }
+
+    /// A file made in advance, if there is one.
+    fn take_blank(&self, name: &str) -> Result<Option<File>, WriteError> {
+        let mut state = self.state();
+        if state.files.contains_key(name) {
+            return Err(WriteError::Duplicate { file: name.into() });
+        }
+        Ok(self.blanks.take().map(|(file, nameless)| {
+            state.nameless.insert(name.into(), nameless);
+            state.files.insert(name.into(), Staged::Open);
+            file
+        }))
+    }
+
+    /// Makes a file visible, in the place of another one.
+    fn publish(&self, name: &str, dir: &Dir) -> io::Result<()> {
+        let Some(nameless) = self.state().nameless.remove(name) else {
+            return Ok(rustix::fs::renameat(&self.hidden, name, dir, name)?);
+        };
+        match nameless.name(dir, name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
+                nameless.name(dir, name)
+            }
+            named => named,
         }
     }
 
@@ -356,6 +404,10 @@ impl Shared {
     }
 
     fn open(&self, name: &str) -> Result<File, WriteError> {
+        if let Some(nameless) = self.state().nameless.get(name) {
+            let opened = nameless.open();
+            return opened.map_err(|source| WriteError::io(name, "open", source));
+        }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.hidden, name, flags, Mode::empty()) {
             Ok(fd) => Ok(File::from(fd)),
@@ -364,10 +416,9 @@ impl Shared {
     }
 
     fn len(&self, name: &str) -> Result<u64, WriteError> {
-        match rustix::fs::statat(&self.hidden, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(stat.st_size.unsigned_abs()),
-            Err(source) => Err(WriteError::io(name, "stat", source)),
-        }
+        let found = self.open(name)?.metadata();
+        let found = found.map_err(|source| WriteError::io(name, "stat", source))?;
+        Ok(found.len())
     }
 
     fn hash(&self, name: &str) -> Result<(u64, Checksum), WriteError> {

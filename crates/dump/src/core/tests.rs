@@ -1,7 +1,5 @@
 //! The state of real processes, which go on afterwards.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -12,7 +10,7 @@ use gelid_seize::Tree;
 use gelid_sys::Pid;
 
 use super::{Before, Cores, collect};
-use crate::layout::{Layout, Looker};
+use crate::layout::{Layout, Looker, Promise};
 use crate::namespace::Own;
 use crate::{Error, Options, survey};
 
@@ -116,12 +114,11 @@ impl Drop for Program {
 
 /// Looks when it is asked.
 #[derive(Default)]
-struct AtOnce(RefCell<VecDeque<(usize, Arc<Layout>)>>);
+struct AtOnce;
 
 impl Looker for AtOnce {
-    fn look(&self, index: usize, pid: Pid) -> Result<(), Error> {
-        let layout = Arc::new(Layout::read(pid)?);
-        self.0.borrow_mut().push_back((index, layout));
+    fn look(&self, pid: Pid, promise: Promise) -> Result<(), Error> {
+        promise.keep(&Arc::new(Layout::read(pid)?));
         Ok(())
     }
 
@@ -129,8 +126,8 @@ impl Looker for AtOnce {
         Ok(())
     }
 
-    fn layout(&self) -> Result<(usize, Arc<Layout>), Error> {
-        Ok(self.0.borrow_mut().pop_front().unwrap())
+    fn looked(&self) -> Result<(), Error> {
+        Ok(())
     }
 }
 
@@ -144,7 +141,8 @@ fn collect_from(tree: &mut Tree) -> Vec<Cores> {
     let namespaces = Own::look().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let options = Options::new(tree.root().pid, Dir::open(folder.path()).unwrap());
-    let (tasks, census) = survey::tree(tree, &options, &namespaces, &AtOnce::default()).unwrap();
+    let (tasks, census, layouts) = survey::tree(tree, &options, &namespaces, &AtOnce).unwrap();
+    layouts.wait(&AtOnce).unwrap();
     let before = Before::look(tree.root().pid);
     let start = Instant::now();
     let (cores, _) = collect(tree, &tasks, &census, &before).unwrap();

@@ -1,5 +1,6 @@
 //! System V shared memory that tasks are attached to: `ipcns-shm-*.img`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 
@@ -14,10 +15,7 @@ use rustix::fs::{MemfdFlags, OFlags, fstat, fstatfs};
 use super::{Error, Object, description, failed};
 use crate::Error as DumpError;
 use crate::files::{self, Contents, HUGETLBFS_MAGIC, Mapped, Memory, huge_flags};
-use crate::layout::Layout;
 use crate::namespace::{Census, Instance, Own, Users};
-use crate::survey::{Space, Task};
-use crate::vma::{self, Kind};
 
 /// The segments that tasks of a tree are attached to.
 #[derive(Debug, Default)]
@@ -47,20 +45,6 @@ struct Held {
     file: File,
 }
 
-/// The ids of all segments that the tree has mapped; these are keys of shared memory too.
-fn mapped(tasks: &[Task]) -> impl Iterator<Item = u32> {
-    let live = tasks.iter().filter_map(|task| task.live.as_ref());
-    let layouts = live.filter_map(|live| match &live.space {
-        Space::Own(layout) => Some(layout),
-        Space::Of(_) => None,
-    });
-    layouts.flat_map(|layout: &std::sync::Arc<Layout>| {
-        let areas = layout.areas.iter();
-        let segments = areas.filter(|area| vma::kind(area) == Kind::Segment);
-        segments.filter_map(|area| u32::try_from(area.map.inode).ok())
-    })
-}
-
 impl Segments {
     /// For a tree that has these namespaces of its own, with these segments.
     pub(crate) fn new(inside: Vec<(Instance, Vec<Segment>)>) -> Self {
@@ -75,16 +59,18 @@ impl Segments {
         }
     }
 
-    /// The keys of shared memory that are those of segments.
-    pub(crate) fn keys(&self, tasks: &[Task]) -> Vec<u32> {
-        match self.inside.iter().find(|inside| inside.namespace.root) {
-            Some(inside) => inside
-                .all
-                .iter()
-                .map(|segment| segment.id.cast_unsigned())
-                .collect(),
-            None => mapped(tasks).collect(),
-        }
+    /// The keys of shared memory that are those of segments, of which the tree may have mapped some.
+    pub(crate) fn keys(&self) -> Result<Vec<u32>, DumpError> {
+        let found = match self.inside.iter().find(|inside| inside.namespace.root) {
+            Some(inside) => Cow::Borrowed(&inside.all),
+            None => Cow::Owned(match shm::all() {
+                // A kernel without System V IPC has none.
+                Err(errno) if errno == gelid_sys::Errno::NOSYS => Vec::new(),
+                all => all.map_err(failed("list", Object::Every("segments")))?,
+            }),
+        };
+        let ids = found.iter().map(|segment| segment.id.cast_unsigned());
+        Ok(ids.collect())
     }
 
     /// Gives keys to those of namespaces that the root is not in.

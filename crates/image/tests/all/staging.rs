@@ -355,3 +355,55 @@ fn malformed_manifests_are_refused() {
         assert!(Manifest::parse(bad.as_bytes()).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn files_made_in_advance_are_like_others() {
+    let (scratch, dir) = scratch();
+    std::fs::write(scratch.path().join("pages-1.img"), "old").unwrap();
+    let staging = Staging::new(&dir).unwrap();
+    staging.prepare(4);
+    staging.prepare(4);
+    staging.raw("pages-1.img").unwrap().write_all(b"x").unwrap();
+    staging
+        .raw("pages-2.img")
+        .unwrap()
+        .write_all(b"yy")
+        .unwrap();
+    staging.raw("pages-2.img").unwrap_err();
+    staging.discard("pages-2.img").unwrap();
+    staging
+        .raw("pages-2.img")
+        .unwrap()
+        .write_all(b"zzz")
+        .unwrap();
+    staging.put(ImageKind::Inventory, (), &inventory()).unwrap();
+    staging.commit().unwrap();
+
+    let names = dir.names().unwrap();
+    assert_eq!(
+        names,
+        [
+            "gelid-manifest.json",
+            "inventory.img",
+            "pages-1.img",
+            "pages-2.img"
+        ]
+    );
+    let read = |name: &str| std::fs::read(scratch.path().join(name)).unwrap();
+    assert_eq!(
+        (read("pages-1.img"), read("pages-2.img")),
+        (b"x".to_vec(), b"zzz".to_vec())
+    );
+    let manifest = gelid_image::manifest::read(&dir).unwrap().unwrap();
+    assert!(manifest.names().any(|name| name == "pages-1.img"));
+}
+
+#[test]
+fn files_made_in_advance_leave_nothing() {
+    let (_scratch, dir) = scratch();
+    let staging = Staging::new(&dir).unwrap();
+    staging.prepare(3);
+    staging.raw("pages-1.img").unwrap();
+    drop(staging);
+    assert!(dir.names().unwrap().is_empty());
+}
