@@ -210,7 +210,7 @@ fn stored(format: Format, memory: Vec<u8>, at: u64) -> (Arc<ObjectReader>, Summa
     let input = Box::new(file);
     let reader = match format {
         Format::Raw => ObjectReader::open_raw(KEY, input, Some(&summary.checksums)),
-        Format::Zstd { .. } => ObjectReader::open_zstd(KEY, input),
+        Format::Zstd { .. } | Format::Adaptive => ObjectReader::open_zstd(KEY, input),
     };
     (Arc::new(reader.unwrap()), summary)
 }

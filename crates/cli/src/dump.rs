@@ -183,7 +183,8 @@ fn external(files: &Files, namespaces: &Namespaces) -> anyhow::Result<Vec<String
 fn format(compression: Compression) -> Format {
     match compression {
         Compression::None => Format::Raw,
-        Compression::Zstd { level } => Format::Zstd { level },
+        Compression::Zstd { level: Some(level) } => Format::Zstd { level },
+        Compression::Zstd { level: None } => Format::Adaptive,
     }
 }
 

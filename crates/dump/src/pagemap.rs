@@ -13,7 +13,7 @@ use crate::pages::Stored;
 pub(crate) fn pages_file(pages_id: u32, format: Format) -> String {
     match format {
         Format::Raw => format!("pages-{pages_id}.img"),
-        Format::Zstd { .. } => format!("pages-{pages_id}.img.zst"),
+        Format::Zstd { .. } | Format::Adaptive => format!("pages-{pages_id}.img.zst"),
     }
 }
 

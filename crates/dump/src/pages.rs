@@ -245,7 +245,7 @@ impl Sink<'_> {
         stop: &AtomicBool,
     ) -> Result<Vec<Queued>, Error> {
         // CRIU's own form of pages has none.
-        let packed = matches!(self.format, Format::Zstd { .. });
+        let packed = self.format.is_packed();
         let mut frames = (packed && tasks.len() > 1).then(Frames::default);
         let queued = tasks.map(|(pid, layout, origin)| {
             scan::queue(self, pid, origin, layout, frames.as_mut(), stop)

@@ -2,6 +2,7 @@
 
 use crate::frame::{self, Packer};
 use crate::order::Turn;
+use crate::pace::{Effort, Pace};
 use crate::run::{self, Run, RunFlags};
 use crate::sample::is_zero;
 use crate::source::{PageSource, byte_len};
@@ -9,6 +10,7 @@ use crate::store::{Extent, Format, StoreError, Zeros};
 use crate::{CHUNK_BYTES, PAGE_SIZE};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A chunk to be read: at most [`CHUNK_BYTES`] of data in ascending pieces.
@@ -31,9 +33,9 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     pub(crate) fn new(format: Format) -> Self {
-        let room = match format {
-            Format::Raw => CHUNK_BYTES,
-            Format::Zstd { .. } => frame::bound(CHUNK_BYTES),
+        let room = match format.is_packed() {
+            true => frame::bound(CHUNK_BYTES),
+            false => CHUNK_BYTES,
         };
         Self {
             runs: Vec::new(),
@@ -59,22 +61,26 @@ pub(crate) struct Encoder {
 }
 
 struct Zstd {
-    level: i32,
+    /// `None`: as hard as the pace allows.
+    level: Option<i32>,
+    pace: Arc<Pace>,
     /// Made at first use, so that it belongs to the worker's thread.
     packer: Option<Packer>,
     pages: Vec<u8>,
 }
 
 impl Encoder {
-    pub(crate) fn new(format: Format) -> Self {
-        let zstd = match format {
-            Format::Raw => None,
-            Format::Zstd { level } => Some(Zstd {
-                level,
-                packer: None,
-                pages: vec![0; CHUNK_BYTES],
-            }),
+    pub(crate) fn new(format: Format, pace: &Arc<Pace>) -> Self {
+        let level = match format {
+            Format::Zstd { level } => Some(level),
+            Format::Raw | Format::Adaptive => None,
         };
+        let zstd = format.is_packed().then(|| Zstd {
+            level,
+            pace: Arc::clone(pace),
+            packer: None,
+            pages: vec![0; CHUNK_BYTES],
+        });
         Self {
             zstd,
             chunk: Encoded::new(format),
@@ -119,11 +125,23 @@ impl Encoder {
 
 impl Zstd {
     fn pack(&mut self, len: usize, out: &mut [u8]) -> Result<usize, &'static str> {
+        let pages = &self.pages[..len];
+        let effort = self
+            .level
+            .map_or_else(|| self.pace.effort(len), Effort::Level);
+        let Effort::Level(level) = effort else {
+            let stored = frame::store(pages, out);
+            self.pace.passed(len, stored);
+            return Ok(stored);
+        };
         let packer = match &mut self.packer {
             Some(packer) => packer,
-            none => none.insert(Packer::new(self.level).map_err(frame::reason)?),
+            none => none.insert(Packer::new(level).map_err(frame::reason)?),
         };
-        packer.pack(&self.pages[..len], out).map_err(frame::reason)
+        let begun = Instant::now();
+        let packed = packer.pack_at(level, pages, out).map_err(frame::reason)?;
+        self.pace.packed(len, packed, begun);
+        Ok(packed)
     }
 }
 

@@ -24,31 +24,50 @@ pub(crate) fn reason(code: ErrorCode) -> &'static str {
 }
 
 /// A compressor for one thread.
-pub(crate) struct Packer(CCtx<'static>);
+pub(crate) struct Packer {
+    context: CCtx<'static>,
+    level: i32,
+}
 
 impl Packer {
     pub(crate) fn new(level: i32) -> Result<Self, ErrorCode> {
         let mut context = CCtx::create();
         context.set_parameter(CParameter::CompressionLevel(level))?;
         context.set_parameter(CParameter::ChecksumFlag(true))?;
-        Ok(Self(context))
+        Ok(Self { context, level })
     }
 
     /// Writes `data` as one frame to the start of `out`, which has [`bound`] bytes; returns its length.
     pub(crate) fn pack(&mut self, data: &[u8], out: &mut [u8]) -> Result<usize, ErrorCode> {
-        if !looks_random(data) {
-            let packed = self.0.compress2(out, data)?;
-            // Below three per cent, the faster way back is worth more.
-            if packed < data.len() - data.len() / 32 {
-                return Ok(packed);
-            }
+        if looks_random(data) {
+            return Ok(store(data, out));
         }
-        Ok(store(data, out))
+        let packed = self.context.compress2(out, data)?;
+        // Below three per cent, the faster way back is worth more.
+        match packed < data.len() - data.len() / 32 {
+            true => Ok(packed),
+            false => Ok(store(data, out)),
+        }
+    }
+
+    /// Does the same at the level of now.
+    pub(crate) fn pack_at(
+        &mut self,
+        level: i32,
+        data: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, ErrorCode> {
+        if level != self.level {
+            let parameter = CParameter::CompressionLevel(level);
+            self.context.set_parameter(parameter)?;
+            self.level = level;
+        }
+        self.pack(data, out)
     }
 }
 
 /// Writes `data` as a frame of raw blocks.
-fn store(data: &[u8], out: &mut [u8]) -> usize {
+pub(crate) fn store(data: &[u8], out: &mut [u8]) -> usize {
     let mut at = 0;
     let mut put = |bytes: &[u8]| {
         out[at..at + bytes.len()].copy_from_slice(bytes);

@@ -77,6 +77,7 @@ mod input;
 mod key;
 mod memory;
 mod order;
+mod pace;
 mod pool;
 mod read;
 mod run;

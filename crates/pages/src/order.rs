@@ -6,16 +6,18 @@
 
 use crate::encode::Encoded;
 use crate::key::ObjectKey;
+use crate::pace::Pace;
 use crate::pool::lock;
 use crate::run;
 use crate::seek::{self, Entry};
 use crate::sink::{Chunk, PageSink};
-use crate::store::StoreError;
+use crate::store::{Format, StoreError};
 use crate::summary::{ChunkSum, Summary};
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Buffers for chunks that wait for their turn, shared by all objects.
 pub(crate) struct Spares(Mutex<Vec<Encoded>>);
@@ -183,26 +185,35 @@ pub(crate) struct Out {
     summary: Summary,
     /// Lengths of the frames, for a zstd store.
     frames: Option<Vec<Entry>>,
+    pace: Arc<Pace>,
     done: Sender<Summary>,
 }
 
 impl Out {
-    pub(crate) fn new(sink: Box<dyn PageSink>, is_zstd: bool, done: Sender<Summary>) -> Self {
-        let frames = is_zstd.then(Vec::new);
+    pub(crate) fn new(
+        sink: Box<dyn PageSink>,
+        format: Format,
+        pace: &Arc<Pace>,
+        done: Sender<Summary>,
+    ) -> Self {
+        let frames = format.is_packed().then(Vec::new);
         Self {
             sink,
             summary: Summary::default(),
             frames,
+            pace: Arc::clone(pace),
             done,
         }
     }
 
     fn write(&mut self, chunk: &Encoded) -> io::Result<()> {
         let bytes = chunk.bytes();
+        let begun = Instant::now();
         self.sink.chunk(Chunk {
             runs: &chunk.runs,
             bytes,
         })?;
+        self.pace.written(bytes.len(), begun);
         for run in &chunk.runs {
             run::append(&mut self.summary.pagemap, *run);
         }

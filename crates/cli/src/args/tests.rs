@@ -44,7 +44,7 @@ fn defaults_depend_on_the_name() {
     assert_eq!(gelid.verbosity(), 2);
     assert_eq!(gelid.options.general.images_dir, Path::new("."));
     let criu = invocation("/usr/bin/criu dump -t 1 --compress=zstd:3").unwrap();
-    assert_eq!(criu.compression(), Compression::Zstd { level: 3 });
+    assert_eq!(criu.compression(), Compression::Zstd { level: Some(3) });
     assert_eq!(
         invocation("criu show x").unwrap().command,
         Command::Removed("show", "crit decode -i FILE --pretty")

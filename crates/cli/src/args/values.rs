@@ -76,19 +76,14 @@ pub(crate) enum Compression {
     None,
     /// Seekable zstd frames: `pages-N.img.zst`.
     Zstd {
-        /// zstd's level; negative ones are faster and larger.
-        level: i32,
+        /// zstd's level; negative ones are faster and larger. `None`: whatever is worth while.
+        level: Option<i32>,
     },
 }
 
 impl Compression {
-    /// In half the time of level 1, heaps become about a tenth larger than there.
-    const DEFAULT_LEVEL: i32 = -1;
-
     /// What is used where nothing is said.
-    pub(crate) const DEFAULT: Self = Self::Zstd {
-        level: Self::DEFAULT_LEVEL,
-    };
+    pub(crate) const DEFAULT: Self = Self::Zstd { level: None };
 }
 
 impl FromStr for Compression {
@@ -99,7 +94,7 @@ impl FromStr for Compression {
             None if text == "none" => Ok(Self::None),
             None if text == "zstd" => Ok(Self::DEFAULT),
             Some(("zstd", level)) => match level.parse() {
-                Ok(level @ -50..=19) => Ok(Self::Zstd { level }),
+                Ok(level @ -50..=19) => Ok(Self::Zstd { level: Some(level) }),
                 _ => Err("the level of zstd is -50 to 19".to_owned()),
             },
             _ => Err("zstd, zstd:LEVEL or none".to_owned()),
@@ -321,7 +316,7 @@ mod tests {
 
     #[test]
     fn levels_of_compression() {
-        assert_eq!("zstd:-5".parse(), Ok(Compression::Zstd { level: -5 }));
+        assert_eq!("zstd:-5".parse(), Ok(Compression::Zstd { level: Some(-5) }));
         assert_eq!("zstd".parse(), Ok(Compression::DEFAULT));
         assert_eq!("none".parse(), Ok(Compression::None));
         assert!("zstd:20".parse::<Compression>().is_err() && "lz4".parse::<Compression>().is_err());

@@ -73,7 +73,7 @@ fn store(
 fn open(format: Format, summary: &Summary, file: Vec<u8>) -> Result<ObjectReader, ReadError> {
     match format {
         Format::Raw => ObjectReader::open_raw(KEY, Box::new(file), Some(&summary.checksums)),
-        Format::Zstd { .. } => ObjectReader::open_zstd(KEY, Box::new(file)),
+        Format::Zstd { .. } | Format::Adaptive => ObjectReader::open_zstd(KEY, Box::new(file)),
     }
 }
 
