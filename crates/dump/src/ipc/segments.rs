@@ -16,6 +16,7 @@ use super::{Error, Object, description, failed};
 use crate::Error as DumpError;
 use crate::files::{self, Contents, HUGETLBFS_MAGIC, Mapped, Memory, huge_flags};
 use crate::namespace::{Census, Instance, Own, Users};
+use crate::survey::Task;
 
 /// The segments that tasks of a tree are attached to.
 #[derive(Debug, Default)]
