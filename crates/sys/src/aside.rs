@@ -26,8 +26,7 @@ pub fn aside(job: impl FnOnce() -> Result<()>) -> Result<()> {
     if child == Ok(0) {
         end(job);
     }
-    // SAFETY: the mask is one that the kernel has given.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, null_mut()) };
+    unblock(&before);
     let child = child?;
     let mut status = 0;
     loop {
@@ -69,7 +68,7 @@ struct Numbers<const N: usize>([i32; N]);
 unsafe impl<const N: usize> Zeroed for Numbers<N> {}
 
 /// The whole life of the child.
-fn end(job: impl FnOnce() -> Result<()>) -> ! {
+pub(crate) fn end(job: impl FnOnce() -> Result<()>) -> ! {
     // Whatever happens, this must not go on as the caller.
     let done = catch_unwind(AssertUnwindSafe(job)).unwrap_or(Err(Errno::IO));
     let code = done.map_or_else(|errno| errno.raw_os_error() as usize, |()| 0);
@@ -79,7 +78,8 @@ fn end(job: impl FnOnce() -> Result<()>) -> ! {
     }
 }
 
-fn fork() -> Result<usize> {
+/// `fork(2)`, without what libraries do about it.
+pub(crate) fn fork() -> Result<usize> {
     let args = CloneArgs::default();
     let size = size_of::<CloneArgs>();
     let args = [(&raw const args) as usize, size, 0, 0, 0, 0];
@@ -89,7 +89,7 @@ fn fork() -> Result<usize> {
 }
 
 /// Blocks all signals of this thread, and gives back which were.
-fn block_all() -> Result<libc::sigset_t> {
+pub(crate) fn block_all() -> Result<libc::sigset_t> {
     // SAFETY: a set is plain data, and is filled before it is used; the kernel writes the old one.
     unsafe {
         let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
@@ -99,6 +99,12 @@ fn block_all() -> Result<libc::sigset_t> {
             errno => Err(Errno::from_raw_os_error(errno)),
         }
     }
+}
+
+/// Blocks those signals of this thread that were blocked before.
+pub(crate) fn unblock(before: &libc::sigset_t) {
+    // SAFETY: the mask is one that the kernel has given.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, null_mut()) };
 }
 
 /// Of which bytes of zeros are a value.

@@ -23,6 +23,7 @@ pub mod diag;
 pub mod epoll;
 pub mod fanotify;
 pub mod fown;
+pub mod guardian;
 pub mod handle;
 pub mod inherit;
 pub mod inotify;

@@ -3,7 +3,7 @@
 //! A socket in repair tells its sequence numbers and queues, is connected by word alone, and vanishes silently when it
 //! is closed. All of it takes `CAP_NET_ADMIN`.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::{Errno, Result};
 
@@ -123,6 +123,15 @@ pub fn repair(socket: impl AsFd, repair: Repair) -> Result<()> {
         Repair::OffSilently => -1i32,
     };
     set(socket, TCP, REPAIR, &value.to_ne_bytes())
+}
+
+/// Whether a socket is in repair. No memory is asked for.
+pub fn is_in_repair(socket: BorrowedFd<'_>) -> bool {
+    let (mut value, mut len) = (0_i32, size_of::<i32>() as u32);
+    let args = (&raw mut value, &raw mut len);
+    // SAFETY: the kernel writes a number, and its length.
+    let told = unsafe { libc::getsockopt(socket.as_raw_fd(), TCP, REPAIR, args.0.cast(), args.1) };
+    told == 0 && value != 0
 }
 
 /// Chooses the queue that the other calls are about.
