@@ -1,6 +1,7 @@
 //! The shell that lifts rules when the one who set them is gone.
 
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -9,6 +10,7 @@ use super::rules::Rules;
 /// Waits for a word or the end of its input; without the word it lifts the rules, all at once or, if some are gone
 /// already, each by itself. Arguments: how to lift one rule, how to lift all, and what lifts them.
 const SCRIPT: &str = r#"
+trap '' HUP INT QUIT TERM
 single=$1; whole=$2; shift 2
 read -r word && [ "$word" = keep ] && exit 0
 printf %s "$@" | $whole && exit 0
@@ -89,9 +91,16 @@ impl Keeper {
         Ok(Self(Some(child)))
     }
 
-    /// Sets the rules.
+    /// Sets the rules. The program that does holds the shell's input too: should this process be killed meanwhile, the
+    /// shell lifts them when they are all set.
     pub(crate) fn set(&self, rules: &Rules) -> Result<(), Error> {
-        run(rules.program, rules.arguments, rules.set.as_bytes())
+        let input = self.0.as_ref().and_then(|child| child.stdin.as_ref());
+        let held = input.map(|input| input.as_fd().try_clone_to_owned());
+        let held = held
+            .transpose()
+            .map_err(|source| Error::Keeper { source })?;
+        let held = held.map_or_else(Stdio::null, Stdio::from);
+        run_holding(held, rules.program, rules.arguments, rules.set.as_bytes())
     }
 
     /// Ends it, and the rules stay.
@@ -120,11 +129,21 @@ impl Drop for Keeper {
 
 /// Runs a program that reads `input`.
 pub(crate) fn run(program: &'static str, arguments: &[&str], input: &[u8]) -> Result<(), Error> {
+    run_holding(Stdio::null(), program, arguments, input)
+}
+
+/// The same with something open instead of its output, of which there is none.
+fn run_holding(
+    held: Stdio,
+    program: &'static str,
+    arguments: &[&str],
+    input: &[u8],
+) -> Result<(), Error> {
     let failed = |source| Error::Run { program, source };
     let child = command(program)
         .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(held)
         .stderr(Stdio::piped())
         .spawn();
     let mut child = child.map_err(|source| match source.kind() {
