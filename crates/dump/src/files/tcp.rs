@@ -1,7 +1,7 @@
 //! Connections of TCP: looked at in repair mode, once packets are kept away from them. Section 14.3 of the format.
 //!
 //! A connection is in repair twice, as short as can be: while its queues are read, and when its tree is killed, so that
-//! it vanishes without a word to its peer.
+//! it vanishes without a word to its peer. A guardian sees to it that none stays so if this process is killed meanwhile.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use gelid_image::ImageKind;
 use gelid_image::messages::{InetSkEntry, TcpStreamEntry};
 use gelid_netlock::Lock;
+use gelid_sys::guardian::Guardian;
+use gelid_sys::pidfd;
 use gelid_sys::sockopt::{self, IntOption};
 use gelid_sys::tcp::{self, Info, Queue, Repair, Window, negotiated};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -46,6 +48,7 @@ pub(super) struct Connection {
 /// What keeps connections as they are recorded, until the end of their tree.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
+    guardian: Option<Guardian>,
     locks: Vec<Lock>,
     sockets: Vec<OwnedFd>,
 }
@@ -92,6 +95,7 @@ impl Collector<'_> {
     pub(super) fn connections(&mut self) -> Result<Network, Error> {
         let connections = std::mem::take(&mut self.internet.connections);
         let locks = self.keep_away(&connections)?;
+        let guardian = self.guard(&connections)?;
         let mut sockets = Vec::new();
         for connection in connections {
             let (state, stream) = connection.look()?;
@@ -112,7 +116,27 @@ impl Collector<'_> {
                 sockets.push(connection.socket);
             }
         }
-        Ok(Network { locks, sockets })
+        Ok(Network {
+            guardian,
+            locks,
+            sockets,
+        })
+    }
+
+    /// Has somebody bring connections out of repair if this process is killed.
+    fn guard(&self, connections: &[Connection]) -> Result<Option<Guardian>, Error> {
+        let Some(root) = self.tree.first().filter(|_| !connections.is_empty()) else {
+            return Ok(None);
+        };
+        let sockets = connections
+            .iter()
+            .map(|connection| connection.socket.as_fd());
+        let sockets: Vec<BorrowedFd<'_>> = sockets.collect();
+        let posted = pidfd::open(*root).and_then(|root| Guardian::post(&sockets, root.as_fd()));
+        posted.map(Some).map_err(|errno| Error::Own {
+            operation: "start a process that looks after connections",
+            errno,
+        })
     }
 
     /// Keeps packets away from connections, in the network namespace of each.
@@ -382,6 +406,9 @@ impl Network {
                 errno,
             });
             repaired.push(one?);
+        }
+        if let Some(guardian) = &self.guardian {
+            guardian.note_end();
         }
         end()?;
         repaired.into_iter().for_each(Repaired::forget);
