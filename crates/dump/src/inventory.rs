@@ -5,14 +5,19 @@ use gelid_image::{ImageKind, Staging};
 
 use crate::cgroup;
 use crate::core;
-use crate::namespace::Own;
+use crate::namespace::{Census, Own};
 use crate::{Error, Options};
 
 /// Layout 1.1.
 const IMG_VERSION: u32 = 2;
 
 /// Writes them.
-pub(crate) fn write(staging: &Staging, options: &Options, namespaces: &Own) -> Result<(), Error> {
+pub(crate) fn write(
+    staging: &Staging,
+    options: &Options,
+    namespaces: &Own,
+    census: &Census,
+) -> Result<(), Error> {
     let inventory = InventoryEntry {
         img_version: IMG_VERSION,
         fdinfo_per_id: Some(true),
@@ -24,6 +29,7 @@ pub(crate) fn write(staging: &Staging, options: &Options, namespaces: &Own) -> R
         tcp_close: options.tcp_close.then_some(true),
         network_lock_method: Some(options.network_lock.number()),
         dump_criu_run_id: options.run_id.clone(),
+        namespaces: census.nested.clone(),
         ..InventoryEntry::default()
     };
     staging.put(ImageKind::Inventory, (), &inventory)?;

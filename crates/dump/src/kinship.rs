@@ -6,7 +6,7 @@ use gelid_image::messages::PstreeEntry;
 use gelid_image::{ImageKind, Staging};
 use gelid_sys::{Pid, proc};
 
-use crate::namespace::Numbers;
+use crate::namespace::{Numbers, Place};
 use crate::survey::Task;
 use crate::{Error, Refusal};
 
@@ -80,6 +80,8 @@ fn entry(task: &Task, numbers: &Numbers) -> PstreeEntry {
             .iter()
             .map(|thread| number(thread.image))
             .collect(),
+        place: task.place.as_ref().map(Place::entry),
+        pid_ns_for_children: task.pid_ns_for_children,
     }
 }
 

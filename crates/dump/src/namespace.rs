@@ -3,6 +3,7 @@
 
 mod ipc;
 mod mnt;
+mod nested;
 pub(crate) mod net;
 mod numbers;
 mod time;
@@ -11,7 +12,7 @@ mod uts;
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use gelid_image::messages::TaskKobjIdsEntry;
+use gelid_image::messages::{GelidNamespaceEntry, TaskKobjIdsEntry};
 use gelid_sys::ipc::shm::Segment;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::ns::{self, Kind};
@@ -23,6 +24,7 @@ use crate::{Error, Options, Refusal};
 
 pub(crate) use mnt::MountTable;
 pub use mnt::{MountRefusal, Mounts};
+pub(crate) use nested::{Place, check_births, relate};
 pub(crate) use numbers::{Number, Numbers, Users};
 pub(crate) use time::check as check_clocks;
 
@@ -30,6 +32,7 @@ pub(crate) use time::check as check_clocks;
 pub(crate) const NESTED: &[Kind] = &[
     Kind::Mnt,
     Kind::Net,
+    Kind::Pid,
     Kind::Uts,
     Kind::Time,
     Kind::Cgroup,
@@ -175,6 +178,17 @@ impl Instance {
     }
 }
 
+/// Where children of a task are born.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ForChildren {
+    /// Where it is itself.
+    Own,
+    /// In a pid namespace that has no process yet.
+    New,
+    /// In the one with this inode.
+    Of(u64),
+}
+
 /// Gives out ids of namespaces.
 #[derive(Debug)]
 pub(crate) struct Instances {
@@ -277,6 +291,52 @@ impl Instances {
         nested.or(self.returned)
     }
 
+    /// The pid namespace that children of a task are born into, if it is not that of the task; 0 if it has no process
+    /// yet.
+    pub(crate) fn numbers_for_children(
+        &self,
+        task: &TaskDir,
+        own: Option<u32>,
+    ) -> Result<ForChildren, proc::Error> {
+        let inode = ns::id(task, Kind::PidForChildren)?;
+        let same = match self.met.iter().find(|met| Some(met.id) == own) {
+            Some(met) => met.inode == inode,
+            None => self.own.inode(Kind::Pid) == inode,
+        };
+        Ok(match inode {
+            _ if same => ForChildren::Own,
+            0 => ForChildren::New,
+            inode => ForChildren::Of(inode),
+        })
+    }
+
+    /// True for one of which a task is in another than the root, and which is not the dumper's.
+    pub(crate) fn is_nested(&self, id: u32) -> bool {
+        self.met.iter().any(|met| met.id == id && !met.root)
+    }
+
+    /// The pid namespace of a process that has ended.
+    pub(crate) fn pid_of(&mut self, task: &TaskDir, pid: Pid) -> Result<Option<u32>, proc::Error> {
+        let inode = ns::id(task, Kind::Pid)?;
+        if inode == self.own.inode(Kind::Pid) {
+            return Ok(None);
+        }
+        let known = self.by_inode(inode);
+        Ok(known.or_else(|| Some(self.meet(Kind::Pid, inode, pid, false))))
+    }
+
+    /// The number of a namespace that some task is in.
+    pub(crate) fn by_inode(&self, inode: u64) -> Option<u32> {
+        let found = self.met.iter().find(|met| met.inode == inode);
+        found.map(|met| met.id)
+    }
+
+    /// A task may be in a pid namespace below the root's.
+    pub(crate) fn has_nested_numbers(&self) -> bool {
+        let nested = |instance: &Instance| instance.kind == Kind::Pid && !instance.root;
+        self.met.iter().any(nested)
+    }
+
     /// The root has a pid namespace of its own.
     pub(crate) fn has_numbers(&self) -> bool {
         let pid = |instance: &Instance| instance.kind == Kind::Pid && instance.root;
@@ -301,6 +361,8 @@ pub(crate) struct Census {
     pub(crate) instances: Vec<Instance>,
     pub(crate) numbers: Numbers,
     pub(crate) users: Users,
+    /// What is to be said of namespaces that are not the root's.
+    pub(crate) nested: Vec<GelidNamespaceEntry>,
 }
 
 impl Census {
@@ -326,6 +388,18 @@ impl Census {
     pub(crate) fn ipc_of(&self, task: &Task) -> Option<&Instance> {
         let id = task.live.as_ref()?.ids.ipc_ns_id?;
         self.of(Kind::Ipc).find(|instance| instance.id == id)
+    }
+
+    /// There are pid namespaces below that of the root.
+    pub(crate) fn has_nested_numbers(&self) -> bool {
+        self.of(Kind::Pid).any(|instance| !instance.root)
+    }
+
+    /// The number of a namespace of a kind, if it is neither the dumper's nor the root's.
+    pub(crate) fn nested_by_inode(&self, kind: Kind, inode: u64) -> Option<u32> {
+        let mut nested = self.of(kind).filter(|instance| !instance.root);
+        let found = nested.find(|instance| instance.inode == inode);
+        found.map(|instance| instance.id)
     }
 
     /// That of the root, if it is not the dumper's.

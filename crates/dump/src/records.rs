@@ -194,7 +194,7 @@ pub(crate) fn write_tasks(
         }
     }
     staging.put(ImageKind::Seccomp, (), filters)?;
-    inventory::write(staging, context.options, context.namespaces)
+    inventory::write(staging, context.options, context.namespaces, census)
 }
 
 impl Spaces {

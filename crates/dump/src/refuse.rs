@@ -44,6 +44,16 @@ pub enum Refusal {
         /// Its name.
         comm: String,
     },
+    /// Pid namespaces that a restore could not make in this way.
+    #[error("task {pid} ({comm}) {what}: choose another root, or end it first")]
+    OddNumbers {
+        /// The task.
+        pid: Pid,
+        /// Its name.
+        comm: String,
+        /// What is odd.
+        what: &'static str,
+    },
     /// A thread that has no number where its tree has.
     #[error(
         "thread {tid} is not in the pid namespace of the root of its tree: choose a root that is in both"

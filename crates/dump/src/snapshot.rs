@@ -48,7 +48,8 @@ pub(crate) fn wanted(options: &Options, tasks: &[Task], census: &Census) -> Hash
     if options.end != End::Run
         || !options.hooks.is_empty()
         || options.freeze_cgroup.is_some()
-        || census.root(Namespace::Pid).is_some()
+        || census.of(Namespace::Pid).next().is_some()
+        || tasks.iter().any(|task| task.pid_ns_for_children.is_some())
     {
         return HashSet::new();
     }

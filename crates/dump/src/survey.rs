@@ -13,7 +13,9 @@ use gelid_sys::{Pid, proc};
 
 use crate::ids::{self, Ids};
 use crate::layout::{Expected, Layout, Looker, Promise};
-use crate::namespace::{self, Census, Instances, Number, Numbers, OfThread, Own, Users};
+use crate::namespace::{
+    self, Census, ForChildren, Instances, Number, Numbers, OfThread, Own, Place, Users,
+};
 use crate::{Error, Options, Refusal, files, kinship};
 
 /// A process of the tree, as it looks from outside.
@@ -27,6 +29,10 @@ pub(crate) struct Task {
     pub(crate) tids: Vec<Pid>,
     /// How they are called inside.
     pub(crate) numbers: Vec<Number>,
+    /// What it is called in a pid namespace below the root's.
+    pub(crate) place: Option<Place>,
+    /// Number of the pid namespace of its children, if it is another; 0 for one that is still empty.
+    pub(crate) pid_ns_for_children: Option<u32>,
     pub(crate) stat: Stat,
     /// It has left the terminal of its session.
     pub(crate) no_terminal: bool,
@@ -51,7 +57,15 @@ pub(crate) enum Space {
     Of(usize),
 }
 
+/// A number that no namespace has.
+const NOWHERE: u32 = u32::MAX;
+
 impl Task {
+    /// It has to do with pid namespaces below the root's.
+    fn is_nested(&self) -> bool {
+        self.place.is_some() || self.pid_ns_for_children.is_some()
+    }
+
     /// Its name, for messages.
     pub(crate) fn comm(&self) -> String {
         String::from_utf8_lossy(&self.stat.comm).into_owned()
@@ -110,6 +124,7 @@ pub(crate) fn tree(
         instances: Instances::new(*namespaces),
         numbers: Numbers::default(),
         users: Users::default(),
+        for_children: Vec::new(),
         looker,
         ids: Ids::new(),
         spaces: HashMap::new(),
@@ -130,7 +145,17 @@ pub(crate) fn tree(
         false => Layouts::There(surveyor.spaces.len()),
     };
     namespace::check_clocks(&tasks)?;
+    for (index, inode) in std::mem::take(&mut surveyor.for_children) {
+        // One that nobody is in is not among them.
+        let found = surveyor.instances.by_inode(inode);
+        tasks[index].pid_ns_for_children = Some(found.unwrap_or(NOWHERE));
+    }
+    let nested = namespace::relate(&surveyor.instances, &tasks)?;
+    if tasks.iter().any(Task::is_nested) {
+        namespace::check_births(&tasks, &nested)?;
+    }
     let census = Census {
+        nested,
         instances: surveyor.instances.into_met(),
         numbers: surveyor.numbers,
         users: surveyor.users,
@@ -165,6 +190,8 @@ struct Surveyor<'a> {
     instances: Instances,
     numbers: Numbers,
     users: Users,
+    /// Tasks whose children are born elsewhere, and the inode of the pid namespace.
+    for_children: Vec<(usize, u64)>,
     looker: &'a dyn Looker,
     ids: Ids,
     /// The first process with each address space, by its id.
@@ -184,13 +211,19 @@ impl Surveyor<'_> {
             ppid,
             tids: process.threads.iter().map(|thread| thread.tid).collect(),
             numbers: Vec::new(),
+            place: None,
+            pid_ns_for_children: None,
             stat: stat::read(&process.dir()?)?,
             no_terminal: false,
             live: None,
         };
         if let State::Zombie(_) = process.state {
             task.tids = vec![pid];
-            self.number(&mut task, None)?;
+            let own = match self.instances.has_nested_numbers() {
+                true => self.instances.pid_of(&process.dir()?, pid)?,
+                false => None,
+            };
+            self.number(&mut task, own, None)?;
             return Ok(task);
         }
         let tables = self.ids.of(pid)?;
@@ -212,7 +245,13 @@ impl Surveyor<'_> {
         if index == 0 {
             self.look_inside(&dir, &status)?;
         }
-        self.number(&mut task, Some(&status))?;
+        let own = namespaces[0];
+        self.number(&mut task, own, Some(&status))?;
+        match self.instances.numbers_for_children(&dir, own)? {
+            ForChildren::Own => {}
+            ForChildren::New => task.pid_ns_for_children = Some(0),
+            ForChildren::Of(inode) => self.for_children.push((index, inode)),
+        }
         self.users.translate(&mut status)?;
         free(pid, &task.comm(), &status, self.suspended)?;
         task.live = Some(Live {
@@ -239,22 +278,43 @@ impl Surveyor<'_> {
         Ok(())
     }
 
-    /// Finds the numbers of all threads; `status` is that of the leader, if it has been read.
-    fn number(&mut self, task: &mut Task, status: Option<&Status>) -> Result<(), Error> {
-        if !self.numbers.differ() {
+    /// Finds the numbers of all threads; `own` is the pid namespace, `status` that of the leader, if it has been read.
+    fn number(
+        &mut self,
+        task: &mut Task,
+        own: Option<u32>,
+        status: Option<&Status>,
+    ) -> Result<(), Error> {
+        let nested = own.filter(|id| self.instances.is_nested(*id));
+        if !self.numbers.differ() && nested.is_none() {
             task.numbers = task.tids.iter().map(|tid| Number::same(*tid)).collect();
             return Ok(());
         }
         let dir = proc::task_dir(task.pid)?;
+        let depth = self.numbers.depth();
         for tid in &task.tids {
-            let number = match status.filter(|_| *tid == task.pid) {
-                Some(status) => self.numbers.note(*tid, status)?,
-                None if *tid == task.pid => self.numbers.note(*tid, &status::read(&dir)?)?,
-                None => self
-                    .numbers
-                    .note(*tid, &status::read(&dir.thread(*tid)?)?)?,
+            let read;
+            let status = match status.filter(|_| *tid == task.pid) {
+                Some(status) => status,
+                None if *tid == task.pid => {
+                    read = status::read(&dir)?;
+                    &read
+                }
+                None => {
+                    read = status::read(&dir.thread(*tid)?)?;
+                    &read
+                }
             };
+            let number = self.numbers.note(*tid, status)?;
             task.numbers.push(number);
+            if let Some(id) = nested {
+                self.numbers.note_nested(id, number);
+            }
+            match (&mut task.place, nested) {
+                (Some(place), _) => place.thread(depth, status),
+                (place, Some(id)) => *place = Some(Place::new(id, depth, status)),
+                (None, None) => {}
+            }
         }
         Ok(())
     }

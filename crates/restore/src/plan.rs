@@ -7,6 +7,7 @@ pub(crate) mod ipc;
 pub(crate) mod labels;
 pub(crate) mod namespaces;
 pub(crate) mod pagemap;
+mod place;
 pub(crate) mod ranges;
 mod sharing;
 pub(crate) mod space;
@@ -277,6 +278,7 @@ impl Plan {
         }
         let mut namespaces = std::mem::take(&mut reader.namespaces.namespaces);
         namespaces.read(dir)?;
+        place::check(&nodes, |id| namespaces.pid_ns_above(id))?;
         let tables: Vec<u32> = reader.files.keys().copied().collect();
         let mut files = FilesPlan::read(dir, &tables, options)?;
         if let Some(users) = &namespaces.user {
@@ -288,7 +290,7 @@ impl Plan {
         pagemap::find_owners(&mut reader.spaces)?;
         let ipc = Ipc::read(dir, &inventory, &namespaces, &mut reader.spaces)?;
         let inheritance = reader.inheritance(&births);
-        files.check_processes(|pid| nodes.iter().any(|node| node.pid.cast_unsigned() == pid))?;
+        files.check_processes(|pid| nodes.iter().any(|node| node.is_called(pid)))?;
         let has = |id: i32| nodes.iter().any(|node| node.threads.contains(&id));
         files.find_processes(|pid| nodes.iter().any(|node| node.pid == pid), has)?;
         files.find_locked(|pid| {
@@ -422,9 +424,11 @@ impl<'a> Reader<'a> {
         let gelid = process.gelid.as_ref();
         let no_terminal = gelid.is_some_and(|gelid| gelid.no_terminal == Some(true));
         let ids: TaskKobjIdsEntry = self.dir.read_one(ImageKind::Ids, pid)?;
-        self.namespaces.task(pid, &ids)?;
+        self.namespaces.task(node, &ids)?;
         let mut threads = Vec::with_capacity(node.threads.len());
-        let state = ProcessState::read(pid, &core)?;
+        let own = |thread| (node.threads[thread], node.own(thread));
+        let own: HashMap<i32, i32> = (0..node.threads.len()).map(own).collect();
+        let state = ProcessState::read(pid, &core)?.called(node.own(0), &own);
         let undo = ipc::undo::read(pid, &core)?;
         let mut cores = vec![(pid, core)];
         for tid in node.threads.iter().filter(|tid| **tid != pid) {
@@ -436,7 +440,7 @@ impl<'a> Reader<'a> {
             threads.push(Thread {
                 tid: *tid,
                 cg_set: cgroup::set_of(core),
-                state: ThreadState::read(pid, *tid, core)?,
+                state: ThreadState::read(pid, *tid, core)?.called(node.own(threads.len())),
                 restraint,
             });
         }

@@ -3,6 +3,7 @@
 mod aio;
 pub(crate) mod births;
 mod cgroup;
+mod children;
 mod crew;
 mod descriptors;
 mod end;
@@ -32,6 +33,7 @@ use rustix::process::{WaitOptions, waitpid};
 
 use self::cgroup::Groups;
 use self::crew::Crew;
+pub(crate) use self::crew::Numbering;
 use self::inheritance::{Bequest, When};
 use self::ipc::Objects;
 use self::kernel::Kernel;
@@ -119,7 +121,7 @@ pub(crate) fn run(
     };
     match has_namespaces {
         // It has seen all that was opened meanwhile.
-        true => namespaces::part(&mut crew)?,
+        true => births::early::part(&mut crew)?,
         // Its number had to be free so far.
         false => {
             births::root::bear(plan, &zone, &kernel, options.sibling, &mut crew)?;
@@ -162,6 +164,7 @@ pub(crate) fn run(
 
     options.phase(Phase::State)?;
     let root_pid = crew.root()?.as_raw_pid();
+    children::settle(plan, &mut crew)?;
     locks::take(plan, &files, &mut crew)?;
     ipc::redo(plan, &mut crew)?;
     state::complete_spaces(plan, &mut crew)?;

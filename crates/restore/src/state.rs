@@ -18,6 +18,8 @@ pub(crate) mod seccomp;
 mod signals;
 mod timers;
 
+use std::collections::HashMap;
+
 use gelid_image::messages::{CoreEntry, March, TaskCoreEntry, ThreadCoreEntry, ThreadInfoX86};
 use gelid_sys::Pid;
 use gelid_sys::arch::UserRegs;
@@ -45,6 +47,8 @@ use timers::Timers;
 #[derive(Debug, Clone)]
 pub(crate) struct ProcessState {
     pid: i32,
+    /// How it calls itself.
+    number: i32,
     actions: Actions,
     timers: Timers,
     limits: Limits,
@@ -62,6 +66,8 @@ pub(crate) struct ThreadState {
     restart: Option<Restart>,
     /// How its system calls are diverted, if they are.
     dispatch: Option<Dispatch>,
+    /// How it calls itself.
+    number: i32,
     attributes: ThreadAttributes,
     alt_stack: AltStack,
     pending: Queue,
@@ -75,12 +81,20 @@ impl ProcessState {
         let tc = process_part(pid, core)?;
         Ok(Self {
             pid,
+            number: pid,
             actions: Actions::read(pid, tc)?,
             timers: Timers::read(pid, tc.timers.as_ref())?,
             limits: Limits::read(pid, tc.rlimits.as_ref())?,
             pending: Queue::read(pid, tc.signals_s.as_ref())?,
             attributes: ProcessAttributes::read(pid, tc)?,
         })
+    }
+
+    /// Takes note of how the process calls itself, and its threads by their numbers in the images.
+    pub(crate) fn called(mut self, number: i32, threads: &HashMap<i32, i32>) -> Self {
+        self.number = number;
+        self.timers.call_threads(threads);
+        self
     }
 
     /// Signals that will be pending for the process.
@@ -117,7 +131,7 @@ impl ProcessState {
         self.limits.write_raised(tape, machine);
         let rearmed = self.timers.fires_anew(&self.pending);
         self.timers.write(tape, &rearmed, machine);
-        self.pending.write_shared(tape, self.pid, &rearmed);
+        self.pending.write_shared(tape, self.number, &rearmed);
         self.attributes.write(tape);
         self.limits.write_lowered(tape, machine);
     }
@@ -155,6 +169,7 @@ impl ThreadState {
         let regs = registers::read(tid, &machine.gpregs)?;
         Ok(Self {
             tid,
+            number: tid,
             regs,
             fpu: Fpu::read(tid, &machine.fpregs)?,
             mask: mask(tid, tc, thread)?,
@@ -175,6 +190,12 @@ impl ThreadState {
                 .map(|creds| Creds::read(tid, creds))
                 .transpose()?,
         })
+    }
+
+    /// Takes note of how the thread calls itself.
+    pub(crate) fn called(mut self, number: i32) -> Self {
+        self.number = number;
+        self
     }
 
     /// Decides about its label, which is one of `module` if it was recorded.
@@ -213,14 +234,14 @@ impl ThreadState {
     }
 
     /// Puts everything on the thread's own tape, when memory is in place and all signals are blocked. `pid`
-    /// is its process.
+    /// is its process, as it calls itself.
     pub(crate) fn write(&self, tape: &mut Tape, machine: &Machine, pid: i32) {
         self.attributes.write(tape, machine);
         self.alt_stack.write(tape);
         if !machine.is_inside {
             self.sched.write(tape, machine);
         }
-        self.pending.write_private(tape, pid, self.tid);
+        self.pending.write_private(tape, pid, self.number);
         if let Some(creds) = &self.creds {
             creds.write(tape, machine);
         }

@@ -1,6 +1,6 @@
 //! Namespaces of the calling thread: `setns(2)`, `unshare(2)`.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::io::Result;
 
@@ -62,6 +62,63 @@ pub fn make_files_as(uid: u32, gid: u32) -> Result<()> {
     call(libc::SYS_setfsuid, [uid as usize, 0, 0, 0, 0, 0]).map(drop)
 }
 
+/// The user namespace that a namespace belongs to; of a user namespace its parent.
+///
+/// # Errors
+///
+/// As `ioctl_nsfs(2)`: `EPERM` if it is neither that of the caller nor below it.
+pub fn owner(namespace: impl AsFd) -> Result<OwnedFd> {
+    const NS_GET_USERNS: usize = 0xb701;
+    related(namespace, NS_GET_USERNS)
+}
+
+/// The parent of a pid or user namespace.
+///
+/// # Errors
+///
+/// As [`owner`].
+pub fn parent(namespace: impl AsFd) -> Result<OwnedFd> {
+    const NS_GET_PARENT: usize = 0xb702;
+    related(namespace, NS_GET_PARENT)
+}
+
+fn related(namespace: impl AsFd, request: usize) -> Result<OwnedFd> {
+    let fd = namespace.as_fd().as_raw_fd() as usize;
+    // SAFETY: the request takes no argument.
+    let found = unsafe { syscall::call(libc::SYS_ioctl as usize, [fd, request, 0, 0, 0, 0]) }?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(found as i32) })
+}
+
+/// The user who has made a user namespace, as the caller sees him.
+///
+/// # Errors
+///
+/// As `ioctl_nsfs(2)`.
+pub fn creator(namespace: impl AsFd) -> Result<u32> {
+    const NS_GET_OWNER_UID: usize = 0xb704;
+    let fd = namespace.as_fd().as_raw_fd() as usize;
+    let mut uid = 0u32;
+    let at = (&raw mut uid) as usize;
+    // SAFETY: the kernel writes a number there.
+    unsafe {
+        syscall::call(
+            libc::SYS_ioctl as usize,
+            [fd, NS_GET_OWNER_UID, at, 0, 0, 0],
+        )
+    }?;
+    Ok(uid)
+}
+
+/// The number that tells a namespace from all others of its kind.
+///
+/// # Errors
+///
+/// As `fstat(2)`.
+pub fn inode(namespace: impl AsFd) -> Result<u64> {
+    Ok(rustix::fs::fstat(namespace)?.st_ino)
+}
+
 /// The `CLONE_*` flag of a kind of namespace.
 #[must_use]
 pub fn flag(kind: Kind) -> u64 {
@@ -82,6 +139,19 @@ pub fn flag(kind: Kind) -> u64 {
 mod tests {
     use super::*;
     use crate::proc::{TaskDir, ns};
+
+    #[test]
+    fn namespaces_know_their_owners() {
+        let own = TaskDir::open(rustix::process::getpid()).unwrap();
+        let uts = ns::open(&own, Kind::Uts).unwrap();
+        let Ok(owner) = owner(&uts) else { return };
+        // Those of a container may belong to one above.
+        if inode(&owner) == Ok(ns::id(&own, Kind::User).unwrap()) {
+            creator(&owner).unwrap();
+        }
+        let refused = parent(&uts).map(drop);
+        assert_eq!(refused, Err(rustix::io::Errno::INVAL));
+    }
 
     #[test]
     fn one_of_another_kind_is_not_joined() {

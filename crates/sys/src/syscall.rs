@@ -111,6 +111,7 @@ pub mod nr {
         openat = SYS_openat;
         personality = SYS_personality;
         pidfd_getfd = SYS_pidfd_getfd;
+        pidfd_open = SYS_pidfd_open;
         pipe2 = SYS_pipe2;
         pivot_root = SYS_pivot_root;
         poll = SYS_poll;

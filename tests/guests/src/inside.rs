@@ -69,7 +69,7 @@ pub(crate) fn start(kinds: &str, words: &[String]) -> Check {
     Err(error.into())
 }
 
-fn flag(kind: &str) -> Check<i32> {
+pub(crate) fn flag(kind: &str) -> Check<i32> {
     Ok(match kind {
         "cgroup" => libc::CLONE_NEWCGROUP,
         "ipc" => libc::CLONE_NEWIPC,

@@ -10,6 +10,7 @@ mod advice;
 mod aio;
 mod anon;
 mod attributes;
+mod below;
 mod blocked;
 mod cgroups;
 mod cow;
@@ -88,6 +89,7 @@ const OBJECTS: &[&[Entry]] = &[
     cow::GUESTS,
     refusals::GUESTS,
     attributes::GUESTS,
+    below::GUESTS,
     blocked::GUESTS,
     cgroups::GUESTS,
     cramped::GUESTS,

@@ -32,6 +32,16 @@ fn own() -> Check {
     change(Path::new("/"), libc::MS_REC | libc::MS_PRIVATE)
 }
 
+/// Lets what is mounted from now on be nobody else's.
+pub(crate) fn private() -> Check {
+    change(Path::new("/"), libc::MS_REC | libc::MS_PRIVATE)
+}
+
+/// Mounts the processes of this pid namespace.
+pub(crate) fn procfs() -> Check {
+    mount(Path::new("proc"), Path::new("/proc"), "proc", 0, "")
+}
+
 fn c(text: &[u8]) -> Check<CString> {
     Ok(CString::new(text)?)
 }

@@ -112,6 +112,8 @@ pub(crate) struct Guest {
     pub(crate) args: Vec<String>,
     nonce: String,
     go: CString,
+    /// Who is ready, if that is not the process itself.
+    first: Option<u32>,
 }
 
 impl Guest {
@@ -126,7 +128,19 @@ impl Guest {
             args,
             nonce,
             go,
+            first: None,
         })
+    }
+
+    /// The same one, with other arguments; ready is the process `first`.
+    pub(crate) fn for_another(&self, first: u32, args: Vec<String>) -> Self {
+        Self {
+            dir: self.dir.clone(),
+            args,
+            nonce: self.nonce.clone(),
+            go: self.go.clone(),
+            first: Some(first),
+        }
     }
 
     /// The number given as argument `index`, or a default.
@@ -152,7 +166,7 @@ impl Guest {
 
     /// Tells the harness that the state is set up.
     pub(crate) fn ready(&self) -> Check {
-        self.ready_as(std::process::id())
+        self.ready_as(self.first.unwrap_or_else(std::process::id))
     }
 
     /// The same, said by another process than the guest's first.

@@ -32,6 +32,16 @@ const fn nested(name: &'static str, facts: &'static [&'static str]) -> Case {
     }
 }
 
+/// A guest in namespaces of its own, below those of its root.
+const fn below(args: &'static [&'static str]) -> Case {
+    Case {
+        args,
+        without: &[Mode::Zstd, Mode::Rounds],
+        ignore: &["ns/"],
+        ..unlike("below", NESTED)
+    }
+}
+
 /// All of them.
 pub(super) const CASES: &[Case] = &[
     inside("pid", guest("subreaper")),
@@ -109,4 +119,21 @@ pub(super) const CASES: &[Case] = &[
     )),
     mounting(unlike("mounts-sockets", "files of sockets that nobody has")),
     mounting(unlike("mounts-shared-directories", SHARED)),
+    Case {
+        ignore: &["ns/"],
+        ..unlike("below-levels", NESTED)
+    },
+    unlike("below-empty", NESTED),
+    inside("pid", below(&["pid", "pidfd"])),
+    inside("pid user", below(&["pid", "owner-signal"])),
+    below(&["pid", "pidfd"]),
+    below(&["pid", "subreaper"]),
+    below(&["pid", "sessions"]),
+    below(&["pid", "owner-signal"]),
+    below(&["pid", "threads"]),
+    below(&["pid", "pending-thread"]),
+    below(&["pid", "sharing-mixed"]),
+    below(&["pid", "posix-timers"]),
+    inside("pid mnt", below(&["pid mnt", "pidfd"])),
+    inside("pid mnt", below(&["pid mnt", "session-leader-dead"])),
 ];

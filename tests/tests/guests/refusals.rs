@@ -11,6 +11,8 @@ pub(super) const CASES: &[Case] = &[
     refused("refused-device", "device"),
     refused("refused-sealed", "seal"),
     refused("refused-thread-files", "descriptors"),
+    refused("below-gone", "a pid namespace that has ended"),
+    refused("below-put", "put into a pid namespace"),
     refused("refused-dispatch", "PR_SET_SYSCALL_USER_DISPATCH"),
     refused("io-uring", "an io_uring"),
     refused("io-uring-mapped", "an io_uring"),

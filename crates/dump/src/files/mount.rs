@@ -21,6 +21,11 @@ impl Collector<'_> {
         self.root_at(object.file)
     }
 
+    /// The pid namespace below the root's whose procfs a file is in.
+    pub(super) fn pid_ns_of(&self, object: &Object<'_>) -> Option<u32> {
+        self.mounts.shown_by(self.mount_of(object)?)
+    }
+
     /// The same for what a descriptor leads to.
     pub(super) fn root_at(&self, file: BorrowedFd<'_>) -> BorrowedFd<'_> {
         let own = || self.root.as_fd();

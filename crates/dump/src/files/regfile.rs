@@ -141,6 +141,10 @@ impl Collector<'_> {
         // The first process is there on every machine.
         if let Some(pid) = digits.parse().ok().filter(|pid| *pid != 1) {
             let name = Name(object.link.clone());
+            let pid = match self.pid_ns_of(object) {
+                Some(pid_ns) => self.census.numbers.nested(pid_ns, pid),
+                None => pid,
+            };
             self.of_processes.push((pid, object.place, name));
         }
     }
@@ -227,6 +231,9 @@ impl Collector<'_> {
         let name = deleted.unwrap_or(link);
         if name.first() == Some(&b'/') && self.magic(object)? == PROC_MAGIC {
             match (process(&self.inside_proc(name)), deleted) {
+                (Some(_), _) if self.pid_ns_of(object).is_some() => {
+                    return Err(object.unsupported(Unsupported::Vanished));
+                }
                 (Some(pid), _) => return Ok((name, Some(Remap::Process(pid)))),
                 (None, Some(_)) => return Err(object.unsupported(Unsupported::Vanished)),
                 (None, None) => {}

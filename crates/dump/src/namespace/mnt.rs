@@ -10,6 +10,7 @@ mod contents;
 mod external;
 mod kind;
 mod look;
+mod procfs;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use gelid_image::messages::{Fstype, MntEntry};
 use gelid_image::{ImageKind, Staging};
+use gelid_sys::proc::maps::Dev;
 use gelid_sys::proc::mountinfo::MountInfo;
 use gelid_sys::proc::ns::Kind;
 
@@ -48,9 +50,18 @@ pub(crate) struct MountTable {
     roots: Vec<Arc<OwnedFd>>,
     all: Vec<(usize, MountInfo)>,
     by_mount: HashMap<i32, usize>,
+    /// The pid namespaces below the root's that procfs show, by device.
+    procfs: HashMap<Dev, u32>,
 }
 
 impl MountTable {
+    /// The pid namespace below the root's that the procfs of a mount shows.
+    pub(crate) fn shown_by(&self, mount: i32) -> Option<u32> {
+        let mut all = self.all.iter();
+        let (_, info) = all.find(|(_, info)| info.id == mount)?;
+        self.procfs.get(&info.dev).copied()
+    }
+
     /// True if the tree has mount namespaces of its own.
     pub(crate) fn is_known(&self) -> bool {
         !self.roots.is_empty()
@@ -130,18 +141,23 @@ pub(super) fn dump(
     let seen = instances.iter().map(|instance| look::look(instance));
     let seen: Vec<look::Seen> = seen.collect::<Result<_, _>>()?;
     let mounts = survey(&seen, options)?;
+    let shown = procfs::shown(&mounts, &seen, census)?;
     contents::write(staging, &instances, &mounts, census)?;
     for (namespace, instance) in instances.iter().enumerate() {
         let mut writer = staging.writer(ImageKind::Mountpoints, instance.id)?;
         let members = mounts.iter().filter(|mount| mount.namespace == namespace);
         for mount in members.rev() {
-            writer.push(&record(mount, kind::is_own_devpts(mount, &mounts)?))?;
+            let mut entry = record(mount, kind::is_own_devpts(mount, &mounts)?);
+            let procfs = shown.get(&mount.info.dev);
+            entry.pid_ns = procfs.copied().filter(|_| mount.kind == Fstype::Proc);
+            writer.push(&entry)?;
         }
         writer.finish()?;
     }
     let by_mount = mounts.iter().map(|mount| (mount.info.id, mount.namespace));
     Ok(MountTable {
         by_mount: by_mount.collect(),
+        procfs: shown,
         all: mounts
             .into_iter()
             .map(|mount| (mount.namespace, mount.info))
@@ -218,5 +234,6 @@ fn record(mount: &Mount, new_instance: bool) -> MntEntry {
         deleted: mount.deleted.then_some(true),
         sb_flags: Some(sb_flags),
         ext_key,
+        pid_ns: None,
     }
 }

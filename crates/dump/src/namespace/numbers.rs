@@ -32,7 +32,11 @@ impl Number {
 
 /// Numbers of tasks, groups and sessions, by what the dumper sees. Without a pid namespace they are the same.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Numbers(Option<Known>);
+pub(crate) struct Numbers {
+    known: Option<Known>,
+    /// Numbers in images by those in pid namespaces below the root's.
+    nested: HashMap<(u32, i32), i32>,
+}
 
 #[derive(Debug, Clone)]
 struct Known {
@@ -44,21 +48,46 @@ struct Known {
 impl Numbers {
     /// Those of a tree in a pid namespace of its own; `root` is the status of its root.
     pub(crate) fn inside(root: &Status) -> Self {
-        Self(Some(Known {
+        let known = Known {
             depth: root.ns_pid.len().saturating_sub(1),
             by_outer: HashMap::new(),
-        }))
+        };
+        Self {
+            known: Some(known),
+            nested: HashMap::new(),
+        }
+    }
+
+    /// Takes note of what a task is called in its own pid namespace, below the root's.
+    pub(crate) fn note_nested(&mut self, pid_ns: u32, number: Number) {
+        self.nested.insert((pid_ns, number.own), number.image);
+    }
+
+    /// The number in images of whom a pid namespace below the root's calls so; 0 for nobody known.
+    pub(crate) fn nested(&self, pid_ns: u32, own: i32) -> i32 {
+        let found = self.nested.get(&(pid_ns, own));
+        found.copied().unwrap_or_default()
     }
 
     /// True if the numbers are not those that the dumper sees.
     pub(crate) fn differ(&self) -> bool {
-        self.0.is_some()
+        self.known.is_some()
+    }
+
+    /// How far the pid namespace of the root is below that of the dumper.
+    pub(crate) fn depth(&self) -> usize {
+        self.known.as_ref().map_or(0, |known| known.depth)
     }
 
     /// Takes note of the numbers of a thread.
     pub(crate) fn note(&mut self, tid: Pid, status: &Status) -> Result<Number, Refusal> {
-        let Some(known) = &mut self.0 else {
-            return Ok(Number::same(tid));
+        let Some(known) = &mut self.known else {
+            let same = Number::same(tid);
+            let own = status.ns_pid.last().copied();
+            return Ok(Number {
+                own: own.unwrap_or(same.own),
+                ..same
+            });
         };
         let at = |ids: &[i32]| Some((*ids.first()?, *ids.get(known.depth)?));
         let all = [&status.ns_pid, &status.ns_pgid, &status.ns_sid];
@@ -73,7 +102,7 @@ impl Numbers {
 
     /// The number of what the dumper's calls call `outer`: a task, a group or a session; 0 for what is not known.
     pub(crate) fn number(&self, outer: i32) -> i32 {
-        match &self.0 {
+        match &self.known {
             None => outer,
             Some(known) => known.by_outer.get(&outer).copied().unwrap_or_default(),
         }

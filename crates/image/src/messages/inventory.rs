@@ -58,5 +58,21 @@ messages! {
         optional string dump_criu_run_id = 13;
         /// The tree had uprobes mappings (left out); restoring needs the same permission.
         optional bool allow_uprobes = 14;
+        /// gelid: namespaces of tasks that are neither the dumper's nor the root's.
+        repeated message GelidNamespaceEntry namespaces = 1000;
+        /// gelid: the number given last in the pid namespace of the root (`ns_last_pid`), if it is its own.
+        optional uint32 last_pid = 1001;
+    }
+
+    /// A nested namespace. Field 1000 of `inventory_entry`.
+    message GelidNamespaceEntry = "gelid_namespace_entry" {
+        /// Its number.
+        required uint32 id = 1;
+        /// Its `CLONE_NEW*` flag.
+        required uint32 kind = 2 as hex;
+        /// The one above it, of a pid or user namespace, if that is not the root's.
+        optional uint32 parent = 3;
+        /// The user namespace that it belongs to, if that is not the root's.
+        optional uint32 owner = 4;
     }
 }

@@ -6,6 +6,8 @@
 //! helper under its pid, creates the task as a sibling (`CLONE_PARENT`), or by a go-between that dies,
 //! so that the task comes to its reaper. Helpers end when the groups are in order.
 
+mod nested;
+
 use std::collections::HashMap;
 
 use gelid_sys::clone::flags;
@@ -42,6 +44,8 @@ pub(crate) enum Step {
 pub(crate) struct Helper {
     /// The pid of a dead leader; none for a go-between.
     pub(crate) pid: Option<i32>,
+    /// Its numbers in pid namespaces below the root's, the outermost first.
+    pub(crate) below: Vec<i32>,
     /// Whose child it is, and who reaps it.
     pub(crate) parent: usize,
     /// It leads a group.
@@ -61,6 +65,38 @@ pub(crate) struct Births {
     pub(crate) groups: Vec<Option<i32>>,
     /// Terminals, and who takes them.
     pub(crate) terminals: Vec<Taken>,
+    /// By task: how many of its steps come before any file is opened, so that pid namespaces are there by then. Empty
+    /// if there are none below the root's.
+    pub(crate) early: Vec<usize>,
+}
+
+impl Births {
+    /// True if there are pid namespaces below that of the root.
+    pub(crate) fn is_nested(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    /// What somebody does before any file is opened.
+    pub(crate) fn early_steps(&self, who: Who) -> &[Step] {
+        let (steps, early) = self.steps(who);
+        &steps[..early]
+    }
+
+    /// What somebody does once files are there.
+    pub(crate) fn late_steps(&self, who: Who) -> &[Step] {
+        let (steps, early) = self.steps(who);
+        &steps[early..]
+    }
+
+    fn steps(&self, who: Who) -> (&[Step], usize) {
+        match who {
+            Who::Task(index) => {
+                let early = self.early.get(index).copied().unwrap_or_default();
+                (&self.steps[index], early)
+            }
+            Who::Helper(index) => (&self.helpers[index].steps, 0),
+        }
+    }
 }
 
 /// A terminal that becomes that of a session.
@@ -92,12 +128,15 @@ pub(crate) fn plan(
     job: bool,
 ) -> Result<Births, PlanError> {
     let mut planner = Planner::new(nodes, tables);
+    planner.is_nested = nodes.iter().any(|node| node.place.is_some());
     for index in 1..nodes.len() {
         planner.place(index)?;
     }
-    planner.join_groups(job);
+    planner.join_groups(job)?;
     planner.foregrounds(sessions);
-    Ok(planner.finish())
+    let mut births = planner.finish();
+    nested::plan(nodes, sessions, &mut births)?;
+    Ok(births)
 }
 
 struct Planner<'a> {
@@ -113,6 +152,8 @@ struct Planner<'a> {
     reapers: Vec<usize>,
     groups: Vec<Option<i32>>,
     terminals: Vec<Taken>,
+    /// There are pid namespaces below the root's.
+    is_nested: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -134,6 +175,7 @@ impl<'a> Planner<'a> {
             reapers: Vec::new(),
             groups: vec![None; nodes.len()],
             terminals: Vec::new(),
+            is_nested: false,
         }
     }
 
@@ -141,14 +183,16 @@ impl<'a> Planner<'a> {
     fn place(&mut self, index: usize) -> Result<(), PlanError> {
         let parent = self.nodes[index].parent.unwrap_or_default();
         let child = Who::Task(index);
+        let numbers = nested::begins(self.nodes, index);
         if let Some(sibling) = self.sharing_sibling(index, parent) {
+            nested::by_parent_only(&self.nodes[index], numbers)?;
             let flags = self.shared(sibling, index)? | flags::PARENT;
             self.after[sibling].push(Step::Fork { child, flags });
             return Ok(());
         }
         let fork = Step::Fork {
             child,
-            flags: self.shared(parent, index)?,
+            flags: self.shared(parent, index)? | numbers,
         };
         let above = &self.nodes[parent];
         match self.needs[index] {
@@ -157,40 +201,51 @@ impl<'a> Planner<'a> {
             Some(sid) if above.leads_session() && self.needs[parent] == Some(sid) => {
                 self.before[parent].push(fork);
             }
-            Some(sid) => self.by_leader(index, parent, sid),
+            Some(sid) => {
+                nested::by_parent_only(&self.nodes[index], numbers)?;
+                self.by_leader(index, parent, sid)?;
+            }
         }
         Ok(())
     }
 
     /// Has a task created by the leader of its session, or by a helper in its place.
-    fn by_leader(&mut self, index: usize, parent: usize, sid: i32) {
+    fn by_leader(&mut self, index: usize, parent: usize, sid: i32) -> Result<(), PlanError> {
         let child = Who::Task(index);
         let sibling = Step::Fork {
             child,
             flags: flags::PARENT,
         };
         let Some(leader) = self.by_pid.get(&sid).copied() else {
-            let helper = self.leader_helper(sid, parent);
+            let below = nested::below(&self.nodes[index], |place| &place.sid)?;
+            let helper = self.leader_helper(sid, parent, below);
             if self.helpers[helper].parent == parent {
                 self.helpers[helper].steps.push(sibling);
             } else {
                 self.by_go_between(Who::Helper(helper), index, parent);
             }
-            return;
+            return Ok(());
         };
+        if self.nodes[leader].pid_ns() != self.nodes[index].pid_ns() {
+            return Err(PlanError::Tree {
+                pid: self.nodes[index].pid,
+                what: "is in the session of somebody in another pid namespace who could not have created it",
+            });
+        }
         if self.nodes[leader].parent == Some(parent) {
             self.after[leader].push(sibling);
         } else {
             self.by_go_between(Who::Task(leader), index, parent);
         }
+        Ok(())
     }
 
     /// The helper that stands for a dead leader of a session.
-    fn leader_helper(&mut self, sid: i32, parent: usize) -> usize {
+    fn leader_helper(&mut self, sid: i32, parent: usize, below: Vec<i32>) -> usize {
         if let Some(helper) = self.leaders.get(&sid) {
             return *helper;
         }
-        let helper = self.helper(Some(sid), parent, vec![Step::SetSid]);
+        let helper = self.helper((Some(sid), below), parent, vec![Step::SetSid]);
         self.leaders.insert(sid, helper);
         let fork = Step::Fork {
             child: Who::Helper(helper),
@@ -210,7 +265,7 @@ impl<'a> Planner<'a> {
             Who::Task(task) => task,
             Who::Helper(helper) => self.helpers[helper].parent,
         };
-        let helper = self.helper(None, of_creator, vec![fork]);
+        let helper = self.helper((None, Vec::new()), of_creator, vec![fork]);
         let step = Step::Fork {
             child: Who::Helper(helper),
             // A helper's child would be an orphan when the helper ends; its sibling is not.
@@ -228,9 +283,15 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn helper(&mut self, pid: Option<i32>, parent: usize, steps: Vec<Step>) -> usize {
+    fn helper(
+        &mut self,
+        (pid, below): (Option<i32>, Vec<i32>),
+        parent: usize,
+        steps: Vec<Step>,
+    ) -> usize {
         self.helpers.push(Helper {
             pid,
+            below,
             parent,
             leads_group: false,
             steps,
@@ -274,7 +335,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Finds the group of each task, with helpers for dead leaders.
-    fn join_groups(&mut self, job: bool) {
+    fn join_groups(&mut self, job: bool) -> Result<(), PlanError> {
         let root = &self.nodes[0];
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
@@ -285,7 +346,10 @@ impl<'a> Planner<'a> {
             if node.pgid == 0 || node.leads_session() {
                 continue;
             }
-            if node.pgid == inherited && (!foreign || foreign_group) {
+            let outside = root.pgid == node.pgid && foreign_group;
+            let inherits = node.pgid == inherited && (!foreign || foreign_group);
+            let stays = if self.is_nested { outside } else { inherits };
+            if stays {
                 continue;
             }
             self.groups[index] = Some(node.pgid);
@@ -293,7 +357,8 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let pgid = node.pgid;
-            let helper = self.helper(Some(pgid), index, Vec::new());
+            let below = nested::below(node, |place| &place.pgid)?;
+            let helper = self.helper((Some(pgid), below), index, Vec::new());
             self.helpers[helper].leads_group = true;
             self.leaders.insert(pgid, helper);
             let fork = Step::Fork {
@@ -302,6 +367,7 @@ impl<'a> Planner<'a> {
             };
             self.after[index].push(fork);
         }
+        Ok(())
     }
 
     /// Finds who takes each terminal, with helpers for groups in the foreground of which nobody is left.
@@ -317,11 +383,12 @@ impl<'a> Planner<'a> {
             };
             let mut foreground = session.foreground;
             if let Some(pgid) = foreground.filter(|pgid| !there(pgid)) {
-                if self.by_pid.contains_key(&pgid) || self.leaders.contains_key(&pgid) {
-                    // The number is taken, so nobody can tell.
+                let is_below = self.nodes[leader].place.is_some();
+                if is_below || self.by_pid.contains_key(&pgid) || self.leaders.contains_key(&pgid) {
+                    // The number is taken, or not known, so nobody can tell.
                     foreground = None;
                 } else {
-                    let helper = self.helper(Some(pgid), leader, Vec::new());
+                    let helper = self.helper((Some(pgid), Vec::new()), leader, Vec::new());
                     self.helpers[helper].leads_group = true;
                     self.leaders.insert(pgid, helper);
                     let child = Who::Helper(helper);
@@ -355,6 +422,7 @@ impl<'a> Planner<'a> {
             reapers: self.reapers,
             groups: self.groups,
             terminals: self.terminals,
+            early: Vec::new(),
         }
     }
 }
@@ -370,7 +438,11 @@ fn needs(nodes: &[Node]) -> Vec<Option<i32>> {
         let parent = nodes[index].parent.unwrap_or_default();
         let above = &nodes[parent];
         if above.leads_session() && parent != 0 && needs[parent].is_none() {
-            needs[parent] = needs[index].filter(|sid| *sid != above.pid);
+            let born_into = above.parent.map(|creator| nodes[creator].sid);
+            needs[parent] = needs[index].filter(|sid| {
+                // Nobody but its parent can create the first process of a pid namespace.
+                *sid != above.pid && (!above.begins_numbers() || born_into == Some(*sid))
+            });
         }
     }
     needs
@@ -389,109 +461,4 @@ fn common(one: Tables, other: Tables) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(pid: i32, parent: Option<usize>, pgid: i32, sid: i32) -> Node {
-        Node {
-            pid,
-            parent,
-            pgid,
-            sid,
-            threads: vec![pid],
-        }
-    }
-
-    fn fork(child: usize) -> Step {
-        Step::Fork {
-            child: Who::Task(child),
-            flags: 0,
-        }
-    }
-
-    #[test]
-    fn children_of_the_old_session_come_before_setsid() {
-        let nodes = [
-            node(10, None, 10, 10),
-            node(11, Some(0), 11, 11),
-            node(12, Some(1), 10, 10),
-            node(13, Some(1), 11, 11),
-        ];
-        let births = plan(&nodes, &[None; 4], &[], false).unwrap();
-        assert_eq!(births.steps[0], [Step::SetSid, fork(1)]);
-        assert_eq!(births.steps[1], [fork(2), Step::SetSid, fork(3)]);
-        assert_eq!(births.groups, [None; 4]);
-    }
-
-    #[test]
-    fn a_dead_leader_is_replaced_for_a_while() {
-        let nodes = [
-            node(10, None, 10, 10),
-            node(12, Some(0), 11, 11),
-            node(13, Some(0), 13, 11),
-        ];
-        let births = plan(&nodes, &[None; 3], &[], false).unwrap();
-        let helper = &births.helpers[0];
-        assert_eq!((helper.pid, helper.parent), (Some(11), 0));
-        assert_eq!(helper.steps[0], Step::SetSid);
-        assert_eq!(helper.steps.len(), 3);
-        assert_eq!(births.groups, [None, None, Some(13)]);
-    }
-
-    #[test]
-    fn a_dead_group_leader_is_made_in_the_session() {
-        let nodes = [node(10, None, 10, 10), node(12, Some(0), 11, 10)];
-        let births = plan(&nodes, &[None; 2], &[], false).unwrap();
-        assert!(births.helpers[0].leads_group);
-        assert_eq!(births.helpers[0].parent, 1);
-        assert_eq!(births.groups, [None, Some(11)]);
-    }
-
-    #[test]
-    fn a_group_that_has_ended_can_be_in_the_foreground() {
-        let nodes = [
-            node(10, None, 10, 10),
-            node(12, Some(0), 12, 12),
-            node(13, Some(1), 13, 12),
-        ];
-        let session = |sid, foreground| Session {
-            sid,
-            foreground,
-            is_given: false,
-        };
-        let taken = |leader, foreground| Taken {
-            leader,
-            foreground,
-            is_given: false,
-        };
-        let sessions = [
-            session(10, Some(11)),
-            session(12, Some(13)),
-            session(99, None),
-        ];
-        let births = plan(&nodes, &[None; 3], &sessions, false).unwrap();
-        assert_eq!(births.terminals, [taken(0, Some(11)), taken(1, Some(13))]);
-        let helper = &births.helpers[0];
-        assert!(births.helpers.len() == 1 && helper.leads_group);
-        assert_eq!((helper.pid, helper.parent), (Some(11), 0));
-    }
-
-    #[test]
-    fn shared_tables_become_flags() {
-        let tables = |vm, files| {
-            Some(Tables {
-                vm,
-                files,
-                fs: vm + 100,
-                sighand: vm + 200,
-            })
-        };
-        let nodes = [node(10, None, 10, 10), node(12, Some(0), 10, 10)];
-        let births = plan(&nodes, &[tables(1, 7), tables(2, 7)], &[], false).unwrap();
-        let shared = Step::Fork {
-            child: Who::Task(1),
-            flags: flags::FILES,
-        };
-        assert_eq!(births.steps[0][1], shared);
-    }
-}
+mod tests;

@@ -85,6 +85,9 @@ pub(crate) fn plan(
         let left = left.unwrap_or(held);
         let children = planner.children(who);
         born.extend(children.map(|child| (child, Rc::clone(&left))));
+        // Whoever is born before there is anything gets nothing.
+        let early = planner.early_children(who);
+        born.extend(early.map(|child| (child, Rc::new(Held::default()))));
     }
     all
 }
@@ -153,15 +156,13 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Those who can inherit.
     fn children(&self, who: Who) -> impl Iterator<Item = Who> + use<'a> {
-        let steps = match who {
-            Who::Task(index) => &self.births.steps[index],
-            Who::Helper(index) => &self.births.helpers[index].steps,
-        };
-        steps.iter().filter_map(|step| match step {
-            Step::Fork { child, .. } => Some(*child),
-            Step::SetSid => None,
-        })
+        born_by(self.births.late_steps(who))
+    }
+
+    fn early_children(&self, who: Who) -> impl Iterator<Item = Who> + use<'a> {
+        born_by(self.births.early_steps(who))
     }
 
     /// The address spaces of those that are born with a copy of the memory of `who`.
@@ -177,6 +178,13 @@ impl<'a> Planner<'a> {
         }
         heirs
     }
+}
+
+fn born_by(steps: &[Step]) -> impl Iterator<Item = Who> + use<'_> {
+    steps.iter().filter_map(|step| match step {
+        Step::Fork { child, .. } => Some(*child),
+        Step::SetSid => None,
+    })
 }
 
 fn ranges(pages: &[(Range<u64>, usize)]) -> Vec<Range<u64>> {

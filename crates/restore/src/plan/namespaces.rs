@@ -7,7 +7,7 @@ pub(crate) mod time;
 pub(crate) mod user;
 pub(crate) mod uts;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::Dir;
 use gelid_image::messages::{InventoryEntry, TaskKobjIdsEntry};
@@ -19,12 +19,15 @@ use rustix::process::Gid;
 use self::further::Further;
 use self::mnt::{MountOptions, Mounts};
 use self::net::{Net, NetOptions};
+use super::tree::Node;
 use super::{Life, Plan, PlanError};
+use crate::play::Numbering;
 
 /// Kinds of which a task may have another than the root of its tree.
 const NESTED: &[Kind] = &[
     Kind::Mnt,
     Kind::Net,
+    Kind::Pid,
     Kind::Uts,
     Kind::Time,
     Kind::Cgroup,
@@ -50,6 +53,19 @@ pub(crate) struct Namespaces {
     pub(crate) mounts: Option<Mounts>,
     /// Those of other tasks, of all other kinds.
     pub(crate) further: Further,
+    /// Those that are neither the restorer's nor the root's, by their numbers.
+    pub(crate) known: BTreeMap<u32, Nested>,
+}
+
+/// What is said of a nested namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Nested {
+    /// `CLONE_NEW*`
+    flag: u64,
+    /// Number of the one above, if that is not the root's.
+    pub(crate) parent: Option<u32>,
+    /// Number of the user namespace that it belongs to, if that is not the root's.
+    pub(crate) owner: Option<u32>,
 }
 
 impl Namespaces {
@@ -59,6 +75,7 @@ impl Namespaces {
             || !self.network_ids.is_empty()
             || !self.networks.is_empty()
             || self.further.any()
+            || !self.known.is_empty()
     }
 
     /// The number of the root's own namespace of a kind.
@@ -117,6 +134,15 @@ impl Namespaces {
         !self.nested.is_empty()
     }
 
+    /// The pid namespace above one, if it is not the root's; `None` for one that nothing is said of.
+    pub(crate) fn pid_ns_above(&self, id: u32) -> Option<Option<u32>> {
+        let known = self.known.get(&id);
+        let known = known.filter(|known| known.flag == namespace::flag(Kind::Pid));
+        // Those of a nested user namespace would have to be made by somebody in it.
+        let known = known.filter(|known| known.owner.is_none());
+        known.map(|known| known.parent)
+    }
+
     /// The mount namespace of a task, if it is not that of the root.
     pub(crate) fn nested_mounts(&self, ids: &TaskKobjIdsEntry) -> Option<u32> {
         ids.mnt_ns_id.filter(|id| self.nested.contains(id))
@@ -124,6 +150,15 @@ impl Namespaces {
 }
 
 impl Plan {
+    /// Who gives the numbers.
+    pub(crate) fn numbering(&self) -> Numbering {
+        match self.births.is_nested() {
+            _ if self.has_numbers() => Numbering::OfTree,
+            true => Numbering::Above,
+            false => Numbering::Outer,
+        }
+    }
+
     /// True if pids in the tree are others than those that the restorer sees.
     pub(crate) fn has_numbers(&self) -> bool {
         self.namespaces.root(Kind::Pid).is_some()
@@ -167,11 +202,22 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(inventory: &InventoryEntry) -> Self {
+        let nested = inventory.namespaces.iter().map(|entry| {
+            let nested = Nested {
+                flag: entry.kind.into(),
+                parent: entry.parent,
+                owner: entry.owner,
+            };
+            (entry.id, nested)
+        });
         Self {
             host: inventory.root_ids.as_ref().map(ids),
             root: None,
             first: None,
-            namespaces: Namespaces::default(),
+            namespaces: Namespaces {
+                known: nested.collect(),
+                ..Namespaces::default()
+            },
         }
     }
 
@@ -182,7 +228,8 @@ impl Reader {
     }
 
     /// Takes note of those of a task; the root comes first.
-    pub(super) fn task(&mut self, pid: i32, task: &TaskKobjIdsEntry) -> Result<(), PlanError> {
+    pub(super) fn task(&mut self, node: &Node, task: &TaskKobjIdsEntry) -> Result<(), PlanError> {
+        let pid = node.pid;
         // Sets without them are from before there was anything but the host's.
         let Some(host) = self.host else { return Ok(()) };
         let own = ids(task);
@@ -205,6 +252,11 @@ impl Reader {
                 continue;
             }
             if !NESTED.contains(&kind) {
+                return Err(unsupported(kind));
+            }
+            // Its numbers are told with the tree.
+            let is_placed = own[place] == node.pid_ns();
+            if kind == Kind::Pid && !is_placed {
                 return Err(unsupported(kind));
             }
             if kind == Kind::Mnt {
@@ -247,7 +299,21 @@ impl Plan {
         dir: &Dir,
         options: &MountOptions,
     ) -> Result<(), PlanError> {
-        self.namespaces.read_mounts(dir, options)
+        self.namespaces.read_mounts(dir, options)?;
+        let mounts = self.namespaces.mounts.iter();
+        for filesystem in mounts.flat_map(|mounts| &mounts.filesystems) {
+            if let mnt::Origin::New(new) = &filesystem.origin
+                && let Some(id) = new.pid_ns
+                && !self.nodes.iter().any(|node| node.begins(id))
+            {
+                return Err(PlanError::Mount {
+                    id: 0,
+                    point: new.name.clone(),
+                    what: "it shows a pid namespace that nobody is in".into(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Reads what network namespaces are like.
@@ -312,6 +378,18 @@ fn ids(task: &TaskKobjIdsEntry) -> [Option<u32>; 8] {
 mod tests {
     use super::*;
 
+    fn node(pid: i32) -> Node {
+        Node {
+            pid,
+            parent: None,
+            pgid: pid,
+            sid: pid,
+            threads: vec![pid],
+            place: None,
+            pid_ns_for_children: None,
+        }
+    }
+
     fn entry(pid_ns: u32, mnt_ns: u32) -> TaskKobjIdsEntry {
         TaskKobjIdsEntry {
             pid_ns_id: Some(pid_ns),
@@ -330,21 +408,21 @@ mod tests {
     #[test]
     fn the_roots_own_are_found() {
         let mut host = reader();
-        host.task(70, &entry(1, 6)).unwrap();
+        host.task(&node(70), &entry(1, 6)).unwrap();
         assert!(!host.namespaces.any());
         let mut own = reader();
-        own.task(1, &entry(9, 6)).unwrap();
-        own.task(2, &entry(9, 6)).unwrap();
+        own.task(&node(1), &entry(9, 6)).unwrap();
+        own.task(&node(2), &entry(9, 6)).unwrap();
         assert_eq!(own.namespaces.root(Kind::Pid), Some(9));
         assert_eq!(own.namespaces.root(Kind::Mnt), None);
         assert_eq!(own.namespaces.flags(), gelid_sys::clone::flags::NEWPID);
         // Deeper ones.
-        own.task(3, &entry(1, 6)).unwrap_err();
-        own.task(3, &entry(10, 6)).unwrap_err();
+        own.task(&node(3), &entry(1, 6)).unwrap_err();
+        own.task(&node(3), &entry(10, 6)).unwrap_err();
     }
 
     #[test]
     fn only_the_first_process_makes_a_pid_namespace() {
-        reader().task(2, &entry(9, 6)).unwrap_err();
+        reader().task(&node(2), &entry(9, 6)).unwrap_err();
     }
 }

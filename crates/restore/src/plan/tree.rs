@@ -6,9 +6,10 @@ use gelid_image::messages::PstreeEntry;
 use gelid_image::{Dir, ImageKind};
 
 use super::PlanError;
+use super::place::Place;
 
 /// Largest pid a kernel can be told to use (`PID_MAX_LIMIT`).
-const PID_MAX: u32 = 4 << 20;
+pub(super) const PID_MAX: u32 = 4 << 20;
 
 /// A task and its place in the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,10 @@ pub(crate) struct Node {
     pub(crate) sid: i32,
     /// Thread ids, the leader's first.
     pub(crate) threads: Vec<i32>,
+    /// In pid namespaces below the root's.
+    pub(crate) place: Option<Place>,
+    /// Number of the pid namespace that its children are born into, if it is another; 0 for a new one.
+    pub(crate) pid_ns_for_children: Option<u32>,
 }
 
 impl Node {
@@ -61,6 +66,8 @@ fn nodes(entries: &[PstreeEntry]) -> Result<Vec<Node>, PlanError> {
             parent,
             pgid: outside_is_zero(entry.pgid, entry.pid)?,
             sid: outside_is_zero(entry.sid, entry.pid)?,
+            place: Node::place_of(pid, entry, threads.len())?,
+            pid_ns_for_children: entry.pid_ns_for_children,
             threads,
         });
     }
@@ -105,6 +112,7 @@ mod tests {
             pgid: pid,
             sid: 1,
             threads: vec![pid],
+            ..PstreeEntry::default()
         }
     }
 

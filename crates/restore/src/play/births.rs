@@ -1,5 +1,7 @@
 //! Tasks are born, each by whom the plan says, and come to their sessions and groups.
 
+pub(crate) mod early;
+mod groups;
 pub(crate) mod root;
 mod terminals;
 
@@ -18,7 +20,7 @@ use super::inheritance::Bequest;
 use super::script::{Object, Script};
 use crate::Error;
 use crate::files::{Mounted, OpenFiles};
-use crate::plan::births::{Helper, Step, Who};
+use crate::plan::births::{Births as Birth, Step, Who};
 use crate::plan::tree::Node;
 use crate::plan::{Life, Plan};
 
@@ -27,7 +29,7 @@ pub(crate) const LEADER_ROOM: usize = 160 << 10;
 /// Bytes of tape for a process in the address space of another.
 const GUEST_ROOM: usize = 16 << 10;
 /// Bytes of tape that a birth takes, with some to spare.
-const BIRTH: usize = 256;
+const BIRTH: usize = 384;
 const PR_SET_NAME: u64 = 15;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
 const RLIMIT_CORE: u64 = 4;
@@ -38,7 +40,7 @@ const WALL: u64 = 0x4000_0000;
 pub(crate) fn run(bequest: &mut Bequest<'_>, crew: &mut Crew) -> Result<(), Error> {
     let mut births = Births {
         plan: bequest.plan,
-        files: bequest.files,
+        files: Some(bequest.files),
         mounted: bequest.mounted,
         crew,
     };
@@ -46,11 +48,13 @@ pub(crate) fn run(bequest: &mut Bequest<'_>, crew: &mut Crew) -> Result<(), Erro
     let set = |node: &Node| plan.cgroups.threads.get(&node.pid).copied();
     let (first, others) = plan.nodes.split_at(1);
     let of_root = first.first().and_then(set);
-    let mut wave = vec![Who::Task(0)];
+    let mut wave = births.begin()?;
     while !wave.is_empty() {
         bequest.make(&wave, births.crew)?;
-        bequest.further.leave_clocks(plan, &wave, births.crew)?;
-        wave = births.next(&wave)?;
+        let fresh = |who: &&Who| plan.births.early_steps(**who).is_empty();
+        let fresh: Vec<Who> = wave.iter().filter(fresh).copied().collect();
+        bequest.further.leave_clocks(plan, &fresh, births.crew)?;
+        wave = births.next(&wave, Birth::late_steps)?;
     }
     births.groups()?;
     births.terminals()?;
@@ -67,18 +71,26 @@ pub(crate) fn run(bequest: &mut Bequest<'_>, crew: &mut Crew) -> Result<(), Erro
 
 struct Births<'a> {
     plan: &'a Plan,
-    files: &'a OpenFiles,
+    /// There are none yet for those who come first.
+    files: Option<&'a OpenFiles>,
     mounted: Option<&'a Mounted>,
     crew: &'a mut Crew,
 }
 
 impl<'a> Births<'a> {
     /// Plays the steps of those just born; returns whom they have created.
-    fn next(&mut self, wave: &[Who]) -> Result<Vec<Who>, Error> {
+    fn next(
+        &mut self,
+        wave: &[Who],
+        steps: fn(&'a Birth, Who) -> &'a [Step],
+    ) -> Result<Vec<Who>, Error> {
         let mut born = Vec::new();
+        if self.plan.births.is_nested() {
+            self.join_at_birth(wave)?;
+        }
         let mut left: Vec<(Who, &[Step])> = wave
             .iter()
-            .map(|who| (*who, self.steps(*who)))
+            .map(|who| (*who, steps(&self.plan.births, *who)))
             .filter(|(_, steps)| !steps.is_empty())
             .collect();
         let mut first = true;
@@ -111,17 +123,35 @@ impl<'a> Births<'a> {
         Ok(born)
     }
 
-    fn steps(&self, who: Who) -> &'a [Step] {
-        match who {
-            Who::Task(index) => &self.plan.births.steps[index],
-            Who::Helper(index) => &self.plan.births.helpers[index].steps,
-        }
-    }
-
     fn pid(&self, who: Who) -> Option<i32> {
         match who {
             Who::Task(index) => Some(self.plan.nodes[index].pid),
             Who::Helper(index) => self.plan.births.helpers[index].pid,
+        }
+    }
+
+    /// The numbers to be given, from the innermost pid namespace on; none where any will do.
+    fn numbers(&self, who: Who) -> Vec<i32> {
+        match who {
+            Who::Task(index) => self.plan.nodes[index].set_tid(0),
+            Who::Helper(index) => {
+                let helper = &self.plan.births.helpers[index];
+                let below = helper.below.iter().rev().copied();
+                helper
+                    .pid
+                    .map_or_else(Vec::new, |pid| below.chain([pid]).collect())
+            }
+        }
+    }
+
+    /// How many pid namespaces somebody is below that of the root.
+    fn level(&self, who: Who) -> usize {
+        match who {
+            Who::Task(index) => self.plan.nodes[index].level(),
+            Who::Helper(index) => {
+                let parent = self.plan.births.helpers[index].parent;
+                self.plan.nodes[parent].level()
+            }
         }
     }
 
@@ -147,8 +177,10 @@ impl<'a> Births<'a> {
                     self.take_terminal(who, &mut script);
                 }
                 Step::Fork { child, flags } => {
-                    let pid = self.pid(child);
-                    let op = clone_call(&mut script, pid, flags);
+                    let numbers = self.numbers(child);
+                    // What is opened later is for them too.
+                    let flags = flags | self.files.map_or(flags::FILES, |_| 0);
+                    let op = clone_call(&mut script, &numbers, flags);
                     forks.push(Fork { op, child, flags });
                 }
             }
@@ -159,8 +191,15 @@ impl<'a> Births<'a> {
     /// Makes a newborn ready for tapes.
     fn board(&mut self, parent: Who, fork: &Fork, number: u64) -> Result<(), Error> {
         let signal = signal(self.plan, fork.child);
-        let raw = i32::try_from(number).unwrap_or_default();
-        let task = self.crew.newborn(raw)?;
+        let seen = i32::try_from(number).unwrap_or_default();
+        let (level, numbers) = (self.level(parent), self.numbers(fork.child));
+        let task = match numbers.last() {
+            // A go-between, of whom its creator alone has told the number.
+            None if level > 0 => self.crew.newborn_inside(seen, level)?,
+            None => self.crew.newborn(seen)?,
+            Some(number) => self.crew.newborn(*number)?,
+        };
+        let raw = numbers.first().copied().unwrap_or(seen);
         let pid = task.pid();
         let above = self.crew.body(parent)?.host;
         let (host, room) = if fork.flags & flags::VM == 0 {
@@ -180,38 +219,6 @@ impl<'a> Births<'a> {
             host,
         };
         self.crew.bodies.insert(fork.child, body);
-        Ok(())
-    }
-
-    /// Everyone joins the group it belongs to, leaders first.
-    fn groups(&mut self) -> Result<(), Error> {
-        let births = &self.plan.births;
-        let leads = |helper: &(usize, &Helper)| helper.1.leads_group;
-        let helpers = births.helpers.iter().enumerate().filter(leads);
-        let mut leaders: Vec<(Who, i32)> =
-            helpers.map(|(index, _)| (Who::Helper(index), 0)).collect();
-        let mut members = Vec::new();
-        for (index, group) in births.groups.iter().enumerate() {
-            match *group {
-                Some(pgid) if pgid == self.plan.nodes[index].pid => {
-                    leaders.push((Who::Task(index), 0));
-                }
-                Some(pgid) => members.push((Who::Task(index), pgid)),
-                None => {}
-            }
-        }
-        for round in [leaders, members] {
-            let joins: Vec<_> = round
-                .into_iter()
-                .map(|(who, pgid)| {
-                    let mut script = Script::default();
-                    let object = Object::Task(pgid);
-                    script.must(object, nr::setpgid, [0.into(), pgid.into()]);
-                    (who, script)
-                })
-                .collect();
-            self.crew.play(&joins)?;
-        }
         Ok(())
     }
 
@@ -283,21 +290,24 @@ struct Fork {
     flags: u64,
 }
 
-pub(super) fn clone_call(script: &mut Script, pid: Option<i32>, shared: u64) -> Op {
+/// Appends a birth; `numbers` are those that are to be given, from the innermost pid namespace on.
+pub(super) fn clone_call(script: &mut Script, numbers: &[i32], shared: u64) -> Op {
     let sibling = shared & flags::PARENT != 0;
     let args = CloneArgs {
         flags: shared | flags::PTRACE,
         exit_signal: if sibling { 0 } else { SIGCHLD as u64 },
-        set_tid_size: u64::from(pid.is_some()),
+        set_tid_size: numbers.len() as u64,
         ..CloneArgs::default()
     };
     let data = script.bytes(&args.to_bytes());
-    if let Some(pid) = pid {
-        let tid = script.bytes(&pid.to_ne_bytes());
-        script.tape.link(data, CloneArgs::SET_TID, tid);
+    if !numbers.is_empty() {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|id| id.to_ne_bytes()).collect();
+        let tids = script.bytes(&bytes);
+        script.tape.link(data, CloneArgs::SET_TID, tids);
     }
     let size = args.to_bytes().len() as u64;
-    let object = pid.map_or(Object::Itself, Object::Task);
+    let outermost = numbers.last().copied();
+    let object = outermost.map_or(Object::Itself, Object::Task);
     script.must(object, nr::clone3, [data.into(), size.into()])
 }
 

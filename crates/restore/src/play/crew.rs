@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Body {
     /// As this process sees it.
     pub(crate) pid: Pid,
-    /// Its number in the tree, as images have it.
+    /// How it calls itself.
     pub(crate) number: i32,
     pub(crate) carrier: Carrier,
     /// Index of the place of its tapes.
@@ -33,14 +33,29 @@ pub(crate) struct Body {
 pub(crate) struct Crew {
     pub(crate) bodies: HashMap<Who, Body>,
     pub(crate) hosts: Vec<Host>,
+    /// Who is in its process group already.
+    pub(crate) joined: HashSet<Who>,
     /// Whoever has to be ended on failure.
     born: Vec<Pid>,
     /// Threads that are no leaders, and end with them.
     threads: Vec<Pid>,
     /// Pids that are given on a tape whose end has not been seen.
     expected: Vec<Pid>,
-    /// Where numbers in the tree are others than what this process sees.
+    /// Where numbers in the tree may be others than what this process sees.
     numbers: Option<Numbers>,
+    /// Whoever is born ends with the root.
+    root_is_init: bool,
+}
+
+/// Who gives tasks the numbers that images have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Numbering {
+    /// This process sees them.
+    Outer,
+    /// This process sees them, but not those that tasks of pid namespaces below call each other.
+    Above,
+    /// The pid namespace of the tree.
+    OfTree,
 }
 
 /// Pids, as this process sees them, by their numbers in the pid namespace of the tree.
@@ -82,10 +97,11 @@ impl Numbers {
 }
 
 impl Crew {
-    /// Remembers the root, so that it does not outlive a failure; `inside` if it is in a pid namespace of its own.
-    pub(crate) fn note_root(&mut self, pid: Pid, inside: bool) -> Result<(), Error> {
+    /// Remembers the root, so that it does not outlive a failure.
+    pub(crate) fn note_root(&mut self, pid: Pid, numbering: Numbering) -> Result<(), Error> {
         self.born.push(pid);
-        if inside {
+        self.root_is_init = numbering == Numbering::OfTree;
+        if numbering != Numbering::Outer {
             let status = proc::status::read(&proc::TaskDir::open(pid)?)?;
             let mut numbers = Numbers {
                 depth: status.ns_pid.len().saturating_sub(1),
@@ -101,7 +117,7 @@ impl Crew {
     /// Remembers numbers that are about to be given, until their first stops have been seen.
     pub(crate) fn expect(&mut self, numbers: &[i32]) {
         // Whoever is in a namespace of its own ends with the first process there.
-        if self.numbers.is_none() {
+        if !self.root_is_init {
             let pids = numbers.iter().filter_map(|number| Pid::from_raw(*number));
             self.expected.extend(pids);
         }
@@ -127,10 +143,52 @@ impl Crew {
         Ok(stopped)
     }
 
+    /// The same for one whose number only those so many pid namespaces below the root's know.
+    pub(crate) fn newborn_inside(&mut self, number: i32, level: usize) -> Result<Stopped, Error> {
+        let numbers = self.numbers.as_ref();
+        let levels = numbers.map_or(0, |numbers| numbers.depth) + 1 + level;
+        let is_it = |pid: Pid| -> Result<bool, Error> {
+            let ids = proc::status::read(&proc::TaskDir::open(pid)?)?.ns_pid;
+            Ok(ids.len() == levels && ids.last() == Some(&number))
+        };
+        let mut found = None;
+        if let Some(numbers) = numbers {
+            for arrived in &numbers.arrived {
+                let pid = numbers.pids.get(arrived).copied();
+                if pid.map(is_it).transpose()? == Some(true) {
+                    found = Some(*arrived);
+                }
+            }
+        }
+        while found.is_none() {
+            let (pid, met) = self.next_arrival(number)?;
+            found = is_it(pid)?.then_some(met);
+        }
+        self.newborn(found.unwrap_or(number))
+    }
+
+    /// Waits for somebody's first stop; tells the number as images have it.
+    fn next_arrival(&mut self, wanted: i32) -> Result<(Pid, i32), Error> {
+        let failed = |errno| Error::Task {
+            operation: "waiting for the first stop",
+            pid: wanted,
+            errno,
+        };
+        let seen = wait::wait(Whom::OfThread, true).map_err(failed)?;
+        let (pid, status) = seen.ok_or(failed(Errno::CHILD))?;
+        if status.is_dead() {
+            return Err(Error::Ended { pid, status });
+        }
+        let numbers = self.numbers.as_mut().ok_or(failed(Errno::SRCH))?;
+        let met = numbers.meet(pid)?;
+        numbers.arrived.insert(met);
+        Ok((pid, met))
+    }
+
     /// The same of a thread of a process.
     pub(crate) fn newborn_thread(&mut self, number: i32) -> Result<Stopped, Error> {
         let stopped = self.first_stop(number)?;
-        if self.numbers.is_some() {
+        if self.root_is_init {
             self.threads.push(stopped.pid());
         }
         Ok(stopped)
@@ -142,21 +200,21 @@ impl Crew {
             pid: number,
             errno,
         };
-        let Some(numbers) = &mut self.numbers else {
-            let pid = Pid::from_raw(number).ok_or(failed(Errno::SRCH))?;
-            return newborn(pid);
+        let arrived = |numbers: &mut Numbers| {
+            let pid = numbers.pids.get(&number).copied();
+            numbers.arrived.remove(&number).then_some(pid).flatten()
         };
-        // They come in any order, and all that this thread waits for now are newborns.
-        while !numbers.arrived.remove(&number) {
-            let seen = wait::wait(Whom::OfThread, true).map_err(failed)?;
-            let (pid, status) = seen.ok_or(failed(Errno::CHILD))?;
-            if status.is_dead() {
-                return Err(Error::Ended { pid, status });
+        let pid = loop {
+            let Some(numbers) = &mut self.numbers else {
+                let pid = Pid::from_raw(number).ok_or(failed(Errno::SRCH))?;
+                return newborn(pid);
+            };
+            if let Some(pid) = arrived(numbers) {
+                break Some(pid);
             }
-            let met = numbers.meet(pid)?;
-            numbers.arrived.insert(met);
-        }
-        let pid = numbers.pids.get(&number).copied();
+            // They come in any order, and all that this thread waits for now are newborns.
+            self.next_arrival(number)?;
+        };
         Ok(Running::attached(pid.ok_or(failed(Errno::SRCH))?).stopped())
     }
 
@@ -167,7 +225,7 @@ impl Crew {
 
     /// Remembers threads of the processes that are about to be born.
     pub(crate) fn expect_threads(&mut self, numbers: impl Iterator<Item = i32>) {
-        if self.numbers.is_none() {
+        if !self.root_is_init {
             self.threads.extend(numbers.filter_map(Pid::from_raw));
         }
     }
@@ -302,7 +360,7 @@ impl Drop for Crew {
         for pid in &self.born {
             let _ = kill_process(*pid, Signal::KILL);
         }
-        if self.numbers.is_some() {
+        if self.root_is_init {
             // The first process of a namespace is the last to be gone, when all others have been waited for; who was
             // born unseen is among them.
             reap_all(self.born[0], Instant::now() + PATIENCE);
@@ -312,8 +370,14 @@ impl Drop for Crew {
         let tracees = self.threads.iter().chain(&self.born);
         let all: Vec<Pid> = tracees.chain(&self.born).copied().collect();
         let deadline = Instant::now() + PATIENCE;
-        for pid in all {
-            reap(pid, deadline);
+        match self.numbers {
+            // The first process of a namespace waits for all others there, so no order will do.
+            Some(_) => {
+                let tracees = self.threads.iter().chain(&self.born).copied().collect();
+                reap_in_turns(tracees, deadline);
+                reap_in_turns(self.born.clone(), deadline);
+            }
+            None => all.into_iter().for_each(|pid| reap(pid, deadline)),
         }
         if adopting {
             let _ = prctl::set_child_subreaper(false);
@@ -337,6 +401,21 @@ fn reap_all(last: Pid, deadline: Instant) {
             Ok(Some(_)) => {}
             Err(_) => return,
         }
+    }
+}
+
+/// Waits for the end of all, in any order, but not for ever.
+fn reap_in_turns(mut all: Vec<Pid>, deadline: Instant) {
+    loop {
+        all.retain(|pid| match wait::wait(Whom::Task(*pid), false) {
+            Ok(Some((_, status))) => !status.is_dead(),
+            Ok(None) => true,
+            Err(_) => false,
+        });
+        if all.is_empty() || Instant::now() > deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(100));
     }
 }
 

@@ -53,7 +53,12 @@ impl Stage<'_> {
     /// Has the root make system calls. It is in all of the new namespaces and may do everything there, and has the
     /// descriptors of this process.
     pub(crate) fn hand(&mut self, script: Script) -> Result<Outcome, Error> {
-        let outcomes = self.crew.play(&[(Who::Task(0), script)])?;
+        self.hand_of(Who::Task(0), script)
+    }
+
+    /// The same for another task that has been born by now.
+    fn hand_of(&mut self, who: Who, script: Script) -> Result<Outcome, Error> {
+        let outcomes = self.crew.play(&[(who, script)])?;
         outcomes.into_iter().next().ok_or(Error::Task {
             operation: "playing a tape",
             pid: self.root.as_raw_pid(),
@@ -74,12 +79,18 @@ impl Stage<'_> {
 
     /// The context of a file system that belongs to the new namespaces.
     pub(crate) fn fsopen(&mut self, kind: &CStr) -> Result<OwnedFd, Error> {
+        self.fsopen_by(Who::Task(0), kind)
+    }
+
+    /// The same for the namespaces of another task that has been born by now.
+    pub(crate) fn fsopen_by(&mut self, who: Who, kind: &CStr) -> Result<OwnedFd, Error> {
         const FSOPEN_CLOEXEC: u64 = 1;
         let mut script = Script::default();
         let name = script.bytes(kind.to_bytes_with_nul());
         let args = [name.into(), FSOPEN_CLOEXEC.into()];
         let op = script.must(Object::Itself, nr::fsopen, args);
-        let outcome = self.hand(script)?;
+        // It has the descriptors of this process, as the root has.
+        let outcome = self.hand_of(who, script)?;
         self.take(outcome.ok(op).unwrap_or(u64::MAX))
     }
 
@@ -189,22 +200,19 @@ pub(crate) fn make(
         uts::make(names, &stage)?;
     }
     let further = further::make(groups, &mut stage, base)?;
+    births::early::bear(plan, &further, stage.crew)?;
     let mounts = plan.namespaces.mounts.as_ref();
     let mounted = mounts.map(|mounts| mnt::make(mounts, &mut stage, dir, base));
     let mounted = mounted.transpose()?;
+    if let Some(mounted) = &mounted {
+        births::early::enter_root(mounted, stage.crew)?;
+    }
     let users = plan.namespaces.user.as_ref();
     let keeper = users.map(|_| Keeper::born(&mut stage)).transpose()?;
     options
         .hooks
         .tell(Hook::PostSetupNamespaces, root.as_raw_pid())?;
     Ok((mounted, keeper, further))
-}
-
-/// Lets the root have descriptors of its own.
-pub(crate) fn part(crew: &mut Crew) -> Result<(), Error> {
-    let mut script = Script::default();
-    script.must(Object::Itself, nr::unshare, [flags::FILES.into()]);
-    crew.play(&[(Who::Task(0), script)]).map(drop)
 }
 
 /// Where processes are born that stand in for those of the tree.

@@ -9,6 +9,7 @@ use super::script::{Reel, Script};
 use super::state::{Newborns, release};
 use crate::Error;
 use crate::plan::births::Who;
+use crate::plan::tree::Node;
 use crate::plan::{Alive, Life, Plan};
 use crate::state::seccomp;
 
@@ -36,7 +37,7 @@ pub(crate) fn restrain(plan: &Plan, newborns: &mut Newborns, crew: &mut Crew) ->
     crew.play_reels(own)?;
     for (index, life) in plan.lives.iter().enumerate() {
         if let Life::Alive(alive) = life {
-            threads(plan.nodes[index].pid, index, alive, newborns, crew)?;
+            threads(&plan.nodes[index], index, alive, newborns, crew)?;
         }
     }
     Ok(())
@@ -58,7 +59,7 @@ fn scripts(alive: &Alive, thread: usize, room: usize) -> Vec<Script> {
 
 /// Threads that are no leaders, one after the other.
 fn threads(
-    pid: i32,
+    node: &Node,
     index: usize,
     alive: &Alive,
     newborns: &mut Newborns,
@@ -72,7 +73,7 @@ fn threads(
     let signal = closing_signal(SigSet::EMPTY, alive.pending());
     let mut done = Vec::with_capacity(waiting.len());
     for mut newborn in waiting {
-        let tid = alive.threads[newborn.thread].tid;
+        let (pid, tid) = (node.own(0), node.own(newborn.thread));
         let scripts = scripts(alive, newborn.thread, host.left());
         let size = scripts.iter().map(|script| script.tape.size()).max();
         if let Some(size) = size {

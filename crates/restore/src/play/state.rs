@@ -15,6 +15,7 @@ use super::threads::Newborn;
 use super::{space, stop_is_told};
 use crate::Error;
 use crate::plan::births::Who;
+use crate::plan::tree::Node;
 use crate::plan::{Alive, Life, Plan, Thread};
 use crate::state::Machine;
 
@@ -44,10 +45,10 @@ pub(crate) fn run(
     actions(plan, &tasks, crew)?;
     let mut ready = Vec::new();
     for task in &tasks {
-        let pid = plan.nodes[*task].pid;
+        let node = &plan.nodes[*task];
         if let (Life::Alive(alive), Some(threads)) = (&mut plan.lives[*task], newborns.remove(task))
         {
-            of_threads(pid, alive, machine, threads, crew, &mut ready)?;
+            of_threads(node, alive, machine, threads, crew, &mut ready)?;
         }
     }
     leaders(plan, machine, &tasks, crew)?;
@@ -89,7 +90,7 @@ pub(crate) fn complete_spaces(plan: &Plan, crew: &mut Crew) -> Result<(), Error>
 
 /// Threads of one process, as many at a time as there is room for.
 fn of_threads(
-    pid: i32,
+    node: &Node,
     alive: &mut Alive,
     machine: &Machine,
     threads: Vec<Newborn>,
@@ -106,7 +107,7 @@ fn of_threads(
     let mut batch = Vec::new();
     for newborn in threads {
         let thread = &alive.threads[newborn.thread];
-        let tid = thread.tid;
+        let (pid, tid) = (node.own(0), node.own(newborn.thread));
         let mut script = Script::default();
         thread.state.write(&mut script.tape, machine, pid);
         thread.state.schedule(newborn.stopped.pid(), machine)?;
@@ -209,7 +210,8 @@ fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> 
         let Life::Alive(alive) = &plan.lives[index] else {
             continue;
         };
-        let (who, pid) = (Who::Task(index), plan.nodes[index].pid);
+        let node = &plan.nodes[index];
+        let (who, pid) = (Who::Task(index), node.own(0));
         let outer = crew.body(who)?.pid;
         alive
             .process
@@ -224,7 +226,7 @@ fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> 
         alive.threads[0].state.write(&mut script.tape, machine, pid);
         let told = told.iter().map(|child| &plan.nodes[*child]);
         for child in told.filter(|child| child.parent == Some(index)) {
-            learn_of_stop(&mut script, child.pid);
+            learn_of_stop(&mut script, child.seen_from(node.level()));
         }
         if alive.builds {
             let mut shared = Script::default();

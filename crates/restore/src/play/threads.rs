@@ -9,7 +9,8 @@ use super::crew::Crew;
 use super::script::{Object, Script};
 use crate::Error;
 use crate::plan::births::Who;
-use crate::plan::{Alive, Life, Plan};
+use crate::plan::tree::Node;
+use crate::plan::{Life, Plan};
 
 /// Everything that threads of one process share.
 const SHARED: u64 = flags::VM
@@ -42,7 +43,8 @@ pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
             let Life::Alive(alive) = life else { continue };
             if alive.threads.len() > next {
                 let last = alive.threads.len().min(next + BROOD);
-                work.push((Who::Task(index), script(alive, next..last), next..last));
+                let node = &plan.nodes[index];
+                work.push((Who::Task(index), script(node, next..last), next..last));
             }
         }
         if work.is_empty() {
@@ -79,21 +81,23 @@ pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
     }
 }
 
-fn script(alive: &Alive, threads: std::ops::Range<usize>) -> Script {
+fn script(node: &Node, threads: std::ops::Range<usize>) -> Script {
     let mut script = Script::default();
     let args = CloneArgs {
         flags: SHARED,
-        set_tid_size: 1,
+        set_tid_size: node.level() as u64 + 1,
         ..CloneArgs::default()
     };
     let bytes = args.to_bytes();
-    for thread in &alive.threads[threads] {
+    for thread in threads {
         let data = script.bytes(&bytes);
-        let tid = script.bytes(&thread.tid.to_ne_bytes());
-        script.tape.link(data, CloneArgs::SET_TID, tid);
+        let numbers = node.set_tid(thread);
+        let numbers: Vec<u8> = numbers.iter().flat_map(|id| id.to_ne_bytes()).collect();
+        let tids = script.bytes(&numbers);
+        script.tape.link(data, CloneArgs::SET_TID, tids);
         let size = bytes.len() as u64;
         script.must(
-            Object::Task(thread.tid),
+            Object::Task(node.threads[thread]),
             nr::clone3,
             [data.into(), size.into()],
         );

@@ -1,5 +1,7 @@
 //! Interval timers and POSIX timers of a process: `setitimer(2)`, `timer_create(2)`.
 
+use std::collections::HashMap;
+
 use gelid_image::messages::{ItimerEntry, PosixTimerEntry, TaskTimersEntry};
 use gelid_sys::prctl::{
     PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_OFF, PR_TIMER_CREATE_RESTORE_IDS_ON,
@@ -77,6 +79,15 @@ pub(super) struct Timers {
 }
 
 impl Timers {
+    /// Has them tell threads by what these call themselves.
+    pub(super) fn call_threads(&mut self, numbers: &HashMap<i32, i32>) {
+        for timer in &mut self.posix {
+            if let Some(number) = numbers.get(&timer.thread) {
+                timer.thread = *number;
+            }
+        }
+    }
+
     pub(super) fn read(pid: i32, entry: Option<&TaskTimersEntry>) -> Result<Self, Error> {
         const OFF: Times = Times {
             interval: (0, 0),

@@ -24,6 +24,8 @@ pub enum MountRefusal {
     Master,
     /// It shares with a mount outside.
     Sharing,
+    /// Nobody can tell whose processes it shows.
+    Procfs,
 }
 
 impl fmt::Display for MountRefusal {
@@ -46,6 +48,10 @@ impl fmt::Display for MountRefusal {
             Self::Master => {
                 "a slave of a mount outside of the tree: make it private, or use --enable-external-masters for what \
                  comes from outside (--external mnt[]:m)"
+            }
+            Self::Procfs => {
+                "a procfs that is covered, or shows processes that have ended, in a tree with several pid namespaces: \
+                 unmount it, or leave it out (--skip-mnt)"
             }
             Self::Sharing => {
                 "shared with a mount outside of the tree: make it private, or use --external mnt[]:s"

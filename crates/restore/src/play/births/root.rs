@@ -100,7 +100,7 @@ fn fork(plan: &Plan, sibling: bool, crew: &mut Crew) -> Result<Stopped, Error> {
         Errno::EXIST => taken(number),
         errno => failed("clone3")(errno),
     })?;
-    crew.note_root(pid, plan.has_numbers())?;
+    crew.note_root(pid, plan.numbering())?;
     // Whoever is born of it has the same ones.
     let suspend = match plan.is_restrained() {
         true => Options::SUSPEND_SECCOMP,

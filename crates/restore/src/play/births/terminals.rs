@@ -30,7 +30,7 @@ impl Births<'_> {
     }
 
     fn terminal(&self, taken: &Taken) -> Option<i32> {
-        let terminal = self.files.terminal_of(self.plan.nodes[taken.leader].pid);
+        let terminal = self.files?.terminal_of(self.plan.nodes[taken.leader].pid);
         terminal.map(|terminal| terminal.as_raw_fd())
     }
 
@@ -40,7 +40,9 @@ impl Births<'_> {
         for taken in &self.plan.births.terminals {
             if let (Some(terminal), Some(pgid)) = (self.terminal(taken), taken.foreground) {
                 let mut script = Script::default();
-                let group = script.bytes(&pgid.to_ne_bytes());
+                let level = self.plan.nodes[taken.leader].level();
+                let group = self.plan.seen_from(level, pgid);
+                let group = script.bytes(&group.to_ne_bytes());
                 let args = [terminal.into(), TIOCSPGRP.into(), group.into()];
                 match taken.is_given {
                     true => script.call(nr::ioctl, args),
@@ -50,10 +52,13 @@ impl Births<'_> {
             }
         }
         self.crew.play(&work)?;
+        let Some(files) = self.files else {
+            return Ok(());
+        };
         let mut work = Vec::new();
         for (index, life) in self.plan.lives.iter().enumerate() {
             let sid = self.plan.nodes[index].sid;
-            if let (Life::Alive(alive), Some(terminal)) = (life, self.files.terminal_of(sid))
+            if let (Life::Alive(alive), Some(terminal)) = (life, files.terminal_of(sid))
                 && alive.no_terminal
                 && !self.plan.nodes[index].leads_session()
             {

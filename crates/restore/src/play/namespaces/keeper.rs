@@ -33,7 +33,7 @@ impl Keeper {
         // A number that nobody of the tree has.
         let wanted = stage.plan.has_numbers().then(|| free_number(stage.plan));
         let mut script = Script::default();
-        let op = clone_call(&mut script, wanted, flags::FILES);
+        let op = clone_call(&mut script, wanted.as_slice(), flags::FILES);
         let outcome = stage.hand(script)?;
         let number = i32::try_from(outcome.ok(op).unwrap_or_default()).unwrap_or_default();
         let task = stage.crew.newborn(number)?;

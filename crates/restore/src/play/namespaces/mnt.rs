@@ -29,8 +29,9 @@ pub(crate) use stage::make;
 
 /// What making mounts needs of the task whose namespaces they are.
 pub(crate) trait Place {
-    /// Opens a file system of a kind as the root of the tree, whose namespaces it then belongs to.
-    fn fsopen(&mut self, kind: &CStr) -> Result<OwnedFd, Error>;
+    /// Opens a file system of a kind as the root of the tree, whose namespaces it then belongs to; or as the first
+    /// process of a pid namespace below the root's.
+    fn fsopen(&mut self, kind: &CStr, pid_ns: Option<u32>) -> Result<OwnedFd, Error>;
 
     /// Runs something in a thread that has joined a mount namespace of the tree, by its index.
     fn inside<T: Send>(

@@ -53,6 +53,8 @@ pub(crate) struct New {
     pub(crate) read_only: bool,
     /// Key of the archive of its contents.
     pub(crate) contents: Option<u32>,
+    /// The pid namespace below the root's that a procfs shows.
+    pub(crate) pid_ns: Option<u32>,
 }
 
 impl fmt::Display for Origin {
@@ -232,6 +234,7 @@ fn make(entry: &MntEntry, device: Option<&Path>, options: &MountOptions) -> Resu
         global,
         read_only: flags & RDONLY != 0,
         contents: filled.then_some(entry.root_dev),
+        pid_ns: entry.pid_ns.filter(|_| name == "proc"),
     })
 }
 

@@ -66,7 +66,7 @@ fn made(new: &New, place: &mut impl Place, label: &str) -> Result<OwnedFd, Error
         false => {
             let name = CString::new(new.name.as_str());
             let name = name.map_err(|_| failed("make", label)(Errno::INVAL))?;
-            place.fsopen(&name)?
+            place.fsopen(&name, new.pid_ns)?
         }
     };
     if !new.source.is_empty() {

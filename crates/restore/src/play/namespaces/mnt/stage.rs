@@ -13,6 +13,7 @@ use gelid_sys::syscall::nr;
 use super::{Place, failed, put_together};
 use crate::Error;
 use crate::files::Mounted;
+use crate::plan::births::Who;
 use crate::plan::namespaces::mnt::Mounts;
 use crate::play::namespaces::Stage;
 use crate::play::script::{Object, Script};
@@ -73,8 +74,14 @@ struct OnStage<'a, 's> {
 }
 
 impl Place for OnStage<'_, '_> {
-    fn fsopen(&mut self, kind: &CStr) -> Result<OwnedFd, Error> {
-        self.stage.fsopen(kind)
+    fn fsopen(&mut self, kind: &CStr, pid_ns: Option<u32>) -> Result<OwnedFd, Error> {
+        let Some(pid_ns) = pid_ns else {
+            return self.stage.fsopen(kind);
+        };
+        let mut nodes = self.stage.plan.nodes.iter();
+        let first = nodes.position(|node| node.begins(pid_ns));
+        let first = first.ok_or_else(|| failed("make", "a procfs of nobody")(Errno::SRCH))?;
+        self.stage.fsopen_by(Who::Task(first), kind)
     }
 
     fn inside<T: Send>(

@@ -32,7 +32,7 @@ impl Alone {
 }
 
 impl Place for Alone {
-    fn fsopen(&mut self, kind: &CStr) -> Result<OwnedFd, Error> {
+    fn fsopen(&mut self, kind: &CStr, _: Option<u32>) -> Result<OwnedFd, Error> {
         Ok(fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).unwrap())
     }
 
