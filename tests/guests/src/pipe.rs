@@ -315,7 +315,14 @@ fn packets(guest: &Guest) -> Check {
     }
     drop(gone);
     one.write_all(&bytes(9, 9))?;
+    let (byte, mut least) = pipe(direct)?;
+    os!(libc::fcntl(least.as_raw_fd(), libc::F_SETPIPE_SZ, 8192))?;
+    let (tight, mut full) = pipe(libc::O_NONBLOCK)?;
+    os!(libc::fcntl(full.as_raw_fd(), libc::F_SETPIPE_SZ, 4096))?;
+    full.write_all(b"1")?;
+    least.write_all(b"1")?;
     guest.hold()?;
+    least.write_all(b"2")?;
     let mut buffer = vec![0; 1 << 16];
     for (what, mut from) in [("pipe", &read), ("orphan", &orphan), ("FIFO", &named)] {
         for (seed, len) in LENGTHS.into_iter().enumerate() {
@@ -327,6 +334,11 @@ fn packets(guest: &Guest) -> Check {
         }
         same!(what, waiting(from)?, 0);
     }
+    let mut byte = &byte;
+    same!("first byte", byte.read(&mut buffer)?, 1);
+    full.write_all(b"2")?;
+    let mut tight = &tight;
+    same!("both bytes", tight.read(&mut buffer)?, 2);
     // Who takes a part loses the rest.
     write.write_all(&bytes(7, 7))?;
     for mut from in [&single, &read] {

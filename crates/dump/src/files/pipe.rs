@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gelid_image::messages::{FdTypes, FifoEntry, FileEntry, PipeDataEntry, PipeEntry};
 use gelid_image::{ImageKind, ImageWriter, Staging};
-use gelid_sys::Errno;
+use gelid_sys::{Errno, PAGE_SIZE};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
@@ -184,7 +184,8 @@ impl Tee {
         self.buffer.clear();
         self.buffer.resize(len, 0);
         if len > 0 {
-            let own = fit(&mut self.own, capacity)?;
+            // Two of one byte have to fit, too.
+            let own = fit(&mut self.own, capacity.max(2 * PAGE_SIZE))?;
             let copy = Copy { object, own, len };
             if !copy.stream(&mut self.buffer)? {
                 packets = copy.packets(&mut self.buffer)?;
@@ -208,6 +209,9 @@ struct Copy<'a> {
 impl Copy<'_> {
     /// Reads it as a stream; false if it is none. Reading stops at the end of a packet, and takes the whole of it.
     fn stream(&self, buffer: &mut [u8]) -> Result<bool, Error> {
+        if self.len == 1 && self.is_packet()? {
+            return Ok(false);
+        }
         self.make()?;
         let (mut at, last) = (0, self.len - 1);
         // A part of the first packet takes all of it, one on the way ends the call, and so does a part of the last.
@@ -223,6 +227,15 @@ impl Copy<'_> {
             at = end;
         }
         Ok(true)
+    }
+
+    /// Whether a byte is one: two of them are not read together.
+    fn is_packet(&self) -> Result<bool, Error> {
+        self.make()?;
+        self.make()?;
+        let read = self.read(&mut [0; 2])?;
+        self.drain()?;
+        Ok(read == 1)
     }
 
     /// Reads it packet by packet, and tells their lengths.
