@@ -4,6 +4,7 @@
 //! of one byte and of noise. `prot-none`, `write-only`, `read-only`: ranges that cannot be read or written
 //! still hold their bytes. `cow-tree`: pages that parent and children have in common. `reservation`: 1 TiB, mostly
 //! empty. `many-mappings`: thousands. `brk`: grown and shrunk. `grows-down`: a mapping that grows by faults.
+//! `beyond-memory`: one that has become larger than the machine's memory.
 
 use crate::Entry;
 use crate::os::{Map, PAGE, os, word};
@@ -22,6 +23,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("many-mappings", many_mappings),
     Entry("brk", brk),
     Entry("grows-down", grows_down),
+    Entry("beyond-memory", beyond_memory),
 ];
 
 const MIB: usize = 1 << 20;
@@ -359,4 +361,34 @@ fn grows_down(guest: &Guest) -> Check {
         "the stack no longer grows"
     );
     Ok(())
+}
+
+/// Step by step, since nobody gets that much at once; a few pages of it are there.
+fn beyond_memory(guest: &Guest) -> Check {
+    const STEP: usize = 1 << 30;
+    let mode = std::fs::read_to_string("/proc/sys/vm/overcommit_memory")?;
+    let info = std::fs::read_to_string("/proc/meminfo")?;
+    let kib = |name: &str| -> usize {
+        let line = info.lines().find_map(|line| line.strip_prefix(name));
+        let word = line.and_then(|line| line.split_whitespace().next());
+        word.and_then(|word| word.parse().ok()).unwrap_or(0)
+    };
+    let steps = (kib("MemTotal:") + kib("SwapTotal:")) * 1024 / STEP + 2;
+    if mode.trim() != "0" || steps > 256 {
+        return Err(Failure::skip(
+            "memory is counted in another way, or there is too much",
+        ));
+    }
+    let map = Map::anon(steps * STEP)?;
+    for step in 0..steps {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        os!(libc::mmap(map.at(step * STEP), STEP, prot, flags, -1, 0))?;
+    }
+    let last = steps * STEP / PAGE - 1;
+    let pages = [0, last / 2, last];
+    pages.iter().for_each(|page| map.fill(*page, page + 1, 33));
+    guest.hold()?;
+    let mut pages = pages.iter();
+    pages.try_for_each(|page| map.check("memory", *page, page + 1, 33))
 }

@@ -15,7 +15,7 @@ use super::script::{Object, Reel};
 use crate::Error;
 use crate::files::OpenFiles;
 use crate::plan::ranges::meet;
-use crate::plan::space::{Area, Backing, Lock, Space};
+use crate::plan::space::{Area, Backing, Lock, Space, map};
 use crate::plan::zone;
 
 const MAP_FIXED: u32 = 0x10;
@@ -83,11 +83,26 @@ fn map(reel: &mut Reel, area: &Area, range: &Range<u64>, fd: i32) {
     let written = (area.filled || area.accounted) && area.is_private();
     let written = written && area.prot & PROT_WRITE == 0;
     let prot = area.prot | if written { PROT_WRITE } else { 0 };
-    reel.must(object, nr::mmap, map_args(area, range, prot, fd));
+    for part in parts(area, range, prot) {
+        reel.must(object, nr::mmap, map_args(area, &part, prot, fd));
+    }
     if written {
         protect(reel, area, range);
     }
     advise(reel, area, range);
+}
+
+/// What is mapped by one call each. Nobody gets more at once than the machine has of memory, but may come to have it
+/// step by step, as a heap does; the parts become one mapping.
+fn parts(area: &Area, range: &Range<u64>, prot: u32) -> impl Iterator<Item = Range<u64>> {
+    const MOST: u64 = 1 << 30;
+    const NOT_COUNTED: u32 = map::NORESERVE | map::HUGETLB | map::GROWSDOWN;
+    let counted = area.is_private() && prot & PROT_WRITE != 0 && area.flags & NOT_COUNTED == 0;
+    let (step, end) = (if counted { MOST } else { u64::MAX }, range.end);
+    let first = Some(range.start);
+    let starts = std::iter::successors(first, move |start| start.checked_add(step));
+    let starts = starts.take_while(move |start| *start < end);
+    starts.map(move |start| start..end.min(start.saturating_add(step)))
 }
 
 fn advise(reel: &mut Reel, area: &Area, range: &Range<u64>) {
