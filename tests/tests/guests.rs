@@ -138,6 +138,7 @@ const CASES: &[Case] = &[
     guest("many-mappings"),
     guest("brk"),
     guest("grows-down"),
+    unlike("beyond-memory", "mappings larger than memory"),
     unlike("dispatch", "the dispatch of system calls"),
     guest("subreaper"),
     guest("pdeath-signal"),
@@ -369,6 +370,7 @@ const CASES: &[Case] = &[
     unlike("handlers", SIGTRAP),
     guest("pending-shared"),
     unlike("pending-thread", "a SIGCHLD that waits in a thread"),
+    guest("pending-many"),
     Case {
         ignore: &["maps", "fd "],
         ..unlike("steady", INTERRUPTED)

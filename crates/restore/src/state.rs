@@ -131,9 +131,23 @@ impl ProcessState {
         self.limits.write_raised(tape, machine);
         let rearmed = self.timers.fires_anew(&self.pending);
         self.timers.write(tape, &rearmed, machine);
-        self.pending.write_shared(tape, self.number, &rearmed);
+        if self.pending.parts().next().is_none() {
+            self.pending.write_shared(tape, self.number, &rearmed);
+        }
         self.attributes.write(tape);
         self.limits.write_lowered(tape, machine);
+    }
+
+    /// Signals that are too many for that tape, on tapes of the leader that are played before.
+    pub(crate) fn many_pending(&self, machine: &Machine) -> Vec<Tape> {
+        let rearmed = self.timers.fires_anew(&self.pending);
+        let parts = self.pending.parts().map(|part| {
+            let mut tape = Tape::new();
+            self.limits.write_raised(&mut tape, machine);
+            part.write_shared(&mut tape, self.number, &rearmed);
+            tape
+        });
+        parts.collect()
     }
 
     /// What the credentials of any of the threads would undo, or would be hindered by; after all of them, by
@@ -241,11 +255,23 @@ impl ThreadState {
         if !machine.is_inside {
             self.sched.write(tape, machine);
         }
-        self.pending.write_private(tape, pid, self.number);
+        if self.pending.parts().next().is_none() {
+            self.pending.write_private(tape, pid, self.number);
+        }
         if let Some(creds) = &self.creds {
             creds.write(tape, machine);
         }
         self.attributes.write_last(tape);
+    }
+
+    /// Signals that are too many for that tape, on tapes that are played before.
+    pub(crate) fn many_pending(&self, pid: i32) -> Vec<Tape> {
+        let parts = self.pending.parts().map(|part| {
+            let mut tape = Tape::new();
+            part.write_private(&mut tape, pid, self.number);
+            tape
+        });
+        parts.collect()
     }
 
     /// Whether an interrupted system call has to be [taken up](Self::take_up) before the registers are set.

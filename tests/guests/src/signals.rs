@@ -4,7 +4,7 @@
 //! `in-handler`: dumped while a handler runs, which must return to where it came from.
 //! `sigmasks`: a different mask in each of four threads.
 //! `handlers`: dispositions of all 64 signals with every flag, mask and restorer, by raw `rt_sigaction`.
-//! `pending-shared`, `pending-thread`: queued signals with their `siginfo`, real-time ones in order.
+//! `pending-shared`, `pending-thread`: queued signals with their `siginfo`, real-time ones in order; `pending-many`: thousands.
 
 use crate::Entry;
 use crate::os::{Map, os};
@@ -20,6 +20,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("handlers", handlers),
     Entry("pending-shared", pending_shared),
     Entry("pending-thread", pending_thread),
+    Entry("pending-many", pending_many),
 ];
 
 /// The kernel's `struct sigaction` on x86-64.
@@ -397,5 +398,56 @@ fn pending_thread(guest: &Guest) -> Check {
                 .map_err(|_| Failure::new("a thread panicked"))?
         })?;
         compare("shared queue", &drain(set)?, &[])
+    })
+}
+
+/// More than go on one tape, of the process and of each thread.
+fn pending_many(guest: &Guest) -> Check {
+    const SIGNAL: i32 = 40;
+    let set = bit(SIGNAL) | bit(SIGNAL + 1);
+    let numbered = |signal: i32, count: u32| -> Vec<Info> {
+        (0..count)
+            .map(|index| info(signal, -1, index.into()))
+            .collect()
+    };
+    mask(Some(set))?;
+    let own = |count: u32| -> Check {
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        for info in &numbered(SIGNAL, count) {
+            let (call, pid) = (libc::SYS_rt_tgsigqueueinfo, std::process::id());
+            os!(libc::syscall(
+                call,
+                pid,
+                tid,
+                SIGNAL,
+                std::ptr::from_ref(info)
+            ))?;
+        }
+        Ok(())
+    };
+    let (all, barrier) = (numbered(SIGNAL + 1, 2500), Barrier::new(2));
+    for info in &all {
+        let (call, pid) = (libc::SYS_rt_sigqueueinfo, std::process::id());
+        os!(libc::syscall(
+            call,
+            pid,
+            SIGNAL + 1,
+            std::ptr::from_ref(info)
+        ))?;
+    }
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            own(900)?;
+            barrier.wait();
+            guest.wait();
+            compare("thread", &drain(bit(SIGNAL))?, &numbered(SIGNAL, 900))
+        });
+        own(600)?;
+        barrier.wait();
+        guest.hold()?;
+        compare("leader", &drain(bit(SIGNAL))?, &numbered(SIGNAL, 600))?;
+        let ended = thread.join();
+        ended.map_err(|_| Failure::new("the thread panicked"))??;
+        compare("process", &drain(bit(SIGNAL + 1))?, &all)
     })
 }

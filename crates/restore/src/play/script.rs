@@ -59,6 +59,14 @@ pub(crate) struct Script {
 }
 
 impl Script {
+    /// A tape whose calls are about the task itself.
+    pub(crate) fn of(tape: Tape) -> Self {
+        Self {
+            tape,
+            ..Self::default()
+        }
+    }
+
     /// Appends a call that must succeed.
     pub(crate) fn must<const N: usize>(&mut self, object: Object, nr: usize, args: [Arg; N]) -> Op {
         self.objects.push((self.tape.len(), object));

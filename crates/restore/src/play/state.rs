@@ -6,7 +6,7 @@ use gelid_sys::ptrace::Stopped;
 use gelid_sys::signal::SigSet;
 use gelid_sys::syscall::nr;
 use gelid_sys::{Errno, PAGE_SIZE, proc};
-use gelid_tape::{Carrier, Host, Saved, closing_signal};
+use gelid_tape::{Carrier, Host, Saved, Tape, closing_signal};
 
 use super::births::tape_error;
 use super::crew::{Crew, finish, identity};
@@ -111,13 +111,21 @@ fn of_threads(
         let mut script = Script::default();
         thread.state.write(&mut script.tape, machine, pid);
         thread.state.schedule(newborn.stopped.pid(), machine)?;
-        let size = script.tape.size();
+        let many = thread.state.many_pending(pid);
+        let sizes = many.iter().map(Tape::size);
+        let size = sizes.fold(script.tape.size(), usize::max);
         if size > host.left() && size <= room {
             play(&mut batch, host, alive, machine, task, ready)?;
             host.reset(mark);
         }
+        let newborn_pid = newborn.stopped.pid();
         let boarded = host.board(newborn.stopped, identity(pid, tid, signal), size);
         let mut carrier = boarded.map_err(|failed| tape_error(tid, failed))?;
+        for tape in many {
+            let started = carrier.start(&tape);
+            started.map_err(|source| Error::Tape { pid: tid, source })?;
+            finish(&mut carrier, newborn_pid, &Script::of(tape))?;
+        }
         carrier
             .start(&script.tape)
             .map_err(|source| Error::Tape { pid: tid, source })?;
@@ -202,7 +210,7 @@ pub(crate) fn set_registers(
 
 /// Sets what belongs to processes, and to their leaders as threads.
 fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> Result<(), Error> {
-    let (mut work, mut last) = (Vec::new(), Vec::new());
+    let (mut work, mut last, mut signals) = (Vec::new(), Vec::new(), Vec::new());
     let told: Vec<usize> = (0..plan.lives.len())
         .filter(|index| stop_is_told(plan, *index) && !tasks.contains(index))
         .collect();
@@ -217,10 +225,17 @@ fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> 
             .process
             .outside(&proc::TaskDir::open(outer)?, machine)?;
         alive.threads[0].state.schedule(outer, machine)?;
+        let shared = alive.process.many_pending(machine).into_iter();
+        let all = shared.chain(alive.threads[0].state.many_pending(pid));
+        let mut early: Vec<Script> = all.map(Script::of).collect();
         let mut script = Script::default();
         if alive.threads.len() == 1 {
             let process = &alive.process;
             process.write_actions(&mut script.tape, alive.handles);
+        }
+        if !early.is_empty() {
+            early.insert(0, std::mem::take(&mut script));
+            signals.push((who, early));
         }
         alive.process.write(&mut script.tape, machine);
         alive.threads[0].state.write(&mut script.tape, machine, pid);
@@ -241,6 +256,7 @@ fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> 
         }
         work.push((who, script));
     }
+    crew.play_reels(signals)?;
     crew.play(&work)?;
     crew.play(&last)?;
     Ok(())

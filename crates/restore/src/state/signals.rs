@@ -150,6 +150,14 @@ impl Queue {
         timers.map(timer_id).collect()
     }
 
+    /// Parts for tapes of their own; none if all of them have room on the tape with everything else.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Self> {
+        const MOST: usize = 200;
+        let long = self.0.len() > MOST;
+        let parts = self.0.chunks(MOST).filter(move |_| long);
+        parts.map(|part| Self(part.to_vec()))
+    }
+
     /// Queues them for the process by its leader, but for those of the timers given, which send theirs anew.
     pub(super) fn write_shared(&self, tape: &mut Tape, pid: i32, timers: &[i32]) {
         for info in self.sendable() {
