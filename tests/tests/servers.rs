@@ -4,6 +4,8 @@
 //! not know it. `GELID_ROUNDS` sets how often each goes round.
 
 mod postgresql;
+mod sshd;
+mod stress;
 
 use crate::trial;
 use anyhow::{Context, Result, ensure};
@@ -124,7 +126,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         [alone].into_iter().chain(kept)
     });
     let database = trial("server/postgresql".into(), postgresql::run);
-    tests.chain([database]).collect()
+    let session = trial("server/sshd".into(), sshd::run);
+    let sets = stress::SETS.iter();
+    let sets = sets.map(|set| trial(format!("stress/{}", set.0), move || stress::run(set)));
+    tests.chain([database, session]).chain(sets).collect()
 }
 
 impl Server {
