@@ -3,7 +3,7 @@
 //! `mounts`: mounts of many kinds, what is in them, and files open there. `mounts-nested`: a child in a namespace beyond
 //! that. `mounts-covered`: a file that is open below what was mounted over it. `mounts-sockets`: files of sockets that
 //! nobody has any more. `mounts-shared-directories`: processes in a namespace beyond that which share root and working
-//! directory. `mounts-unknown`: a file system that is not dumped.
+//! directory. `mounts-mapped`: mounts that show files with other owners. `mounts-unknown`: a file system that is not dumped.
 
 use crate::Entry;
 use crate::os::os;
@@ -24,6 +24,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("mounts-covered", covered),
     Entry("mounts-sockets", sockets),
     Entry("mounts-shared-directories", shared_directories),
+    Entry("mounts-mapped", mapped),
     Entry("mounts-unknown", unknown),
 ];
 
@@ -344,6 +345,118 @@ fn shared_directories(guest: &Guest) -> Check {
     guest.hold()?;
     same!("outer", fs::read_dir(&inner)?.count(), 0);
     kid.join(guest)
+}
+
+/// A user namespace with these maps.
+fn users(uids: &str, gids: &str) -> Check<File> {
+    let (mut left, leaving) = std::io::pipe()?;
+    // SAFETY: the child calls nothing but what a signal handler may.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: as above.
+        unsafe {
+            libc::unshare(libc::CLONE_NEWUSER);
+            libc::write(leaving.as_raw_fd(), c"x".as_ptr().cast(), 1);
+            libc::pause();
+            libc::_exit(0);
+        }
+    }
+    left.read_exact(&mut [0])?;
+    fs::write(format!("/proc/{pid}/uid_map"), uids)?;
+    fs::write(format!("/proc/{pid}/gid_map"), gids)?;
+    let made = File::open(format!("/proc/{pid}/ns/user"))?;
+    os!(libc::kill(pid, libc::SIGKILL))?;
+    os!(libc::waitpid(pid, std::ptr::null_mut(), 0))?;
+    Ok(made)
+}
+
+/// Mounts what is at a path elsewhere, with other owners of files.
+fn bind_mapped(from: &Path, at: &Path, users: &File) -> Check {
+    const CLONE: u32 = 1;
+    const EMPTY_PATH: i32 = libc::AT_EMPTY_PATH;
+    fs::create_dir_all(at)?;
+    let (from, at) = (
+        c(from.as_os_str().as_bytes())?,
+        c(at.as_os_str().as_bytes())?,
+    );
+    let here = libc::AT_FDCWD;
+    let tree = os!(libc::syscall(
+        libc::SYS_open_tree,
+        here,
+        from.as_ptr(),
+        CLONE
+    ))?;
+    let attributes = [0x10_0000_u64, 0, 0, users.as_raw_fd() as u64];
+    let empty = c"".as_ptr();
+    let size = size_of_val(&attributes);
+    let set = os!(libc::syscall(
+        libc::SYS_mount_setattr,
+        tree,
+        empty,
+        EMPTY_PATH,
+        attributes.as_ptr(),
+        size
+    ));
+    set.map_err(|error| Failure::skip(error.to_string()))?;
+    os!(libc::syscall(
+        libc::SYS_move_mount,
+        tree,
+        empty,
+        here,
+        at.as_ptr(),
+        4
+    ))?;
+    os!(libc::close(tree as i32))?;
+    Ok(())
+}
+
+fn mapped(guest: &Guest) -> Check {
+    own()?;
+    let (a, b, gone, d) = (
+        guest.path("a"),
+        guest.path("b"),
+        guest.path("gone"),
+        guest.path("d"),
+    );
+    tmpfs("one", &a, 0, "")?;
+    fs::create_dir(a.join("sub"))?;
+    fs::write(a.join("sub/text"), "seen twice")?;
+    chown(a.join("sub/text"), Some(5), Some(6))?;
+    let both = users("0 100000 1000\n2000 300000 10\n", "0 200000 1000\n")?;
+    bind_mapped(&a.join("sub"), &b, &both)?;
+    change(&b, libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY)?;
+    // All of this one is seen with other owners only.
+    tmpfs("two", &gone, 0, "")?;
+    fs::write(gone.join("text"), "seen once")?;
+    chown(gone.join("text"), Some(2005), Some(7))?;
+    bind_mapped(&gone, &d, &both)?;
+    unmount(&gone)?;
+    drop(both);
+    let mut file = File::open(b.join("text"))?;
+    file.seek(SeekFrom::Start(5))?;
+    let owners = || -> Check<_> {
+        let of = |path: &Path| {
+            let found = fs::metadata(path)?;
+            Ok::<_, Failure>((found.uid(), found.gid()))
+        };
+        Ok([
+            of(&a.join("sub/text"))?,
+            of(&b.join("text"))?,
+            of(&d.join("text"))?,
+        ])
+    };
+    let expected = [(5, 6), (100_005, 200_006), (300_005, 200_007)];
+    same!("owners", owners()?, expected);
+    let before = seen()?;
+    guest.hold()?;
+    same!("mounts", seen()?, before);
+    same!("owners", owners()?, expected);
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    same!("rest", text, "twice");
+    // Whom the mount does not know cannot make anything.
+    ensure!(fs::write(d.join("new"), "").is_err(), "nobody makes a file");
+    Ok(())
 }
 
 fn unknown(guest: &Guest) -> Check {

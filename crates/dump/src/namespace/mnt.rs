@@ -20,14 +20,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use gelid_image::messages::{Fstype, MntEntry};
+use gelid_image::messages::{Fstype, MntEntry, UsernsEntry};
 use gelid_image::{ImageKind, Staging};
+use gelid_sys::mount::idmap::IdMap;
 use gelid_sys::proc::maps::Dev;
 use gelid_sys::proc::mountinfo::MountInfo;
 use gelid_sys::proc::ns::Kind;
 
-use super::{Census, Instance};
-use crate::{Error, Options};
+use super::{Census, Instance, user};
+use crate::{Error, Options, Refusal};
 
 pub use refusal::MountRefusal;
 
@@ -95,6 +96,8 @@ struct Mount {
     fate: Fate,
     /// What is mounted has been removed.
     deleted: bool,
+    /// It shows other owners of files.
+    id_map: Option<IdMap>,
 }
 
 /// How a mount is to come back.
@@ -171,7 +174,17 @@ fn survey(seen: &[look::Seen], options: &Options) -> Result<Vec<Mount>, Error> {
     let mut mounts = Vec::new();
     for (namespace, seen) in seen.iter().enumerate() {
         let infos = external::without_skipped(&seen.mounts, &options.mounts.skip);
-        mounts.extend(infos.into_iter().map(|info| mount(info, namespace)));
+        for info in infos {
+            let mut mount = mount(info, namespace);
+            if look::is_mapped(&mount.info) {
+                let told = seen.id_maps.as_ref().ok();
+                let mut told = told.into_iter().flatten();
+                let found = told.find(|(id, _)| *id == mount.info.id);
+                let refused = || Refusal::mount(&mount.info, MountRefusal::Mapped);
+                mount.id_map = Some(found.ok_or_else(refused)?.1.clone());
+            }
+            mounts.push(mount);
+        }
     }
     external::decide(&mut mounts, options)?;
     refusal::refuse(&mounts, &options.mounts)?;
@@ -190,6 +203,7 @@ fn mount(mut info: MountInfo, namespace: usize) -> Mount {
         kind: kind::of(&info.fs_type),
         fate: Fate::New,
         deleted,
+        id_map: None,
         info,
     }
 }
@@ -235,5 +249,10 @@ fn record(mount: &Mount, new_instance: bool) -> MntEntry {
         sb_flags: Some(sb_flags),
         ext_key,
         pid_ns: None,
+        id_map: mount.id_map.as_ref().map(|map| UsernsEntry {
+            uid_map: map.uids.iter().map(user::extent).collect(),
+            gid_map: map.gids.iter().map(user::extent).collect(),
+            setgroups_denied: None,
+        }),
     }
 }

@@ -12,11 +12,6 @@ use crate::records::Context;
 /// Writes the maps.
 pub(super) fn dump(instance: &Instance, context: Context<'_>) -> Result<(), Error> {
     let task = TaskDir::open(instance.task)?;
-    let extent = |range: &IdRange| UidGidExtent {
-        first: range.inside,
-        lower_first: range.outside,
-        count: range.count,
-    };
     let entry = UsernsEntry {
         uid_map: ns::uid_map(&task)?.iter().map(extent).collect(),
         gid_map: ns::gid_map(&task)?.iter().map(extent).collect(),
@@ -25,4 +20,13 @@ pub(super) fn dump(instance: &Instance, context: Context<'_>) -> Result<(), Erro
     Ok(context
         .staging
         .put(ImageKind::Userns, instance.id, &entry)?)
+}
+
+/// A line of a map.
+pub(super) fn extent(range: &IdRange) -> UidGidExtent {
+    UidGidExtent {
+        first: range.inside,
+        lower_first: range.outside,
+        count: range.count,
+    }
 }

@@ -48,6 +48,8 @@ enumerations! {
     }
 }
 
+use super::UsernsEntry;
+
 messages! {
     /// `mountpoints-*.img`: a mount. Section 20.1.
     message MntEntry = "mnt_entry" {
@@ -97,5 +99,7 @@ messages! {
         optional string ext_key = 18;
         /// gelid: the pid namespace that a procfs shows, if it is one below the root's.
         optional uint32 pid_ns = 1000;
+        /// gelid: who owners of files are, as it shows them, if they are others (`MOUNT_ATTR_IDMAP`).
+        optional message UsernsEntry id_map = 1001;
     }
 }

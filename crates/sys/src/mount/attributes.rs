@@ -66,11 +66,11 @@ impl Propagation {
 
 /// `struct mount_attr` of `linux/mount.h`.
 #[repr(C)]
-struct MountAttr {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    userns_fd: u64,
+pub(super) struct MountAttr {
+    pub(super) set: u64,
+    pub(super) clear: u64,
+    pub(super) propagation: u64,
+    pub(super) userns_fd: u64,
 }
 
 #[cfg(test)]
@@ -110,7 +110,7 @@ pub fn propagate(mount: impl AsFd, to: Propagation, recursive: bool) -> Result<(
     set(mount, flags, &attr)
 }
 
-fn set(mount: impl AsFd, flags: usize, attr: &MountAttr) -> Result<()> {
+pub(super) fn set(mount: impl AsFd, flags: usize, attr: &MountAttr) -> Result<()> {
     let args = [
         mount.as_fd().as_raw_fd() as usize,
         c"".as_ptr() as usize,

@@ -7,6 +7,7 @@ use gelid_image::messages::Fstype;
 use gelid_image::{ImageKind, Staging};
 use gelid_sys::Errno;
 use gelid_sys::mount::attributes::{self, Attributes, Propagation};
+use gelid_sys::mount::idmap;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::mountinfo::{self, MountInfo};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
@@ -28,7 +29,9 @@ pub(super) fn write(
 ) -> Result<(), Error> {
     // One mount that shows all of it, for each.
     let mut whole: BTreeMap<u32, &Mount> = BTreeMap::new();
-    for mount in mounts {
+    // Rather one that shows owners of files as they are.
+    let (plain, mapped): (Vec<_>, Vec<_>) = mounts.iter().partition(|it| it.id_map.is_none());
+    for mount in plain.into_iter().chain(mapped) {
         let dev = mount.info.dev;
         let filled = mount.kind == Fstype::Tmpfs && mount.fate == Fate::New;
         if filled && mount.info.root == b"/" {
@@ -52,7 +55,7 @@ pub(super) fn write(
 
 /// Opens all of the file system behind a mount.
 fn open(instance: &Instance, mount: &Mount) -> Result<OwnedFd, Error> {
-    let id = mount.info.id;
+    let (id, is_mapped) = (mount.info.id, mount.id_map.is_some());
     let point = mount.info.mount_point.as_slice();
     let failed = |operation| {
         let point = String::from_utf8_lossy(point).into_owned();
@@ -65,7 +68,7 @@ fn open(instance: &Instance, mount: &Mount) -> Result<OwnedFd, Error> {
     let direct = instance.inside(|| {
         let found = reach(id, point).map_err(failed("open"))?;
         found
-            .map(|found| alone(found.as_fd()))
+            .map(|found| alone(found.as_fd(), is_mapped))
             .transpose()
             .map_err(failed("clone"))
     })?;
@@ -84,7 +87,7 @@ fn open(instance: &Instance, mount: &Mount) -> Result<OwnedFd, Error> {
     let uncover = || {
         let uncovered = Uncovered::new(&procfs, &copy, &before, &mount.info)?;
         let found = uncovered.mount(id, point).map_err(failed("uncover"))?;
-        alone(found.as_fd()).map_err(failed("clone"))
+        alone(found.as_fd(), is_mapped).map_err(failed("clone"))
     };
     std::thread::scope(|scope| {
         let uncovered = scope.spawn(uncover).join();
@@ -103,14 +106,21 @@ fn reach(id: i32, point: &[u8]) -> Result<Option<OwnedFd>, Errno> {
     Ok((stat.stx_mnt_id == u64::from(id.cast_unsigned())).then_some(found))
 }
 
-/// A mount of the same without what is mounted in it, through which nothing changes.
-fn alone(mount: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+/// A mount of the same without what is mounted in it, through which nothing changes, and which shows owners of files as
+/// they are.
+fn alone(mount: BorrowedFd<'_>, is_mapped: bool) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    let clone = match open_tree(mount, "", flags) {
+    let cloned = match is_mapped {
+        true => idmap::clone_with(mount, None::<BorrowedFd<'_>>),
+        false => open_tree(mount, "", flags),
+    };
+    let clone = match cloned {
         // What lies under mounts that another user made is not to be seen by anybody in there; nor is it in this way.
-        Err(Errno::INVAL) => return mount.try_clone_to_owned().map_err(|_| Errno::MFILE),
+        Err(Errno::INVAL) if !is_mapped => {
+            return mount.try_clone_to_owned().map_err(|_| Errno::MFILE);
+        }
         clone => clone?,
     };
     let quiet = Attributes::READ_ONLY | Attributes::NO_ATIME | Attributes::NO_DIR_ATIME;

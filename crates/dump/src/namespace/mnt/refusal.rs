@@ -16,6 +16,8 @@ pub enum MountRefusal {
     Filesystem,
     /// Its contents are a program's, which is asked by a pipe.
     Autofs,
+    /// The kernel does not tell how it shows owners of files.
+    Mapped,
     /// It shows message queues of a namespace that the root is not in.
     Queues,
     /// No mount shows all of a file system in memory.
@@ -37,6 +39,10 @@ impl fmt::Display for MountRefusal {
             }
             Self::Autofs => {
                 "an automounter's, which is not dumped yet: unmount it, or leave it out (--skip-mnt)"
+            }
+            Self::Mapped => {
+                "one that shows other owners of files (idmapped), and the kernel does not tell which, as it does since \
+                 Linux 6.15: unmount it"
             }
             Self::Queues => {
                 "one of the message queues of an IPC namespace that the root of the tree is not in: unmount it"

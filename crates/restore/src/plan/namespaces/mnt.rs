@@ -16,6 +16,7 @@ use gelid_image::messages::MntEntry;
 use gelid_image::{Dir, ImageKind};
 use gelid_sys::mount::attributes::Attributes;
 
+use super::user::Users;
 use crate::files::Name;
 use crate::plan::PlanError;
 
@@ -75,6 +76,8 @@ pub(crate) struct Mount {
     pub(crate) deleted: bool,
     /// Its place in the order in which the kernel is to list them.
     pub(crate) rank: usize,
+    /// Who owners of files are, as it shows them, if they are others.
+    pub(crate) id_map: Option<Users>,
 }
 
 /// A record that is known to name its place.
@@ -165,6 +168,13 @@ impl Mounts {
                 group: groups.get(id).copied(),
                 deleted: mount.deleted,
                 rank: mount.rank,
+                id_map: match &mount.entry.id_map {
+                    None => None,
+                    Some(map) => {
+                        let what = "no mount shows such owners of files";
+                        Some(Users::check(map).ok_or_else(|| wrong(&mount.entry, what))?)
+                    }
+                },
             });
         }
         Ok(plan)

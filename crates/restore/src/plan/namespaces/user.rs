@@ -21,6 +21,11 @@ pub(crate) struct Users {
 impl Users {
     pub(super) fn read(dir: &Dir, id: u32) -> Result<Self, PlanError> {
         let entry: UsernsEntry = dir.read_one(ImageKind::Userns, id)?;
+        Self::check(&entry).ok_or(PlanError::Users { id })
+    }
+
+    /// Checks maps; `None` if there can be no such ones.
+    pub(super) fn check(entry: &UsernsEntry) -> Option<Self> {
         let map = |extents: &[UidGidExtent]| {
             let range = |extent: &UidGidExtent| IdRange {
                 inside: extent.first,
@@ -32,12 +37,9 @@ impl Users {
                 range.count > 0 && end(range.inside).is_some() && end(range.outside).is_some()
             };
             let map: Vec<IdRange> = extents.iter().map(range).collect();
-            match map.len() <= LINES && map.iter().all(fits) {
-                true => Ok(map),
-                false => Err(PlanError::Users { id }),
-            }
+            (map.len() <= LINES && map.iter().all(fits)).then_some(map)
         };
-        Ok(Self {
+        Some(Self {
             uids: map(&entry.uid_map)?,
             gids: map(&entry.gid_map)?,
             denies_groups: entry.setgroups_denied.unwrap_or_default(),

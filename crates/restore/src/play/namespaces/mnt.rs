@@ -5,6 +5,7 @@
 //! has attached are gone when their descriptors are closed, so a failure needs no undoing.
 
 mod contents;
+mod idmap;
 mod origin;
 mod stage;
 mod terminal;
@@ -57,12 +58,13 @@ pub(crate) fn put_together(
     let masters = terminal::masters(plan, &origins)?;
     let carriers = tree::outside(plan, &origins)?;
     let yard = origin::yard()?;
+    let maps = idmap::Maps::make(plan)?;
     let (mounts, appeared, carriers) = place.inside(0, || {
         let mut yard = tree::Yard::settle(yard)?;
         for origin in &origins {
             yard.attach(origin.mount.as_fd())?;
         }
-        let (mounts, appeared) = tree::clone_all(plan, &origins)?;
+        let (mounts, appeared) = tree::clone_all(plan, &origins, &maps)?;
         let carriers = tree::carry(plan, &origins, carriers, &mut yard)?;
         // For another thread the yard would be the root.
         tree::build(plan, 0, &mounts)?;

@@ -32,7 +32,8 @@ pub(super) fn make(planned: &Users, stage: &mut Stage<'_>) -> Result<(), Error> 
     stage.hand(script).map(drop)
 }
 
-fn text(map: &[IdRange]) -> Vec<u8> {
+/// A map as the kernel reads it.
+pub(super) fn text(map: &[IdRange]) -> Vec<u8> {
     let line = |range: &IdRange| format!("{} {} {}\n", range.inside, range.outside, range.count);
     map.iter().map(line).collect::<String>().into_bytes()
 }

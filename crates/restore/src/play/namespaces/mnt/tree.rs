@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, mknodat, unlinka
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use rustix::process::{fchdir, pivot_root};
 
+use super::idmap::Maps;
 use super::origin::{self, Opened};
 use super::{beneath, failed};
 use crate::Error;
@@ -71,6 +72,7 @@ fn make(dir: BorrowedFd<'_>, name: &[u8], kind: FileType) -> Result<(), Errno> {
 pub(super) fn clone_all(
     plan: &Mounts,
     origins: &[Opened],
+    maps: &Maps,
 ) -> Result<(Vec<OwnedFd>, Vec<Appeared>), Error> {
     let mut appeared = Vec::new();
     let mut mounts = Vec::with_capacity(plan.mounts.len());
@@ -87,9 +89,9 @@ pub(super) fn clone_all(
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
         let cloned = match mount.root.is_empty() {
             // The origin may be a file, in which nothing can be looked for.
-            true => clone(origin.mount.as_fd()),
+            true => maps.clone(mount, origin.mount.as_fd()),
             false => beneath(origin.mount.as_fd(), &mount.root, flags)
-                .and_then(|root| clone(root.as_fd())),
+                .and_then(|root| maps.clone(mount, root.as_fd())),
         };
         let object = || format!("{} from {}", mount.point, origin.label);
         mounts.push((
@@ -102,7 +104,7 @@ pub(super) fn clone_all(
     Ok((mounts, appeared))
 }
 
-fn clone(mount: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+pub(super) fn clone(mount: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
