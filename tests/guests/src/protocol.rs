@@ -364,13 +364,15 @@ pub(crate) fn nap(time: Duration) {
 }
 
 /// Repeats a test every few milliseconds for at most ten seconds.
-pub(crate) fn until(what: &str, mut test: impl FnMut() -> Check<bool>) -> Check {
+pub(crate) fn until(what: &str, test: impl FnMut() -> Check<bool>) -> Check {
+    within(Duration::from_secs(10), what, test)
+}
+
+/// The same, for what comes only after a dump.
+pub(crate) fn within(limit: Duration, what: &str, mut test: impl FnMut() -> Check<bool>) -> Check {
     let start = Instant::now();
     while !test()? {
-        ensure!(
-            start.elapsed() < Duration::from_secs(10),
-            "{what}: not within 10 s"
-        );
+        ensure!(start.elapsed() < limit, "{what}: not within {limit:?}");
         nap(Duration::from_millis(2));
     }
     Ok(())

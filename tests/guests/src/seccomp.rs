@@ -7,9 +7,12 @@
 
 use crate::Entry;
 use crate::os::{errno, os};
-use crate::protocol::{Check, Guest, Kid, ensure, reap, same, status_field, until, wait_blocked};
+use crate::protocol::{
+    Check, Guest, Kid, ensure, reap, same, status_field, until, wait_blocked, within,
+};
 use std::fs;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
 
 pub(crate) const GUESTS: &[Entry] = &[
     Entry("seccomp-strict", strict),
@@ -229,7 +232,11 @@ fn filters(guest: &Guest) -> Check {
 
 fn threads(guest: &Guest) -> Check {
     static STAGE: AtomicI32 = AtomicI32::new(0);
-    let stage = |at: i32| until("the next stage", || Ok(STAGE.load(Ordering::Acquire) >= at));
+    const DUMPS: Duration = Duration::from_secs(600);
+    let stage = |at: i32| {
+        let come = || Ok(STAGE.load(Ordering::Acquire) >= at);
+        within(DUMPS, "the next stage", come)
+    };
     forbid(GETTID, 101, 0)?;
     std::thread::scope(|scope| -> Check {
         let plain = scope.spawn(move || -> Check {
