@@ -30,6 +30,7 @@ mod cgroup;
 mod core;
 mod error;
 mod files;
+mod foresight;
 mod frames;
 mod fs;
 mod hook;

@@ -27,6 +27,8 @@ pub(crate) struct Context<'a> {
     pub(crate) options: &'a Options,
     pub(crate) staging: &'a Staging,
     pub(crate) namespaces: &'a Own,
+    /// How many images there may be.
+    pub(crate) images: usize,
     pub(crate) phases: Phases,
     /// What somebody has named as external since the tree stands still.
     pub(crate) named: &'a OnceLock<Vec<String>>,
@@ -60,8 +62,8 @@ impl<'scope> Collecting<'scope> {
     }
 
     /// Helps with what is done in advance, and waits for it.
-    pub(crate) fn prepare(&self, staging: &Staging) {
-        staging.prepare(PREPARED);
+    pub(crate) fn prepare(&self, context: Context<'_>) {
+        context.staging.prepare(context.images);
         // If nobody is there to say so, finish tells why.
         let _ = self.prepared.recv();
     }
@@ -84,9 +86,6 @@ impl<'scope> Collecting<'scope> {
 #[derive(Debug, Default)]
 pub(crate) struct Spaces(HashMap<usize, MmEntry>);
 
-/// Images of one process that has few kinds of files.
-const PREPARED: usize = 16;
-
 fn collect(
     context: Context<'_>,
     ready: Sender<()>,
@@ -96,7 +95,7 @@ fn collect(
     if let Ok(root) = proc::task_dir(context.options.tree) {
         files.foresee(&root);
     }
-    context.staging.prepare(PREPARED);
+    context.staging.prepare(context.images);
     drop(ready);
     let (tasks, census) = frozen.recv().map_err(|_| StoreError::Stopped)?;
     files.name(context.named.get().map_or(&[], Vec::as_slice))?;

@@ -20,6 +20,7 @@ use rustix::fs::AtFlags;
 use crate::cgroup;
 use crate::core::{self, Before};
 use crate::files::{Links, Network};
+use crate::foresight::Foresight;
 use crate::namespace::Own;
 use crate::pages::{Flow, Queued, Sink, Stored};
 use crate::phase::Phases;
@@ -42,11 +43,13 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         ..options.clone()
     };
     let staging = Staging::new(&options.images)?;
+    let foresight = Foresight::of(options);
     let named = OnceLock::new();
     let context = Context {
         options,
         staging: &staging,
         namespaces: &namespaces,
+        images: foresight.images,
         phases: Phases::new(options.fault),
         named: &named,
     };
@@ -111,7 +114,7 @@ fn write<'scope, 'a: 'scope>(
     let flow = Flow::start(scope, Sink::new(store, format, context.staging))?;
     // On every way out but the last it is to stop.
     let stopper = flow.stopper();
-    collecting.prepare(context.staging);
+    collecting.prepare(context);
     let before = Before::look(context.options.tree);
     let mut tree = phases.run(Phase::Freeze, || freeze(context.options))?;
     locked.tell()?;

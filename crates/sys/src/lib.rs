@@ -42,6 +42,7 @@ pub mod mqueue;
 pub mod multicast;
 pub mod namespace;
 pub mod netlink;
+pub mod nofile;
 pub mod packet;
 pub mod pagemap;
 pub mod pidfd;

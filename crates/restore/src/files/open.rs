@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use gelid_sys::nofile::Raised;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit};
 
 use super::memfd::Object;
 use super::network::Networks;
@@ -27,7 +28,7 @@ use crate::play::namespaces::{Birthplace, Hand};
 
 /// Opens everything. See [`FilesPlan::open`].
 pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles, Error> {
-    let limit = Limit::raise(plan, context.base);
+    let limit = Raised::to(plan.most_descriptors(context.base));
     let mut opener = Opener::new(plan, context)?;
     opener.give()?;
     regular::open_all(&mut opener)?;
@@ -307,7 +308,7 @@ impl<'a> Opener<'a> {
         too_many(operation, object, self.base, errno)
     }
 
-    fn finish(mut self, limit: Limit) -> Result<OpenFiles, Error> {
+    fn finish(mut self, limit: Raised) -> Result<OpenFiles, Error> {
         self.names.clear()?;
         for (id, ghost) in std::mem::take(&mut self.late) {
             let opened = self.files.get(&id);
@@ -401,37 +402,14 @@ pub(super) fn too_many(operation: &'static str, object: &str, base: RawFd, errno
     }
 }
 
-/// The limit of open files: raised as far as allowed if need be, put back when dropped.
-#[derive(Debug)]
-pub(super) struct Limit(Option<Rlimit>);
-
-impl Limit {
-    fn raise(plan: &FilesPlan, base: RawFd) -> Self {
-        let limit = getrlimit(Resource::Nofile);
-        // Each description, some mappings of it, objects to fill, and what is open for a moment.
-        let count = 4 * (plan.descriptions.len() + plan.memories.len()) + plan.many_ptys() + 64;
-        let need = u64::try_from(base).unwrap_or_default() + count as u64;
-        if limit.current.is_none_or(|current| current >= need) {
-            return Self(None);
-        }
-        let raised = Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        };
-        Self(setrlimit(Resource::Nofile, raised).is_ok().then_some(limit))
-    }
-}
-
-impl Drop for Limit {
-    fn drop(&mut self) {
-        if let Some(limit) = self.0.take() {
-            // It was allowed a moment ago.
-            let _ = setrlimit(Resource::Nofile, limit);
-        }
-    }
-}
-
 impl FilesPlan {
+    /// How far numbers of descriptors go at most, if the lowest is `base`.
+    fn most_descriptors(&self, base: RawFd) -> u64 {
+        // Each description, some mappings of it, objects to fill, and what is open for a moment.
+        let count = 4 * (self.descriptions.len() + self.memories.len()) + self.many_ptys() + 64;
+        u64::try_from(base).unwrap_or_default() + count as u64
+    }
+
     /// Files that a descriptor refers to, or that are in flight between sockets.
     pub(super) fn used(&self) -> BTreeSet<u32> {
         let slots = self.tables.values().flatten().map(|slot| slot.id);

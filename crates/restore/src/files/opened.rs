@@ -9,11 +9,12 @@ use super::memfd::Object;
 use super::network::Networks;
 use super::of_dead::StandIn;
 use super::of_process::OfProcesses;
-use super::open::{Limit, reopen, set_status, too_many};
+use super::open::{reopen, set_status, too_many};
 use super::place::Leftover;
 use super::{Error, FilesPlan, Flags, Kind, tty, unix};
 use crate::files::Roots;
 use gelid_sys::Pid;
+use gelid_sys::nofile::Raised;
 
 /// An open file, and what was opened of it to be mapped, by access mode.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ pub struct OpenFiles {
     pub(super) own: OwnedFd,
     pub(super) networks: Arc<Networks>,
     pub(super) base: RawFd,
-    pub(super) _limit: Limit,
+    pub(super) _limit: Raised,
 }
 
 impl OpenFiles {

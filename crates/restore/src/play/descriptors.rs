@@ -5,9 +5,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use gelid_sys::clone::flags::NEWNS;
 use gelid_sys::epoll;
+use gelid_sys::nofile::Raised;
 use gelid_sys::syscall::nr;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, Rlimit};
+use rustix::process::Resource;
 
 use super::script::{Object, Reel, Script};
 use crate::Error;
@@ -191,7 +192,7 @@ pub(crate) fn place(plan: &Plan) -> Result<(i32, Held), Error> {
     };
     let mut held = Held {
         numbers: Vec::new(),
-        limit: Some(Limit::raise()),
+        limit: Some(Raised::fully()),
     };
     let null = OFlags::PATH | OFlags::CLOEXEC;
     let null = rustix::fs::open("/", null, Mode::empty()).map_err(failed)?;
@@ -205,35 +206,12 @@ pub(crate) fn place(plan: &Plan) -> Result<(i32, Held), Error> {
     Ok((0, held))
 }
 
-/// The limit of open files, as high as it may be; put back when dropped.
-#[derive(Debug)]
-struct Limit(Rlimit);
-
-impl Limit {
-    fn raise() -> Self {
-        let before = rustix::process::getrlimit(Resource::Nofile);
-        let raised = Rlimit {
-            current: before.maximum,
-            maximum: before.maximum,
-        };
-        // If it cannot be raised, the first descriptor beyond it tells.
-        let _ = rustix::process::setrlimit(Resource::Nofile, raised);
-        Self(before)
-    }
-}
-
-impl Drop for Limit {
-    fn drop(&mut self) {
-        let _ = rustix::process::setrlimit(Resource::Nofile, self.0);
-    }
-}
-
 /// Descriptors held for the time, and the limit that they need.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     numbers: Vec<OwnedFd>,
     #[expect(dead_code, reason = "held for what its drop does")]
-    limit: Option<Limit>,
+    limit: Option<Raised>,
 }
 
 /// Has a task join a mount namespace: that of the root, if it is in no other.
