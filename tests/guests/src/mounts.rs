@@ -3,7 +3,8 @@
 //! `mounts`: mounts of many kinds, what is in them, and files open there. `mounts-nested`: a child in a namespace beyond
 //! that. `mounts-covered`: a file that is open below what was mounted over it. `mounts-sockets`: files of sockets that
 //! nobody has any more. `mounts-shared-directories`: processes in a namespace beyond that which share root and working
-//! directory. `mounts-mapped`: mounts that show files with other owners. `mounts-unknown`: a file system that is not dumped.
+//! directory. `mounts-mapped`: mounts that show files with other owners. `mounts-formats`: formats of programs,
+//! which a user namespace has registered. `mounts-unknown`: a file system that is not dumped.
 
 use crate::Entry;
 use crate::os::os;
@@ -25,6 +26,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("mounts-sockets", sockets),
     Entry("mounts-shared-directories", shared_directories),
     Entry("mounts-mapped", mapped),
+    Entry("mounts-formats", formats),
     Entry("mounts-unknown", unknown),
 ];
 
@@ -456,6 +458,19 @@ fn mapped(guest: &Guest) -> Check {
     same!("rest", text, "twice");
     // Whom the mount does not know cannot make anything.
     ensure!(fs::write(d.join("new"), "").is_err(), "nobody makes a file");
+    Ok(())
+}
+
+fn formats(guest: &Guest) -> Check {
+    own()?;
+    let at = guest.path("a");
+    mount(Path::new("none"), &at, "binfmt_misc", 0, "")
+        .map_err(|error| Failure::skip(format!("{error}")))?;
+    fs::write(at.join("register"), ":gelid:E::gelid::/bin/true:")
+        .map_err(|error| Failure::skip(format!("{error}")))?;
+    let before = fs::read_to_string(at.join("gelid"))?;
+    guest.hold()?;
+    same!("format", fs::read_to_string(at.join("gelid"))?, before);
     Ok(())
 }
 

@@ -117,6 +117,10 @@ pub(super) const CASES: &[Case] = &[
         "mounts-unknown",
         "of a file system that is not dumped",
     )),
+    inside(
+        "pid user",
+        mounting(refused("mounts-formats", "formats that a user namespace")),
+    ),
     mounting(unlike("mounts-mapped", "other owners of files")),
     mounting(unlike("mounts-sockets", "files of sockets that nobody has")),
     mounting(unlike("mounts-shared-directories", SHARED)),

@@ -8,6 +8,7 @@
 mod archive;
 mod contents;
 mod external;
+mod formats;
 mod kind;
 mod look;
 mod procfs;
@@ -145,6 +146,7 @@ pub(super) fn dump(
     let seen: Vec<look::Seen> = seen.collect::<Result<_, _>>()?;
     let mounts = survey(&seen, options)?;
     let shown = procfs::shown(&mounts, &seen, census)?;
+    formats::refuse(&instances, &mounts)?;
     contents::write(staging, &instances, &mounts, census)?;
     for (namespace, instance) in instances.iter().enumerate() {
         let mut writer = staging.writer(ImageKind::Mountpoints, instance.id)?;

@@ -54,7 +54,7 @@ pub(super) fn write(
 }
 
 /// Opens all of the file system behind a mount.
-fn open(instance: &Instance, mount: &Mount) -> Result<OwnedFd, Error> {
+pub(super) fn open(instance: &Instance, mount: &Mount) -> Result<OwnedFd, Error> {
     let (id, is_mapped) = (mount.info.id, mount.id_map.is_some());
     let point = mount.info.mount_point.as_slice();
     let failed = |operation| {

@@ -16,6 +16,8 @@ pub enum MountRefusal {
     Filesystem,
     /// Its contents are a program's, which is asked by a pipe.
     Autofs,
+    /// It has formats of programs that a user namespace of the tree has registered.
+    Formats,
     /// The kernel does not tell how it shows owners of files.
     Mapped,
     /// It shows message queues of a namespace that the root is not in.
@@ -39,6 +41,10 @@ impl fmt::Display for MountRefusal {
             }
             Self::Autofs => {
                 "an automounter's, which is not dumped yet: unmount it, or leave it out (--skip-mnt)"
+            }
+            Self::Formats => {
+                "one of the formats that a user namespace of the tree has registered, which are not dumped yet: remove \
+                 them (write -1 to each), or unmount it"
             }
             Self::Mapped => {
                 "one that shows other owners of files (idmapped), and the kernel does not tell which, as it does since \
