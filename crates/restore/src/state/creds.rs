@@ -4,7 +4,7 @@ use gelid_image::messages::CredsEntry;
 use gelid_sys::lsm::{self, Module};
 use gelid_sys::prctl::{
     PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP,
-    PR_SET_NO_NEW_PRIVS, PR_SET_SECUREBITS,
+    PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, PR_SET_SECUREBITS,
 };
 use gelid_sys::proc::status::{Caps, Status};
 use gelid_sys::syscall::nr;
@@ -17,6 +17,8 @@ use crate::LsmProfile;
 const GROUPS_MAX: usize = 65536;
 /// Keeps capabilities over changes of user ids (`SECBIT_NO_SETUID_FIXUP`).
 const NO_SETUID_FIXUP: u32 = 1 << 2;
+/// `SECBIT_KEEP_CAPS`
+const KEEP_CAPS: u32 = 1 << 4;
 /// `O_WRONLY | O_CLOEXEC`
 const WRONLY: u32 = 0o2_000_001;
 /// All secure bits that there are, with their locks.
@@ -275,8 +277,14 @@ impl Creds {
         for capability in bits(self.caps.ambient) {
             prctl(tape, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability);
         }
-        if self.secure_bits != bits_now {
-            prctl(tape, PR_SET_SECUREBITS, self.secure_bits.into(), 0);
+        match self.secure_bits ^ bits_now {
+            0 => {}
+            // It takes no rights.
+            KEEP_CAPS => {
+                let keeps = u64::from(self.secure_bits & KEEP_CAPS != 0);
+                prctl(tape, PR_SET_KEEPCAPS, keeps, 0);
+            }
+            _ => prctl(tape, PR_SET_SECUREBITS, self.secure_bits.into(), 0),
         }
         if (self.caps.effective, self.caps.permitted) != (all, all) {
             capset(
