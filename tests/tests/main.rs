@@ -14,6 +14,7 @@ mod programs;
 mod rpc;
 mod runtimes;
 mod servers;
+mod unprivileged;
 
 use gelid_tests::{Verdict, adopt_orphans, build};
 use libtest_mimic::{Arguments, Completion, Failed, Trial, run};
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     trials.extend(rpc::trials());
     trials.extend(runtimes::trials());
     trials.extend(servers::trials());
+    trials.extend(unprivileged::trials());
     if !arguments.list {
         if !rustix::process::geteuid().is_root() {
             eprintln!("the integration tests freeze and restore processes, and need root");

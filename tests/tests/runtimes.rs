@@ -108,8 +108,11 @@ impl Yard {
         }
         let busybox = find("busybox").context("busybox")?;
         fs::copy(busybox, root.join("bin/busybox"))?;
-        for applet in APPLETS {
-            symlink("busybox", root.join("bin").join(applet))?;
+        for applet in APPLETS.iter().map(|applet| root.join("bin").join(applet)) {
+            // It is made once only.
+            if !applet.is_symlink() {
+                symlink("busybox", applet)?;
+            }
         }
         Ok(root)
     }

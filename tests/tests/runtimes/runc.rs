@@ -2,14 +2,16 @@
 
 use super::{COUNT, CannotStart, Test, Yard, count, counts_on};
 use crate::rpc::talk;
+use crate::unprivileged;
 use anyhow::{Context, Result, bail, ensure};
-use gelid_tests::succeeds_alone;
+use gelid_tests::{Engine, build, succeeds_alone};
 use rustix::cmsg_space;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::fs;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Command;
@@ -27,6 +29,7 @@ pub(super) const TESTS: &[Test] = &[
     }),
     ("again", again),
     ("user-namespace", user_namespace),
+    ("inside", inside),
     ("console", console),
 ];
 
@@ -213,6 +216,43 @@ fn user_namespace(yard: &Yard) -> Result<()> {
     container.restore("images", &[])?;
     counts_on(&container.count, before)?;
     Ok(())
+}
+
+/// Dump and restore by somebody in a plain container, which has been given one capability more.
+fn inside(yard: &Yard) -> Result<()> {
+    let libraries = fs::symlink_metadata("/lib64")?;
+    if !libraries.is_symlink() {
+        bail!(CannotStart("libraries are not in /usr".into()));
+    }
+    let programs = [("GELID", Engine::find()?.program().to_owned())];
+    let programs = programs
+        .into_iter()
+        .chain([("GUEST", build()?.join("gelid-guest"))]);
+    let mut variables = format!(r#""DIR=/work","NAMES={}","#, unprivileged::GUESTS);
+    let root = yard.root("bundle/rootfs")?;
+    for (name, program) in programs {
+        fs::copy(program, root.join("bin").join(name))?;
+        variables += &format!(r#""{name}=/bin/{name}","#);
+    }
+    for folder in ["lib", "lib64"] {
+        symlink(format!("usr/{folder}"), root.join(folder))?;
+    }
+    fs::write(root.join("script"), unprivileged::SCRIPT)?;
+    let container = Container::make(yard, |config| {
+        let mount = r#""mounts":[
+{"destination":"/usr","type":"bind","source":"/usr","options":["rbind","ro"]},"#;
+        config
+            .replace(r#""-c","COUNT""#, r#""/script""#)
+            .replace(
+                r#""env":["PATH=/bin","#,
+                &format!(r#""env":["PATH=/bin:/usr/bin",{variables}"#),
+            )
+            .replace(r#""CAP_KILL","#, r#""CAP_KILL","CAP_CHECKPOINT_RESTORE","#)
+            .replace(r#""mounts":["#, mount)
+    })?;
+    let mut run = container.runc(&["run", "-b"]);
+    run.arg(yard.at("bundle")).arg(&yard.name);
+    unprivileged::all_came_back(&yard.succeed(&mut run, &[])?)
 }
 
 /// A container with a terminal, the master of which is given to whoever listens.
