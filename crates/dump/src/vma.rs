@@ -178,7 +178,15 @@ pub(crate) fn entry(area: &Area, file: Option<Mapped>) -> VmaEntry {
             _ => file.and_then(|file| file.fdflags),
         },
         accounted: was_writable(area).then_some(true),
+        name: name(&area.map.path),
     }
+}
+
+/// The name of anonymous memory.
+fn name(path: &[u8]) -> Option<Vec<u8>> {
+    let named = path.strip_prefix(b"[anon:");
+    let named = named.or_else(|| path.strip_prefix(b"[anon_shmem:"))?;
+    named.strip_suffix(b"]").map(<[u8]>::to_vec)
 }
 
 /// Whether a private mapping that cannot be written could be written once.
@@ -274,6 +282,17 @@ mod tests {
 
     fn only(text: &str, file: Option<Mapped>) -> VmaEntry {
         entry(&areas(text)[0], file)
+    }
+
+    #[test]
+    fn names_of_anonymous_memory_are_kept() {
+        let named = |path: &str| {
+            let text = format!("1000-2000 rw-p 0 00:00 0 {path}\nVmFlags: rd wr mr mw me ac \n");
+            only(&text, None).name
+        };
+        assert_eq!(named("[anon:a name]").as_deref(), Some(&b"a name"[..]));
+        assert_eq!(named("[anon_shmem:x]").as_deref(), Some(&b"x"[..]));
+        assert_eq!((named("[heap]"), named("")), (None, None));
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! state. `tcp-reset`: broken off, with something unread and an error to be told. `tcp-over`: at an end in peace.
 //! `tcp-asking`: to somebody who does not answer. `tcp-outside`: with a process outside of the tree. `tcp-closed`: which
 //! the restore closes. `tcp-unexpected`: which the dump is not told to expect. `tcp-urgent`: with urgent data.
+//! `tcp-fallback`: accepted by a listener that speaks MPTCP, from somebody who does not.
 
 use crate::Entry;
-use crate::inet::{Facts, TCP, address, bound, heard, own, set, set_bytes, socket};
+use crate::inet::{Facts, MPTCP, TCP, address, bound, heard, own, set, set_bytes, socket};
 use crate::protocol::{Check, Failure, Guest, ensure, nap, same, until};
 use crate::unix_names::stranger;
 use rustix::io::Errno;
@@ -31,6 +32,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("tcp-closed", closed),
     Entry("tcp-unexpected", connected),
     Entry("tcp-urgent", urgent),
+    Entry("tcp-fallback", fallback),
 ];
 
 const STREAM: SocketType = SocketType::STREAM;
@@ -447,4 +449,28 @@ fn urgent(guest: &Guest) -> Check {
         1
     );
     part(ends)
+}
+
+fn fallback(guest: &Guest) -> Check {
+    const SO_PROTOCOL: i32 = 38;
+    firewall()?;
+    let listener = bound(STREAM, MPTCP, own())?;
+    listen(&listener, 4)?;
+    let client = socket(AddressFamily::INET, STREAM, TCP)?;
+    connect(&client, &address(&listener)?)?;
+    let server = accept(&listener)?;
+    let protocol = crate::inet::get(&server, libc::SOL_SOCKET, SO_PROTOCOL);
+    if protocol != Ok(TCP.to_ne_bytes().to_vec()) {
+        return Err(Failure::skip("what has fallen back to TCP stays MPTCP"));
+    }
+    say(&client, b"unread")?;
+    guest.hold()?;
+    heard("unread", &server)?;
+    say(&server, b"answer")?;
+    heard("answer", &client)?;
+    // It goes on listening.
+    let another = socket(AddressFamily::INET, STREAM, TCP)?;
+    connect(&another, &address(&listener)?)?;
+    let accepted = accept(&listener)?;
+    part([client, server, another, accepted])
 }

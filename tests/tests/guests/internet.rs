@@ -46,6 +46,7 @@ pub(super) const CASES: &[Case] = &[
     },
     connected(unlike("tcp-reset", "errors that wait")),
     connected(guest("tcp-over")),
+    connected(unlike("tcp-fallback", "MPTCP")),
     Case {
         // Once it is answered it is a connection that waits.
         without: &[Mode::Rounds],

@@ -30,5 +30,7 @@ messages! {
         /// gelid's own; CRIU skips it. A private area that cannot be written, but could once: the
         /// kernel counts it as memory that may be needed.
         optional bool accounted = 1000;
+        /// gelid's own: the name of anonymous memory (`PR_SET_VMA_ANON_NAME`).
+        optional bytes name = 1001;
     }
 }

@@ -217,6 +217,7 @@ fn fits(from: &Area, to: &Area) -> bool {
         && is_inherited(to)
         && from.flags == to.flags
         && from.advice == to.advice
+        && from.name == to.name
         && origin(from) == origin(to)
 }
 

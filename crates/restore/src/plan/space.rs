@@ -50,6 +50,9 @@ pub(crate) mod map {
         SHARED | PRIVATE | DROPPABLE | ANONYMOUS | GROWSDOWN | NORESERVE | HUGETLB | HUGE_SIZE;
 }
 
+/// Bytes that the name of anonymous memory may have.
+const NAME_MOST: usize = 79;
+
 /// `MADV_NOHUGEPAGE`, by its number.
 const NO_HUGE_PAGE: u64 = 1 << 15;
 
@@ -107,6 +110,8 @@ pub(crate) struct Area {
     pub(crate) accounted: bool,
     /// Pages of the image go here.
     pub(crate) filled: bool,
+    /// `PR_SET_VMA_ANON_NAME`
+    pub(crate) name: Option<Vec<u8>>,
 }
 
 impl Ranged for Area {
@@ -159,6 +164,7 @@ impl Area {
             && !self.filled
             && self.locked.is_none()
             && !self.accounted
+            && self.name.is_none()
     }
 }
 
@@ -324,6 +330,10 @@ impl Space {
         {
             return Err(self.wrong("an area has impossible flags", &range));
         }
+        let odd = |name: &Vec<u8>| name.len() > NAME_MOST || name.contains(&0);
+        if vma.name.as_ref().is_some_and(odd) {
+            return Err(self.wrong("an area has an impossible name", &range));
+        }
         Ok(Area {
             range,
             prot: vma.prot,
@@ -337,6 +347,7 @@ impl Space {
             },
             accounted: vma.accounted == Some(true),
             filled: false,
+            name: vma.name.clone(),
         })
     }
 

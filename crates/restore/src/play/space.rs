@@ -24,7 +24,10 @@ const PROT_WRITE: u32 = 2;
 const MADV_GUARD_INSTALL: u64 = 102;
 /// Advice that is given before the pages come: everything that madvise can set, by number.
 const ADVICE: u64 = 1 << 1 | 1 << 2 | 1 << 10 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18;
-/// `PR_SET_VMA_ANON_NAME` and the like need the size of an op and a little data.
+/// `PR_SET_VMA` with `PR_SET_VMA_ANON_NAME`
+const PR_SET_VMA: u64 = 0x5356_4d41;
+const ANON_NAME: u64 = 0;
+/// `PR_SET_MM_MAP` and the like need the size of an op and a little data.
 const OP: usize = 128;
 
 /// Appends everything that must be there before pages are, of the areas what is in `missing`; returns where the
@@ -112,6 +115,14 @@ fn advise(reel: &mut Reel, area: &Area, range: &Range<u64>) {
         let number = u64::from(advice.trailing_zeros());
         reel.must(object, nr::madvise, sized(range, number));
         advice &= advice - 1;
+    }
+    if let Some(name) = &area.name {
+        let script = reel.script(OP + name.len());
+        let name = script.bytes(&[name, &b"\0"[..]].concat());
+        let (start, len) = (range.start.into(), (range.end - range.start).into());
+        let args = [PR_SET_VMA.into(), ANON_NAME.into(), start, len, name.into()];
+        // Not every kernel has names, which are for people to read.
+        script.call(nr::prctl, args);
     }
 }
 
