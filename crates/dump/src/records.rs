@@ -61,9 +61,8 @@ impl<'scope> Collecting<'scope> {
         })
     }
 
-    /// Helps with what is done in advance, and waits for it.
-    pub(crate) fn prepare(&self, context: Context<'_>) {
-        context.staging.prepare(context.images);
+    /// Waits for what is done in advance.
+    pub(crate) fn prepared(&self) {
         // If nobody is there to say so, finish tells why.
         let _ = self.prepared.recv();
     }

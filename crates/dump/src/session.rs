@@ -114,7 +114,7 @@ fn write<'scope, 'a: 'scope>(
     let flow = Flow::start(scope, Sink::new(store, format, context.staging))?;
     // On every way out but the last it is to stop.
     let stopper = flow.stopper();
-    collecting.prepare(context);
+    collecting.prepared();
     let before = Before::look(context.options.tree);
     let mut tree = phases.run(Phase::Freeze, || freeze(context.options))?;
     locked.tell()?;

@@ -8,27 +8,23 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 /// Files to be taken and named later. Those that nobody takes leave nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Blanks {
-    all: Mutex<Vec<OwnedFd>>,
-    made: AtomicUsize,
-}
+pub(crate) struct Blanks(Mutex<Vec<OwnedFd>>);
 
 /// A file with bytes and without a name.
 #[derive(Debug)]
 pub(crate) struct Nameless(OwnedFd);
 
 impl Blanks {
-    /// Makes files in a directory until it has been that many, as far as its file system can.
+    /// Makes files in a directory, as far as its file system can.
     pub(crate) fn make(&self, dir: BorrowedFd<'_>, mode: Mode, count: usize) {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        while self.made.fetch_add(1, Ordering::Relaxed) < count {
+        for _ in 0..count {
             match rustix::fs::openat(dir, c".", flags, mode) {
                 Ok(fd) => self.all(|all| all.push(fd)),
                 Err(_) => break,
@@ -44,7 +40,7 @@ impl Blanks {
     }
 
     fn all<T>(&self, work: impl FnOnce(&mut Vec<OwnedFd>) -> T) -> T {
-        let all = self.all.lock();
+        let all = self.0.lock();
         work(&mut all.unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }

@@ -112,9 +112,9 @@ impl Staging {
         })
     }
 
-    /// Makes files in advance until there have been that many, so that less is to be done when they are written.
-    /// Several threads may do so together. File systems that cannot are left alone, and so are files that are not
-    /// needed.
+    /// Makes files in advance, so that less is to be done when they are written. File systems that cannot are left
+    /// alone, and files that are not needed leave nothing. One thread at a time is fastest: two of them look at the
+    /// same inodes.
     pub fn prepare(&self, count: usize) {
         let Shared { hidden, mode, .. } = &*self.shared;
         self.shared.blanks.make(hidden.as_fd(), *mode, count);

@@ -362,7 +362,6 @@ fn files_made_in_advance_are_like_others() {
     std::fs::write(scratch.path().join("pages-1.img"), "old").unwrap();
     let staging = Staging::new(&dir).unwrap();
     staging.prepare(4);
-    staging.prepare(4);
     staging.raw("pages-1.img").unwrap().write_all(b"x").unwrap();
     staging
         .raw("pages-2.img")
