@@ -30,6 +30,7 @@ pub(crate) fn write(
         network_lock_method: Some(options.network_lock.number()),
         dump_criu_run_id: options.run_id.clone(),
         namespaces: census.nested.clone(),
+        last_pid: census.last_pid.map(|last| last.unsigned_abs()),
         ..InventoryEntry::default()
     };
     staging.put(ImageKind::Inventory, (), &inventory)?;

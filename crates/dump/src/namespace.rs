@@ -2,6 +2,7 @@
 //! the format.
 
 mod ipc;
+mod last;
 mod mnt;
 mod nested;
 pub(crate) mod net;
@@ -22,9 +23,10 @@ use crate::records::Context;
 use crate::survey::Task;
 use crate::{Error, Options, Refusal};
 
+pub(crate) use last::given as last_pid;
 pub(crate) use mnt::MountTable;
 pub use mnt::{MountRefusal, Mounts};
-pub(crate) use nested::{Place, check_births, relate};
+pub(crate) use nested::{ForChildren, Place, check_births, relate};
 pub(crate) use numbers::{Number, Numbers, Users};
 pub(crate) use time::check as check_clocks;
 
@@ -178,17 +180,6 @@ impl Instance {
     }
 }
 
-/// Where children of a task are born.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ForChildren {
-    /// Where it is itself.
-    Own,
-    /// In a pid namespace that has no process yet.
-    New,
-    /// In the one with this inode.
-    Of(u64),
-}
-
 /// Gives out ids of namespaces.
 #[derive(Debug)]
 pub(crate) struct Instances {
@@ -286,55 +277,15 @@ impl Instances {
 
     /// The first kind that cannot be dumped, since the root is in another.
     fn unsupported(&self) -> Option<Kind> {
-        let nested = |instance: &&Instance| !instance.root && !NESTED.contains(&instance.kind);
+        // Mounts are put together beside those of the root.
+        let own_mounts = |one: &Instance| one.kind == Kind::Mnt && one.root;
+        let has_mounts = self.met.iter().any(own_mounts);
+        let nested = |instance: &&Instance| {
+            let odd = instance.kind == Kind::Mnt && !has_mounts;
+            !instance.root && (odd || !NESTED.contains(&instance.kind))
+        };
         let nested = self.met.iter().find(nested).map(|found| found.kind);
         nested.or(self.returned)
-    }
-
-    /// The pid namespace that children of a task are born into, if it is not that of the task; 0 if it has no process
-    /// yet.
-    pub(crate) fn numbers_for_children(
-        &self,
-        task: &TaskDir,
-        own: Option<u32>,
-    ) -> Result<ForChildren, proc::Error> {
-        let inode = ns::id(task, Kind::PidForChildren)?;
-        let same = match self.met.iter().find(|met| Some(met.id) == own) {
-            Some(met) => met.inode == inode,
-            None => self.own.inode(Kind::Pid) == inode,
-        };
-        Ok(match inode {
-            _ if same => ForChildren::Own,
-            0 => ForChildren::New,
-            inode => ForChildren::Of(inode),
-        })
-    }
-
-    /// True for one of which a task is in another than the root, and which is not the dumper's.
-    pub(crate) fn is_nested(&self, id: u32) -> bool {
-        self.met.iter().any(|met| met.id == id && !met.root)
-    }
-
-    /// The pid namespace of a process that has ended.
-    pub(crate) fn pid_of(&mut self, task: &TaskDir, pid: Pid) -> Result<Option<u32>, proc::Error> {
-        let inode = ns::id(task, Kind::Pid)?;
-        if inode == self.own.inode(Kind::Pid) {
-            return Ok(None);
-        }
-        let known = self.by_inode(inode);
-        Ok(known.or_else(|| Some(self.meet(Kind::Pid, inode, pid, false))))
-    }
-
-    /// The number of a namespace that some task is in.
-    pub(crate) fn by_inode(&self, inode: u64) -> Option<u32> {
-        let found = self.met.iter().find(|met| met.inode == inode);
-        found.map(|met| met.id)
-    }
-
-    /// A task may be in a pid namespace below the root's.
-    pub(crate) fn has_nested_numbers(&self) -> bool {
-        let nested = |instance: &Instance| instance.kind == Kind::Pid && !instance.root;
-        self.met.iter().any(nested)
     }
 
     /// The root has a pid namespace of its own.
@@ -363,6 +314,8 @@ pub(crate) struct Census {
     pub(crate) users: Users,
     /// What is to be said of namespaces that are not the root's.
     pub(crate) nested: Vec<GelidNamespaceEntry>,
+    /// The number given last in the root's own pid namespace.
+    pub(crate) last_pid: Option<i32>,
 }
 
 impl Census {

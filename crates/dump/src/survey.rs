@@ -154,12 +154,14 @@ pub(crate) fn tree(
     if tasks.iter().any(Task::is_nested) {
         namespace::check_births(&tasks, &nested)?;
     }
-    let census = Census {
+    let mut census = Census {
         nested,
+        last_pid: None,
         instances: surveyor.instances.into_met(),
         numbers: surveyor.numbers,
         users: surveyor.users,
     };
+    census.last_pid = namespace::last_pid(&census);
     Ok((tasks, census, layouts))
 }
 

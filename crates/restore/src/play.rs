@@ -11,6 +11,7 @@ pub(crate) mod examine;
 mod inheritance;
 pub(crate) mod ipc;
 mod kernel;
+mod last;
 mod locks;
 pub(crate) mod namespaces;
 pub(crate) mod script;
@@ -201,6 +202,9 @@ pub(crate) fn run(
     }
     if plan.namespaces.root(Kind::Net).is_some() {
         options.hooks.announce(Hook::NetworkUnlock, root_pid);
+    }
+    if let (Some(last), Some(place)) = (plan.namespaces.last_pid, &birthplace) {
+        last::set(last, place, root_pid)?;
     }
     options.hooks.announce(Hook::PreResume, root_pid);
     release.let_go(&mut crew)?;

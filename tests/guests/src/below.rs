@@ -3,7 +3,7 @@
 //! `below KINDS GUEST`: another guest, as the first process in namespaces of its own, two processes below the root.
 //! `below-levels`: pid namespaces in pid namespaces, with all that can be in one. `below-empty`: a pid namespace that
 //! has no process yet. `below-gone`: one that has ended, for the children of somebody. `below-put`: somebody in one who
-//! was put there from outside.
+//! was put there from outside. `last-pid`: the number that comes next in a namespace of the root's own.
 
 use crate::Entry;
 use crate::os::{errno, os};
@@ -16,6 +16,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("below-empty", empty),
     Entry("below-gone", gone),
     Entry("below-put", put),
+    Entry("last-pid", last_pid),
 ];
 
 fn unshare(flags: i32) -> Check {
@@ -209,4 +210,18 @@ fn first_alone(guest: &Guest) -> Check {
         Ok(())
     })?;
     first.join(guest)
+}
+
+fn last_pid(guest: &Guest) -> Check {
+    ensure!(std::process::id() == 1, "not in a namespace of its own");
+    let mut before = 0;
+    for _ in 0..20 {
+        let kid = guest.fork("passing", |_| Ok(()))?;
+        before = kid.pid;
+        kid.join(guest)?;
+    }
+    guest.hold()?;
+    let next = guest.fork("next", |_| Ok(()))?;
+    same!("next number", next.pid, before + 1);
+    next.join(guest)
 }

@@ -129,6 +129,7 @@ pub(super) const CASES: &[Case] = &[
         ..unlike("below-levels", NESTED)
     },
     unlike("below-empty", NESTED),
+    inside("pid", unlike("last-pid", "the number given last")),
     inside("pid", below(&["pid", "pidfd"])),
     inside("pid user", below(&["pid", "owner-signal"])),
     below(&["pid", "pidfd"]),

@@ -11,6 +11,14 @@ pub(super) const CASES: &[Case] = &[
     refused("refused-device", "device"),
     refused("refused-sealed", "seal"),
     refused("refused-thread-files", "descriptors"),
+    Case {
+        args: &["pid mnt", "sessions"],
+        ..refused("below", "in another mnt namespace")
+    },
+    Case {
+        args: &["user", "sessions"],
+        ..refused("below", "in another user namespace")
+    },
     refused("below-gone", "a pid namespace that has ended"),
     refused("below-put", "put into a pid namespace"),
     refused("refused-dispatch", "PR_SET_SYSCALL_USER_DISPATCH"),

@@ -4,9 +4,11 @@
 use std::collections::{HashMap, HashSet};
 
 use gelid_image::messages::{GelidNamespaceEntry, GelidNumbersEntry, GelidPlaceEntry};
+use gelid_sys::Pid;
 use gelid_sys::namespace;
-use gelid_sys::proc::ns::Kind;
+use gelid_sys::proc::ns::{self, Kind};
 use gelid_sys::proc::status::Status;
+use gelid_sys::proc::{self, TaskDir};
 
 use super::{Instance, Instances};
 use crate::survey::Task;
@@ -66,6 +68,65 @@ impl Place {
             pgid: numbers(&self.pgid),
             sid: numbers(&self.sid),
         }
+    }
+}
+
+/// Where children of a task are born.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ForChildren {
+    /// Where it is itself.
+    Own,
+    /// In a pid namespace that has no process yet.
+    New,
+    /// In the one with this inode.
+    Of(u64),
+}
+
+impl Instances {
+    /// The pid namespace that children of a task are born into, if it is not that of the task; 0 if it has no process
+    /// yet.
+    pub(crate) fn numbers_for_children(
+        &self,
+        task: &TaskDir,
+        own: Option<u32>,
+    ) -> Result<ForChildren, proc::Error> {
+        let inode = ns::id(task, Kind::PidForChildren)?;
+        let same = match self.met.iter().find(|met| Some(met.id) == own) {
+            Some(met) => met.inode == inode,
+            None => self.own.inode(Kind::Pid) == inode,
+        };
+        Ok(match inode {
+            _ if same => ForChildren::Own,
+            0 => ForChildren::New,
+            inode => ForChildren::Of(inode),
+        })
+    }
+
+    /// True for one of which a task is in another than the root, and which is not the dumper's.
+    pub(crate) fn is_nested(&self, id: u32) -> bool {
+        self.met.iter().any(|met| met.id == id && !met.root)
+    }
+
+    /// The pid namespace of a process that has ended.
+    pub(crate) fn pid_of(&mut self, task: &TaskDir, pid: Pid) -> Result<Option<u32>, proc::Error> {
+        let inode = ns::id(task, Kind::Pid)?;
+        if inode == self.own.inode(Kind::Pid) {
+            return Ok(None);
+        }
+        let known = self.by_inode(inode);
+        Ok(known.or_else(|| Some(self.meet(Kind::Pid, inode, pid, false))))
+    }
+
+    /// The number of a namespace that some task is in.
+    pub(crate) fn by_inode(&self, inode: u64) -> Option<u32> {
+        let found = self.met.iter().find(|met| met.inode == inode);
+        found.map(|met| met.id)
+    }
+
+    /// A task may be in a pid namespace below the root's.
+    pub(crate) fn has_nested_numbers(&self) -> bool {
+        let nested = |instance: &Instance| instance.kind == Kind::Pid && !instance.root;
+        self.met.iter().any(nested)
     }
 }
 

@@ -55,6 +55,8 @@ pub(crate) struct Namespaces {
     pub(crate) further: Further,
     /// Those that are neither the restorer's nor the root's, by their numbers.
     pub(crate) known: BTreeMap<u32, Nested>,
+    /// The number given last in the root's own pid namespace.
+    pub(crate) last_pid: Option<u32>,
 }
 
 /// What is said of a nested namespace.
@@ -216,6 +218,9 @@ impl Reader {
             first: None,
             namespaces: Namespaces {
                 known: nested.collect(),
+                last_pid: inventory
+                    .last_pid
+                    .filter(|last| *last <= super::tree::PID_MAX),
                 ..Namespaces::default()
             },
         }

@@ -223,3 +223,97 @@ pub(super) fn check(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use gelid_image::messages::GelidNumbersEntry;
+
+    use super::*;
+
+    fn node(pid: i32, parent: Option<usize>, below: &[&[u32]]) -> Node {
+        let place = (!below.is_empty()).then(|| entry(9, below));
+        let place = place.map(|place| Place::read(pid, &place, below.len()).unwrap());
+        Node {
+            pid,
+            parent,
+            pgid: pid,
+            sid: pid,
+            threads: vec![pid],
+            place,
+            pid_ns_for_children: None,
+        }
+    }
+
+    fn entry(pid_ns: u32, below: &[&[u32]]) -> GelidPlaceEntry {
+        let leader = below[0].to_vec();
+        GelidPlaceEntry {
+            pid_ns,
+            threads: below
+                .iter()
+                .map(|ids| GelidNumbersEntry {
+                    number: ids.to_vec(),
+                })
+                .collect(),
+            pgid: leader.clone(),
+            sid: leader,
+        }
+    }
+
+    #[test]
+    fn numbers_at_all_levels_are_known() {
+        let node = node(70, Some(0), &[&[8, 1]]);
+        assert_eq!(node.set_tid(0), [1, 8, 70]);
+        assert_eq!((node.own(0), node.level()), (1, 2));
+        assert_eq!(
+            [0, 1, 2, 3].map(|level| node.seen_from(level)),
+            [70, 8, 1, 0]
+        );
+        assert!(node.begins(9) && node.is_called(8) && !node.is_called(9));
+    }
+
+    #[test]
+    fn lists_that_are_not_even_are_refused() {
+        let spoiled: [fn(&mut GelidPlaceEntry); 6] = [
+            |entry| entry.threads.clear(),
+            |entry| entry.threads[0].number.clear(),
+            |entry| entry.threads[0].number[0] = 0,
+            |entry| entry.threads[0].number[0] = u32::MAX,
+            |entry| entry.sid.clear(),
+            |entry| {
+                entry.pgid = vec![1; 40];
+                entry.sid = vec![1; 40];
+                entry.threads[0].number = vec![1; 40];
+            },
+        ];
+        for spoil in spoiled {
+            let mut entry = entry(9, &[&[1]]);
+            spoil(&mut entry);
+            Place::read(5, &entry, 1).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn every_namespace_begins_with_a_child_of_the_one_above() {
+        let known = |id| (id == 9).then_some(None);
+        let root = || node(5, None, &[]);
+        let first = |pid| node(pid, Some(0), &[&[1]]);
+        check(&[root(), first(6)], known).unwrap();
+        check(&[root(), first(6), node(7, Some(1), &[&[2]])], known).unwrap();
+        let wrong: [Vec<Node>; 6] = [
+            vec![node(5, None, &[&[1]])],
+            vec![root(), node(6, Some(0), &[&[2]])],
+            vec![root(), first(6), first(7)],
+            vec![root(), first(6), node(7, Some(1), &[])],
+            vec![root(), node(6, Some(0), &[&[4, 1]])],
+            vec![root(), first(6), node(7, Some(1), &[&[1]])],
+        ];
+        for nodes in wrong {
+            check(&nodes, known).unwrap_err();
+        }
+        check(&[root(), first(6)], |_| None).unwrap_err();
+        check(&[root(), first(6)], |_| Some(Some(3))).unwrap_err();
+        let mut empty = root();
+        empty.pid_ns_for_children = Some(3);
+        check(&[empty], known).unwrap_err();
+    }
+}
