@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 use gelid_tests::{Engine, Guest, Verdict, output, succeeds};
 use libtest_mimic::Trial;
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Where programs of the network are, beside where others are.
@@ -30,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("network/pair-of-links".to_owned(), pair_of_links),
         trial("network/joined".to_owned(), joined),
+        trial("namespaces/joined".to_owned(), others_joined),
     ]
 }
 
@@ -148,6 +150,58 @@ fn joined() -> Result<Verdict> {
     engine.restore(&images, &options)?.expect("restore")?;
     let after = std::fs::read_link(format!("/proc/{root}/ns/net"))?;
     ensure!(after == before, "{after:?} instead of {before:?}");
+    guest.check()?;
+    Ok(Verdict::Passed)
+}
+
+/// Host names, clocks and IPC of somebody else.
+fn others_joined() -> Result<Verdict> {
+    let kinds = ["uts", "ipc", "time"];
+    let mut words = vec![
+        "--uts",
+        "--ipc",
+        "--time",
+        "--monotonic",
+        "1000000",
+        "--fork",
+    ];
+    words.extend(["--kill-child", "sh", "-c", "echo there; exec sleep 300"]);
+    let holder = tool("unshare", &words).stdout(Stdio::piped()).spawn();
+    let Ok(mut holder) = holder else {
+        return Ok(Verdict::Skipped("unshare is not installed".to_owned()));
+    };
+    let mut said = [0; 6];
+    let told = holder
+        .stdout
+        .take()
+        .context("output")?
+        .read_exact(&mut said);
+    let tried = told
+        .context("the holder says nothing")
+        .and_then(|()| join_those_of(&holder, kinds));
+    holder.kill()?;
+    holder.wait()?;
+    tried
+}
+
+fn join_those_of(holder: &Child, kinds: [&str; 3]) -> Result<Verdict> {
+    let pid = holder.id();
+    let inner = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let inner = inner.trim();
+    let link = |of: &str, kind| std::fs::read_link(format!("/proc/{of}/ns/{kind}"));
+    let (mut guest, engine) = (start("idle-tree", &[])?, Engine::find()?);
+    let images = dumped(&guest, &engine)?;
+    let targets = kinds.map(|kind| format!("{kind}:/proc/{inner}/ns/{kind}"));
+    let mut options = Vec::new();
+    for target in &targets {
+        options.extend(["--join-ns", target]);
+    }
+    engine.restore(&images, &options)?.expect("restore")?;
+    let root = guest.tree.root().to_string();
+    for kind in kinds {
+        let (now, wanted) = (link(&root, kind)?, link(inner, kind)?);
+        ensure!(now == wanted, "{kind}: {now:?} instead of {wanted:?}");
+    }
     guest.check()?;
     Ok(Verdict::Passed)
 }

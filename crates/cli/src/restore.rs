@@ -3,13 +3,16 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 use gelid_image::messages::{CpuinfoEntry, RestoreStatsEntry, StatsEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_restore::files::{Inherit, Validation};
-use gelid_restore::{CgroupOptions, FileOptions, Hooks, MountOptions, NetOptions, Options};
+use gelid_restore::{
+    CgroupOptions, FileOptions, Hooks, JoinOptions, MountOptions, NetOptions, Options,
+};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
 
@@ -189,6 +192,7 @@ fn options(invocation: &Invocation, notifies: bool) -> anyhow::Result<Options> {
             yard: given.cgroups.cgroup_yard.clone(),
         },
         net: networks(invocation),
+        join: others_joined(&given.namespaces.join_ns),
         root: given.namespaces.root.clone(),
         mounts: mounts(given)?,
         sibling: given.tasks.restore_sibling,
@@ -207,21 +211,32 @@ fn networks(invocation: &Invocation) -> NetOptions {
     let pairs = pairs.filter_map(|pair| pair.split_once('='));
     let pairs = pairs.map(|(inner, outer)| format!("veth[{inner}]:{outer}"));
     let keys: Vec<String> = pairs.chain(files.external.iter().cloned()).collect();
-    let joined = namespaces.join_ns.iter().rev();
-    let mut joined = joined.filter_map(|spec| spec.strip_prefix("net:"));
     NetOptions {
-        join: joined.next().map(|target| {
-            let target = target.split(',').next().unwrap_or(target);
-            let is_pid = target.bytes().all(|byte| byte.is_ascii_digit());
-            match is_pid {
-                true => format!("/proc/{target}/ns/net").into(),
-                false => target.into(),
-            }
-        }),
+        join: joined(&namespaces.join_ns, "net"),
         empty: namespaces.empty_ns.is_some(),
         weak_sysctls: namespaces.weak_sysctls,
         ..NetOptions::from_external(&keys)
     }
+}
+
+/// What it says of other namespaces to be joined.
+fn others_joined(specs: &[String]) -> JoinOptions {
+    JoinOptions {
+        uts: joined(specs, "uts"),
+        ipc: joined(specs, "ipc"),
+        time: joined(specs, "time"),
+    }
+}
+
+/// The namespace of a kind that is to be joined: a file, or that of a process.
+fn joined(specs: &[String], kind: &str) -> Option<PathBuf> {
+    let own = |spec: &String| Some(spec.strip_prefix(kind)?.strip_prefix(':')?.to_owned());
+    let target = specs.iter().rev().find_map(own)?;
+    let target = target.split(',').next().unwrap_or(&target);
+    Some(match target.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => format!("/proc/{target}/ns/{kind}").into(),
+        false => target.into(),
+    })
 }
 
 /// Until every restored task that is a child of this process is gone.

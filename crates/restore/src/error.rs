@@ -18,6 +18,18 @@ use crate::{files, state};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A namespace that the caller gives cannot be joined.
+    #[error("--join-ns: cannot {operation} the {kind} namespace {}: {errno}", .path.display())]
+    Given {
+        /// What was tried.
+        operation: &'static str,
+        /// Its kind.
+        kind: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// What the kernel said.
+        errno: Errno,
+    },
     /// There is no plan.
     #[error(transparent)]
     Plan(#[from] PlanError),

@@ -49,6 +49,7 @@ pub use hook::{Hook, Hooks, Listener};
 pub use phase::{NoSuchPhase, Phase};
 pub use plan::cgroup::{CgroupOptions, ManageCgroups};
 pub use plan::labels::{LsmProfile, NoSuchProfile};
+pub use plan::namespaces::joined::JoinOptions;
 pub use plan::namespaces::mnt::MountOptions;
 pub use plan::namespaces::net::NetOptions;
 pub use plan::{Plan, PlanError};
@@ -67,6 +68,8 @@ pub struct Options {
     pub cgroups: CgroupOptions,
     /// About network namespaces.
     pub net: NetOptions,
+    /// Other namespaces that the caller gives.
+    pub join: JoinOptions,
     /// The root for all paths of the images; `/` if none is given.
     pub root: Option<PathBuf>,
     /// About mounts; their root is the one above.
@@ -139,6 +142,7 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
     plan.read_cgroups(dir, &options.cgroups)?;
     plan.give_labels(options.lsm_profile.as_ref());
     plan.read_networks(dir, &options.net)?;
+    plan.join(&options.join)?;
     Ok((plan, manifest))
 }
 

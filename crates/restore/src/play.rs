@@ -75,6 +75,7 @@ pub(crate) fn run(
     let mut crew = Crew::default();
     options.phase(Phase::Namespaces)?;
     let has_namespaces = plan.namespaces.any();
+    namespaces::joined::enter(&options.join)?;
     let mut networks = namespaces::net::Making::start(plan, options)?;
     let (mut mounted, mut keeper) = (None, None);
     let mut further = namespaces::further::Made::default();

@@ -29,7 +29,7 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
         (
             restores && others_are_joined(&options.namespaces.join_ns),
             "--join-ns",
-            "only network namespaces can be joined yet",
+            "only network, uts, ipc and time namespaces can be joined yet",
         ),
         (
             options
@@ -47,7 +47,9 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
     }
 }
 
-/// Whether another namespace than that of the network is to be joined.
+/// Whether a namespace is to be joined of a kind that cannot be.
 fn others_are_joined(specs: &[String]) -> bool {
-    specs.iter().any(|spec| !spec.starts_with("net:"))
+    let kinds = ["net:", "uts:", "ipc:", "time:"];
+    let known = |spec: &String| kinds.iter().any(|kind| spec.starts_with(kind));
+    !specs.iter().all(known)
 }

@@ -1,6 +1,7 @@
 //! Namespaces of the tree that are made with it. Sections 4.2 and 19 of the format.
 
 pub(crate) mod further;
+pub(crate) mod joined;
 pub(crate) mod mnt;
 pub(crate) mod net;
 pub(crate) mod time;
@@ -51,6 +52,8 @@ pub(crate) struct Namespaces {
     /// Numbers of the mount namespaces of other tasks.
     nested: BTreeSet<u32>,
     pub(crate) mounts: Option<Mounts>,
+    /// The root is in some that the caller gives.
+    is_joined: bool,
     /// Those of other tasks, of all other kinds.
     pub(crate) further: Further,
     /// Those that are neither the restorer's nor the root's, by their numbers.
@@ -76,6 +79,7 @@ impl Namespaces {
         !self.root.is_empty()
             || !self.network_ids.is_empty()
             || !self.networks.is_empty()
+            || self.is_joined
             || self.further.any()
             || !self.known.is_empty()
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod further;
 mod hand;
+pub(crate) mod joined;
 mod keeper;
 mod maker;
 pub(crate) mod mnt;
@@ -189,6 +190,7 @@ pub(crate) fn make(
     if let Some(clocks) = &plan.namespaces.time {
         time::make(clocks, &mut stage)?;
     }
+    joined::clocks(&options.join, &mut stage)?;
     // Sockets, queues and settings are those of the namespaces that this thread is in.
     for kind in [Kind::Uts, Kind::Ipc, Kind::Net] {
         if plan.namespaces.root(kind).is_some() {
