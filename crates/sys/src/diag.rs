@@ -5,6 +5,7 @@
 mod inet;
 mod packet;
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 pub use self::packet::PacketSocket;
@@ -86,6 +87,18 @@ impl Diag {
             Err(Errno::NOENT) => Ok(None),
             body => unix_socket(body?).map(Some).ok_or(Errno::BADMSG),
         }
+    }
+
+    /// All Unix sockets, by their inodes. Those that come and go meanwhile may be missing, and others with them.
+    pub fn all_unix(&self) -> Result<HashMap<u32, UnixSocket>> {
+        let request = unix_request(0, libc::NLM_F_REQUEST | libc::NLM_F_DUMP, SHOW);
+        let mut all = HashMap::new();
+        self.each(&request, |body| {
+            let socket = unix_socket(body).ok_or(Errno::BADMSG)?;
+            all.insert(socket.inode, socket);
+            Ok(())
+        })?;
+        Ok(all)
     }
 
     /// Whether a Unix socket is bound to a file with this device and inode.

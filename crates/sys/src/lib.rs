@@ -52,6 +52,7 @@ pub mod proc;
 pub mod procmap;
 pub mod ptrace;
 pub mod pty;
+pub mod row;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;

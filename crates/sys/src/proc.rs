@@ -139,6 +139,23 @@ impl TaskDir {
         Ok(text)
     }
 
+    /// The same of a file that the kernel makes up as one record: a read that leaves room has been the last.
+    pub fn read_record(&self, name: &str, expected: usize) -> Result<Vec<u8>, Error> {
+        let fd = self.open_file(name, OFlags::RDONLY)?;
+        let mut text = Vec::with_capacity(expected.clamp(64, MAX_FILE));
+        loop {
+            match rustix::io::read(&fd, spare_capacity(&mut text)) {
+                Ok(0) => return Ok(text),
+                Ok(_) if text.len() < text.capacity() => return Ok(text),
+                Ok(_) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(self.read_error(name, errno)),
+            }
+        }
+        read_to_end(&fd, &mut text).map_err(|errno| self.read_error(name, errno))?;
+        Ok(text)
+    }
+
     /// The target of the link `name` (`exe`, `cwd`, `root`, `fd/N`, `ns/X`), as the kernel prints it.
     pub fn link(&self, name: &str) -> Result<CString, Error> {
         rustix::fs::readlinkat(&self.fd, name, Vec::new())
@@ -149,27 +166,47 @@ impl TaskDir {
     fn each_line(
         &self,
         name: &str,
+        line: impl FnMut(&[u8]) -> Result<(), Malformed>,
+    ) -> Result<(), Error> {
+        self.each_line_of(name, LINES, line)
+    }
+
+    /// The same in pieces of at most so many bytes.
+    fn each_line_of(
+        &self,
+        name: &str,
+        piece: usize,
         mut line: impl FnMut(&[u8]) -> Result<(), Malformed>,
     ) -> Result<(), Error> {
         let fd = self.open_file(name, OFlags::RDONLY)?;
-        let mut buf = Vec::with_capacity(LINES);
+        let mut piece = vec![0; piece];
+        // What there is of a line whose end has not come yet.
+        let mut begun: Vec<u8> = Vec::new();
         loop {
-            if buf.len() == buf.capacity() {
-                return Err(self.parse_error(name, Malformed("line length")));
-            }
-            match rustix::io::read(&fd, spare_capacity(&mut buf)) {
+            let mut rest = match rustix::io::read(&fd, &mut piece) {
                 Ok(0) => break,
-                Ok(_) => {}
+                Ok(len) => &piece[..len],
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(self.read_error(name, errno)),
-            }
-            if let Some(last) = buf.iter().rposition(|byte| *byte == b'\n') {
-                let taken = text::lines(&buf[..=last]).try_for_each(&mut line);
+            };
+            while let Some((end, more)) = text::cut(rest) {
+                let taken = if begun.is_empty() {
+                    line(end)
+                } else {
+                    begun.extend_from_slice(end);
+                    let taken = line(&begun);
+                    begun.clear();
+                    taken
+                };
                 taken.map_err(|what| self.parse_error(name, what))?;
-                buf.drain(..=last);
+                rest = more;
+            }
+            begun.extend_from_slice(rest);
+            if begun.len() > LINES {
+                return Err(self.parse_error(name, Malformed("line length")));
             }
         }
-        if buf.is_empty() {
+        if begun.is_empty() {
             Ok(())
         } else {
             Err(self.parse_error(name, Malformed("last line")))

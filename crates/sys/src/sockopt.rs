@@ -130,9 +130,20 @@ const _: () = {
 ///
 /// `EACCES` if it is not a classic one.
 pub fn filter(socket: impl AsFd) -> Result<Vec<Instruction>> {
-    let mut filter = vec![Instruction::default(); LONGEST_FILTER];
+    // Without room for any the kernel tells how many there are.
+    let count = filter_into(&socket, &mut [])?;
+    let mut filter = vec![Instruction::default(); count.min(LONGEST_FILTER)];
+    if !filter.is_empty() {
+        let count = filter_into(&socket, &mut filter)?;
+        filter.truncate(count);
+    }
+    Ok(filter)
+}
+
+/// Asks for a filter; returns its length.
+fn filter_into(socket: impl AsFd, filter: &mut [Instruction]) -> Result<usize> {
     // It is counted in instructions.
-    let mut len = LONGEST_FILTER as u32;
+    let mut len = filter.len() as u32;
     let args = arguments(
         &socket,
         FILTER,
@@ -140,9 +151,7 @@ pub fn filter(socket: impl AsFd) -> Result<Vec<Instruction>> {
         &raw mut len as usize,
     );
     // SAFETY: the kernel writes at most as many instructions as it is told to have room for.
-    let count = unsafe { call(libc::SYS_getsockopt as usize, args) }.map(|_| len as usize)?;
-    filter.truncate(count);
-    Ok(filter)
+    unsafe { call(libc::SYS_getsockopt as usize, args) }.map(|_| len as usize)
 }
 
 /// Attaches a classic filter.

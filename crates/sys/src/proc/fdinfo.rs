@@ -57,7 +57,7 @@ impl FdInfo {
 /// Reads and parses `fdinfo/FD`.
 pub fn read(task: &TaskDir, fd: RawFd) -> std::result::Result<FdInfo, Error> {
     let name = format!("fdinfo/{fd}");
-    let text = task.read(&name, 512)?;
+    let text = task.read_record(&name, 512)?;
     parse(text).map_err(|what| task.parse_error(&name, what))
 }
 

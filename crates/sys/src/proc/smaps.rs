@@ -113,9 +113,34 @@ pub struct Area {
 
 /// Reads and parses `smaps`: all mappings in ascending order.
 pub fn read(task: &TaskDir) -> std::result::Result<Vec<Area>, Error> {
-    let mut areas = Vec::with_capacity(64);
-    task.each_line("smaps", |line| add(&mut areas, line))?;
+    read_by_parts(task, usize::MAX, |_| {})
+}
+
+/// The same; shows every `many` mappings as soon as they are known, if others follow.
+pub fn read_by_parts(
+    task: &TaskDir,
+    many: usize,
+    mut part: impl FnMut(&[Area]),
+) -> std::result::Result<Vec<Area>, Error> {
+    let mut areas: Vec<Area> = Vec::with_capacity(64);
+    let mut shown = 0;
+    task.each_line_of("smaps", PIECE, |line| {
+        if is_head(line) && areas.len() - shown >= many {
+            part(&areas[shown..]);
+            shown = areas.len();
+        }
+        add(&mut areas, line)
+    })?;
     Ok(areas)
+}
+
+/// The kernel puts at most 4096 bytes together for a read, and throws away what has no more room of a mapping that it has
+/// looked at. So it is asked for less than that by what one takes.
+const PIECE: usize = 3 << 10;
+
+/// Whether a line begins a new area: the kernel prints addresses in lower case, and fields begin with a capital.
+fn is_head(line: &[u8]) -> bool {
+    matches!(line.first(), Some(b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Parses the text of `smaps`.
@@ -129,8 +154,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<Area>> {
 
 /// Takes one line: the head of a new area, or a field of the last.
 fn add(areas: &mut Vec<Area>, line: &[u8]) -> Result<()> {
-    // The kernel prints addresses in lower case, and fields begin with a capital.
-    if matches!(line.first(), Some(b'0'..=b'9' | b'a'..=b'f')) {
+    if is_head(line) {
         areas.push(Area {
             map: parse_line(line)?,
             ..Area::default()

@@ -98,6 +98,12 @@ pub(super) fn chomp(text: &[u8]) -> &[u8] {
     text.strip_suffix(b"\n").unwrap_or(text)
 }
 
+/// The first line of `text`, without its newline, and what follows; `None` if it does not end.
+pub(super) fn cut(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = memchr(b'\n', text)?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
 /// The lines of `text`, without their newlines. A final newline ends a line and begins none.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let text = chomp(text);
