@@ -20,6 +20,7 @@ mod fanotify;
 mod file_lock;
 mod foresight;
 mod fown;
+mod gather;
 mod ghost_file;
 mod inet;
 mod inotify;
@@ -39,6 +40,7 @@ mod regfile;
 mod remap_file_path;
 mod signalfd;
 mod sk_opts;
+mod slots;
 mod socket;
 mod tcp;
 mod timerfd;
@@ -52,15 +54,15 @@ mod vsock;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use gelid_image::messages::{FdTypes, FdinfoEntry, FileEntry};
+use gelid_image::messages::FileEntry;
 use gelid_image::{ImageKind, ImageWriter, Staging};
 use gelid_sys::proc::maps::Dev;
-use gelid_sys::proc::{Malformed, TaskDir, fd, fdinfo};
+use gelid_sys::proc::{Malformed, TaskDir};
 use gelid_sys::{Errno, Pid};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, statat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use self::descriptions::{Descriptions, Inode};
 use self::device::rdev;
@@ -209,15 +211,6 @@ impl<'s> Collector<'s> {
         self.in_session(stat);
     }
 
-    /// Records a table of descriptors, and gives its slots in ascending order.
-    pub(crate) fn table(&mut self, task: Task<'_>) -> Result<Vec<FdinfoEntry>, Error> {
-        let numbers = fd::list(task.dir)?;
-        let slots = numbers.into_iter().map(|fd| self.descriptor(task, fd));
-        let slots = slots.collect::<Result<_, _>>()?;
-        self.queues()?;
-        Ok(slots)
-    }
-
     /// Records the executable of a task and gives its id.
     pub(crate) fn executable(&mut self, task: Task<'_>) -> Result<u32, Error> {
         self.by_link(task.dir, "exe", Place::Executable { pid: task.pid })
@@ -303,104 +296,6 @@ impl<'s> Collector<'s> {
             },
             Kind::Refused(why) => Err(object.unsupported(why)),
             _ => Err(object.unsupported(Unsupported::Anonymous)),
-        }
-    }
-
-    fn descriptor(&mut self, task: Task<'_>, fd: RawFd) -> Result<FdinfoEntry, Error> {
-        self.descriptor_at(task, fd, Place::Descriptor { pid: task.pid, fd })
-    }
-
-    /// The same of a descriptor that messages describe as `place`.
-    fn descriptor_at(
-        &mut self,
-        task: Task<'_>,
-        fd: RawFd,
-        place: Place,
-    ) -> Result<FdinfoEntry, Error> {
-        let info = fdinfo::read(task.dir, fd)?;
-        let stat = statat(task.dir, format!("fd/{fd}"), AtFlags::empty());
-        let stat = stat.map_err(|errno| Error::System {
-            operation: "look at",
-            place,
-            name: Name(format!("fd/{fd}").into_bytes()),
-            errno,
-        })?;
-        let stat = self.census.users.of_file(stat);
-        let inode = (stat.st_dev, stat.st_ino);
-        self.look_at_locks(task.dir, fd, place, inode, &info)?;
-        let (kind, id) = match self.descriptions.find(inode, (task.pid, fd))? {
-            Ok(known) => (known.kind, known.id),
-            Err(vacancy) => {
-                let (kind, id) = self.description(task, place, fd, &info, &stat)?;
-                self.descriptions.insert(vacancy, id, kind);
-                (kind, id)
-            }
-        };
-        self.note_locks((task.pid, fd), task.dir, place, (id, inode), &info)?;
-        Ok(FdinfoEntry {
-            id,
-            flags: info.cloexec().into(),
-            r#type: kind.into(),
-            fd: fd.unsigned_abs(),
-            xattr_security_selinux: None,
-        })
-    }
-
-    /// Records a description that has no record yet.
-    fn description(
-        &mut self,
-        task: Task<'_>,
-        place: Place,
-        fd: RawFd,
-        info: &fdinfo::FdInfo,
-        stat: &Stat,
-    ) -> Result<(FdTypes, u32), Error> {
-        let link = fd::link(task.dir, fd)?.into_bytes();
-        let file = gelid_sys::pidfd::getfd(task.pidfd, fd).map_err(|errno| Error::System {
-            operation: "duplicate",
-            place,
-            name: Name(link.clone()),
-            errno,
-        })?;
-        let object = Object {
-            place,
-            file: file.as_fd(),
-            stat,
-            link,
-        };
-        let flags = info.flags & !OFlags::CLOEXEC.bits();
-        let is_path = flags & OFlags::PATH.bits() != 0;
-        let opening = Opening {
-            flags,
-            pos: info.pos.cast_unsigned(),
-            fown: match is_path {
-                true => fown::nobody(),
-                false => fown::entry(&file, &self.census)
-                    .map_err(object.failed("ask for the owner of"))?,
-            },
-            mount: Some(info.mnt_id),
-        };
-        match kind::of(&object.link, stat, is_path) {
-            Kind::Pipe => self.pipe(&object, opening),
-            Kind::Fifo => self.fifo(&object, opening),
-            Kind::Socket => self.socket(task, &object, opening),
-            Kind::Tun => self.tun(&object, opening),
-            Kind::Namespace(kind) => self.namespace(&object, opening, kind),
-            Kind::Terminal(way) => self.terminal(&object, opening, way),
-            Kind::Eventfd => self.eventfd(&object, opening, info),
-            Kind::Eventpoll => self.eventpoll((task.pid, fd), &object, opening, info),
-            Kind::Signalfd => self.signalfd(&object, opening, info),
-            Kind::Inotify => self.inotify(&object, opening, info),
-            Kind::Fanotify => self.fanotify(&object, opening, info),
-            Kind::Pidfd => self.pidfd(&object, opening, info),
-            Kind::Timerfd => self.timerfd(task, fd, &object, opening, info),
-            Kind::Memory if self.is_memory(&object)? => self.memory(&object, opening),
-            Kind::Path if self.is_message_queue(&object)? => self.message_queue(&object, opening),
-            Kind::Path | Kind::Memory => {
-                let id = self.regular(&object, opening)?;
-                Ok((FdTypes::Reg, id))
-            }
-            Kind::Refused(why) => Err(object.unsupported(why)),
         }
     }
 

@@ -160,7 +160,7 @@ fn table(
     let mut writer = staging.writer(ImageKind::Fdinfo, live.ids.files_id)?;
     // The image of an empty table is there too.
     writer.touch()?;
-    for entry in files.table(held)? {
+    for entry in files.table(held, live.status.fd_size)? {
         writer.push(&entry)?;
     }
     writer.finish()?;

@@ -1,5 +1,7 @@
 //! A look at a table before anything is disturbed.
 
+mod large;
+
 use std::cell::LazyCell;
 use std::ffi::CStr;
 use std::os::fd::{OwnedFd, RawFd};
@@ -15,6 +17,9 @@ use crate::Options;
 /// Refuses what a dump of this table would refuse, as far as names and inodes tell. What comes and goes
 /// meanwhile does not matter: the dump looks again.
 pub(crate) fn check(options: &Options, task: &TaskDir) -> Result<(), Error> {
+    if let Some(table) = large::Table::of(options, task) {
+        return table.check();
+    }
     let numbers = match fd::list(task) {
         Err(error) if error.is_gone() => return Ok(()),
         numbers => numbers?,

@@ -1,25 +1,52 @@
 //! Open file descriptions: which descriptors, of whichever task, stand for the same one.
 //!
-//! Descriptors of one inode are a class of their own, sorted by `kcmp(2)`. So a descriptor costs no
-//! comparison if nobody else has the inode open, and the logarithm of their number otherwise.
+//! Descriptors that may are of one class, which is sorted by `kcmp(2)`. So a descriptor costs no comparison if
+//! nobody else has the inode open in the same way, and the logarithm of their number otherwise.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::RawFd;
 
 use gelid_image::messages::FdTypes;
+use gelid_sys::proc::fdinfo::FdInfo;
 use gelid_sys::{Pid, kcmp};
+use rustix::fs::OFlags;
 
 use super::Error;
 
 /// Device and number of an inode.
 pub(super) type Inode = (u64, u64);
 
+/// What all descriptors of a description have in common for good, and few others with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Class {
+    /// Number of the inode, as `fdinfo` tells it; one and the same where the kernel does not.
+    inode: u64,
+    /// Access mode.
+    access: u32,
+    /// Of a counter, its number: all counters have one inode.
+    counter: u64,
+}
+
+impl Class {
+    /// That of a descriptor.
+    pub(super) fn of(info: &FdInfo) -> Self {
+        let counter = info.value("eventfd-id").map(<[u8]>::trim_ascii);
+        let counter = counter.and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
+        Self {
+            inode: info.ino.unwrap_or_default(),
+            access: info.flags & (OFlags::RWMODE | OFlags::PATH).bits(),
+            counter: counter.unwrap_or_default(),
+        }
+    }
+}
+
 /// A description that has a record.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
     pub(super) id: u32,
     pub(super) kind: FdTypes,
+    pub(super) inode: Inode,
     /// One who has it.
     holder: (Pid, RawFd),
 }
@@ -27,39 +54,52 @@ pub(super) struct Known {
 /// Where a description belongs that has none yet.
 #[derive(Debug)]
 pub(super) struct Vacancy {
-    inode: Inode,
+    class: Class,
     holder: (Pid, RawFd),
     at: usize,
 }
 
 /// All descriptions that have a record.
 #[derive(Debug, Default)]
-pub(super) struct Descriptions(HashMap<Inode, Vec<Known>>);
+pub(super) struct Descriptions {
+    classes: HashMap<Class, Vec<Known>>,
+    by_inode: HashMap<Inode, Vec<Known>>,
+    /// Those of an inode in order, made when one is looked for.
+    sorted: HashMap<Inode, Vec<Known>>,
+}
 
 impl Descriptions {
+    /// Classes of descriptors that some are known of.
+    pub(super) fn classes(&self) -> HashSet<Class> {
+        self.classes.keys().copied().collect()
+    }
+
     /// Looks for the description behind a descriptor.
     pub(super) fn find(
         &self,
-        inode: Inode,
+        class: Class,
         holder: (Pid, RawFd),
     ) -> Result<Result<Known, Vacancy>, Error> {
-        let class = self.0.get(&inode).map_or(&[][..], Vec::as_slice);
-        let found = search(class, |known| compare(known, holder))?;
+        let known = self.classes.get(&class).map_or(&[][..], Vec::as_slice);
+        let found = search(known, |known| compare(known, holder))?;
         Ok(found
-            .map(|at| class[at])
-            .map_err(|at| Vacancy { inode, holder, at }))
+            .map(|at| known[at])
+            .map_err(|at| Vacancy { class, holder, at }))
     }
 
     /// The id of the description that `compare` finds among those of an inode, or, as file systems may show
     /// their inodes under other numbers, among all others.
     pub(super) fn watched(
-        &self,
+        &mut self,
         inode: Inode,
         compare: impl Fn((Pid, RawFd)) -> Result<Ordering, Error>,
     ) -> Result<Option<u32>, Error> {
-        let others = self.0.iter().filter(|(key, _)| **key != inode);
-        let classes = self.0.get(&inode).into_iter();
-        for class in classes.chain(others.map(|(_, class)| class)) {
+        self.sort(inode)?;
+        let own = self.sorted.get(&inode).map_or(&[][..], Vec::as_slice);
+        if let Ok(known) = search(own, &compare)? {
+            return Ok(Some(own[known].id));
+        }
+        for class in self.classes.values() {
             if let Ok(known) = search(class, &compare)? {
                 return Ok(Some(class[known].id));
             }
@@ -67,22 +107,46 @@ impl Descriptions {
         Ok(None)
     }
 
+    /// Puts all descriptions of an inode in order, unless they are.
+    fn sort(&mut self, inode: Inode) -> Result<(), Error> {
+        let all = self.by_inode.get(&inode).map_or(&[][..], Vec::as_slice);
+        let sorted = self.sorted.entry(inode).or_default();
+        for known in &all[sorted.len()..] {
+            let found = search(sorted, |other| self::compare(other, known.holder))?;
+            let at = found.unwrap_or_else(|at| at);
+            sorted.insert(at, *known);
+        }
+        Ok(())
+    }
+
     /// The id of a description of an inode.
     pub(super) fn of_inode(&self, inode: Inode) -> Option<u32> {
-        self.0.get(&inode)?.first().map(|known| known.id)
+        self.by_inode.get(&inode)?.first().map(|known| known.id)
     }
 
     /// The id of a packet socket with an inode.
     pub(super) fn packet_sock(&self, inode: Inode) -> Option<u32> {
-        let known = self.0.get(&inode)?.first()?;
+        let known = self.by_inode.get(&inode)?.first()?;
         (known.kind == FdTypes::Packetsk).then_some(known.id)
     }
 
     /// Notes the record of a description. Nothing may have been noted since the vacancy was found.
-    pub(super) fn insert(&mut self, vacancy: Vacancy, id: u32, kind: FdTypes) {
-        let holder = vacancy.holder;
-        let class = self.0.entry(vacancy.inode).or_default();
-        class.insert(vacancy.at.min(class.len()), Known { id, kind, holder });
+    pub(super) fn insert(
+        &mut self,
+        vacancy: Vacancy,
+        inode: Inode,
+        (kind, id): (FdTypes, u32),
+    ) -> Known {
+        let known = Known {
+            id,
+            kind,
+            inode,
+            holder: vacancy.holder,
+        };
+        let class = self.classes.entry(vacancy.class).or_default();
+        class.insert(vacancy.at.min(class.len()), known);
+        self.by_inode.entry(inode).or_default().push(known);
+        known
     }
 }
 

@@ -60,7 +60,9 @@ impl Collector<'_> {
     /// Records the sets. The tasks must still be there.
     pub(super) fn finish_sets(&mut self) -> Result<(), Error> {
         for set in std::mem::take(&mut self.sets) {
-            let tfd = set.watches().map(|watch| watch.entry(&self.descriptions));
+            let tfd = set
+                .watches()
+                .map(|watch| watch.entry(&mut self.descriptions));
             let tfd = tfd.collect::<Result<_, _>>()?;
             self.push(FileEntry {
                 r#type: FdTypes::Eventpoll.into(),
@@ -100,7 +102,7 @@ impl Set {
 }
 
 impl Watch<'_> {
-    fn entry(&self, descriptions: &Descriptions) -> Result<EventpollTfdEntry, Error> {
+    fn entry(&self, descriptions: &mut Descriptions) -> Result<EventpollTfdEntry, Error> {
         let told = self.told;
         let number = told.tfd.cast_unsigned();
         let mut entry = EventpollTfdEntry {

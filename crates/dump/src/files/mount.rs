@@ -56,12 +56,15 @@ impl Collector<'_> {
 
     /// The mount that a file is on, if images are to tell.
     pub(super) fn mount_of(&self, object: &Object<'_>) -> Option<i32> {
+        // Without any of the tree's own there is nothing to tell.
+        self.mounts.root()?;
         let mount = id(object.file).ok()?;
         self.mounts.root_of(mount).map(|_| mount)
     }
 
     /// The same for what a descriptor leads to.
     pub(super) fn mount_at(&self, file: BorrowedFd<'_>) -> Option<u32> {
+        self.mounts.root()?;
         let mount = id(file).ok()?;
         self.mounts.root_of(mount)?;
         u32::try_from(mount).ok()

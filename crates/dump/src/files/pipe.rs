@@ -3,17 +3,19 @@
 //! The contents are looked at with `tee(2)`, which takes nothing away.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use gelid_image::messages::{FdTypes, FifoEntry, FileEntry, PipeDataEntry, PipeEntry};
 use gelid_image::{ImageKind, ImageWriter, Staging};
+use gelid_sys::proc::fd;
+use gelid_sys::proc::fdinfo::FdInfo;
 use gelid_sys::{Errno, PAGE_SIZE};
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags, Stat};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use super::descriptions::Inode;
 use super::regfile::Opening;
-use super::{Collector, Error, Name, Object, Place};
+use super::{Collector, Error, Name, Object, Place, Task};
 
 /// Pipes of one kind, and the image of their contents.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(super) struct Pipes {
     writer: ImageWriter,
     known: HashMap<Inode, Pipe>,
     taken: HashSet<u32>,
+    /// The device that all pipes without a name are on, once one has been met.
+    device: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -42,7 +46,33 @@ impl Pipes {
             writer: staging.writer(kind, ())?,
             known: HashMap::new(),
             taken: HashSet::new(),
+            device: None,
         })
+    }
+
+    /// What the link of a descriptor says, which is asked for only where nothing else tells.
+    pub(super) fn link_of(
+        &mut self,
+        task: Task<'_>,
+        fd: RawFd,
+        stat: &Stat,
+        info: &FdInfo,
+    ) -> Result<Vec<u8>, Error> {
+        let is_path = info.flags & OFlags::PATH.bits() != 0;
+        let (inode, device) = (stat.st_ino, Some(stat.st_dev));
+        let told = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Socket if !is_path => format!("socket:[{inode}]"),
+            FileType::Fifo if self.device == device => format!("pipe:[{inode}]"),
+            _ if info.value("eventfd-count").is_some() => "anon_inode:[eventfd]".to_owned(),
+            kind => {
+                let link = fd::link(task.dir, fd)?.into_bytes();
+                if kind == FileType::Fifo && link.starts_with(b"pipe:[") {
+                    self.device = device;
+                }
+                return Ok(link);
+            }
+        };
+        Ok(told.into_bytes())
     }
 
     /// Refuses what turned out not to be representable, and closes the image.

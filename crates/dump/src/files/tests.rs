@@ -93,6 +93,15 @@ struct Images {
 impl Images {
     /// Collects the files of tasks, descriptors and mappings.
     fn of(pids: &[Pid], options: &dyn Fn(&mut Options)) -> Result<Self, Error> {
+        Self::looked(pids, options, None)
+    }
+
+    /// The same, of tables that are said to have so many slots.
+    fn looked(
+        pids: &[Pid],
+        options: &dyn Fn(&mut Options),
+        slots: Option<u32>,
+    ) -> Result<Self, Error> {
         let scratch = tempfile::tempdir().unwrap();
         let dir = Dir::open(scratch.path()).unwrap();
         let staging = Staging::new(&dir).unwrap();
@@ -108,7 +117,8 @@ impl Images {
                 pidfd: pidfd.as_fd(),
             };
             files.process(&gelid_sys::proc::stat::read(task.dir)?);
-            tables.push(files.table(task)?);
+            let size = gelid_sys::proc::status::read(task.dir)?.fd_size;
+            tables.push(files.table(task, slots.unwrap_or(size))?);
             for area in smaps::read(task.dir)? {
                 if area.map.has_file() {
                     let file = files.mapped(task, &area.map)?;

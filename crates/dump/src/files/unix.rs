@@ -30,6 +30,8 @@ const STREAM: u32 = 1;
 const DGRAM: u32 = 2;
 /// `TCP_ESTABLISHED`
 const CONNECTED: u32 = 1;
+/// Sockets that are asked for one by one.
+const FEW: u32 = 16;
 /// `TCP_LISTEN`
 const LISTENING: u32 = 10;
 
@@ -37,6 +39,10 @@ const LISTENING: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Sockets {
     diag: Option<Diag>,
+    /// How often it was asked for one socket.
+    asked: u32,
+    /// All that there were when so many had been asked for that this was less work.
+    all: HashMap<u32, UnixSocket>,
     met: Vec<Socket>,
     by_inode: HashMap<u32, usize>,
     /// Sockets with something to read that was not looked at yet.
@@ -62,6 +68,8 @@ impl Sockets {
     pub(super) fn new(staging: &Staging) -> Result<Self, Error> {
         Ok(Self {
             diag: None,
+            asked: 0,
+            all: HashMap::new(),
             met: Vec::new(),
             by_inode: HashMap::new(),
             unread: Vec::new(),
@@ -78,6 +86,8 @@ impl Sockets {
     /// Forgets what is true in one network namespace only.
     pub(super) fn leave_network(&mut self) {
         self.diag = None;
+        self.asked = 0;
+        self.all.clear();
     }
 
     /// What the kernel tells about a socket; nothing of those in other network namespaces.
@@ -95,8 +105,18 @@ impl Sockets {
         let Ok(inode) = u32::try_from(object.stat.st_ino) else {
             return Ok(None);
         };
-        diag.unix(inode)
-            .map_err(object.failed("ask for the state of"))
+        // The kernel goes through all of them for each that is asked for.
+        self.asked += 1;
+        if self.asked == FEW {
+            let all = diag.all_unix();
+            self.all = all.map_err(object.failed("ask for the state of"))?;
+        }
+        match self.all.remove(&inode) {
+            Some(seen) => Ok(Some(seen)),
+            None => diag
+                .unix(inode)
+                .map_err(object.failed("ask for the state of")),
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use gelid_image::ImageKind;
+
 use super::{Guest, Images, early_refusal, refusal};
 
 #[test]
@@ -18,6 +20,35 @@ fn what_has_state_of_its_own_is_refused_early() {
         "{text}"
     );
     assert_eq!(early_refusal(&guest), Some(text));
+}
+
+/// A script that opens what makes a table large. Nothing of it is a file that others write to.
+const LARGE: &str = "import socket; os.close(2)\n\
+    keep = [os.pipe() for _ in range(100)] + [socket.socketpair() for _ in range(60)]\n\
+    files = [os.open('/proc/self/status', os.O_RDONLY) for _ in range(40)]\n\
+    files += [os.dup(fd) for fd in files[:20]] + [os.eventfd(7), os.open('/dev/null', os.O_RDWR)]\n";
+
+#[test]
+fn a_large_table_is_that_of_a_small_look() {
+    let guest = Guest::new(&format!("{LARGE}ready('x')"));
+    assert_eq!(early_refusal(&guest), None);
+    let with = |slots| Images::looked(&[guest.pid], &|_| {}, slots).unwrap();
+    let (large, small) = (with(None), with(Some(0)));
+    assert!(large.tables[0].len() > 350);
+    assert_eq!(large.tables, small.tables);
+    let files = |images: &Images| images.all::<gelid_image::messages::FileEntry>(ImageKind::Files);
+    assert_eq!(files(&large), files(&small));
+}
+
+#[test]
+fn what_a_large_table_has_is_refused_early() {
+    let script = format!("{LARGE}ready(os.open('/dev/kmsg', os.O_RDONLY))");
+    let guest = Guest::new(&script);
+    assert_eq!(early_refusal(&guest), Some(refusal(&guest)));
+    let script =
+        format!("{LARGE}f = open('locked', 'w'); fcntl.flock(f, fcntl.LOCK_EX); ready(f.fileno())");
+    let guest = Guest::new(&script);
+    assert_eq!(early_refusal(&guest), Some(refusal(&guest)));
 }
 
 #[test]

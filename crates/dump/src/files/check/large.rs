@@ -1,0 +1,132 @@
+//! The same of a large table, by two threads, which ask of duplicates what names in procfs would tell: those cost most.
+
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use gelid_sys::pidfd;
+use gelid_sys::proc::{TaskDir, fd, status};
+use rustix::fs::{FileType, Stat};
+
+use super::super::gather::MANY;
+use super::{Error, look, unlocked};
+use crate::Options;
+
+/// Numbers that a thread takes in one go.
+const CHUNK: RawFd = 128;
+/// Files that are asked for locks. Those of the others are found when the tree stands still.
+const ASKED: u64 = 256;
+
+/// A table that is large, and not much larger than it has to be.
+pub(super) struct Table<'t> {
+    options: &'t Options,
+    task: &'t TaskDir,
+    pidfd: OwnedFd,
+    slots: RawFd,
+    /// The first slot that nobody has taken yet.
+    next: AtomicI32,
+    /// Descriptors that have not been found yet.
+    left: AtomicU64,
+    /// Files that may still be asked for locks.
+    askable: AtomicU64,
+    /// What has been found wrong, by the number of the descriptor.
+    wrong: Mutex<BTreeMap<RawFd, Error>>,
+}
+
+impl<'t> Table<'t> {
+    /// That of a task, if it is one.
+    pub(super) fn of(options: &'t Options, task: &'t TaskDir) -> Option<Self> {
+        let count = fd::count(task).ok().filter(|count| *count >= MANY)?;
+        let slots = status::read(task).ok()?.fd_size;
+        if u64::from(slots) > 4 * count {
+            return None;
+        }
+        Some(Self {
+            options,
+            task,
+            pidfd: pidfd::open(task.pid()).ok()?,
+            slots: RawFd::try_from(slots).ok()?,
+            next: AtomicI32::new(0),
+            left: AtomicU64::new(count),
+            askable: AtomicU64::new(ASKED),
+            wrong: Mutex::default(),
+        })
+    }
+
+    /// Refuses the first descriptor that would be refused.
+    pub(super) fn check(self) -> Result<(), Error> {
+        std::thread::scope(|scope| {
+            let helper = std::thread::Builder::new().name("check".into());
+            // Without one, all is done here.
+            let _helper = helper.spawn_scoped(scope, || self.help());
+            self.help();
+        });
+        let wrong = self.wrong.into_inner();
+        let mut wrong = wrong.unwrap_or_else(PoisonError::into_inner);
+        wrong.pop_first().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    fn help(&self) {
+        let mut paths = HashSet::new();
+        while self.left.load(Ordering::Relaxed) > 0 {
+            let first = self.next.fetch_add(CHUNK, Ordering::Relaxed);
+            if first >= self.slots {
+                return;
+            }
+            for fd in first..(first + CHUNK).min(self.slots) {
+                if let Err(error) = self.look(fd, &mut paths) {
+                    let wrong = self.wrong.lock();
+                    let mut wrong = wrong.unwrap_or_else(PoisonError::into_inner);
+                    wrong.insert(fd, error);
+                    // Nothing behind it will be told.
+                    self.left.store(0, Ordering::Relaxed);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks at a slot. `paths` are devices of which it is known that their files have paths.
+    fn look(&self, fd: RawFd, paths: &mut HashSet<u64>) -> Result<(), Error> {
+        let Ok(file) = pidfd::getfd(&self.pidfd, fd) else {
+            return Ok(());
+        };
+        less(&self.left);
+        let Ok(stat) = rustix::fs::fstat(&file) else {
+            return Ok(());
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let lockable = super::is_lockable(&stat);
+        if lockable && !self.options.file_locks && less(&self.askable) {
+            let Ok(link) = fd::link(self.task, fd) else {
+                return Ok(());
+            };
+            unlocked(self.task, fd, &link)?;
+        }
+        if lockable && paths.contains(&stat.st_dev) || kind == FileType::Fifo {
+            return Ok(());
+        }
+        let Some(link) = self.link(fd, &stat) else {
+            return Ok(());
+        };
+        if lockable && link.starts_with(b"/") {
+            paths.insert(stat.st_dev);
+        }
+        look(self.options, self.task, fd, link, &stat, || Some(file))
+    }
+
+    fn link(&self, fd: RawFd, stat: &Stat) -> Option<Vec<u8>> {
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Socket => Some(format!("socket:[{}]", stat.st_ino).into_bytes()),
+            _ => Some(fd::link(self.task, fd).ok()?.into_bytes()),
+        }
+    }
+}
+
+/// Takes one off; false if there is none.
+fn less(count: &AtomicU64) -> bool {
+    let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+    let one_less = |left: u64| left.checked_sub(1);
+    count.fetch_update(set, fetch, one_less).is_ok()
+}

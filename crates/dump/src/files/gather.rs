@@ -1,0 +1,208 @@
+//! What the kernel tells of the descriptors of a large table, asked for by a second thread ahead of the one that
+//! records them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use gelid_image::messages::FownEntry;
+use gelid_sys::proc::fdinfo::{self, FdInfo};
+use gelid_sys::{Errno, pidfd};
+use rustix::fs::{OFlags, Stat};
+
+use super::descriptions::Class;
+use super::{Error, Task, fown};
+use crate::namespace::Census;
+
+/// Tables with fewer descriptors are looked at sooner than a thread is started.
+pub(super) const MANY: u64 = 256;
+/// Numbers that are looked at in one go.
+const CHUNK: RawFd = 64;
+/// Chunks that may be ready before they are wanted; each of their descriptors is open meanwhile.
+const AHEAD: RawFd = 4;
+
+/// What there is to be known of a descriptor.
+pub(super) struct Seen {
+    pub(super) info: FdInfo,
+    /// Of one whose description may be new, if it could be had.
+    pub(super) file: Option<Duplicate>,
+}
+
+/// A descriptor of the dumper's own for the same description.
+pub(super) struct Duplicate {
+    pub(super) file: OwnedFd,
+    pub(super) stat: Stat,
+    /// Who gets signals about it.
+    pub(super) owner: Result<FownEntry, Errno>,
+}
+
+impl Duplicate {
+    /// Makes it; what has failed is told with the error.
+    pub(super) fn make(
+        task: Task<'_>,
+        fd: RawFd,
+        info: &FdInfo,
+        census: &Census,
+    ) -> Result<Self, (&'static str, Errno)> {
+        let file = pidfd::getfd(task.pidfd, fd).map_err(|errno| ("duplicate", errno))?;
+        let stat = rustix::fs::fstat(&file).map_err(|errno| ("look at", errno))?;
+        let owner = match info.flags & OFlags::PATH.bits() {
+            0 => fown::entry(&file, census),
+            _ => Ok(fown::nobody()),
+        };
+        Ok(Self {
+            stat: census.users.of_file(stat),
+            file,
+            owner,
+        })
+    }
+}
+
+/// A table that is being looked at.
+pub(super) struct Table<'t> {
+    task: Task<'t>,
+    /// Numbers of all slots.
+    slots: Range<RawFd>,
+    /// Open descriptors.
+    count: u64,
+    /// Descriptors of these classes may be known already.
+    known: HashSet<Class>,
+    census: &'t Census,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+/// Descriptors of a chunk, ascending.
+type Chunk = Vec<(RawFd, Seen)>;
+
+#[derive(Default)]
+struct Progress {
+    /// The chunk that nobody has taken yet, by its first number.
+    next: RawFd,
+    /// The one that is to be recorded next.
+    wanted: RawFd,
+    ready: BTreeMap<RawFd, Result<Chunk, Error>>,
+    over: bool,
+}
+
+impl<'t> Table<'t> {
+    /// One with so many descriptors in so many slots.
+    pub(super) fn new(
+        task: Task<'t>,
+        (count, slots): (u64, RawFd),
+        known: HashSet<Class>,
+        census: &'t Census,
+    ) -> Self {
+        Self {
+            task,
+            slots: 0..slots,
+            count,
+            known,
+            census,
+            progress: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Shows all descriptors in ascending order.
+    pub(super) fn each(
+        &self,
+        mut take: impl FnMut(RawFd, Seen) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        std::thread::scope(|scope| {
+            let helper = std::thread::Builder::new().name("descriptors".into());
+            // Without one, all is done here.
+            let _helper = helper.spawn_scoped(scope, || self.help());
+            let _over = Over(self);
+            let mut left = self.count;
+            for first in self.slots.clone().step_by(CHUNK as usize) {
+                for (fd, seen) in self.chunk(first)? {
+                    take(fd, seen)?;
+                    left = left.saturating_sub(1);
+                }
+                if left == 0 {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Looks at chunks that will be wanted, until there are no more.
+    fn help(&self) {
+        let mut progress = self.progress();
+        while !progress.over && progress.next < self.slots.end {
+            if progress.next >= progress.wanted + AHEAD * CHUNK {
+                progress = self.wait(progress);
+                continue;
+            }
+            progress = self.look_at_next(progress);
+        }
+    }
+
+    /// A chunk, whoever looks at it.
+    fn chunk(&self, first: RawFd) -> Result<Chunk, Error> {
+        let mut progress = self.progress();
+        progress.wanted = first;
+        self.changed.notify_all();
+        loop {
+            if let Some(chunk) = progress.ready.remove(&first) {
+                return chunk;
+            }
+            let more = progress.next < self.slots.end.min(first + AHEAD * CHUNK);
+            progress = match more {
+                true => self.look_at_next(progress),
+                false => self.wait(progress),
+            };
+        }
+    }
+
+    fn look_at_next<'p>(
+        &'p self,
+        mut progress: MutexGuard<'p, Progress>,
+    ) -> MutexGuard<'p, Progress> {
+        let first = progress.next;
+        progress.next += CHUNK;
+        drop(progress);
+        let chunk = first..(first + CHUNK).min(self.slots.end);
+        let chunk = chunk.filter_map(|fd| Some(self.look(fd).transpose()?.map(|seen| (fd, seen))));
+        let chunk = chunk.collect();
+        let mut progress = self.progress();
+        progress.ready.insert(first, chunk);
+        self.changed.notify_all();
+        progress
+    }
+
+    /// Looks at a slot; there may be no descriptor.
+    fn look(&self, fd: RawFd) -> Result<Option<Seen>, Error> {
+        let info = match fdinfo::read(self.task.dir, fd) {
+            Err(error) if error.errno() == Errno::NOENT => return Ok(None),
+            info => info?,
+        };
+        let file = match self.known.contains(&Class::of(&info)) {
+            true => None,
+            false => Duplicate::make(self.task, fd, &info, self.census).ok(),
+        };
+        Ok(Some(Seen { info, file }))
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'p>(&'p self, progress: MutexGuard<'p, Progress>) -> MutexGuard<'p, Progress> {
+        let woken = self.changed.wait(progress);
+        woken.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells the helper that nothing more is wanted, when it is dropped.
+struct Over<'a, 't>(&'a Table<'t>);
+
+impl Drop for Over<'_, '_> {
+    fn drop(&mut self) {
+        self.0.progress().over = true;
+        self.0.changed.notify_all();
+    }
+}

@@ -1,0 +1,158 @@
+//! Descriptor tables, slot by slot.
+
+use std::os::fd::{AsFd, RawFd};
+use std::sync::Arc;
+
+use gelid_image::messages::{FdTypes, FdinfoEntry};
+use gelid_sys::Errno;
+use gelid_sys::proc::{fd, fdinfo};
+use rustix::fs::OFlags;
+
+use super::descriptions::Class;
+use super::gather::{self, Duplicate, Seen, Table};
+use super::kind::{self, Kind};
+use super::regfile::Opening;
+use super::{Collector, Error, Name, Object, Place, Task};
+
+impl Collector<'_> {
+    /// Records a table of so many slots, and gives its descriptors in ascending order.
+    pub(crate) fn table(&mut self, task: Task<'_>, slots: u32) -> Result<Vec<FdinfoEntry>, Error> {
+        let descriptors = match large(task, slots)? {
+            Some(size) => {
+                let (known, census) = (self.descriptions.classes(), Arc::clone(&self.census));
+                let mut descriptors = Vec::new();
+                Table::new(task, size, known, &census).each(|fd, seen| {
+                    let place = Place::Descriptor { pid: task.pid, fd };
+                    descriptors.push(self.descriptor(task, fd, place, seen)?);
+                    Ok(())
+                })?;
+                descriptors
+            }
+            None => {
+                let numbers = fd::list(task.dir)?.into_iter();
+                let place = |fd| Place::Descriptor { pid: task.pid, fd };
+                let descriptors = numbers.map(|fd| self.descriptor_at(task, fd, place(fd)));
+                descriptors.collect::<Result<_, _>>()?
+            }
+        };
+        self.queues()?;
+        Ok(descriptors)
+    }
+
+    /// Records a descriptor that messages describe as `place`.
+    pub(super) fn descriptor_at(
+        &mut self,
+        task: Task<'_>,
+        fd: RawFd,
+        place: Place,
+    ) -> Result<FdinfoEntry, Error> {
+        let info = fdinfo::read(task.dir, fd)?;
+        self.descriptor(task, fd, place, Seen { info, file: None })
+    }
+
+    /// The same of one that has been looked at.
+    fn descriptor(
+        &mut self,
+        task: Task<'_>,
+        fd: RawFd,
+        place: Place,
+        Seen { info, file }: Seen,
+    ) -> Result<FdinfoEntry, Error> {
+        let known = match self.descriptions.find(Class::of(&info), (task.pid, fd))? {
+            Ok(known) => {
+                self.look_at_locks(task.dir, fd, place, known.inode, &info)?;
+                known
+            }
+            Err(vacancy) => {
+                let file = match file {
+                    Some(file) => file,
+                    None => Duplicate::make(task, fd, &info, &self.census)
+                        .map_err(|(what, errno)| failed_at(what, place, fd, errno))?,
+                };
+                let inode = (file.stat.st_dev, file.stat.st_ino);
+                self.look_at_locks(task.dir, fd, place, inode, &info)?;
+                let found = self.description(task, place, (fd, file), &info)?;
+                self.descriptions.insert(vacancy, inode, found)
+            }
+        };
+        let (id, kind) = (known.id, known.kind);
+        let inode = known.inode;
+        self.note_locks((task.pid, fd), task.dir, place, (id, inode), &info)?;
+        Ok(FdinfoEntry {
+            id,
+            flags: info.cloexec().into(),
+            r#type: kind.into(),
+            fd: fd.unsigned_abs(),
+            xattr_security_selinux: None,
+        })
+    }
+
+    /// Records a description that has no record yet.
+    fn description(
+        &mut self,
+        task: Task<'_>,
+        place: Place,
+        (fd, Duplicate { file, stat, owner }): (RawFd, Duplicate),
+        info: &fdinfo::FdInfo,
+    ) -> Result<(FdTypes, u32), Error> {
+        let flags = info.flags & !OFlags::CLOEXEC.bits();
+        let is_path = flags & OFlags::PATH.bits() != 0;
+        let stat = &stat;
+        let object = Object {
+            place,
+            file: file.as_fd(),
+            stat,
+            link: self.pipes.link_of(task, fd, stat, info)?,
+        };
+        let opening = Opening {
+            flags,
+            pos: info.pos.cast_unsigned(),
+            fown: owner.map_err(object.failed("ask for the owner of"))?,
+            mount: Some(info.mnt_id),
+        };
+        match kind::of(&object.link, stat, is_path) {
+            Kind::Pipe => self.pipe(&object, opening),
+            Kind::Fifo => self.fifo(&object, opening),
+            Kind::Socket => self.socket(task, &object, opening),
+            Kind::Tun => self.tun(&object, opening),
+            Kind::Namespace(kind) => self.namespace(&object, opening, kind),
+            Kind::Terminal(way) => self.terminal(&object, opening, way),
+            Kind::Eventfd => self.eventfd(&object, opening, info),
+            Kind::Eventpoll => self.eventpoll((task.pid, fd), &object, opening, info),
+            Kind::Signalfd => self.signalfd(&object, opening, info),
+            Kind::Inotify => self.inotify(&object, opening, info),
+            Kind::Fanotify => self.fanotify(&object, opening, info),
+            Kind::Pidfd => self.pidfd(&object, opening, info),
+            Kind::Timerfd => self.timerfd(task, fd, &object, opening, info),
+            Kind::Memory if self.is_memory(&object)? => self.memory(&object, opening),
+            Kind::Path if self.is_message_queue(&object)? => self.message_queue(&object, opening),
+            Kind::Path | Kind::Memory => {
+                let id = self.regular(&object, opening)?;
+                Ok((FdTypes::Reg, id))
+            }
+            Kind::Refused(why) => Err(object.unsupported(why)),
+        }
+    }
+}
+
+/// Descriptors and slots of a table that is large, and not much larger than it has to be.
+fn large(task: Task<'_>, slots: u32) -> Result<Option<(u64, RawFd)>, Error> {
+    if u64::from(slots) < gather::MANY {
+        return Ok(None);
+    }
+    let count = fd::count(task.dir)?;
+    let dense = count >= gather::MANY && u64::from(slots) <= 4 * count;
+    Ok(RawFd::try_from(slots)
+        .ok()
+        .filter(|_| dense)
+        .map(|slots| (count, slots)))
+}
+
+fn failed_at(operation: &'static str, place: Place, fd: RawFd, errno: Errno) -> Error {
+    Error::System {
+        operation,
+        place,
+        name: Name(format!("fd/{fd}").into_bytes()),
+        errno,
+    }
+}
