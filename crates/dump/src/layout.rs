@@ -10,6 +10,9 @@ use gelid_sys::{Pid, proc, vm};
 use crate::vma::{self, Kind};
 use crate::{Error, refuse};
 
+/// Mappings that are shown at a time.
+const PART: usize = 512;
+
 /// The mappings of an address space.
 #[derive(Debug)]
 pub(crate) struct Layout {
@@ -22,7 +25,25 @@ pub(crate) struct Layout {
 impl Layout {
     /// Reads the mappings, and refuses what is not dumped.
     pub(crate) fn read(pid: Pid) -> Result<Self, Error> {
-        let areas = smaps::read(&proc::task_dir(pid)?)?;
+        Self::read_by_parts(pid, |_| Ok(()))
+    }
+
+    /// The same; shows some mappings at a time while the kernel still looks at others, if there are many.
+    pub(crate) fn read_by_parts(
+        pid: Pid,
+        mut part: impl FnMut(&[Area]) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let mut failed = None;
+        let areas = smaps::read_by_parts(&proc::task_dir(pid)?, PART, |areas| {
+            if failed.is_none() {
+                // Nobody is to touch what is not dumped.
+                let refused = refuse::mappings(pid, areas).map_err(Error::from);
+                failed = refused.and_then(|()| part(areas)).err();
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
         refuse::mappings(pid, &areas)?;
         let vdso = areas.iter().find(|area| vma::kind(area) == Kind::Vdso);
         let vdso = vdso
@@ -79,6 +100,9 @@ impl Drop for Promise {
 pub(crate) trait Looker {
     /// Asks for the layout of a task.
     fn look(&self, pid: Pid, promise: Promise) -> Result<(), Error>;
+
+    /// Shows mappings of the only task, above those before, when more are to come.
+    fn part(&self, pid: Pid, areas: &[Area]) -> Result<(), Error>;
 
     /// Says what has been seen by the caller itself.
     fn seen(&self, pid: Pid, layout: Arc<Layout>) -> Result<(), Error>;

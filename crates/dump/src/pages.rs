@@ -15,12 +15,15 @@ use std::thread::{Scope, ScopedJoinHandle};
 use gelid_image::Staging;
 use gelid_pages::{Format, ObjectKey, ObjectWriter, Owner, Pending, Store, StoreError, Summary};
 use gelid_sys::Pid;
+use gelid_sys::proc::smaps::Area;
 
 pub(crate) use self::scan::Origin;
+use self::scan::Queueing;
 use crate::core::Cores;
-use crate::frames::{Frames, Same};
+use crate::frames::{self, Frames, Same};
 use crate::layout::{Layout, Looker, Promise};
 use crate::survey::{Space, Task};
+use crate::vma::{self, Kind};
 use crate::{Error, pagemap as images};
 
 /// An object whose pages are all queued: the memory of a task, or shared memory.
@@ -109,9 +112,12 @@ pub(crate) struct Flow<'scope, 'a> {
     looked: Receiver<Result<(), Error>>,
     stop: Arc<AtomicBool>,
     thread: ScopedJoinHandle<'scope, Result<AllQueued<'a>, Error>>,
+    at_once: bool,
 }
 
 enum Order {
+    /// Some mappings of the only task, above those before: their pages may be queued at once.
+    Part(Pid, Vec<Area>),
     /// Look at the address space of a task.
     Look(Pid, Promise),
     /// The layout of a task that somebody else has looked at.
@@ -122,9 +128,12 @@ enum Order {
 
 impl<'scope, 'a> Flow<'scope, 'a> {
     /// Starts the thread.
+    ///
+    /// `at_once` if the pages will be read where they are, so that this may begin before all mappings are known.
     pub(crate) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         sink: Sink<'a>,
+        at_once: bool,
     ) -> Result<Self, Error>
     where
         'a: 'scope,
@@ -137,6 +146,8 @@ impl<'scope, 'a> Flow<'scope, 'a> {
             orders: taken,
             looked: seen,
             stop: Arc::clone(&stop),
+            early: None,
+            failed: None,
         };
         let thread = std::thread::Builder::new().name("scan".into());
         let thread = thread
@@ -149,6 +160,7 @@ impl<'scope, 'a> Flow<'scope, 'a> {
             looked,
             stop,
             thread,
+            at_once,
         })
     }
 
@@ -170,6 +182,13 @@ impl<'scope, 'a> Flow<'scope, 'a> {
 }
 
 impl Looker for Flow<'_, '_> {
+    fn part(&self, pid: Pid, areas: &[Area]) -> Result<(), Error> {
+        match self.at_once {
+            true => self.order(Order::Part(pid, areas.to_vec())),
+            false => Ok(()),
+        }
+    }
+
     fn seen(&self, pid: Pid, layout: Arc<Layout>) -> Result<(), Error> {
         self.order(Order::Seen(pid, layout))
     }
@@ -204,6 +223,18 @@ struct Worker<'a> {
     orders: Receiver<Order>,
     looked: Sender<Result<(), Error>>,
     stop: Arc<AtomicBool>,
+    early: Option<Early>,
+    /// Why there is no more of it.
+    failed: Option<Error>,
+}
+
+/// Pages that were queued before all mappings were known.
+struct Early {
+    queueing: Queueing,
+    /// Mappings that are done.
+    done: usize,
+    /// The rest has to wait.
+    is_over: bool,
 }
 
 impl<'a> Worker<'a> {
@@ -213,6 +244,12 @@ impl<'a> Worker<'a> {
         let without = loop {
             let (pid, promise) = match self.orders.recv() {
                 Ok(Order::Look(pid, promise)) => (pid, promise),
+                Ok(Order::Part(pid, areas)) => {
+                    if self.failed.is_none() {
+                        self.failed = self.part(pid, &areas).err();
+                    }
+                    continue;
+                }
                 Ok(Order::Seen(pid, layout)) => {
                     known.push((pid, layout));
                     continue;
@@ -229,11 +266,53 @@ impl<'a> Worker<'a> {
                 return Err(StoreError::Stopped.into());
             }
         };
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
         known.retain(|(pid, _)| !without.contains(pid));
-        let of = known.iter();
-        let of = of.map(|(pid, layout)| (*pid, &**layout, Origin::task(*pid, layout)));
-        let all = self.sink.queue(of, &self.stop)?;
+        let all = match (self.early.take(), &known[..]) {
+            (Some(early), [(pid, layout)]) if early.queueing.pid == *pid => {
+                vec![early.finish(layout, &self.stop)?]
+            }
+            (early, _) => {
+                if let Some(early) = early {
+                    let file = early.queueing.discard();
+                    self.sink.staging.discard(&file)?;
+                }
+                let of = known.iter();
+                let of = of.map(|(pid, layout)| (*pid, &**layout, Origin::task(*pid, layout)));
+                self.sink.queue(of, &self.stop)?
+            }
+        };
         Ok((self.sink, all))
+    }
+
+    /// Queues the pages of some mappings, up to the code of the kernel, of which a copy is made when all are known.
+    fn part(&mut self, pid: Pid, areas: &[Area]) -> Result<(), Error> {
+        let early = match &mut self.early {
+            Some(early) => early,
+            none => none.insert(Early {
+                queueing: Queueing::begin(&mut self.sink, pid, pid, Vec::new())?,
+                done: 0,
+                is_over: false,
+            }),
+        };
+        early.is_over |= areas.iter().any(|area| vma::kind(area) == Kind::Vdso);
+        if early.is_over {
+            return Ok(());
+        }
+        early.done += areas.len();
+        let shared = frames::shared(areas);
+        early.queueing.part(areas, shared, None, None, &self.stop)
+    }
+}
+
+impl Early {
+    fn finish(mut self, layout: &Layout, stop: &AtomicBool) -> Result<Queued, Error> {
+        let rest = layout.areas.get(self.done..).unwrap_or_default();
+        let (shared, vdso) = (frames::shared(rest), layout.vdso.as_ref());
+        self.queueing.part(rest, shared, vdso, None, stop)?;
+        self.queueing.finish(&layout.areas)
     }
 }
 

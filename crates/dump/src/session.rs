@@ -111,7 +111,8 @@ fn write<'scope, 'a: 'scope>(
     let collecting = Collecting::start(scope, context)?;
     let store = Store::start(context.options.pages)?;
     let format = context.options.pages.format;
-    let flow = Flow::start(scope, Sink::new(store, format, context.staging))?;
+    let sink = Sink::new(store, format, context.staging);
+    let flow = Flow::start(scope, sink, !snapshot::may_be(context.options))?;
     // On every way out but the last it is to stop.
     let stopper = flow.stopper();
     collecting.prepared();

@@ -41,13 +41,19 @@ pub enum Snapshot {
     Always,
 }
 
+/// Whether address spaces may be copied at all.
+pub(crate) fn may_be(options: &Options) -> bool {
+    // Hooks find the tree standing still after all is written. With a frozen cgroup, a copy would never be born.
+    options.snapshot != Snapshot::Never
+        && options.end == End::Run
+        && options.hooks.is_empty()
+        && options.freeze_cgroup.is_none()
+}
+
 /// Address spaces that are to be copied, by the number of the task that was seen with it first.
 pub(crate) fn wanted(options: &Options, tasks: &[Task], census: &Census) -> HashSet<Pid> {
-    // Hooks find the tree standing still after all is written. In a pid namespace of the tree's, the copy would become
-    // a child of its first process; with a frozen cgroup it would never be born.
-    if options.end != End::Run
-        || !options.hooks.is_empty()
-        || options.freeze_cgroup.is_some()
+    // In a pid namespace of the tree's, the copy would become a child of its first process.
+    if !may_be(options)
         || census.of(Namespace::Pid).next().is_some()
         || tasks.iter().any(|task| task.pid_ns_for_children.is_some())
     {

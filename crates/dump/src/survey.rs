@@ -7,6 +7,7 @@ use std::sync::Arc;
 use gelid_image::messages::TaskKobjIdsEntry;
 use gelid_seize::{Process, State, Tree};
 use gelid_sys::proc::TaskDir;
+use gelid_sys::proc::smaps::Area;
 use gelid_sys::proc::stat::{self, Stat};
 use gelid_sys::proc::status::{self, Status};
 use gelid_sys::{Pid, proc};
@@ -179,7 +180,8 @@ impl Layouts {
         match self {
             Self::Here(None) => Ok(()),
             Self::Here(Some((pid, promise))) => {
-                let layout = Arc::new(Layout::read(pid)?);
+                let part = |areas: &[Area]| looker.part(pid, areas);
+                let layout = Arc::new(Layout::read_by_parts(pid, part)?);
                 promise.keep(&layout);
                 looker.seen(pid, layout)
             }

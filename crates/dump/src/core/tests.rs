@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use gelid_image::Dir;
 use gelid_seize::Tree;
 use gelid_sys::Pid;
+use gelid_sys::proc::smaps::Area;
 
 use super::{Before, Cores, collect};
 use crate::layout::{Layout, Looker, Promise};
@@ -119,6 +120,10 @@ struct AtOnce;
 impl Looker for AtOnce {
     fn look(&self, pid: Pid, promise: Promise) -> Result<(), Error> {
         promise.keep(&Arc::new(Layout::read(pid)?));
+        Ok(())
+    }
+
+    fn part(&self, _: Pid, _: &[Area]) -> Result<(), Error> {
         Ok(())
     }
 

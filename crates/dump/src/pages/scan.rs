@@ -1,6 +1,7 @@
 //! Which pages an address space has, and which of them go into the store.
 
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +14,7 @@ use gelid_sys::proc::smaps::Area;
 use gelid_sys::{Errno, Pid, proc};
 use rustix::fs::OFlags;
 
-use super::{Queued, Sink};
+use super::{Queued, Sink, Stored};
 use crate::Error;
 use crate::frames::{Frames, Piece, Same, is_shared, shared};
 use crate::layout::Layout;
@@ -54,51 +55,104 @@ pub(super) fn queue(
     mut frames: Option<&mut Frames>,
     stop: &AtomicBool,
 ) -> Result<Queued, Error> {
-    let _span = tracing::debug_span!("pages", pid = pid.as_raw_pid()).entered();
-    let (mut stored, writer) = sink.begin(Owner::Task(pid.as_raw_pid()))?;
     if let Some(frames) = &mut frames {
         frames.open(pid, origin.pid)?;
     }
-    let pagemap = proc::task_dir(origin.pid)?.open_file("pagemap", OFlags::RDONLY)?;
-    let mut queue = Queue {
-        pid,
-        frames,
-        same: Vec::new(),
-        memory: Arc::new(ProcessSource::new(origin.pid).sharing(origin.shared)),
-        kept: origin.kept,
-        writer,
-        areas: &layout.areas,
-        layout,
-        guards: Vec::new(),
-        stop,
-        failed: None,
-    };
-    for span in spans(&layout.areas) {
-        let mut take = |region| queue.take(region);
-        let scanned = match pagemap::scan_each(&pagemap, span.clone(), &QUERY, &mut take) {
-            // Kernels before 6.18 do not know of guard markers here.
-            Err(Errno::INVAL) => pagemap::scan_each(&pagemap, span, &UNGUARDED, &mut take),
-            scanned => scanned,
+    let shared = origin.shared;
+    let mut queueing = Queueing::begin(sink, pid, origin.pid, origin.kept)?;
+    queueing.part(&layout.areas, shared, layout.vdso.as_ref(), frames, stop)?;
+    queueing.finish(&layout.areas)
+}
+
+/// The pages of a task on their way.
+pub(super) struct Queueing {
+    pub(super) pid: Pid,
+    /// Who has them.
+    process: Pid,
+    pagemap: OwnedFd,
+    /// Memory that nobody else has.
+    own: Arc<dyn PageSource>,
+    /// See [`Origin::kept`].
+    kept: Vec<(u64, Arc<Memory>)>,
+    stored: Stored,
+    writer: ObjectWriter,
+}
+
+impl Queueing {
+    /// Begins with the pages of a task that a process has.
+    pub(super) fn begin(
+        sink: &mut Sink<'_>,
+        pid: Pid,
+        process: Pid,
+        kept: Vec<(u64, Arc<Memory>)>,
+    ) -> Result<Self, Error> {
+        let (stored, writer) = sink.begin(Owner::Task(pid.as_raw_pid()))?;
+        Ok(Self {
+            pid,
+            process,
+            pagemap: proc::task_dir(process)?.open_file("pagemap", OFlags::RDONLY)?,
+            own: Arc::new(ProcessSource::new(process)),
+            kept,
+            stored,
+            writer,
+        })
+    }
+
+    /// Queues those of some mappings, which lie above all before. Others may have what is in `shared`; `vdso` is needed
+    /// if the code of the kernel is among them.
+    pub(super) fn part(
+        &mut self,
+        areas: &[Area],
+        shared: Vec<Range<u64>>,
+        vdso: Option<&Arc<Memory>>,
+        frames: Option<&mut Frames>,
+        stop: &AtomicBool,
+    ) -> Result<(), Error> {
+        let pid = self.pid;
+        let _span = tracing::debug_span!("pages", pid = pid.as_raw_pid()).entered();
+        let mut queue = Queue {
+            pid,
+            frames,
+            same: &mut self.stored.same,
+            memory: match shared.is_empty() {
+                true => Arc::clone(&self.own),
+                false => Arc::new(ProcessSource::new(self.process).sharing(shared)),
+            },
+            kept: &self.kept,
+            writer: &mut self.writer,
+            areas,
+            vdso,
+            guards: &mut self.stored.guards,
+            stop,
+            failed: None,
         };
-        scanned.map_err(|errno| Error::Scan { pid, errno })?;
+        for span in spans(areas) {
+            let mut take = |region| queue.take(region);
+            let scanned = match pagemap::scan_each(&self.pagemap, span.clone(), &QUERY, &mut take) {
+                // Kernels before 6.18 do not know of guard markers here.
+                Err(Errno::INVAL) => pagemap::scan_each(&self.pagemap, span, &UNGUARDED, &mut take),
+                scanned => scanned,
+            };
+            scanned.map_err(|errno| Error::Scan { pid, errno })?;
+        }
+        // The vDSO may lie behind the last page that was found.
+        queue.pass(u64::MAX);
+        queue.failed.map_or(Ok(()), Err)
     }
-    // The vDSO may lie behind the last page that was found.
-    queue.pass(u64::MAX);
-    let Queue {
-        writer,
-        guards,
-        same,
-        failed,
-        ..
-    } = queue;
-    if let Some(error) = failed {
-        return Err(error);
+
+    /// All mappings have been looked at.
+    pub(super) fn finish(mut self, areas: &[Area]) -> Result<Queued, Error> {
+        self.stored.scanned = scanned(areas);
+        Ok(Queued {
+            stored: self.stored,
+            pending: self.writer.finish()?,
+        })
     }
-    stored.guards = guards;
-    stored.same = same;
-    stored.scanned = scanned(&layout.areas);
-    let pending = writer.finish()?;
-    Ok(Queued { stored, pending })
+
+    /// What has been queued is not wanted; the file it is in.
+    pub(super) fn discard(self) -> String {
+        self.stored.file
+    }
 }
 
 /// Pages that are there and are neither of a file nor the page of zeros; guard markers.
@@ -151,15 +205,15 @@ fn scanned(areas: &[Area]) -> u64 {
 struct Queue<'a> {
     pid: Pid,
     frames: Option<&'a mut Frames>,
-    same: Vec<Same>,
+    same: &'a mut Vec<Same>,
     memory: Arc<dyn PageSource>,
     /// See [`Origin::kept`].
-    kept: Vec<(u64, Arc<Memory>)>,
-    writer: ObjectWriter,
+    kept: &'a [(u64, Arc<Memory>)],
+    writer: &'a mut ObjectWriter,
     /// Mappings not yet passed.
     areas: &'a [Area],
-    layout: &'a Layout,
-    guards: Vec<Range<u64>>,
+    vdso: Option<&'a Arc<Memory>>,
+    guards: &'a mut Vec<Range<u64>>,
     stop: &'a AtomicBool,
     failed: Option<Error>,
 }
@@ -215,7 +269,7 @@ impl Queue<'_> {
         let source: Arc<dyn PageSource> = match vma::kind(area) {
             Kind::Aio => Arc::clone(&self.memory),
             _ if vma::pages(area) != Pages::Whole => return None,
-            _ => Arc::<Memory>::clone(self.layout.vdso.as_ref()?),
+            _ => Arc::<Memory>::clone(self.vdso?),
         };
         Some((source, Extent::present(range)))
     }
