@@ -45,6 +45,12 @@ impl FilesPlan {
         let opened = opened.map_err(Error::system("open", &*object))?;
         let stat = fstat(&opened).map_err(Error::system("examine", &*object))?;
         let file = job.file;
-        file.check(opened.as_fd(), &stat, job.flags, &object, &self.options)
+        file.check(
+            opened.as_fd(),
+            &stat,
+            job.flags,
+            &|| object.clone(),
+            &self.options,
+        )
     }
 }

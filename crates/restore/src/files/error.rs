@@ -187,10 +187,9 @@ impl Error {
         operation: &'static str,
         object: impl Into<String>,
     ) -> impl FnOnce(Errno) -> Self {
-        let object = object.into();
         move |errno| Error::System {
             operation,
-            object,
+            object: object.into(),
             errno,
         }
     }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use gelid_image::messages::EventfdFileEntry;
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::OFlags;
 
 use super::open::{Opener, set_status};
 use super::{Error, Kind};
@@ -49,15 +50,24 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
             continue;
         };
         let label = description.label();
-        let mut flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let status = description.flags.status();
+        let mut flags = EventfdFlags::CLOEXEC;
+        flags.set(EventfdFlags::NONBLOCK, status.contains(OFlags::NONBLOCK));
         flags.set(EventfdFlags::SEMAPHORE, counter.semaphore);
-        let fd = eventfd(0, flags).map_err(|errno| opener.failed("make", &label, errno))?;
+        let failed = |errno| opener.failed("make", &label, errno);
+        let fd = match u32::try_from(counter.count) {
+            Ok(count) => eventfd(count, flags).map_err(failed)?,
+            Err(_) => {
+                let fd = eventfd(0, flags).map_err(failed)?;
+                let count = counter.count.to_ne_bytes();
+                rustix::io::write(&fd, &count).map_err(Error::system("count up", &*label))?;
+                fd
+            }
+        };
         let fd = opener.raise(fd, &label)?;
-        if counter.count != 0 {
-            let count = counter.count.to_ne_bytes();
-            rustix::io::write(&fd, &count).map_err(Error::system("count up", &*label))?;
+        if !OFlags::NONBLOCK.contains(status) {
+            set_status(fd.as_fd(), status, &label)?;
         }
-        set_status(fd.as_fd(), description.flags.status(), &label)?;
         opener.add(description.id, fd);
     }
     Ok(())

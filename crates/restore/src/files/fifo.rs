@@ -91,7 +91,7 @@ fn open_both(
         fd.as_fd(),
         &stat,
         Flags(flags.bits()),
-        object,
+        &|| object.to_owned(),
         &opener.plan.options,
     )?;
     Ok(fd)

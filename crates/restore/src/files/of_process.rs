@@ -113,7 +113,7 @@ impl OpenFiles {
                 .map_err(Error::system("open", &*object))?;
             let stat = rustix::fs::fstat(&opened).map_err(Error::system("examine", &*object))?;
             let options = &self.plan.options;
-            file.check(opened.as_fd(), &stat, flags, &object, options)?;
+            file.check(opened.as_fd(), &stat, flags, &|| object.clone(), options)?;
             if !flags.is_path() && !flags.has(OFlags::NONBLOCK) {
                 set_status(opened.as_fd(), flags.status(), &object)?;
             }

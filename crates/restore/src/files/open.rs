@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use gelid_sys::nofile::Raised;
+use gelid_sys::row::Row;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -84,7 +85,7 @@ pub(super) struct Opener<'a> {
     own: OwnedFd,
     base: RawFd,
     /// Takes the numbers below the base, so that what is opened lies above.
-    _below: Vec<OwnedFd>,
+    _below: Row,
 }
 
 impl<'a> Opener<'a> {
@@ -193,9 +194,14 @@ impl<'a> Opener<'a> {
         self.own.as_fd()
     }
 
+    /// Whether a new descriptor is in nobody's way.
+    pub(super) fn is_high(&self, fd: &OwnedFd) -> bool {
+        fd.as_raw_fd() >= self.base
+    }
+
     /// Brings a new descriptor to a number that is in nobody's way.
     pub(super) fn raise(&self, fd: OwnedFd, object: &str) -> Result<OwnedFd, Error> {
-        match fd.as_raw_fd() >= self.base {
+        match self.is_high(&fd) {
             true => Ok(fd),
             false => self.again(fd.as_fd(), object),
         }
@@ -346,11 +352,11 @@ impl<'a> Opener<'a> {
     }
 }
 
-/// Occupies the numbers below `base`, if that is less work than to move `count` descriptors there. If not,
-/// or if there is no more, whatever is opened there is moved.
-fn occupy(own: &OwnedFd, base: RawFd, count: usize) -> Vec<OwnedFd> {
-    let mut below = Vec::new();
-    if usize::try_from(base).is_ok_and(|base| base < count) {
+/// Occupies the numbers below `base`, if that is less work than to move `count` descriptors there, which takes two calls
+/// each. If not, or if there is no more, whatever is opened there is moved.
+fn occupy(own: &OwnedFd, base: RawFd, count: usize) -> Row {
+    let mut below = Row::default();
+    if usize::try_from(base).is_ok_and(|base| base < 2 * count) {
         while let Ok(fd) = rustix::io::fcntl_dupfd_cloexec(own, 0) {
             if fd.as_raw_fd() >= base {
                 break;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 
 use super::memfd::Object;
@@ -15,6 +15,7 @@ use super::{Error, FilesPlan, Flags, Kind, tty, unix};
 use crate::files::Roots;
 use gelid_sys::Pid;
 use gelid_sys::nofile::Raised;
+use gelid_sys::row::Row;
 
 /// An open file, and what was opened of it to be mapped, by access mode.
 #[derive(Debug)]
@@ -211,6 +212,16 @@ impl OpenFiles {
         for leftover in &self.leftovers {
             leftover.remove();
         }
+        self.close_all();
         Ok(())
+    }
+
+    /// Closes all files, together.
+    fn close_all(&mut self) {
+        let files = std::mem::take(&mut self.files).into_values();
+        let mut files: Vec<OwnedFd> = files.map(|opened| opened.fd).collect();
+        files.sort_unstable_by_key(AsRawFd::as_raw_fd);
+        let mut row = Row::default();
+        files.into_iter().for_each(|fd| row.push(fd));
     }
 }

@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gelid_image::messages::RegFileEntry;
 use rustix::fs::{FileType, SeekFrom, Stat};
+use rustix::io::Errno;
 
 use super::of_dead::StandIn;
-use super::open::{Opener, set_status};
+use super::open::Opener;
 use super::options::{FileOptions, Validation};
 use super::place::Place;
 use super::remap::Remap;
@@ -181,21 +182,23 @@ impl Job<'_> {
     }
 
     fn open(&self, opener: &mut Opener<'_>, place: &Place) -> Result<(), Error> {
-        let object = self.object();
         if !self.flags.is_path() {
-            self.check_device(opener, place, &object)?;
+            self.check_device(opener, place)?;
         }
         let opened = opener.names.open(place, self.flags.to_open());
-        let opened = opened.map_err(|errno| opener.failed("open", &object, errno))?;
-        let fd = opener.raise(opened, &object)?;
-        let stat = rustix::fs::fstat(&fd).map_err(Error::system("examine", &*object))?;
+        let opened = opened.map_err(|errno| opener.failed("open", &self.object(), errno))?;
+        let fd = match opener.is_high(&opened) {
+            true => opened,
+            false => opener.raise(opened, &self.object())?,
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(self.failed("examine"))?;
         if let Place::Entry(entry) = place
             && entry
                 .identity
                 .is_some_and(|meant| meant != (stat.st_dev, stat.st_ino))
         {
             return Err(Error::Changed {
-                object,
+                object: self.object(),
                 what: "inode",
                 recorded: entry.identity.unwrap_or_default().1.to_string(),
                 found: stat.st_ino.to_string(),
@@ -212,27 +215,31 @@ impl Job<'_> {
         fd: OwnedFd,
         stat: &Stat,
     ) -> Result<(), Error> {
-        let object = self.object();
         let options = &opener.plan.options;
+        let object = || self.object();
         self.file
             .check(fd.as_fd(), stat, self.flags, &object, options)?;
         if !self.flags.is_path() {
-            let status = self.flags.status();
             if !self.flags.has(rustix::fs::OFlags::NONBLOCK) {
-                set_status(fd.as_fd(), status, &object)?;
+                let status = self.flags.status();
+                rustix::fs::fcntl_setfl(&fd, status).map_err(self.failed("set the flags of"))?;
             }
             match (&self.file.remap, self.file.position) {
                 // What it has told of another is not to be had; it tells nothing more in any case.
-                (Some(Remap::Process(_)), _) => {}
-                (_, position) => seek(fd.as_fd(), position, &object)?,
+                (Some(Remap::Process(_)), _) | (_, None) => {}
+                (_, position) => seek(fd.as_fd(), position, &self.object())?,
             }
         }
         opener.add(self.id, fd);
         Ok(())
     }
 
+    fn failed(&self, operation: &'static str) -> impl FnOnce(Errno) -> Error {
+        move |errno| Error::system(operation, self.object())(errno)
+    }
+
     /// Refuses devices with a state of their own, before opening them does something.
-    fn check_device(&self, opener: &Opener<'_>, place: &Place, object: &str) -> Result<(), Error> {
+    fn check_device(&self, opener: &Opener<'_>, place: &Place) -> Result<(), Error> {
         let harmless = [FileType::RegularFile, FileType::Directory];
         let recorded = self.file.mode.map(FileType::from_raw_mode);
         if recorded.is_some_and(|kind| harmless.contains(&kind)) {
@@ -241,7 +248,7 @@ impl Job<'_> {
         let stat = opener
             .names
             .stat(place)
-            .map_err(|errno| opener.failed("open", object, errno))?;
+            .map_err(|errno| opener.failed("open", &self.object(), errno))?;
         let number = (
             rustix::fs::major(stat.st_rdev),
             rustix::fs::minor(stat.st_rdev),
@@ -252,7 +259,7 @@ impl Job<'_> {
             _ => return Ok(()),
         }
         Err(Error::Unsupported {
-            object: object.to_owned(),
+            object: self.object(),
             what: "a device with a state of its own",
             remedy: "give it with --inherit-fd 'fd[N]:PATH', PATH without the first slash",
         })
@@ -274,12 +281,12 @@ impl Regular {
         fd: BorrowedFd<'_>,
         stat: &Stat,
         flags: Flags,
-        object: &str,
+        object: &dyn Fn() -> String,
         options: &FileOptions,
     ) -> Result<(), Error> {
         let changed = |what, recorded: String, found: String, remedy| {
             Err(Error::Changed {
-                object: object.to_owned(),
+                object: object(),
                 what,
                 recorded,
                 found,
@@ -311,7 +318,8 @@ impl Regular {
         if self.build_id.is_empty() || options.validation == Validation::Size || !readable {
             return Ok(());
         }
-        let found = build_id::read(fd).map_err(Error::system("read the build id of", object))?;
+        let found = build_id::read(fd)
+            .map_err(|errno| Error::system("read the build id of", object())(errno))?;
         let found = found.unwrap_or_default();
         if build_id::matches(&self.build_id, &found) {
             return Ok(());

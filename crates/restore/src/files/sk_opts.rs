@@ -30,6 +30,34 @@ pub struct SocketOptions {
     device: Option<String>,
 }
 
+/// The options of new sockets of one kind, as far as they are numbers.
+#[derive(Debug, Clone)]
+pub(super) struct Fresh {
+    /// Sizes for sending and receiving.
+    pub(super) buffers: (i32, i32),
+    numbers: Vec<(IntOption, i32)>,
+}
+
+impl Fresh {
+    /// Asks one that has just been made.
+    pub(super) fn look(socket: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let mut told = Vec::with_capacity(NUMBERS.len());
+        for option in NUMBERS {
+            match sockopt::int(socket, option) {
+                Ok(value) => told.push((option, value)),
+                // What a kind of sockets does not have is off.
+                Err(Errno::OPNOTSUPP | Errno::NOPROTOOPT) => told.push((option, 0)),
+                Err(errno) => return Err(errno),
+            }
+        }
+        let size = |option| sockopt::int(socket, option);
+        Ok(Self {
+            buffers: (size(IntOption::SNDBUF)?, size(IntOption::RCVBUF)?),
+            numbers: told,
+        })
+    }
+}
+
 /// Checks a record.
 pub(super) fn plan(object: &str, entry: &SkOptsEntry) -> Result<SocketOptions, Error> {
     /// Bytes of the name of an interface.
@@ -89,26 +117,41 @@ pub(super) fn plan(object: &str, entry: &SkOptsEntry) -> Result<SocketOptions, E
     })
 }
 
-/// What is recorded of options that are an `int`.
+/// Options that are an `int`.
+const NUMBERS: [IntOption; 12] = [
+    IntOption::REUSEADDR,
+    IntOption::PRIORITY,
+    IntOption::RCVLOWAT,
+    IntOption::MARK,
+    IntOption::PASSCRED,
+    IntOption::PASSSEC,
+    IntOption::DONTROUTE,
+    IntOption::NO_CHECK,
+    IntOption::REUSEPORT,
+    IntOption::BROADCAST,
+    IntOption::KEEPALIVE,
+    IntOption::OOBINLINE,
+];
+
+/// What is recorded of them.
 fn numbers(entry: &SkOptsEntry) -> Vec<(IntOption, i32)> {
     let on = |value: Option<bool>| value.map(u32::from);
-    let all = [
-        (IntOption::REUSEADDR, on(entry.reuseaddr)),
-        (IntOption::PRIORITY, entry.so_priority),
-        (IntOption::RCVLOWAT, entry.so_rcvlowat),
-        (IntOption::MARK, entry.so_mark),
-        (IntOption::PASSCRED, on(entry.so_passcred)),
-        (IntOption::PASSSEC, on(entry.so_passsec)),
-        (IntOption::DONTROUTE, on(entry.so_dontroute)),
-        (IntOption::NO_CHECK, on(entry.so_no_check)),
-        (IntOption::REUSEPORT, on(entry.so_reuseport)),
-        (IntOption::BROADCAST, on(entry.so_broadcast)),
-        (IntOption::KEEPALIVE, on(entry.so_keepalive)),
-        (IntOption::OOBINLINE, entry.so_oobinline),
+    let recorded = [
+        on(entry.reuseaddr),
+        entry.so_priority,
+        entry.so_rcvlowat,
+        entry.so_mark,
+        on(entry.so_passcred),
+        on(entry.so_passsec),
+        on(entry.so_dontroute),
+        on(entry.so_no_check),
+        on(entry.so_reuseport),
+        on(entry.so_broadcast),
+        on(entry.so_keepalive),
+        entry.so_oobinline,
     ];
-    let recorded = all.into_iter();
-    recorded
-        .filter_map(|(option, value)| Some((option, value?.cast_signed())))
+    let all = NUMBERS.into_iter().zip(recorded);
+    all.filter_map(|(option, value)| Some((option, value?.cast_signed())))
         .collect()
 }
 
@@ -148,6 +191,34 @@ impl SocketOptions {
     pub(super) fn apply(&self, socket: BorrowedFd<'_>, object: &str) -> Result<(), Error> {
         self.set(socket)
             .map_err(Error::system("set the options of", object))
+    }
+
+    /// The same of a socket on which nothing has been set yet but, if `widened`, the sizes of its buffers.
+    pub(super) fn apply_fresh(
+        &self,
+        socket: BorrowedFd<'_>,
+        fresh: &Fresh,
+        widened: bool,
+    ) -> Result<(), Errno> {
+        if !widened && self.is_as(fresh) {
+            return Ok(());
+        }
+        self.set(socket)
+    }
+
+    /// Whether a new socket has all of these options.
+    fn is_as(&self, fresh: &Fresh) -> bool {
+        let is = |(option, value): &(IntOption, i32)| {
+            let found = fresh.numbers.iter().find(|(other, _)| option == other);
+            found.is_some_and(|(_, found)| found == value)
+        };
+        self.device.is_none()
+            && self.filter.is_empty()
+            && self.linger.is_none()
+            && self.timeouts == (None, None)
+            && self.buffers == fresh.buffers
+            && self.buffer_lock.is_none_or(|lock| lock == 0)
+            && self.numbers.iter().all(is)
     }
 
     /// Sets the size of the buffer for receiving.

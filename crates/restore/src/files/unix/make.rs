@@ -1,7 +1,8 @@
 //! Making sockets: pairs, names, connections, queues, options; in this order.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use gelid_sys::sockopt::{self, IntOption};
 use gelid_sys::stand_in::Who;
@@ -13,6 +14,7 @@ use rustix::net::{
 };
 
 use super::super::open::{Opener, set_status};
+use super::super::sk_opts::Fresh;
 use super::super::{Error, Kind, sk_opts};
 use super::bind::{self, Job, Place};
 use super::somebody::Somebody;
@@ -41,6 +43,8 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         places: BTreeMap::new(),
         lost: Vec::new(),
         strangers: Vec::new(),
+        fresh: BTreeMap::new(),
+        widened: BTreeSet::new(),
     };
     let birthplace = opener.birthplace;
     let enter = || {
@@ -75,6 +79,10 @@ pub(super) struct Maker<'p> {
     lost: Vec<OwnedFd>,
     /// Those who send for the time of the restore, and have a name for that.
     strangers: Vec<OwnedFd>,
+    /// Options that new sockets have, by kind.
+    fresh: BTreeMap<u32, Fresh>,
+    /// Whose buffers have been made larger.
+    widened: BTreeSet<RawFd>,
 }
 
 /// A new socket.
@@ -298,7 +306,9 @@ impl<'p> Maker<'p> {
 
     /// Makes senders where there are none, and lets all hold as much as they send.
     fn ready_senders(&mut self, opener: &Opener<'_>) -> Result<(), Error> {
-        let mut ready = BTreeSet::new();
+        // What the kernel needs for a message beside twice its bytes.
+        const HEAD: u64 = 4096;
+        let mut loads: BTreeMap<RawFd, u64> = BTreeMap::new();
         for packet in &opener.plan.sockets.packets {
             let Some(socket) = self.sockets.get(&packet.to).copied() else {
                 continue;
@@ -309,12 +319,29 @@ impl<'p> Maker<'p> {
                 let made = made.map_err(|errno| opener.failed("make a sender to", &object, errno));
                 self.others.insert(packet.to, made?);
             }
+            let room = self.fresh(socket.kind, &object)?.buffers.0.unsigned_abs();
             let (sender, _) = self.sender(opener, packet, &object)?;
-            if ready.insert(sender.as_raw_fd()) {
+            let load = loads.entry(sender.as_raw_fd()).or_default();
+            *load += 2 * u64::from(packet.len) + HEAD;
+            if *load > u64::from(room) / 2 && !self.widened.contains(&sender.as_raw_fd()) {
                 queue::widen(sender, &object)?;
+                let sender = sender.as_raw_fd();
+                self.widened.insert(sender);
             }
         }
         Ok(())
+    }
+
+    /// The options of a new socket.
+    fn fresh(&mut self, kind: SocketType, object: &str) -> Result<&Fresh, Error> {
+        match self.fresh.entry(kind.as_raw()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(vacant) => {
+                let fresh = self::socket(kind).and_then(|new| Fresh::look(new.as_fd()));
+                let fresh = fresh.map_err(Error::system("ask for the options of", object))?;
+                Ok(vacant.insert(fresh))
+            }
+        }
     }
 
     /// The socket that sends a message, and where to if it is not connected with the receiver.
@@ -385,10 +412,13 @@ impl<'p> Maker<'p> {
     }
 
     /// Sets options and flags as they were.
-    fn finish(self, opener: &Opener<'_>) -> Result<(), Error> {
+    fn finish(mut self, opener: &Opener<'_>) -> Result<(), Error> {
         for (id, socket, object) in self.all() {
             let fd = opener.need(id, &object)?;
-            socket.options.apply(fd, &object)?;
+            let widened = self.widened.contains(&fd.as_raw_fd());
+            let fresh = self.fresh(socket.kind, &object)?;
+            let set = socket.options.apply_fresh(fd, fresh, widened);
+            set.map_err(Error::system("set the options of", &*object))?;
             set_rest(fd, socket).map_err(Error::system("set the options of", &*object))?;
             if let Some(backlog) = socket.backlog {
                 let backlog = backlog.min(i32::MAX as u32) as i32;
