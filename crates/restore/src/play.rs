@@ -169,7 +169,7 @@ pub(crate) fn run(
     children::settle(plan, &mut crew)?;
     locks::take(plan, &files, &mut crew)?;
     ipc::redo(plan, &mut crew)?;
-    state::complete_spaces(plan, &mut crew)?;
+    state::complete_spaces(plan, &zone, &mut crew)?;
     let mut newborns = state::Newborns::new();
     for thread in newborn {
         newborns.entry(thread.task).or_default().push(thread);

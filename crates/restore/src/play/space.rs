@@ -1,6 +1,7 @@
 //! An address space on tapes: mappings, the kernel's own areas, boundaries; and what follows the pages.
 
 mod segments;
+mod together;
 
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -21,6 +22,8 @@ use crate::plan::zone;
 const MAP_FIXED: u32 = 0x10;
 const PROT_READ: u32 = 1;
 const PROT_WRITE: u32 = 2;
+const DONT_NEED: u64 = 4;
+const POPULATE_WRITE: u64 = 23;
 const MADV_GUARD_INSTALL: u64 = 102;
 /// Advice that is given before the pages come: everything that madvise can set, by number.
 const ADVICE: u64 = 1 << 1 | 1 << 2 | 1 << 10 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18;
@@ -40,13 +43,13 @@ pub(crate) fn build(
     kernel: &Kernel,
     files: &OpenFiles,
 ) -> Result<Option<u64>, Error> {
-    areas(reel, space, zone, missing, files)?;
+    map_all(reel, space, zone, missing, files)?;
     let placed = kernel.place(reel, space, zone);
     boundaries(reel, space, files)?;
     Ok(placed)
 }
 
-/// Appends the areas, as far as they lie in `wanted`.
+/// Appends the areas, as far as they lie in `wanted`, as they are to be.
 pub(crate) fn areas(
     reel: &mut Reel,
     space: &Space,
@@ -54,18 +57,61 @@ pub(crate) fn areas(
     wanted: &[Range<u64>],
     files: &OpenFiles,
 ) -> Result<(), Error> {
-    for (part, area, _) in meet(&space.areas, wanted) {
-        let fd = match area.backing {
-            Backing::Segment { .. } => {
-                segments::attach(reel, space, area, &part, zone)?;
-                continue;
-            }
-            Backing::Anonymous => -1,
-            Backing::File { id, access, .. } => files.mapping(id, access)?.as_raw_fd(),
-        };
-        for range in around(&part, zone) {
-            map(reel, area, &range, fd);
+    map_all(reel, space, zone, wanted, files)?;
+    protect_groups(reel, space, zone, wanted);
+    Ok(())
+}
+
+/// The same; some lack their [permissions](protect_groups).
+fn map_all(
+    reel: &mut Reel,
+    space: &Space,
+    zone: &Range<u64>,
+    wanted: &[Range<u64>],
+    files: &OpenFiles,
+) -> Result<(), Error> {
+    let parts = parts(space, wanted);
+    for group in parts.chunk_by(|one, next| together::can_be(one, next, zone)) {
+        if let [(part, area)] = group {
+            alone(reel, space, area, (part, zone), files)?;
+        } else {
+            together::map(reel, group);
         }
+    }
+    Ok(())
+}
+
+/// Appends what [`build`] has left to be done to areas when their pages are there.
+fn protect_groups(reel: &mut Reel, space: &Space, zone: &Range<u64>, wanted: &[Range<u64>]) {
+    let parts = parts(space, wanted);
+    let groups = parts.chunk_by(|one, next| together::can_be(one, next, zone));
+    for group in groups.filter(|group| group.len() > 1) {
+        together::protect(reel, group);
+    }
+}
+
+/// What is wanted of each area.
+fn parts<'s>(space: &'s Space, wanted: &'s [Range<u64>]) -> Vec<(Range<u64>, &'s Area)> {
+    meet(&space.areas, wanted)
+        .map(|(part, area, _)| (part, area))
+        .collect()
+}
+
+/// Appends one area, or what is wanted of it.
+fn alone(
+    reel: &mut Reel,
+    space: &Space,
+    area: &Area,
+    (part, zone): (&Range<u64>, &Range<u64>),
+    files: &OpenFiles,
+) -> Result<(), Error> {
+    let fd = match area.backing {
+        Backing::Segment { .. } => return segments::attach(reel, space, area, part, zone),
+        Backing::Anonymous => -1,
+        Backing::File { id, access, .. } => files.mapping(id, access)?.as_raw_fd(),
+    };
+    for range in around(part, zone) {
+        map(reel, area, &range, fd);
     }
     Ok(())
 }
@@ -82,11 +128,9 @@ fn around(range: &Range<u64>, zone: &Range<u64>) -> impl Iterator<Item = Range<u
 
 fn map(reel: &mut Reel, area: &Area, range: &Range<u64>, fd: i32) {
     let object = Object::Area(range.start);
-    // Pages that differ from the file were written once; the kernel then counts the mapping as writable.
-    let written = (area.filled || area.accounted) && area.is_private();
-    let written = written && area.prot & PROT_WRITE == 0;
+    let written = is_written(area);
     let prot = area.prot | if written { PROT_WRITE } else { 0 };
-    for part in parts(area, range, prot) {
+    for part in steps(area, range, prot) {
         reel.must(object, nr::mmap, map_args(area, &part, prot, fd));
     }
     if written {
@@ -97,7 +141,7 @@ fn map(reel: &mut Reel, area: &Area, range: &Range<u64>, fd: i32) {
 
 /// What is mapped by one call each. Nobody gets more at once than the machine has of memory, but may come to have it
 /// step by step, as a heap does; the parts become one mapping.
-fn parts(area: &Area, range: &Range<u64>, prot: u32) -> impl Iterator<Item = Range<u64>> {
+fn steps(area: &Area, range: &Range<u64>, prot: u32) -> impl Iterator<Item = Range<u64>> {
     const MOST: u64 = 1 << 30;
     const NOT_COUNTED: u32 = map::NORESERVE | map::HUGETLB | map::GROWSDOWN;
     let counted = area.is_private() && prot & PROT_WRITE != 0 && area.flags & NOT_COUNTED == 0;
@@ -106,6 +150,12 @@ fn parts(area: &Area, range: &Range<u64>, prot: u32) -> impl Iterator<Item = Ran
     let starts = std::iter::successors(first, move |start| start.checked_add(step));
     let starts = starts.take_while(move |start| *start < end);
     starts.map(move |start| start..end.min(start.saturating_add(step)))
+}
+
+/// Whether an area that cannot be written could be once: pages that differ from the file were written, and the kernel
+/// then counts the mapping as writable.
+fn is_written(area: &Area) -> bool {
+    (area.filled || area.accounted) && area.is_private() && area.prot & PROT_WRITE == 0
 }
 
 fn advise(reel: &mut Reel, area: &Area, range: &Range<u64>) {
@@ -128,8 +178,6 @@ fn advise(reel: &mut Reel, area: &Area, range: &Range<u64>) {
 
 /// Takes the permission to write away. Memory that was never touched would not count as writable then.
 fn protect(reel: &mut Reel, area: &Area, range: &Range<u64>) {
-    const POPULATE_WRITE: u64 = 23;
-    const DONT_NEED: u64 = 4;
     let object = Object::Area(range.start);
     let first = range.start..range.start + PAGE_SIZE as u64;
     let anonymous = area.backing == Backing::Anonymous;
@@ -212,8 +260,9 @@ fn boundaries(reel: &mut Reel, space: &Space, files: &OpenFiles) -> Result<(), E
     Ok(())
 }
 
-/// What must wait until the pages are there.
-pub(crate) fn complete(reel: &mut Reel, space: &Space) {
+/// What must wait until the pages are there; `missing` is what [`build`] was given.
+pub(crate) fn complete(reel: &mut Reel, space: &Space, zone: &Range<u64>, missing: &[Range<u64>]) {
+    protect_groups(reel, space, zone, missing);
     for guard in &space.guards {
         let args = sized(guard, MADV_GUARD_INSTALL);
         reel.must(Object::Area(guard.start), nr::madvise, args);

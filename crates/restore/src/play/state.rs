@@ -1,6 +1,7 @@
 //! Tasks and threads get their state: what their own tapes can set, then registers.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::signal::SigSet;
@@ -12,7 +13,7 @@ use super::births::tape_error;
 use super::crew::{Crew, finish, identity};
 use super::script::{Reel, Script};
 use super::threads::Newborn;
-use super::{space, stop_is_told};
+use super::{inheritance, space, stop_is_told};
 use crate::Error;
 use crate::plan::births::Who;
 use crate::plan::tree::Node;
@@ -73,7 +74,11 @@ fn actions(plan: &Plan, tasks: &[usize], crew: &mut Crew) -> Result<(), Error> {
 }
 
 /// What the pages had to come before.
-pub(crate) fn complete_spaces(plan: &Plan, crew: &mut Crew) -> Result<(), Error> {
+pub(crate) fn complete_spaces(
+    plan: &Plan,
+    zone: &Range<u64>,
+    crew: &mut Crew,
+) -> Result<(), Error> {
     let mut reels = Vec::new();
     for (index, life) in plan.lives.iter().enumerate() {
         if let Life::Alive(alive) = life
@@ -81,7 +86,8 @@ pub(crate) fn complete_spaces(plan: &Plan, crew: &mut Crew) -> Result<(), Error>
         {
             let who = Who::Task(index);
             let mut reel = Reel::new(crew.body(who)?.carrier.room());
-            space::complete(&mut reel, &plan.spaces[alive.space]);
+            let missing = inheritance::missing(&plan.inheritance[index]);
+            space::complete(&mut reel, &plan.spaces[alive.space], zone, &missing);
             reels.push((who, reel.into_scripts()));
         }
     }
