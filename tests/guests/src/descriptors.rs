@@ -347,8 +347,10 @@ fn of_processes(guest: &Guest) -> Check {
         .open("/proc/self/comm")?;
     os!(libc::dup2(comm.as_raw_fd(), HIGH))?;
     let tasks = File::open("/proc/self/task")?;
+    let gate = Gate::new()?;
     let kid = guest.fork("reader", |guest| {
         let mut of_parent = File::open(format!("/proc/{me}/stat"))?;
+        gate.arrive()?;
         guest.wait();
         let mut text = String::new();
         of_parent.read_to_string(&mut text)?;
@@ -356,6 +358,7 @@ fn of_processes(guest: &Guest) -> Check {
         same!("flags", os!(libc::fcntl(HIGH, libc::F_GETFD))?, 0);
         Ok(())
     })?;
+    gate.wait(1)?;
     guest.hold()?;
     kid.join(guest)?;
     os!(libc::write(HIGH, b"renamed".as_ptr().cast(), 7))?;
