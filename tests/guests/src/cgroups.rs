@@ -24,8 +24,10 @@ pub(crate) struct Groups(pub(crate) Vec<PathBuf>);
 impl Groups {
     pub(crate) fn make(mounts: &[&str]) -> Check<Self> {
         // A process with the same number may run in another namespace.
-        let numbers = fs::metadata("/proc/self/ns/pid")?.ino();
-        let name = format!("gelid-guest-{}-{numbers}", std::process::id());
+        let mut chance = [0; 4];
+        rustix::rand::getrandom(&mut chance, rustix::rand::GetRandomFlags::empty())?;
+        let chance = u32::from_ne_bytes(chance);
+        let name = format!("gelid-guest-{}-{chance:08x}", std::process::id());
         let mut made = Vec::new();
         for mount in mounts {
             let group = Path::new(mount).join(&name);
