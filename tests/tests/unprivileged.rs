@@ -29,9 +29,9 @@ for name in $NAMES; do
 done 2>/dev/null
 "#;
 
-/// Guests that take no rights themselves.
+/// Guests that take no rights themselves, and no names that those in another pid namespace could take too.
 pub(crate) const GUESTS: &str = "regular deleted-directory pipe-data shared-anon shared-anon-moved file-private \
-    epoll-timerfd mutexes zombies handlers posix-timers umask limits tcp-listening unix-listening-abstract \
+    epoll-timerfd mutexes zombies handlers posix-timers umask limits tcp-listening unix-listening \
     unix-queues blocked-futex";
 
 const CAPABILITIES: &str = "+checkpoint_restore,+sys_ptrace";
