@@ -31,7 +31,7 @@ done 2>/dev/null
 
 /// Guests that take no rights themselves, and no names that those in another pid namespace could take too.
 pub(crate) const GUESTS: &str = "regular deleted-directory pipe-data shared-anon shared-anon-moved file-private \
-    epoll-timerfd mutexes zombies handlers posix-timers umask limits tcp-listening unix-listening \
+    epoll-timerfd mutexes zombies handlers posix-timers umask limits tcp-listening unix-pairs \
     unix-queues blocked-futex";
 
 const CAPABILITIES: &str = "+checkpoint_restore,+sys_ptrace";
