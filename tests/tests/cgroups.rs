@@ -20,12 +20,16 @@ struct Groups(Vec<PathBuf>);
 
 impl Groups {
     fn of(guest: &Guest) -> Result<Self> {
-        let name = format!("gelid-guest-{}", guest.tree.root());
+        let start = format!("gelid-guest-{}-", guest.tree.root());
         let mounts = fs::read_dir("/sys/fs/cgroup")?.flatten();
         let mounts = mounts.map(|entry| entry.path());
         let all = mounts.chain([PathBuf::from("/sys/fs/cgroup")]);
-        let groups = all.map(|mount| mount.join(&name));
-        Ok(Self(groups.filter(|group| group.is_dir()).collect()))
+        let groups = all.filter_map(|mount| fs::read_dir(mount).ok()).flatten();
+        let named = groups.flatten().filter(|group| {
+            let name = group.file_name();
+            name.to_string_lossy().starts_with(&start)
+        });
+        Ok(Self(named.map(|group| group.path()).collect()))
     }
 
     fn are_there(&self) -> bool {
