@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
+use gelid_sys::Pid;
 use gelid_sys::clone::flags;
 use gelid_sys::pidfd;
 use gelid_sys::ptrace::Stopped;
@@ -30,13 +31,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Comes to be.
     pub(super) fn born(stage: &mut Stage<'_>) -> Result<Self, Error> {
-        // A number that nobody of the tree has.
-        let wanted = stage.plan.has_numbers().then(|| free_number(stage.plan));
-        let mut script = Script::default();
-        let op = clone_call(&mut script, wanted.as_slice(), flags::FILES);
-        let outcome = stage.hand(script)?;
-        let number = i32::try_from(outcome.ok(op).unwrap_or_default()).unwrap_or_default();
-        let task = stage.crew.newborn(number)?;
+        let (number, task) = child_of_the_root(stage)?;
         let pidfd = pidfd::open(task.pid()).map_err(stage.failed("pidfd_open"))?;
         Ok(Self {
             task,
@@ -47,21 +42,35 @@ impl Keeper {
 
     /// Is needed no more.
     pub(crate) fn end(self, crew: &mut Crew) -> Result<(), Error> {
-        const WALL: u64 = 0x4000_0000;
-        let pid = self.task.pid();
-        // ESRCH: it has ended already, which is found out next.
-        let _ = kill_process(pid, Signal::KILL);
-        await_death(pid)?;
-        crew.forget(pid);
-        let mut script = Script::default();
-        let args = [self.number.into(), 0.into(), WALL.into(), 0.into()];
-        script.must(Object::Task(self.number), nr::wait4, args);
-        crew.play(&[(Who::Task(0), script)]).map(drop)
+        end_child(crew, self.task.pid(), self.number)
     }
 }
 
+/// A child of the root that shares its descriptors, and its number, which nobody of the tree has.
+pub(super) fn child_of_the_root(stage: &mut Stage<'_>) -> Result<(i32, Stopped), Error> {
+    let wanted = stage.plan.has_numbers().then(|| free_number(stage.plan));
+    let mut script = Script::default();
+    let op = clone_call(&mut script, wanted.as_slice(), flags::FILES);
+    let outcome = stage.hand(script)?;
+    let number = i32::try_from(outcome.ok(op).unwrap_or_default()).unwrap_or_default();
+    Ok((number, stage.crew.newborn(number)?))
+}
+
+/// Ends such a child, which the root waits for.
+pub(super) fn end_child(crew: &mut Crew, pid: Pid, number: i32) -> Result<(), Error> {
+    const WALL: u64 = 0x4000_0000;
+    // ESRCH: it has ended already, which is found out next.
+    let _ = kill_process(pid, Signal::KILL);
+    await_death(pid)?;
+    crew.forget(pid);
+    let mut script = Script::default();
+    let args = [number.into(), 0.into(), WALL.into(), 0.into()];
+    script.must(Object::Task(number), nr::wait4, args);
+    crew.play(&[(Who::Task(0), script)]).map(drop)
+}
+
 /// A number that neither the tasks of the tree nor those who stand in for others are to have.
-pub(super) fn free_number(plan: &Plan) -> i32 {
+fn free_number(plan: &Plan) -> i32 {
     /// What `/proc/sys/kernel/pid_max` is at least where nobody has made it less.
     const HIGHEST: i32 = 32767;
     let of_node = |node: &crate::plan::tree::Node| {

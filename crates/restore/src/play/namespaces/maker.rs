@@ -3,20 +3,18 @@
 use std::os::fd::OwnedFd;
 
 use gelid_sys::Pid;
-use gelid_sys::clone::flags;
 use gelid_sys::namespace;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::ns::{self, Kind};
 use gelid_sys::signal::SigSet;
 use gelid_sys::syscall::nr;
 use gelid_tape::closing_signal;
-use rustix::process::{Signal, kill_process};
 
-use super::super::births::{LEADER_ROOM, clone_call, tape_error};
-use super::super::crew::{Body, await_death, identity};
+use super::super::births::{LEADER_ROOM, tape_error};
+use super::super::crew::{Body, identity};
 use super::super::script::{Object, Script};
 use super::Stage;
-use super::keeper::free_number;
+use super::keeper::{child_of_the_root, end_child};
 use crate::Error;
 use crate::plan::births::Who;
 
@@ -33,13 +31,8 @@ const MAKER: Who = Who::Helper(usize::MAX);
 impl Maker {
     /// Comes to be.
     pub(super) fn born(stage: &mut Stage<'_>) -> Result<Self, Error> {
-        let wanted = stage.plan.has_numbers().then(|| free_number(stage.plan));
-        let mut script = Script::default();
-        let op = clone_call(&mut script, wanted.as_slice(), flags::FILES);
-        let outcome = stage.hand(script)?;
-        let number = i32::try_from(outcome.ok(op).unwrap_or_default()).unwrap_or_default();
+        let (number, task) = child_of_the_root(stage)?;
         let crew = &mut *stage.crew;
-        let task = crew.newborn(number)?;
         let pid = task.pid();
         let above = crew.body(Who::Task(0))?.host;
         let host = crew.hosts[above].forked();
@@ -76,15 +69,7 @@ impl Maker {
 
     /// Is needed no more.
     pub(super) fn end(self, stage: &mut Stage<'_>) -> Result<(), Error> {
-        const WALL: u64 = 0x4000_0000;
         stage.crew.bodies.remove(&MAKER);
-        // ESRCH: it has ended already, which is found out next.
-        let _ = kill_process(self.pid, Signal::KILL);
-        await_death(self.pid)?;
-        stage.crew.forget(self.pid);
-        let mut script = Script::default();
-        let args = [self.number.into(), 0.into(), WALL.into(), 0.into()];
-        script.must(Object::Task(self.number), nr::wait4, args);
-        stage.hand(script).map(drop)
+        end_child(stage.crew, self.pid, self.number)
     }
 }
