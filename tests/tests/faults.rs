@@ -22,6 +22,7 @@ const OF_RESTORE: &[&str] = &[
 const GUESTS: &[(&str, &[&str])] = &[
     ("threads", &[]),
     ("sharing-mixed", &[]),
+    ("thread-leader-gone-status", &[]),
     ("sessions", &[]),
     ("session-leader-dead", &[]),
     ("zombies", &[]),

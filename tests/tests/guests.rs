@@ -103,6 +103,8 @@ const NO_ROOM: &str = "needs room in the target";
 const SIGTRAP: &str = "the disposition of SIGTRAP";
 const FOREIGN: &str = "limits of other users' tasks need CAP_SYS_RESOURCE";
 const MESSAGES: &str = "message queues, unless they are mounted on /dev/mqueue";
+/// Of guests that CRIU dumps not, but restores.
+const NOT_BY_CRIU: &[Mode] = &[Mode::FromCriu];
 const SHARED: &str = "tables shared between processes";
 
 /// Every guest, but for those with sockets, and those with what is never dumped.
@@ -384,9 +386,13 @@ const CASES: &[Case] = &[
         args: &["1000"],
         ..unlike("threads", "timer slack and affinity of threads")
     },
-    Case {
-        refused: Some("main thread"),
+    locking(Case {
+        without: NOT_BY_CRIU,
         ..guest("thread-leader-gone")
+    }),
+    Case {
+        without: NOT_BY_CRIU,
+        ..guest("thread-leader-gone-status")
     },
     changing("mutexes", &["maps"]),
     guest("timerfd"),

@@ -73,7 +73,8 @@ pub(crate) fn record(
             }
             Ok::<_, Error>(())
         };
-        assign(task.pid, &mut cores.leader)?;
+        // One that has ended is shown in the root of its hierarchies.
+        assign(task.living, &mut cores.leader)?;
         for (tid, core) in &mut cores.threads {
             assign(*tid, core)?;
         }

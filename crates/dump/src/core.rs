@@ -9,6 +9,7 @@ mod before;
 mod call;
 mod carry;
 mod creds;
+mod ended;
 mod error;
 mod fpu;
 mod labels;
@@ -58,6 +59,8 @@ const STACK_MARGIN: u64 = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Cores {
     pub(crate) pid: Pid,
+    /// A thread that lives: the leader, if it does.
+    pub(crate) living: Pid,
     /// Of the leader, with the part of the process.
     pub(crate) leader: CoreEntry,
     /// Of the other threads.
@@ -127,8 +130,11 @@ pub(crate) fn collect(
         let played = (0..this.threads.len()).map(|thread| played.remove(&(index, thread)));
         let played: Option<Vec<Played>> = played.collect();
         let played = played.ok_or(Error::Gone { tid: task.pid })?;
-        cores.push(this.record(process, task, census, &played, &defaults)?);
+        let live = task.live.as_ref();
+        let areas = live.map_or(&[][..], |live| areas(tasks, live));
+        cores.push(this.record(process, (task, areas), census, &played, &defaults)?);
     }
+    ended::refuse_children(tasks, &cores)?;
     undo::collect(tree, tasks, census, &mut cores)?;
     labels::add(&mut cores)?;
     let filters = seccomp::record(&mut cores);

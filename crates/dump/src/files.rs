@@ -145,6 +145,8 @@ pub(crate) struct Collector<'s> {
     internet: Internet,
     /// Threads of all of them.
     threads: Vec<Pid>,
+    /// Processes whose leader has ended, by the thread that is asked instead.
+    headless: HashMap<Pid, Pid>,
     census: Arc<Census>,
     mounts: MountTable,
 }
@@ -194,6 +196,7 @@ impl<'s> Collector<'s> {
             tree: Vec::new(),
             internet: Internet::default(),
             threads: Vec::new(),
+            headless: HashMap::new(),
             census: Arc::default(),
             mounts: MountTable::default(),
         })
@@ -203,6 +206,11 @@ impl<'s> Collector<'s> {
     pub(crate) fn know_tree(&mut self, tree: Vec<Pid>, threads: Vec<Pid>, census: Arc<Census>) {
         (self.tree, self.threads) = (tree, threads);
         self.census = census;
+    }
+
+    /// Tells which processes are known by another thread than their leader, and by which.
+    pub(crate) fn know_headless(&mut self, headless: HashMap<Pid, Pid>) {
+        self.headless = headless;
     }
 
     /// Notes a process of the tree. All are to be noted before the end.

@@ -6,7 +6,6 @@ use gelid_pages::{Format, Owner, PAGE_SIZE, Run, encode_checksums};
 
 use crate::Error;
 use crate::frames::Same;
-use crate::namespace::Numbers;
 use crate::pages::Stored;
 
 /// The file of pages number `pages_id`.
@@ -21,17 +20,22 @@ pub(crate) fn pages_file(pages_id: u32, format: Format) -> String {
 const FRAMES: &str = "zstd frames";
 
 impl Stored {
-    /// Writes the pagemap, and notes the checksum of the file of pages.
-    pub(crate) fn write(&self, staging: &Staging, numbers: &Numbers) -> Result<(), Error> {
+    /// Writes the pagemap, and notes the checksum of the file of pages. `number` tells what the process is called that
+    /// was asked.
+    pub(crate) fn write(
+        &self,
+        staging: &Staging,
+        number: impl Fn(i32) -> i32,
+    ) -> Result<(), Error> {
         let mut writer = match self.owner {
-            Owner::Task(pid) => staging.writer(ImageKind::Pagemap, numbers.number(pid))?,
+            Owner::Task(pid) => staging.writer(ImageKind::Pagemap, number(pid))?,
             Owner::Shared(shmid) => staging.writer(ImageKind::PagemapShmem, shmid)?,
         };
         let pages_id = self.pages_id;
         writer.push(&PagemapHead { pages_id })?;
         let own = self.summary.pagemap.iter().map(entry);
         let mut entries: Vec<_> = own
-            .chain(self.same.iter().map(|same| of_another(same, numbers)))
+            .chain(self.same.iter().map(|same| of_another(same, &number)))
             .collect();
         entries.sort_by_key(|entry| entry.vaddr);
         for entry in &entries {
@@ -49,12 +53,12 @@ impl Stored {
 }
 
 /// Pages that are among those of another task.
-fn of_another(same: &Same, numbers: &Numbers) -> PagemapEntry {
+fn of_another(same: &Same, number: impl Fn(i32) -> i32) -> PagemapEntry {
     PagemapEntry {
         vaddr: same.range.start,
         flags: Some(0),
         nr_pages: Some((same.range.end - same.range.start) / PAGE_SIZE as u64),
-        same_as: Some(numbers.number(same.owner.as_raw_pid()).cast_unsigned()),
+        same_as: Some(number(same.owner.as_raw_pid()).cast_unsigned()),
         ..PagemapEntry::default()
     }
 }

@@ -347,10 +347,10 @@ impl Sink<'_> {
                 && !cores.lent.iter().all(|range| layout.is_in_vdso(range))
                 && let Some(place) = queued
                     .iter_mut()
-                    .find(|queued| queued.stored.owner == Owner::Task(cores.pid.as_raw_pid()))
+                    .find(|queued| queued.stored.owner == Owner::Task(cores.living.as_raw_pid()))
             {
-                tracing::debug!(pid = cores.pid.as_raw_pid(), lent = ?cores.lent, "pages again");
-                let (pid, go_on) = (cores.pid, AtomicBool::new(false));
+                tracing::debug!(pid = cores.living.as_raw_pid(), lent = ?cores.lent, "pages again");
+                let (pid, go_on) = (cores.living, AtomicBool::new(false));
                 let anew = scan::queue(self, pid, Origin::task(pid, layout), layout, None, &go_on)?;
                 let first = std::mem::replace(place, anew).wait()?;
                 self.staging.discard(&first.file)?;

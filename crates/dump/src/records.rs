@@ -10,7 +10,7 @@ use gelid_image::messages::{CoreEntry, March, MmEntry, SeccompEntry, TaskCoreEnt
 use gelid_image::{ImageKind, Staging};
 use gelid_pages::{Owner, StoreError};
 use gelid_sys::ipc::shm::Segment;
-use gelid_sys::{pidfd, proc};
+use gelid_sys::{Pid, pidfd, proc};
 
 use crate::core::Cores;
 use crate::files::{self, Collected, Collector};
@@ -118,6 +118,8 @@ fn look(
     let processes = tasks.iter().map(|task| task.pid);
     let threads = tasks.iter().flat_map(|task| task.tids.iter().copied());
     files.know_tree(processes.collect(), threads.collect(), Arc::clone(&census));
+    let headless = tasks.iter().filter(|task| !task.has_leader());
+    files.know_headless(headless.map(|task| (task.living, task.pid)).collect());
     let mut segments = Segments::new(segments);
     files.reserve(segments.keys()?);
     segments.name(|| files.new_shmid());
@@ -126,8 +128,12 @@ fn look(
     for (index, task) in tasks.iter().enumerate() {
         files.process(&task.stat);
         let Some(live) = &task.live else { continue };
-        let pid = task.pid;
-        let pidfd = pidfd::open(pid).map_err(|errno| Error::Pidfd { pid, errno })?;
+        let pid = task.living;
+        let pidfd = match task.has_leader() {
+            true => pidfd::open(pid),
+            false => pidfd::open_thread(pid),
+        };
+        let pidfd = pidfd.map_err(|errno| Error::Pidfd { pid, errno })?;
         let held = files::Task {
             pid,
             dir: &proc::task_dir(pid)?,
@@ -184,7 +190,7 @@ pub(crate) fn write_tasks(
             None => staging.put(ImageKind::Core, key, &zombie(task))?,
         }
     }
-    let number = |tid: gelid_sys::Pid| census.numbers.number(tid.as_raw_pid());
+    let number = |tid: Pid| census.numbers.number(tid.as_raw_pid());
     for cores in cores {
         staging.put(ImageKind::Core, number(cores.pid), &cores.leader)?;
         for (tid, core) in &cores.threads {
@@ -216,8 +222,16 @@ impl Spaces {
                 context.staging.put(ImageKind::Mm, key, mm)?;
             }
         }
+        let headless = tasks.iter().filter(|task| !task.has_leader());
+        let headless: HashMap<i32, i32> = headless
+            .map(|task| (task.living.as_raw_pid(), task.number()))
+            .collect();
+        let number = |pid: i32| match headless.get(&pid) {
+            Some(number) => *number,
+            None => census.numbers.number(pid),
+        };
         for stored in pages {
-            stored.write(context.staging, &census.numbers)?;
+            stored.write(context.staging, number)?;
         }
         Ok(())
     }
@@ -232,7 +246,7 @@ impl Spaces {
             .enumerate()
             .filter(|(_, task)| task.live.is_some());
         for ((index, task), cores) in live.zip(cores) {
-            let guards = guards.get(&Owner::Task(task.pid.as_raw_pid()));
+            let guards = guards.get(&Owner::Task(task.living.as_raw_pid()));
             if let Some(mm) = self.0.get_mut(&index) {
                 mm::complete(mm, cores, guards.copied().unwrap_or_default());
             }

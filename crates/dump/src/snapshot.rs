@@ -66,7 +66,9 @@ pub(crate) fn wanted(options: &Options, tasks: &[Task], census: &Census) -> Hash
     };
     let mut all = 0;
     let mut wanted = HashSet::new();
-    for (task, layout) in spaces(tasks) {
+    // The copy of one that has lost its main thread would be a child of nobody knows whom.
+    let spaces = spaces(tasks).filter(|(task, _)| task.has_leader());
+    for (task, layout) in spaces {
         let bytes = layout.areas.iter().map(|area| area.anonymous).sum::<u64>();
         // A copy would be attached to segments too, and nobody may be that is not in the tree.
         let can = |area: &Area| {

@@ -24,9 +24,11 @@ use crate::{Error, Options, Refusal, files, kinship};
 pub(crate) struct Task {
     /// As the dumper sees it.
     pub(crate) pid: Pid,
+    /// A thread of it that lives, which is asked about it: the leader, unless that has ended before the others.
+    pub(crate) living: Pid,
     /// Parent, as the dumper sees it; 0 for the root.
     pub(crate) ppid: i32,
-    /// Threads, the leader first, as the dumper sees them.
+    /// Threads, the leader first, even one that has ended, as the dumper sees them.
     pub(crate) tids: Vec<Pid>,
     /// How they are called inside.
     pub(crate) numbers: Vec<Number>,
@@ -67,6 +69,17 @@ impl Task {
         self.place.is_some() || self.pid_ns_for_children.is_some()
     }
 
+    /// Its leader has not ended before the others.
+    pub(crate) fn has_leader(&self) -> bool {
+        self.living == self.pid
+    }
+
+    /// What a thread calls itself, counting those that live.
+    pub(crate) fn own(&self, thread: usize) -> Option<i32> {
+        let ended = usize::from(!self.has_leader());
+        self.numbers.get(thread + ended).map(|number| number.own)
+    }
+
     /// Its name, for messages.
     pub(crate) fn comm(&self) -> String {
         String::from_utf8_lossy(&self.stat.comm).into_owned()
@@ -90,15 +103,31 @@ pub(crate) fn root(options: &Options, namespaces: &Own) -> Result<(), Error> {
     };
     let stat = stat::read(&dir)?;
     let comm = String::from_utf8_lossy(&stat.comm).into_owned();
-    if stat.state.is_dead() {
-        return Ok(());
-    }
+    let dir = match stat.state.is_dead() {
+        true => match living(&dir)? {
+            Some(thread) => thread,
+            None => return Ok(()),
+        },
+        false => dir,
+    };
     if stat.sid != pid.as_raw_pid() && !options.shell_job {
         let sid = stat.sid;
         return Err(Refusal::ShellJob { pid, comm, sid }.into());
     }
     namespace::check_root(options, &comm, &dir, namespaces)?;
     Ok(files::check(options, &dir)?)
+}
+
+/// A thread of a process that has lost its leader, as a process.
+fn living(dir: &TaskDir) -> Result<Option<TaskDir>, Error> {
+    for tid in proc::tasks::threads(dir)? {
+        if let Ok(thread) = proc::task_dir(tid)
+            && stat::read(&thread).is_ok_and(|stat| !stat.state.is_dead())
+        {
+            return Ok(Some(thread));
+        }
+    }
+    Ok(None)
 }
 
 /// Refuses a process under seccomp if that cannot be suspended while tapes play.
@@ -212,6 +241,7 @@ impl Surveyor<'_> {
         let pid = process.pid;
         let mut task = Task {
             pid,
+            living: process.living(),
             ppid,
             tids: process.threads.iter().map(|thread| thread.tid).collect(),
             numbers: Vec::new(),
@@ -230,15 +260,21 @@ impl Surveyor<'_> {
             self.number(&mut task, own, None)?;
             return Ok(task);
         }
-        let tables = self.ids.of(pid)?;
+        if !task.has_leader() {
+            task.tids.insert(0, pid);
+            (task.stat.pid, task.stat.comm) =
+                (pid.as_raw_pid(), stat::read(&proc::task_dir(pid)?)?.comm);
+        }
+        let living = task.living;
+        let tables = self.ids.of(living)?;
         let first = *self.spaces.entry(tables[0]).or_insert(index);
         let mut space = Space::Of(first);
         if first == index {
             let (expected, promise) = Expected::promised();
             space = Space::Own(expected);
             match self.is_alone {
-                true => self.alone = Some((pid, promise)),
-                false => self.looker.look(pid, promise)?,
+                true => self.alone = Some((living, promise)),
+                false => self.looker.look(living, promise)?,
             }
         }
         let dir = process.dir()?;
@@ -250,7 +286,8 @@ impl Surveyor<'_> {
             self.look_inside(&dir, &status)?;
         }
         let own = namespaces[0];
-        self.number(&mut task, own, Some(&status))?;
+        let of_leader = task.has_leader().then_some(&status);
+        self.number(&mut task, own, of_leader)?;
         match self.instances.numbers_for_children(&dir, own)? {
             ForChildren::Own => {}
             ForChildren::New => task.pid_ns_for_children = Some(0),
@@ -327,7 +364,7 @@ impl Surveyor<'_> {
 /// Refuses threads that have left what the threads of a process share.
 pub(crate) fn threads(tasks: &[Task]) -> Result<(), Error> {
     for task in tasks.iter().filter(|task| task.tids.len() > 1) {
-        threads_of(task, &proc::task_dir(task.pid)?)?;
+        threads_of(task, &proc::task_dir(task.living)?)?;
     }
     Ok(())
 }
@@ -335,7 +372,7 @@ pub(crate) fn threads(tasks: &[Task]) -> Result<(), Error> {
 fn threads_of(task: &Task, dir: &TaskDir) -> Result<(), Error> {
     let of_leader = OfThread::look(dir)?;
     for &tid in task.tids.iter().skip(1) {
-        let what = match ids::unshared(task.pid, tid)? {
+        let what = match ids::unshared(task.living, tid)? {
             Some(what) => Some(what),
             None => of_leader.differs(OfThread::look(&dir.thread(tid)?)?),
         };

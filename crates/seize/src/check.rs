@@ -10,8 +10,8 @@ use crate::roundup::{Group, Kind, Place, Prey, Roundup, Slot};
 use crate::{Error, scan};
 
 /// Rounds of a millisecond that a dead main thread with live others is given to turn out as the end of
-/// its whole process.
-const DEAD_LEADER_ROUNDS: u32 = 20;
+/// its whole process. That others are held says that it is not: whoever is killed leaves its stop.
+const DEAD_LEADER_ROUNDS: u32 = 4;
 
 impl Roundup<'_> {
     /// Makes sure, when all is said to have stopped, that it is so, and sets the options for the time of
@@ -44,13 +44,14 @@ impl Roundup<'_> {
             (Some(stat), _) if stat.num_threads <= 1 => {
                 self.leader_is_dead(index, stat.num_threads)
             }
-            (_, Kind::DeadLeader(rounds)) if rounds >= DEAD_LEADER_ROUNDS => {
-                Err(Error::ZombieLeader {
-                    pid,
-                    comm: scan::comm(pid),
-                })
+            (Some(stat), Kind::DeadLeader(_)) if !stat.state.is_dead() => {
+                // Another thread has become the main thread by execve.
+                self.groups[index].kind = Kind::Alive;
+                self.seize_thread(index, pid)
             }
-            (_, Kind::DeadLeader(rounds)) => {
+            (_, Kind::DeadLeader(rounds))
+                if rounds < DEAD_LEADER_ROUNDS || !self.is_held(index) =>
+            {
                 // Perhaps the end of the process has only begun.
                 std::thread::sleep(Duration::from_millis(1));
                 self.groups[index].kind = Kind::DeadLeader(rounds + 1);

@@ -66,17 +66,6 @@ pub enum Error {
         /// The tracer's name.
         tracer_comm: String,
     },
-    /// The first thread has ended, others of the process live on.
-    #[error(
-        "the main thread of process {pid} ({comm}) has ended while other threads run on; \
-         this is not supported: let the main thread wait for the others"
-    )]
-    ZombieLeader {
-        /// The process.
-        pid: Pid,
-        /// Its name.
-        comm: String,
-    },
     /// The kernel refused to attach.
     #[error(
         "cannot trace task {tid} ({comm}): {errno}; needs CAP_SYS_PTRACE or the task's user id, \

@@ -16,6 +16,7 @@ impl Roundup<'_> {
     pub(crate) fn into_tree(mut self) -> Result<Tree, Error> {
         self.refresh_parents()?;
         let zombies = self.zombies()?;
+        let ended = self.ended_leaders()?;
         let mut groups: HashMap<Pid, Group> = HashMap::new();
         let mut children: HashMap<i32, Vec<Pid>> = HashMap::new();
         let root = self.options.root;
@@ -34,7 +35,7 @@ impl Roundup<'_> {
         let mut next = vec![root];
         while let Some(pid) = next.pop() {
             if let Some(group) = groups.remove(&pid) {
-                processes.push(process(group, &zombies));
+                processes.push(process(group, &zombies, &ended));
             }
             next.extend(
                 children
@@ -104,9 +105,22 @@ impl Roundup<'_> {
         }
         Ok(zombies)
     }
+
+    /// How the main threads of processes have ended that live on without.
+    fn ended_leaders(&self) -> Result<HashMap<Pid, i32>, Error> {
+        let mut ended = HashMap::new();
+        for group in &self.groups {
+            if matches!(group.kind, Kind::DeadLeader(_))
+                && let Some(stat) = scan::stat_of_leader(group.pid)?
+            {
+                ended.insert(group.pid, stat.exit_code);
+            }
+        }
+        Ok(ended)
+    }
 }
 
-fn process(group: Group, zombies: &HashMap<Pid, Zombie>) -> Process {
+fn process(group: Group, zombies: &HashMap<Pid, Zombie>, ended: &HashMap<Pid, i32>) -> Process {
     let mut signal = 0;
     let mut threads = Vec::with_capacity(group.threads.len());
     for prey in group.threads {
@@ -125,6 +139,7 @@ fn process(group: Group, zombies: &HashMap<Pid, Zombie>) -> Process {
         pid: group.pid,
         ppid: group.ppid,
         state,
+        ended_leader: ended.get(&group.pid).copied(),
         threads,
     }
 }

@@ -221,7 +221,9 @@ impl<'a> Roundup<'a> {
         };
         self.stats.seized += 1;
         let group = &mut self.groups[index];
-        group.kind = Kind::Alive;
+        if is_leader {
+            group.kind = Kind::Alive;
+        }
         let place = (index, group.threads.len());
         group.threads.push(Prey {
             tid,

@@ -84,6 +84,12 @@ pub(crate) fn stat(task: Pid) -> Result<Option<proc::stat::Stat>, Error> {
     absent(proc::TaskDir::open(task).and_then(|dir| proc::stat::read(&dir)))
 }
 
+/// `stat` of the main thread of a process alone, `None` if it is gone.
+pub(crate) fn stat_of_leader(pid: Pid) -> Result<Option<proc::stat::Stat>, Error> {
+    let leader = proc::TaskDir::open(pid).and_then(|dir| dir.thread(pid));
+    absent(leader.and_then(|dir| proc::stat::read(&dir)))
+}
+
 /// `status` of a process or thread, `None` if it is gone.
 pub(crate) fn status(task: Pid) -> Result<Option<proc::status::Status>, Error> {
     absent(proc::TaskDir::open(task).and_then(|dir| proc::status::read(&dir)))

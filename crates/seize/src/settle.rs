@@ -172,7 +172,7 @@ impl Roundup<'_> {
             }
             match status.state {
                 proc::stat::State::Zombie if prey.tid == group.pid => {
-                    self.look_at_dead_leader(place.0)?
+                    self.look_at_dead_leader(place.0);
                 }
                 proc::stat::State::DiskSleep => self.look_at_sleeper(place)?,
                 _ => {}
@@ -185,24 +185,27 @@ impl Roundup<'_> {
     }
 
     /// A main thread that has ended reports nothing before its last thread has, which may be held.
-    fn look_at_dead_leader(&mut self, index: usize) -> Result<(), Error> {
+    fn look_at_dead_leader(&mut self, index: usize) {
+        let is_held = self.is_held(index);
         let group = &mut self.groups[index];
-        let is_held = group
-            .threads
-            .iter()
-            .any(|prey| matches!(prey.slot, Slot::Stopped(..)));
         let looks = match group.kind {
             Kind::DeadLeader(looks) => looks + 1,
             _ => 0,
         };
         group.kind = Kind::DeadLeader(looks);
-        if is_held && looks >= DEAD_LEADER_LOOKS {
-            return Err(Error::ZombieLeader {
-                pid: group.pid,
-                comm: scan::comm(group.pid),
-            });
+        let leader = group.threads.iter().position(|prey| prey.tid == group.pid);
+        if is_held
+            && looks >= DEAD_LEADER_LOOKS
+            && let Some(leader) = leader
+        {
+            self.drop_thread((index, leader));
         }
-        Ok(())
+    }
+
+    /// Whether a thread of a process is in the stop asked for.
+    pub(crate) fn is_held(&self, index: usize) -> bool {
+        let mut threads = self.groups[index].threads.iter();
+        threads.any(|prey| matches!(prey.slot, Slot::Stopped(..)))
     }
 
     fn timed_out(&self) -> Error {

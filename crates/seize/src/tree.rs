@@ -49,18 +49,28 @@ pub struct Process {
     pub ppid: i32,
     /// What it was doing.
     pub state: State,
-    /// All threads, the leader first, the others by id. Empty for a zombie.
+    /// Status that the main thread has ended with, as of a zombie, if others live on without it.
+    pub ended_leader: Option<i32>,
+    /// All threads that live, the leader first, the others by id. Empty for a zombie.
     pub threads: Vec<Thread>,
 }
 
 impl Process {
-    /// Opens `/proc/PID` of the process.
+    /// A thread of it that lives: the leader, if it does. Of a zombie, its own id.
+    ///
+    /// Without its leader a process has nothing to show under its own id: neither memory nor descriptors.
+    #[must_use]
+    pub fn living(&self) -> Pid {
+        self.threads.first().map_or(self.pid, |thread| thread.tid)
+    }
+
+    /// Opens `/proc/PID` of the process, by a thread that lives.
     ///
     /// # Errors
     ///
     /// `ENOENT` if it has been killed and reaped; `EMFILE` if the caller has no descriptor left.
     pub fn dir(&self) -> Result<proc::TaskDir, proc::Error> {
-        proc::TaskDir::open(self.pid)
+        proc::TaskDir::open(self.living())
     }
 
     /// True unless it is a zombie.
@@ -236,22 +246,14 @@ impl Tree {
             let _ = kill_process(process.pid, Signal::KILL);
         }
         let deadline = Instant::now() + 5 * PATIENCE;
-        // A leader is reported only when all its threads are gone.
-        let tids = |leaders: bool| {
-            let of = move |process: &Process| -> Vec<Pid> {
-                let is_leader = |tid: &Pid| *tid == process.pid;
-                process
-                    .threads
-                    .iter()
-                    .map(|thread| thread.tid)
-                    .filter(|tid| is_leader(tid) == leaders)
-                    .collect()
-            };
-            processes.iter().flat_map(of).collect()
+        // A leader is reported only when all its threads are gone, but the last thread of the first process of a pid
+        // namespace may wait for the leaders of the others. Those that had ended before may have been ours by then.
+        let of = |process: &Process| -> Vec<Pid> {
+            let ended = process.ended_leader.map(|_| process.pid);
+            let others = process.threads.iter().map(|thread| thread.tid);
+            others.rev().chain(ended).collect()
         };
-        reap(tids(false), deadline)?;
-        reap(tids(true), deadline)?;
-        Ok(())
+        reap(processes.iter().flat_map(of).collect(), deadline)
     }
 
     /// Lets go of the tree, but stopped by `SIGSTOP` before it executes anything.

@@ -21,6 +21,7 @@ mod dispatch;
 mod epoll;
 mod eventfd;
 mod fanotify;
+mod headless;
 mod idle;
 mod inet;
 mod inotify;
@@ -99,6 +100,7 @@ const OBJECTS: &[&[Entry]] = &[
     epoll::GUESTS,
     eventfd::GUESTS,
     fanotify::GUESTS,
+    headless::GUESTS,
     idle::GUESTS,
     inotify::GUESTS,
     io_uring::GUESTS,

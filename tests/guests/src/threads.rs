@@ -2,7 +2,6 @@
 //!
 //! `threads [COUNT]`: every thread has a nonce on its stack and in its thread-local storage, a name,
 //! a signal mask, a nice value, a CPU, user and group ids, capabilities and a timer slack of its own.
-//! `thread-leader-gone`: the first thread has ended while others go on.
 //! `mutexes`: threads that hand a token round under a mutex and a condition variable all the time.
 
 use crate::Entry;
@@ -13,11 +12,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Condvar, Mutex};
 
-pub(crate) const GUESTS: &[Entry] = &[
-    Entry("threads", threads),
-    Entry("thread-leader-gone", leader_gone),
-    Entry("mutexes", mutexes),
-];
+pub(crate) const GUESTS: &[Entry] = &[Entry("threads", threads), Entry("mutexes", mutexes)];
 
 thread_local! {
     /// The thread's own nonce.
@@ -134,30 +129,6 @@ fn threads(guest: &Guest) -> Check {
                 .map_err(|_| Failure::new("a thread panicked"))?
         })
     })
-}
-
-fn leader_gone(guest: &Guest) -> Check {
-    // The process ends by the last of two threads; the first thread leaves by the system call.
-    let text = format!(
-        "/proc/{}/task/{}/stat",
-        std::process::id(),
-        std::process::id()
-    );
-    let dir = guest.dir.clone();
-    let second = std::thread::spawn(move || -> i32 {
-        let Ok(guest) = Guest::new(&dir, Vec::new()) else {
-            return 2;
-        };
-        let result = crate::protocol::until("the leader is a zombie", || {
-            Ok(std::fs::read_to_string(&text)?.contains(") Z "))
-        })
-        .and_then(|()| guest.hold().map(|_| ()));
-        guest.finish(&result)
-    });
-    std::thread::spawn(move || std::process::exit(second.join().unwrap_or(2)));
-    // SAFETY: ends this thread alone; what its stack holds is not used by the others.
-    unsafe { libc::syscall(libc::SYS_exit, 0) };
-    Err(Failure::new("the first thread survived exit(2)"))
 }
 
 fn mutexes(guest: &Guest) -> Check {

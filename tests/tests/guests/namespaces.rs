@@ -12,6 +12,9 @@ const fn inside(kinds: &'static str, of: Case) -> Case {
     }
 }
 
+/// What CRIU does not dump.
+const HEADLESS: &str = "processes whose main thread has ended";
+
 /// What CRIU knows nothing of.
 const NESTED: &str = "namespaces of tasks beyond the root's";
 
@@ -64,6 +67,11 @@ pub(super) const CASES: &[Case] = &[
     inside("pid", guest("pending-thread")),
     inside("pid", guest("signalfd")),
     inside("pid", guest("threads")),
+    inside("pid", unlike("thread-leader-gone-status", HEADLESS)),
+    inside(
+        "pid user uts cgroup",
+        locking(unlike("thread-leader-gone", HEADLESS)),
+    ),
     inside("pid", guest("itimers")),
     inside("pid", guest("tree-deep")),
     inside("pid", guest("sessions")),

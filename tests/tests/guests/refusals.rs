@@ -11,6 +11,7 @@ pub(super) const CASES: &[Case] = &[
     refused("refused-device", "device"),
     refused("refused-sealed", "seal"),
     refused("refused-thread-files", "descriptors"),
+    refused("refused-leader-death", "PR_SET_PDEATHSIG"),
     Case {
         args: &["pid mnt", "sessions"],
         ..refused("below", "in another mnt namespace")

@@ -80,9 +80,9 @@ impl Ring {
 pub(crate) fn settled(cores: &[Cores]) -> Result<(), Error> {
     for process in cores {
         for ring in &process.rings {
-            if header(process.pid, ring.start)? != ring.header {
+            if header(process.living, ring.start)? != ring.header {
                 return Err(Error::Unsupported {
-                    tid: process.pid,
+                    tid: process.living,
                     what: "AIO requests that are under way",
                     remedy: "try again",
                 });

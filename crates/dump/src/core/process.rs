@@ -9,30 +9,30 @@ use gelid_sys::signal::{SigInfo, SigSet};
 use gelid_tape::{Identity, closing_signal};
 
 use super::aio::AskedRings;
-use super::attributes::{AskedProcess, Outside};
+use super::attributes::{AskedProcess, OfThread, Outside};
 use super::call::Answers;
 use super::carry::{Job, Played};
 use super::limits::AskedLimits;
 use super::sched::Defaults;
+use super::seccomp::Restraint;
 use super::signals::AskedActions;
 use super::thread::{self, Looks};
 use super::timers::AskedTimers;
-use super::{Cores, Error, fpu, held, signals, timers};
+use super::{Cores, Error, ended, fpu, held, signals, timers};
 use crate::namespace::Census;
 use crate::survey::{Live, Task};
 
 const ALIVE: u32 = 1;
 const STOPPED: u32 = 3;
 
-/// How the leader of a process knows itself when it plays a tape, as far as is seen from outside.
+/// How the first thread of a process knows itself when it plays a tape, as far as is seen from outside.
 pub(crate) fn leader_identity(task: &Task, live: &Live) -> Identity {
     let status = &live.status;
-    let own = task.numbers.first().map(|number| number.own);
     let waiting = SigSet(status.sig_pending | status.shared_pending);
-    let number = own.unwrap_or(status.tgid);
+    let (tgid, tid) = own(task, live);
     Identity {
-        tgid: number,
-        tid: number,
+        tgid,
+        tid,
         signal: closing_signal(SigSet(status.sig_caught), waiting),
     }
 }
@@ -47,7 +47,7 @@ pub(super) struct Asked {
     timers: AskedTimers,
     attributes: AskedProcess,
     rings: AskedRings,
-    /// The leader first.
+    /// The leader first, if it lives.
     pub(super) threads: Vec<thread::Asked>,
 }
 
@@ -70,7 +70,9 @@ impl Asked {
         }
         let mut threads = Vec::with_capacity(process.threads.len());
         for thread in 0..process.threads.len() {
-            let leader = (thread > 0).then_some(&live.status);
+            // Of a process that has lost its leader, the status is that of the first that lives.
+            let other = thread > 0 || process.ended_leader.is_some();
+            let leader = other.then_some(&live.status);
             threads.push(thread::Asked::look(
                 held(process, thread)?,
                 &dir,
@@ -87,7 +89,7 @@ impl Asked {
             limits: AskedLimits::ask(tape),
             timers: AskedTimers::ask(tape, timers::look(&dir)?),
             attributes: AskedProcess::ask(tape),
-            rings: AskedRings::ask(process.pid, areas, tape)?,
+            rings: AskedRings::ask(process.living(), areas, tape)?,
             threads,
         })
     }
@@ -100,8 +102,7 @@ impl Asked {
         live: &Live,
     ) -> (Self, Vec<Job>) {
         let status = &live.status;
-        let own = |thread: usize| task.numbers.get(thread).map(|number| number.own);
-        let tgid = own(0).unwrap_or(status.tgid);
+        let (tgid, _) = own(task, live);
         let mut jobs = Vec::with_capacity(self.threads.len());
         for (thread, one) in self.threads.iter_mut().enumerate() {
             let pending = signals::set(&one.private).0 | signals::set(&self.shared).0;
@@ -110,7 +111,7 @@ impl Asked {
                 place: (process, thread),
                 identity: Identity {
                     tgid,
-                    tid: own(thread).unwrap_or(one.tid.as_raw_pid()),
+                    tid: task.own(thread).unwrap_or(one.tid.as_raw_pid()),
                     signal: closing_signal(SigSet(status.sig_caught), waiting),
                 },
                 tape: std::mem::take(&mut one.tape),
@@ -123,7 +124,7 @@ impl Asked {
     pub(super) fn record(
         &self,
         process: &Process,
-        task: &Task,
+        (task, areas): (&Task, &[Area]),
         census: &Census,
         played: &[Played],
         defaults: &Defaults,
@@ -132,7 +133,7 @@ impl Asked {
             return Err(Error::Gone { tid: task.pid });
         };
         let leader = Answers {
-            tid: task.pid,
+            tid: task.living,
             outcome: &played[0].outcome,
         };
         let actions = self.actions.answer(leader)?;
@@ -141,7 +142,8 @@ impl Asked {
         for (index, (thread, played)) in self.threads.iter().zip(played).enumerate() {
             // Signals for the process go to its leader if it takes them.
             let shared = SigSet(if index == 0 { shared } else { 0 });
-            let status = (index == 0).then_some(&live.status);
+            let is_leader = index == 0 && process.ended_leader.is_none();
+            let status = is_leader.then_some(&live.status);
             let (core, rest) = thread.record(
                 process,
                 status,
@@ -154,7 +156,26 @@ impl Asked {
         }
         let restraints = self.threads.iter().zip(played);
         let restraints = restraints.map(|(thread, played)| thread.restraint(played));
-        let restraints = restraints.collect::<Result<_, _>>()?;
+        let mut restraints: Vec<Restraint> = restraints.collect::<Result<_, _>>()?;
+        let mut mask = played[0].saved.mask.0;
+        if let (Some(ended), Some((_, first, rest))) = (process.ended_leader, cores.first()) {
+            let seen = (areas, played);
+            let leader = ended::leader(
+                process,
+                ended,
+                first,
+                seen,
+                (&task.stat.comm, &census.users),
+            )?;
+            let rest = OfThread {
+                name: task.stat.comm.clone(),
+                ..rest.clone()
+            };
+            cores.insert(0, (task.pid, leader, rest));
+            // No filter is to keep it from its end.
+            restraints.insert(0, Restraint::None);
+            mask = ended::ALL;
+        }
         let mut cores = cores.into_iter();
         let (_, mut core, rest) = cores.next().ok_or(Error::Gone { tid: task.pid })?;
         let mut tc = TaskCoreEntry {
@@ -168,7 +189,7 @@ impl Asked {
             },
             personality: rest.personality,
             flags: task.stat.flags,
-            blk_sigset: played[0].saved.mask.0,
+            blk_sigset: mask,
             comm: rest.name,
             timers: Some(self.timers.answer(leader, &census.numbers)?),
             rlimits: Some(self.limits.answer(leader)?),
@@ -186,6 +207,7 @@ impl Asked {
         core.tc = Some(tc);
         Ok(Cores {
             pid: task.pid,
+            living: task.living,
             leader: core,
             threads: cores.map(|(tid, core, _)| (tid, core)).collect(),
             restraints,
@@ -198,20 +220,26 @@ impl Asked {
     }
 }
 
-/// Who the leader of a process is to a tape.
+/// Who the first thread of a process is to a tape.
 pub(super) fn identity(process: &Process, task: &Task, live: &Live) -> Result<Identity, Error> {
     let leader = held(process, 0)?;
     let status = &live.status;
     let private = signals::set(&signals::pending(leader, false)?).0;
     let shared = signals::set(&signals::pending(leader, true)?).0;
     let waiting = SigSet(private | shared | status.sig_pending | status.shared_pending);
-    let own = task.numbers.first().map(|number| number.own);
-    let own = own.unwrap_or(status.tgid);
+    let (tgid, tid) = own(task, live);
     Ok(Identity {
-        tgid: own,
-        tid: own,
+        tgid,
+        tid,
         signal: closing_signal(SigSet(status.sig_caught), waiting),
     })
+}
+
+/// How a process calls itself, and its first thread that lives.
+fn own(task: &Task, live: &Live) -> (i32, i32) {
+    let tgid = task.numbers.first().map(|number| number.own);
+    let tgid = tgid.unwrap_or(live.status.tgid);
+    (tgid, task.own(0).unwrap_or(tgid))
 }
 
 /// Whether the leader of its session is the process itself, or gone.

@@ -84,7 +84,7 @@ fn holders(tasks: &[Task]) -> Result<Vec<usize>, Error> {
         .enumerate()
         .filter(|(_, task)| task.live.is_some());
     let (indices, pids): (Vec<usize>, Vec<Pid>) =
-        live.map(|(index, task)| (index, task.pid)).unzip();
+        live.map(|(index, task)| (index, task.living)).unzip();
     let with_lists = with_lists(&pids).map_err(|errno| Error::Own {
         what: "which tasks change semaphores",
         errno,
@@ -97,12 +97,12 @@ fn holders(tasks: &[Task]) -> Result<Vec<usize>, Error> {
         }
         let threads = task.tids.iter().skip(1);
         for tid in threads {
-            if !shares(task.pid, *tid)? {
+            if !shares(task.living, *tid)? {
                 return Err(shared(*tid));
             }
         }
         for other in &holders {
-            if shares(tasks[*other].pid, task.pid)? {
+            if shares(tasks[*other].living, task.living)? {
                 return Err(shared(task.pid));
             }
         }

@@ -131,7 +131,8 @@ impl Collector<'_> {
             let tree: HashSet<i32> = self.tree.iter().map(|pid| pid.as_raw_pid()).collect();
             refuse_outsiders(&locks, &tree)?;
         }
-        write(self.staging, &locks, &self.tree, &self.census.numbers)
+        let known = (&self.tree[..], &self.headless);
+        write(self.staging, &locks, known, &self.census.numbers)
     }
 }
 
@@ -158,7 +159,7 @@ impl Found {
         }
     }
 
-    fn entry(&self, tree: &[Pid], numbers: &Numbers) -> Result<FileLockEntry, Error> {
+    fn entry(&self, known: Tree<'_>, numbers: &Numbers) -> Result<FileLockEntry, Error> {
         if self.is_in_flight() {
             return Err(self.refused(LockRefusal::InFlight));
         }
@@ -175,7 +176,7 @@ impl Found {
                 LockType::Write => 1,
                 LockType::None => 2,
             } | if breaking { BREAKING } else { 0 },
-            pid: numbers.number(self.taker(tree).as_raw_pid()),
+            pid: numbers.number(self.taker(known).as_raw_pid()),
             fd: self.holder.1,
             start: self.lock.start,
             len: self.lock.len,
@@ -184,11 +185,13 @@ impl Found {
     }
 
     /// The process that took it, if it has the table that the lock was found in.
-    fn taker(&self, tree: &[Pid]) -> Pid {
+    fn taker(&self, (tree, headless): Tree<'_>) -> Pid {
+        let asked = self.holder.0;
+        let holder = headless.get(&asked).copied().unwrap_or(asked);
         let taker = tree.iter().find(|pid| pid.as_raw_pid() == self.lock.pid);
         match taker {
-            Some(taker) if kcmp::shared(Kind::Files, *taker, self.holder.0) == Ok(true) => *taker,
-            _ => self.holder.0,
+            Some(taker) if kcmp::shared(Kind::Files, *taker, asked) == Ok(true) => *taker,
+            _ => holder,
         }
     }
 }
@@ -208,10 +211,18 @@ fn held_to_write(dir: &TaskDir, fd: RawFd, lock: Lock, info: &FdInfo) -> bool {
         )
 }
 
-fn write(staging: &Staging, locks: &[Found], tree: &[Pid], numbers: &Numbers) -> Result<(), Error> {
+/// The processes of the tree, and those of them that are known by another thread than their leader.
+type Tree<'t> = (&'t [Pid], &'t HashMap<Pid, Pid>);
+
+fn write(
+    staging: &Staging,
+    locks: &[Found],
+    known: Tree<'_>,
+    numbers: &Numbers,
+) -> Result<(), Error> {
     let mut writer = staging.writer(ImageKind::FileLocks, ())?;
     for lock in locks {
-        writer.push(&lock.entry(tree, numbers)?)?;
+        writer.push(&lock.entry(known, numbers)?)?;
     }
     Ok(writer.finish()?)
 }

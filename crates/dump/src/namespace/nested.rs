@@ -141,7 +141,7 @@ pub(crate) fn relate(
     let mut entries = Vec::new();
     for instance in nested {
         let inodes = Inodes::look(instance)?;
-        let task = tasks.iter().find(|task| task.pid == instance.task);
+        let task = tasks.iter().find(|task| task.living == instance.task);
         let refused = || Refusal::Nested {
             pid: instance.task,
             comm: task.map(Task::comm).unwrap_or_default(),

@@ -111,7 +111,7 @@ impl Numbers {
 
 /// Refuses a root that is in a pid namespace of its own, but not the first process there.
 pub(super) fn check_init(status: &Status, pid: Pid, comm: &str) -> Result<(), Refusal> {
-    match status.ns_pid.last() {
+    match status.ns_tgid.last() {
         Some(1) => Ok(()),
         _ => Err(Refusal::NotInit {
             pid,

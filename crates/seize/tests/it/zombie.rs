@@ -34,7 +34,7 @@ fn zombies_are_found_with_their_status() {
 }
 
 #[test]
-fn a_dead_main_thread_is_refused_and_the_rest_runs_on() {
+fn a_process_is_frozen_without_its_main_thread() {
     let guest = Guest::python(
         "import ctypes, threading, time\n\
          def work():\n\
@@ -42,14 +42,24 @@ fn a_dead_main_thread_is_refused_and_the_rest_runs_on() {
          \x20 print('ready')\n\
          \x20 time.sleep(1000)\n\
          threading.Thread(target=work).start()\n\
-         ctypes.CDLL(None).syscall(60, 0)",
+         ctypes.CDLL(None).syscall(60, 7)",
     );
     assert_eq!(state(guest.pid()), 'Z');
-    let error = freeze(&Options::new(guest.pid())).unwrap_err();
-    assert!(
-        matches!(error, Error::ZombieLeader { pid, .. } if pid == guest.pid()),
-        "{error}"
-    );
+    for _ in 0..3 {
+        let tree = guest.freeze();
+        let root = tree.root();
+        assert_eq!(root.pid, guest.pid());
+        assert_eq!(root.state, State::Alive);
+        assert_eq!(root.ended_leader, Some(7 << 8));
+        let [thread] = &root.threads[..] else {
+            panic!("{root:?}")
+        };
+        assert_ne!(thread.tid, root.pid);
+        assert_eq!(root.living(), thread.tid);
+        let maps = gelid_sys::proc::maps::read(&root.dir().unwrap()).unwrap();
+        assert!(!maps.is_empty());
+        tree.thaw().unwrap();
+    }
     let tids = std::fs::read_dir(format!("/proc/{}/task", guest.pid())).unwrap();
     for tid in tids.map(|entry| {
         entry
