@@ -394,6 +394,10 @@ const CASES: &[Case] = &[
         without: NOT_BY_CRIU,
         ..guest("thread-leader-gone-status")
     },
+    unlike(
+        "thread-apart",
+        "descriptors and directories of a thread alone",
+    ),
     changing("mutexes", &["maps"]),
     guest("timerfd"),
     unlike("timerfd-deadlines", "parts of a second of a deadline"),

@@ -147,6 +147,8 @@ pub(crate) struct Collector<'s> {
     threads: Vec<Pid>,
     /// Processes whose leader has ended, by the thread that is asked instead.
     headless: HashMap<Pid, Pid>,
+    /// Threads with descriptors or directories of their own.
+    apart: HashSet<Pid>,
     census: Arc<Census>,
     mounts: MountTable,
 }
@@ -197,6 +199,7 @@ impl<'s> Collector<'s> {
             internet: Internet::default(),
             threads: Vec::new(),
             headless: HashMap::new(),
+            apart: HashSet::new(),
             census: Arc::default(),
             mounts: MountTable::default(),
         })
@@ -211,6 +214,11 @@ impl<'s> Collector<'s> {
     /// Tells which processes are known by another thread than their leader, and by which.
     pub(crate) fn know_headless(&mut self, headless: HashMap<Pid, Pid>) {
         self.headless = headless;
+    }
+
+    /// Tells which threads have descriptors or directories of their own.
+    pub(crate) fn know_apart(&mut self, apart: HashSet<Pid>) {
+        self.apart = apart;
     }
 
     /// Notes a process of the tree. All are to be noted before the end.

@@ -40,18 +40,10 @@ impl Ids {
     }
 }
 
-/// Whether a thread has descriptors, or root and working directory, of its own; and what.
-pub(crate) fn unshared(pid: Pid, tid: Pid) -> Result<Option<&'static str>, Error> {
-    for (kind, what) in [
-        (Kind::Files, "a table of descriptors"),
-        (Kind::Fs, "a root and working directory"),
-    ] {
-        let order = kcmp::kcmp(kind, (pid, 0), (tid, 0));
-        if compared(kind, pid, tid, order)?.is_ne() {
-            return Ok(Some(what));
-        }
-    }
-    Ok(None)
+/// Whether two tasks have the same object of a kind.
+pub(crate) fn shared(kind: Kind, one: Pid, other: Pid) -> Result<bool, Error> {
+    let order = kcmp::kcmp(kind, (one, 0), (other, 0));
+    Ok(compared(kind, one, other, order)?.is_eq())
 }
 
 /// The id of an object of one kind.

@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod apart;
 mod cgroup;
 mod core;
 mod error;

@@ -12,13 +12,14 @@ use gelid_pages::{Owner, StoreError};
 use gelid_sys::ipc::shm::Segment;
 use gelid_sys::{Pid, pidfd, proc};
 
+use crate::apart::{self, Apart};
 use crate::core::Cores;
 use crate::files::{self, Collected, Collector};
 use crate::ipc::Segments;
 use crate::namespace::{self, Census, Instance, Own};
 use crate::pages::Stored;
 use crate::phase::Phases;
-use crate::survey::{self, Live, Space, Task};
+use crate::survey::{Space, Task};
 use crate::{Error, Options, Phase, fs, inventory, kinship, mm};
 
 /// What is the same for all records of a dump.
@@ -38,6 +39,7 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Collecting<'scope> {
     prepared: Receiver<()>,
     tasks: Sender<(Arc<Vec<Task>>, Arc<Census>)>,
+    apart: Receiver<Arc<Vec<Apart>>>,
     thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
 }
 
@@ -50,13 +52,15 @@ impl<'scope> Collecting<'scope> {
         let (tasks, frozen) = mpsc::channel();
         let (ready, prepared) = mpsc::channel();
         let thread = std::thread::Builder::new().name("files".into());
-        let thread = thread.spawn_scoped(scope, move || collect(context, ready, &frozen));
+        let (told, apart) = mpsc::channel();
+        let thread = thread.spawn_scoped(scope, move || collect(context, ready, &frozen, &told));
         let thread = thread.map_err(|source| StoreError::Start {
             source: Arc::new(source),
         })?;
         Ok(Self {
             prepared,
             tasks,
+            apart,
             thread,
         })
     }
@@ -71,6 +75,12 @@ impl<'scope> Collecting<'scope> {
     pub(crate) fn begin(&self, tasks: &Arc<Vec<Task>>, census: &Arc<Census>) {
         // If nobody is there to take them, finish tells why.
         let _ = self.tasks.send((Arc::clone(tasks), Arc::clone(census)));
+    }
+
+    /// The threads that have something of their own.
+    pub(crate) fn apart(&self) -> Arc<Vec<Apart>> {
+        // If nobody is there to tell them, finish says why.
+        self.apart.recv().unwrap_or_default()
     }
 
     /// Waits for what it has found.
@@ -89,6 +99,7 @@ fn collect(
     context: Context<'_>,
     ready: Sender<()>,
     frozen: &Receiver<(Arc<Vec<Task>>, Arc<Census>)>,
+    told: &Sender<Arc<Vec<Apart>>>,
 ) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
     if let Ok(root) = proc::task_dir(context.options.tree) {
@@ -103,18 +114,21 @@ fn collect(
     files.know_mounts(found.mounts);
     namespace::join(&census)?;
     phases.run(Phase::Files, || {
-        look(context, &tasks, census, found.segments, files)
+        look(context, (&tasks, told), census, found.segments, files)
     })
 }
 
 fn look(
     context: Context<'_>,
-    tasks: &[Task],
+    (tasks, told): (&[Task], &Sender<Arc<Vec<Apart>>>),
     census: Arc<Census>,
     segments: Vec<(Instance, Vec<Segment>)>,
     mut files: Collector<'_>,
 ) -> Result<(Spaces, Collected), Error> {
-    survey::threads(tasks)?;
+    let apart = Arc::new(apart::find(tasks)?);
+    // If nobody is there to take them, nothing more is wanted.
+    let _ = told.send(Arc::clone(&apart));
+    files.know_apart(apart.iter().map(|thread| thread.tid).collect());
     let processes = tasks.iter().map(|task| task.pid);
     let threads = tasks.iter().flat_map(|task| task.tids.iter().copied());
     files.know_tree(processes.collect(), threads.collect(), Arc::clone(&census));
@@ -140,10 +154,14 @@ fn look(
             pidfd: pidfd.as_fd(),
         };
         if tables.insert(live.ids.files_id) {
-            table(context.staging, live, held, &mut files)?;
+            let table_of = (live.ids.files_id, live.status.fd_size);
+            table(context.staging, table_of, held, &mut files)?;
         }
         let fs = fs::entry(&mut files, held, &live.status)?;
         context.staging.put(ImageKind::Fs, task.number(), &fs)?;
+        for thread in apart.iter().filter(|thread| thread.task == index) {
+            thread.write(context.staging, &mut files, &census.numbers)?;
+        }
         if let Space::Own(layout) = &live.space {
             let layout = layout.get().ok_or(StoreError::Stopped)?;
             let mm = mm::entry(task, layout, held, &mut files, &mut segments)?;
@@ -157,16 +175,17 @@ fn look(
     Ok((spaces, collected))
 }
 
-fn table(
+/// Records a table with a number, of so many slots.
+pub(crate) fn table(
     staging: &Staging,
-    live: &Live,
+    (id, slots): (u32, u32),
     held: files::Task<'_>,
     files: &mut Collector<'_>,
 ) -> Result<(), Error> {
-    let mut writer = staging.writer(ImageKind::Fdinfo, live.ids.files_id)?;
+    let mut writer = staging.writer(ImageKind::Fdinfo, id)?;
     // The image of an empty table is there too.
     writer.touch()?;
-    for entry in files.table(held, live.status.fd_size)? {
+    for entry in files.table(held, slots)? {
         writer.push(&entry)?;
     }
     writer.finish()?;
@@ -178,7 +197,7 @@ pub(crate) fn write_tasks(
     context: Context<'_>,
     tasks: &[Task],
     census: &Census,
-    cores: &[Cores],
+    (cores, apart): (&[Cores], &[Apart]),
     filters: &SeccompEntry,
 ) -> Result<(), Error> {
     let staging = context.staging;
@@ -194,7 +213,10 @@ pub(crate) fn write_tasks(
     for cores in cores {
         staging.put(ImageKind::Core, number(cores.pid), &cores.leader)?;
         for (tid, core) in &cores.threads {
-            staging.put(ImageKind::Core, number(*tid), core)?;
+            match apart.iter().find(|thread| thread.tid == *tid) {
+                Some(thread) => staging.put(ImageKind::Core, number(*tid), &thread.noted(core))?,
+                None => staging.put(ImageKind::Core, number(*tid), core)?,
+            }
         }
     }
     staging.put(ImageKind::Seccomp, (), filters)?;

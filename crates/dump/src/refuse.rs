@@ -128,7 +128,7 @@ pub enum Refusal {
     },
     /// A thread has a table of its own.
     #[error(
-        "thread {tid} of process {pid} ({comm}) has {what} of its own (unshare), which images cannot tell: \
+        "thread {tid} of process {pid} ({comm}) has {what} of its own (unshare), which is not dumped yet: \
          end that thread first"
     )]
     Unshared {

@@ -140,7 +140,8 @@ fn write<'scope, 'a: 'scope>(
     })?;
     let cgroups = &context.options.cgroups;
     cgroup::record(cgroups, context.staging, (&tasks, &census), &mut cores)?;
-    records::write_tasks(context, &tasks, &census, &cores, &filters)?;
+    let apart = collecting.apart();
+    records::write_tasks(context, &tasks, &census, (&cores, &apart), &filters)?;
     let (spaces, mut files) = collecting.finish()?;
     if context.options.end == End::Run {
         // Packets may come again.

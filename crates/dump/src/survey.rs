@@ -12,11 +12,9 @@ use gelid_sys::proc::stat::{self, Stat};
 use gelid_sys::proc::status::{self, Status};
 use gelid_sys::{Pid, proc};
 
-use crate::ids::{self, Ids};
+use crate::ids::Ids;
 use crate::layout::{Expected, Layout, Looker, Promise};
-use crate::namespace::{
-    self, Census, ForChildren, Instances, Number, Numbers, OfThread, Own, Place, Users,
-};
+use crate::namespace::{self, Census, ForChildren, Instances, Number, Numbers, Own, Place, Users};
 use crate::{Error, Options, Refusal, files, kinship};
 
 /// A process of the tree, as it looks from outside.
@@ -359,33 +357,4 @@ impl Surveyor<'_> {
         }
         Ok(())
     }
-}
-
-/// Refuses threads that have left what the threads of a process share.
-pub(crate) fn threads(tasks: &[Task]) -> Result<(), Error> {
-    for task in tasks.iter().filter(|task| task.tids.len() > 1) {
-        threads_of(task, &proc::task_dir(task.living)?)?;
-    }
-    Ok(())
-}
-
-fn threads_of(task: &Task, dir: &TaskDir) -> Result<(), Error> {
-    let of_leader = OfThread::look(dir)?;
-    for &tid in task.tids.iter().skip(1) {
-        let what = match ids::unshared(task.living, tid)? {
-            Some(what) => Some(what),
-            None => of_leader.differs(OfThread::look(&dir.thread(tid)?)?),
-        };
-        if let Some(what) = what {
-            let (pid, comm) = (task.pid, task.comm());
-            return Err(Refusal::Unshared {
-                pid,
-                tid,
-                comm,
-                what,
-            }
-            .into());
-        }
-    }
-    Ok(())
 }

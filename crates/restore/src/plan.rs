@@ -11,6 +11,7 @@ mod place;
 pub(crate) mod ranges;
 mod sharing;
 pub(crate) mod space;
+mod thread;
 pub(crate) mod tree;
 pub(crate) mod zone;
 
@@ -23,7 +24,7 @@ use gelid_sys::proc::ns::Kind;
 use gelid_sys::signal::SigSet;
 
 use crate::files::{self, Directories, FileOptions, FilesPlan, Session};
-use crate::state::seccomp::{self, Restraint};
+use crate::state::seccomp;
 use crate::state::{self, ProcessState, ThreadState};
 use births::{Births, Tables};
 use cgroup::Cgroups;
@@ -33,6 +34,7 @@ use namespaces::Namespaces;
 pub(crate) use pagemap::SharedPages;
 use sharing::first;
 use space::Space;
+pub(crate) use thread::{Apart, Thread};
 use tree::Node;
 
 /// Why there is no plan. Nothing has been changed then.
@@ -174,17 +176,6 @@ pub enum PlanError {
     },
 }
 
-/// A thread to be restored.
-#[derive(Debug)]
-pub(crate) struct Thread {
-    pub(crate) tid: i32,
-    /// Its set of cgroups.
-    pub(crate) cg_set: Option<u32>,
-    pub(crate) state: ThreadState,
-    /// What it is forbidden.
-    pub(crate) restraint: Restraint,
-}
-
 /// How job control has stopped a task.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stop {
@@ -228,6 +219,11 @@ pub(crate) struct Alive {
 }
 
 impl Alive {
+    /// Some thread has descriptors or directories of its own.
+    pub(crate) fn has_apart(&self) -> bool {
+        self.threads.iter().any(|thread| thread.apart.is_any())
+    }
+
     /// Signals that will be pending for the process or any of its threads.
     pub(crate) fn pending(&self) -> SigSet {
         let threads = self.threads.iter().map(|thread| thread.state.pending());
@@ -285,7 +281,7 @@ impl Plan {
         let mut namespaces = std::mem::take(&mut reader.namespaces.namespaces);
         namespaces.read(dir)?;
         place::check(&nodes, |id| namespaces.pid_ns_above(id))?;
-        let tables: Vec<u32> = reader.files.keys().copied().collect();
+        let tables = thread::tables(&reader.lives, &reader.files)?;
         let mut files = FilesPlan::read(dir, &tables, options)?;
         if let Some(users) = &namespaces.user {
             files.leave_users(users);
@@ -308,6 +304,7 @@ impl Plan {
                 alive.fs = Some(files.fs(nodes[index].pid)?);
             }
         }
+        thread::directories(&mut reader.lives, &files)?;
         let shared = pagemap::shared(dir, files.shared_memory())?;
         Ok(Self {
             lives: reader.lives,
@@ -443,12 +440,8 @@ impl<'a> Reader<'a> {
         let restraints = self.filters.of_process(&cores)?;
         let common_filters = seccomp::common(&restraints);
         for ((tid, core), restraint) in cores.iter().zip(restraints) {
-            threads.push(Thread {
-                tid: *tid,
-                cg_set: cgroup::set_of(core),
-                state: ThreadState::read(pid, *tid, core)?.called(node.own(threads.len())),
-                restraint,
-            });
+            let state = ThreadState::read(pid, *tid, core)?.called(node.own(threads.len()));
+            threads.push(Thread::new((*tid, core), *tid == pid, state, restraint));
         }
         let index = self.lives.len();
         let (space, builder) = match self.by_vm.get(&ids.vm_id) {

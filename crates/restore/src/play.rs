@@ -39,6 +39,7 @@ use self::inheritance::{Bequest, When};
 use self::ipc::Objects;
 use self::kernel::Kernel;
 use self::script::Reel;
+use self::threads::Newborn;
 use crate::files::{Context, MemoryTarget, Mounted, OpenFiles, Roots};
 use crate::pages;
 use crate::phase::Phase;
@@ -143,14 +144,15 @@ pub(crate) fn run(
     let mut shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
     shared.extend(objects.fill(&plan.ipc, (dir, manifest), &filler)?);
     let held_files = (&files, mounted.as_ref());
-    spaces(plan, &zone, (&kernel, &machine), held_files, &mut crew)?;
+    let mut newborn = spaces(plan, &zone, (&kernel, &machine), held_files, &mut crew)?;
     files.end_stand_ins();
     let contexts = aio::make(plan, &mut crew)?;
     drop(held);
     let filling = fill(plan, &sources, &crew, &filler)?;
 
     options.phase(Phase::Threads)?;
-    let newborn = threads::run(plan, &mut crew)?;
+    newborn.extend(threads::run(plan, &mut crew)?);
+    newborn.sort_by_key(|newborn| (newborn.task, newborn.thread));
     enter_alone(plan, &groups, &crew)?;
     for filling in shared.into_iter().chain(filling) {
         pages += filling.wait()?.pages;
@@ -346,14 +348,14 @@ const LOGIN: usize = 512;
 /// Bytes of tape that a namespace takes.
 const NAMESPACE: usize = 128;
 
-/// Builds all address spaces, directories and descriptor tables.
+/// Builds all address spaces, directories and descriptor tables. Gives the threads that have some of these alone.
 fn spaces(
     plan: &Plan,
     zone: &Range<u64>,
     (kernel, machine): (&Kernel, &Machine),
     (files, mounted): (&OpenFiles, Option<&Mounted>),
     crew: &mut Crew,
-) -> Result<(), Error> {
+) -> Result<Vec<Newborn>, Error> {
     let mut first = Vec::new();
     let mut later = Vec::new();
     let mut moved = Vec::new();
@@ -382,7 +384,7 @@ fn spaces(
             descriptors::directories(&mut reel, pid, fs, files, machine)?;
         }
         // Whoever shares a table still needs all that is inherited, so those wait.
-        let shared = plan.shares_files(index);
+        let shared = plan.shares_files(index) || alive.has_apart();
         let mut last = Reel::new(body.carrier.room());
         if let Some(id) = alive.files {
             let reel = if shared { &mut last } else { &mut reel };
@@ -393,11 +395,12 @@ fn spaces(
         later.push((who, last.into_scripts()));
     }
     crew.play_reels(first)?;
-    crew.play_reels(later)?;
     for (host, at) in moved {
         crew.hosts[host].set_syscall_at(at);
     }
-    Ok(())
+    let newborn = threads::apart(plan, (files, machine), crew)?;
+    crew.play_reels(later)?;
+    Ok(newborn)
 }
 
 /// Gives tasks what had to wait for their threads.

@@ -9,6 +9,7 @@
 mod advice;
 mod aio;
 mod anon;
+mod apart;
 mod attributes;
 mod below;
 mod blocked;
@@ -87,6 +88,7 @@ const OBJECTS: &[&[Entry]] = &[
     advice::GUESTS,
     aio::GUESTS,
     anon::GUESTS,
+    apart::GUESTS,
     cow::GUESTS,
     refusals::GUESTS,
     attributes::GUESTS,

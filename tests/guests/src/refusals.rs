@@ -1,7 +1,6 @@
 //! What a dump refuses, one object each; the guest finds that nothing of it was disturbed.
 //!
-//! `refused-bpf`, `refused-perf`, `refused-userfaultfd`, `refused-device`, `refused-sealed`,
-//! `refused-thread-files`.
+//! `refused-bpf`, `refused-perf`, `refused-userfaultfd`, `refused-device`, `refused-sealed`.
 
 use crate::Entry;
 use crate::os::{Map, PAGE, os};
@@ -16,7 +15,6 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("refused-userfaultfd", userfaultfd),
     Entry("refused-device", device),
     Entry("refused-sealed", sealed),
-    Entry("refused-thread-files", thread_files),
 ];
 
 /// A descriptor that a system call has given, or why there is none.
@@ -85,27 +83,4 @@ fn sealed(guest: &Guest) -> Check {
     // Nobody can unmap it.
     map.leak();
     Ok(())
-}
-
-/// A thread that has descriptors of its own.
-fn thread_files(guest: &Guest) -> Check {
-    let (ready, go) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let unshared = os!(libc::unshare(libc::CLONE_FILES));
-            let own = File::open("/dev/null");
-            ready.wait();
-            go.wait();
-            unshared?;
-            own?.metadata()?;
-            Ok::<_, Failure>(())
-        });
-        ready.wait();
-        let held = guest.hold();
-        go.wait();
-        held?;
-        thread
-            .join()
-            .map_err(|_| Failure::new("the thread panicked"))?
-    })
 }

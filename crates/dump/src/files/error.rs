@@ -342,6 +342,8 @@ pub enum LockRefusal {
     },
     /// No task has the description.
     InFlight,
+    /// Only a thread with a table of its own has the description.
+    OfThread,
 }
 
 impl fmt::Display for LockRefusal {
@@ -356,6 +358,10 @@ impl fmt::Display for LockRefusal {
                 f,
                 "which process {by} outside of the tree shares and keeps when the tree ends: choose a root \
                  above both, or use --leave-running"
+            ),
+            Self::OfThread => write!(
+                f,
+                "by a descriptor that one thread has apart from its process, which is not dumped yet: end that thread first"
             ),
             Self::InFlight => write!(
                 f,

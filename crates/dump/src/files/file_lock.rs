@@ -131,6 +131,11 @@ impl Collector<'_> {
             let tree: HashSet<i32> = self.tree.iter().map(|pid| pid.as_raw_pid()).collect();
             refuse_outsiders(&locks, &tree)?;
         }
+        let mut of_threads = locks.iter();
+        let of_thread = of_threads.find(|lock| self.apart.contains(&lock.holder.0));
+        if let Some(lock) = of_thread {
+            return Err(lock.refused(LockRefusal::OfThread));
+        }
         let known = (&self.tree[..], &self.headless);
         write(self.staging, &locks, known, &self.census.numbers)
     }

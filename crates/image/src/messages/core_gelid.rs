@@ -50,6 +50,10 @@ messages! {
         optional message GelidRestartEntry restart = 9;
         /// `PR_SET_SYSCALL_USER_DISPATCH`, if on.
         optional message GelidDispatchEntry dispatch = 11;
+        /// Number of its descriptor table, if that is not the one of its process.
+        optional uint32 files_id = 12;
+        /// `fs-TID` is there, since its directories and umask are not those of its process.
+        optional bool own_fs = 13;
     }
 
     /// How system calls of a thread are diverted, as `PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG` tells it.

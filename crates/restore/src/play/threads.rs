@@ -1,16 +1,23 @@
-//! Threads are born in their processes.
+//! Threads are born in their processes: those with descriptors or directories of their own before the tables are
+//! filled, and all others after that.
 
 use gelid_sys::clone::{CloneArgs, flags};
 use gelid_sys::ptrace::Stopped;
+use gelid_sys::signal::SigSet;
 use gelid_sys::syscall::nr;
+use gelid_tape::closing_signal;
 
-use super::births::taken_or;
-use super::crew::Crew;
-use super::script::{Object, Script};
+use super::births::{taken_or, tape_error};
+use super::crew::{Crew, finish, identity};
+use super::descriptors;
+use super::script::{Object, Reel, Script};
+use super::state::release;
 use crate::Error;
+use crate::files::OpenFiles;
 use crate::plan::births::Who;
 use crate::plan::tree::Node;
-use crate::plan::{Life, Plan};
+use crate::plan::{Alive, Apart, Life, Plan, Thread};
+use crate::state::Machine;
 
 /// Everything that threads of one process share.
 const SHARED: u64 = flags::VM
@@ -33,21 +40,102 @@ pub(crate) struct Newborn {
     pub(crate) stopped: Stopped,
 }
 
-/// Creates all threads but the leaders.
+/// Creates all threads but the leaders, and those that are there already.
 pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
+    bear(plan, crew, |apart| (!apart.is_any()).then_some(SHARED))
+}
+
+/// Creates those that are apart, which get what they have alone. All that is inherited must still be there.
+pub(crate) fn apart(
+    plan: &Plan,
+    (files, machine): (&OpenFiles, &Machine),
+    crew: &mut Crew,
+) -> Result<Vec<Newborn>, Error> {
+    let all = plan.alive();
+    if !all.into_iter().any(|(_, alive)| alive.has_apart()) {
+        return Ok(Vec::new());
+    }
+    let born = bear(plan, crew, |apart| {
+        let files = apart.files.map_or(flags::FILES, |_| 0);
+        let fs = apart.fs.map_or(flags::FS, |_| 0);
+        apart
+            .is_any()
+            .then_some(SHARED & !(flags::FILES | flags::FS) | files | fs)
+    })?;
+    let dressed = born.into_iter();
+    let dressed = dressed.map(|newborn| dress(plan, (files, machine), newborn, crew));
+    dressed.collect()
+}
+
+/// Gives a thread its own descriptors and directories.
+fn dress(
+    plan: &Plan,
+    (files, machine): (&OpenFiles, &Machine),
+    mut newborn: Newborn,
+    crew: &mut Crew,
+) -> Result<Newborn, Error> {
+    let (task, node) = (newborn.task, &plan.nodes[newborn.task]);
+    let Life::Alive(alive) = &plan.lives[task] else {
+        return Ok(newborn);
+    };
+    let thread = &alive.threads[newborn.thread];
+    let host = crew.body(Who::Task(task))?.host;
+    let host = &mut crew.hosts[host];
+    let mark = host.mark();
+    let mut reel = Reel::new(host.left());
+    if let Some(fs) = &thread.apart.fs {
+        descriptors::directories(&mut reel, thread.tid, fs, files, machine)?;
+    }
+    if let Some(id) = thread.apart.files {
+        let table = plan.files.table(id);
+        // Those of threads, for which it would be too early.
+        if let Some(late) = table.iter().find(|planned| files.is_late(planned.id)) {
+            let (pid, id) = (thread.tid, late.id);
+            return Err(Error::NoSuchFile { pid, id });
+        }
+        descriptors::watches(&mut reel, thread.tid, plan.files.watches(id), files)?;
+        descriptors::table(&mut reel, thread.tid, table, files)?;
+    }
+    let (pid, tid) = (node.own(0), node.own(newborn.thread));
+    let signal = closing_signal(SigSet::EMPTY, alive.pending());
+    let boarded = host.board(newborn.stopped, identity(pid, tid, signal), host.left());
+    let mut carrier = boarded.map_err(|failed| tape_error(tid, failed))?;
+    for script in reel.into_scripts() {
+        let started = carrier.start(&script.tape);
+        started.map_err(|source| Error::Tape { pid: tid, source })?;
+        let tid = carrier.tid();
+        finish(&mut carrier, tid, &script)?;
+    }
+    newborn.stopped = release(carrier, SigSet::ALL)?;
+    host.reset(mark);
+    Ok(newborn)
+}
+
+/// Creates the threads for which `flags` has an answer.
+fn bear(
+    plan: &Plan,
+    crew: &mut Crew,
+    flags: impl Fn(&Apart) -> Option<u64>,
+) -> Result<Vec<Newborn>, Error> {
     let mut born = Vec::new();
     let mut next = 1;
+    let wanted = |thread: &Thread| flags(&thread.apart).is_some();
     loop {
         let mut work = Vec::new();
         for (index, life) in plan.lives.iter().enumerate() {
             let Life::Alive(alive) = life else { continue };
             if alive.threads.len() > next {
                 let last = alive.threads.len().min(next + BROOD);
+                if !alive.threads[next..last].iter().any(wanted) {
+                    continue;
+                }
                 let node = &plan.nodes[index];
-                work.push((Who::Task(index), script(node, next..last), next..last));
+                let script = script(node, alive, next..last, &flags);
+                work.push((Who::Task(index), script, next..last));
             }
         }
-        if work.is_empty() {
+        let more = |(_, alive): (_, &Alive)| alive.threads.len() > next;
+        if work.is_empty() && !plan.alive().any(more) {
             return Ok(born);
         }
         let (scripts, ranges): (Vec<_>, Vec<_>) = work
@@ -59,6 +147,7 @@ pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
                 && let Life::Alive(alive) = &plan.lives[task]
             {
                 let threads = alive.threads[range.clone()].iter();
+                let threads = threads.filter(|thread| wanted(thread));
                 crew.expect_threads(threads.map(|thread| thread.tid));
             }
         }
@@ -68,7 +157,7 @@ pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
             let Life::Alive(alive) = &plan.lives[task] else {
                 continue;
             };
-            for thread in range {
+            for thread in range.filter(|thread| wanted(&alive.threads[*thread])) {
                 let stopped = crew.newborn_thread(alive.threads[thread].tid)?;
                 born.push(Newborn {
                     task,
@@ -81,15 +170,23 @@ pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
     }
 }
 
-fn script(node: &Node, threads: std::ops::Range<usize>) -> Script {
+fn script(
+    node: &Node,
+    alive: &Alive,
+    threads: std::ops::Range<usize>,
+    flags: impl Fn(&Apart) -> Option<u64>,
+) -> Script {
     let mut script = Script::default();
-    let args = CloneArgs {
-        flags: SHARED,
-        set_tid_size: node.level() as u64 + 1,
-        ..CloneArgs::default()
-    };
-    let bytes = args.to_bytes();
     for thread in threads {
+        let Some(flags) = flags(&alive.threads[thread].apart) else {
+            continue;
+        };
+        let args = CloneArgs {
+            flags,
+            set_tid_size: node.level() as u64 + 1,
+            ..CloneArgs::default()
+        };
+        let bytes = args.to_bytes();
         let data = script.bytes(&bytes);
         let numbers = node.set_tid(thread);
         let numbers: Vec<u8> = numbers.iter().flat_map(|id| id.to_ne_bytes()).collect();
