@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::schema::Record;
+use crate::source::{Kept, Source};
 use crate::{ImageKind, ImageReader, Key, ReadError};
 
 /// Layout of the files of a set (section 2.1).
@@ -35,6 +36,7 @@ struct Inner {
     fd: OwnedFd,
     label: String,
     layout: OnceLock<Layout>,
+    kept: Kept,
 }
 
 impl Dir {
@@ -57,6 +59,7 @@ impl Dir {
             fd,
             label: label.into(),
             layout: OnceLock::new(),
+            kept: Kept::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -134,8 +137,14 @@ impl Dir {
         layout: Layout,
     ) -> Result<ImageReader, ReadError> {
         let name = kind.file_name(key).ok_or(ReadError::BadKey { kind, key })?;
-        let file = self.raw(&name)?;
-        ImageReader::new(file, kind, name, layout)
+        let source = match self.inner.kept.get(&name) {
+            Some(kept) => kept,
+            None => {
+                let (file, len) = self.raw_sized(&name)?;
+                (Source::File(file), len)
+            }
+        };
+        ImageReader::from_source(source, kind, name, layout)
     }
 
     /// The one record of an image; a missing file is an error.
@@ -172,6 +181,11 @@ impl Dir {
 
     /// Opens a file of the directory for reading, whatever it holds; only regular files.
     pub fn raw(&self, name: &str) -> Result<File, ReadError> {
+        Ok(self.raw_sized(name)?.0)
+    }
+
+    /// The same, with its length.
+    pub(crate) fn raw_sized(&self, name: &str) -> Result<(File, u64), ReadError> {
         if !plain(name) {
             return Err(ReadError::BadName { name: name.into() });
         }
@@ -186,13 +200,19 @@ impl Dir {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(ReadError::NotRegular { file: name.into() });
         }
-        Ok(File::from(fd))
+        Ok((File::from(fd), stat.st_size as u64))
+    }
+
+    /// Lets images be decoded from these bytes from now on, which have been found to be what was written.
+    pub(crate) fn keep(&self, name: &str, bytes: &[u8]) {
+        self.inner.kept.put(name, bytes);
     }
 
     /// Whole contents of a file, refused if larger than `limit` bytes.
     pub fn raw_bytes(&self, name: &str, limit: u64) -> Result<Vec<u8>, ReadError> {
-        let mut bytes = Vec::new();
-        let read = self.raw(name)?.take(limit + 1).read_to_end(&mut bytes);
+        let (file, len) = self.raw_sized(name)?;
+        let mut bytes = with_room(len.min(limit));
+        let read = file.take(limit + 1).read_to_end(&mut bytes);
         read.map_err(|source| ReadError::Io {
             file: name.into(),
             offset: 0,
@@ -239,6 +259,13 @@ impl AsFd for Dir {
 fn open_dir(at: impl AsFd, path: &OsStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(at, path.as_bytes(), flags, Mode::empty())
+}
+
+/// A buffer for the whole of a file, and for seeing its end.
+pub(crate) fn with_room(len: u64) -> Vec<u8> {
+    // With less left than this, a first read of few bytes would see whether there are any.
+    const PROBE: usize = 32;
+    Vec::with_capacity(len as usize + PROBE)
 }
 
 /// Whether a name stays inside the directory.

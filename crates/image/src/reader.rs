@@ -8,15 +8,18 @@ use crate::dir::Layout;
 use crate::kind::{COMMON_MAGIC, Header, SERVICE_MAGIC, Spec};
 use crate::messages::InventoryEntry;
 use crate::schema::Record;
+use crate::source::Source;
 use crate::{ImageKind, ReadError, Schema};
 
 /// No file has more records than this; a machine with 16 TiB of alternating pages stays below.
 const MAX_RECORDS: u64 = 1 << 31;
+/// What is read of a file at once.
+const LARGEST_BUFFER: u64 = 64 << 10;
 
 /// Reads the records of one image file. Sizes are checked against the kind's limit and the
 /// length of the file before anything is allocated.
 #[derive(Debug)]
-pub struct ImageReader<R: Read = File> {
+pub struct ImageReader<R: Read = Source> {
     input: BufReader<R>,
     name: String,
     spec: &'static Spec,
@@ -29,7 +32,7 @@ pub struct ImageReader<R: Read = File> {
     record: Vec<u8>,
 }
 
-impl ImageReader<File> {
+impl ImageReader {
     /// Reads a file, whose length bounds every size in it.
     pub fn new(
         file: File,
@@ -38,7 +41,7 @@ impl ImageReader<File> {
         layout: Layout,
     ) -> Result<Self, ReadError> {
         let name = name.into();
-        let end = match file.metadata() {
+        let len = match file.metadata() {
             Ok(metadata) => metadata.len(),
             Err(source) => {
                 let what = "length";
@@ -50,7 +53,17 @@ impl ImageReader<File> {
                 });
             }
         };
-        Self::start(file, kind, name, layout, Some(end))
+        Self::from_source((Source::File(file), len), kind, name, layout)
+    }
+
+    /// Reads what has this length.
+    pub(crate) fn from_source(
+        (source, len): (Source, u64),
+        kind: ImageKind,
+        name: String,
+        layout: Layout,
+    ) -> Result<Self, ReadError> {
+        Self::start(source, kind, name, layout, Some(len))
     }
 }
 
@@ -72,8 +85,10 @@ impl<R: Read> ImageReader<R> {
         layout: Layout,
         end: Option<u64>,
     ) -> Result<Self, ReadError> {
+        // Most images are small.
+        let buffer = end.map_or(LARGEST_BUFFER, |end| end.clamp(64, LARGEST_BUFFER));
         let mut reader = Self {
-            input: BufReader::with_capacity(64 << 10, input),
+            input: BufReader::with_capacity(buffer as usize, input),
             name,
             spec: kind.spec(),
             end,
@@ -362,7 +377,7 @@ impl<R: Read, M: Record> Iterator for Records<'_, R, M> {
 
 /// Bytes behind a record; see [`ImageReader::payload`].
 #[derive(Debug)]
-pub struct Payload<'a, R: Read> {
+pub struct Payload<'a, R: Read = Source> {
     reader: &'a mut ImageReader<R>,
     left: u64,
 }

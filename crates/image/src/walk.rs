@@ -1,13 +1,12 @@
 //! Walking any image record by record, whatever its kind.
 
-use std::fs::File;
 use std::io::Read;
 
 use prost::Message;
 
 use crate::kind::{Payload, Structure};
 use crate::messages::*;
-use crate::{ImageReader, ReadError, Schema};
+use crate::{ImageReader, ReadError, Schema, Source};
 
 /// A record as stored, and what follows it.
 #[derive(Clone, Debug)]
@@ -35,7 +34,7 @@ pub struct Part {
 
 /// Iterator over the records of an image of any kind. Payloads are skipped, not read.
 #[derive(Debug)]
-pub struct Walk<R: Read = File> {
+pub struct Walk<R: Read = Source> {
     reader: ImageReader<R>,
     next: Next,
 }

@@ -295,10 +295,11 @@ impl Scratch {
     }
 }
 
-/// The first `len` bytes of `buffer`, which grows to at least a chunk.
+/// The first `len` bytes of `buffer`, which grows with what is read: most programs have no whole chunk, and to clear one
+/// takes longer than all else that is done for them.
 fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     if buffer.len() < len {
-        buffer.resize(len.max(CHUNK_BYTES), 0);
+        buffer.resize(len.next_power_of_two().min(CHUNK_BYTES).max(len), 0);
     }
     &mut buffer[..len]
 }

@@ -5,8 +5,9 @@ use gelid_sys::wait::{Status, Whom, wait, wait_task};
 use gelid_sys::{Errno, Pid};
 use std::time::{Duration, Instant};
 
-/// Most tapes end within microseconds: until then the processor is only yielded.
-const YIELD: Duration = Duration::from_micros(200);
+/// Nearly all tapes end within this time: until then the processor is only yielded. The shortest sleep, and the look
+/// whether the task has ended, take longer than most tapes.
+const YIELD: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(1);
 
 /// Waits for the next stop or the end of a task. `ESRCH` if it is the first thread of a process, `leads`,

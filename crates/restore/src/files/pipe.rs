@@ -77,7 +77,7 @@ pub(super) fn read(dir: &Dir, kind: ImageKind) -> Result<BTreeMap<u32, Pipe>, Er
 fn each(
     dir: &Dir,
     kind: ImageKind,
-    mut visit: impl FnMut(&PipeDataEntry, &mut Payload<'_, std::fs::File>) -> Result<(), Error>,
+    mut visit: impl FnMut(&PipeDataEntry, &mut Payload<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let Some(mut reader) = dir.reader_opt(kind, ())? else {
         return Ok(());

@@ -196,7 +196,7 @@ fn check(packet: &Packet, socket: &Unix) -> Result<(), Error> {
 /// Calls `visit` for each record and its data.
 fn each(
     dir: &Dir,
-    mut visit: impl FnMut(&SkPacketEntry, &mut Payload<'_, std::fs::File>) -> Result<(), Error>,
+    mut visit: impl FnMut(&SkPacketEntry, &mut Payload<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let Some(mut reader) = dir.reader_opt(ImageKind::SkQueues, ())? else {
         return Ok(());
@@ -292,7 +292,7 @@ pub(super) fn answer(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error
 }
 
 /// Appends so many bytes.
-fn take(data: &mut Payload<'_, std::fs::File>, len: u64, bytes: &mut Vec<u8>) -> Result<(), Error> {
+fn take(data: &mut Payload<'_>, len: u64, bytes: &mut Vec<u8>) -> Result<(), Error> {
     let read = data.take(len).read_to_end(bytes);
     let short = read.and_then(|read| match read as u64 == len {
         true => Ok(()),
