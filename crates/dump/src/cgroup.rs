@@ -47,17 +47,56 @@ pub struct Cgroups {
 /// Where a thread stands in all hierarchies, by their names.
 type Set = BTreeMap<String, Vec<u8>>;
 
+/// Where each thread of a tree stands. Most stand together: what the kernel says of them is taken apart once.
+#[derive(Debug, Default)]
+pub(crate) struct Standings {
+    sets: Vec<Set>,
+    /// By thread, the index of its set.
+    of: HashMap<Pid, usize>,
+}
+
+impl Standings {
+    /// Looks at all threads, which stand still.
+    pub(crate) fn look(options: &Cgroups, tasks: &[Task]) -> Result<Self, Error> {
+        let mut found = Self::default();
+        if options.ignore {
+            return Ok(found);
+        }
+        let mut known: HashMap<Vec<u8>, usize> = HashMap::new();
+        for task in tasks.iter().filter(|task| task.live.is_some()) {
+            let process = proc::task_dir(task.pid)?;
+            for tid in &task.tids {
+                let text = proc::cgroup::text(&process, *tid)?;
+                let index = match known.get(&text) {
+                    Some(index) => *index,
+                    None => {
+                        found.sets.push(read(&process.thread(*tid)?)?);
+                        *known.entry(text).or_insert(found.sets.len() - 1)
+                    }
+                };
+                found.of.insert(*tid, index);
+            }
+        }
+        Ok(found)
+    }
+
+    fn of(&self, tid: Pid) -> Result<&Set, Error> {
+        let set = self.of.get(&tid).map(|index| &self.sets[*index]);
+        Ok(set.ok_or(crate::core::Error::Gone { tid })?)
+    }
+}
+
 /// Says in every record of a thread where it stands, and writes the image if that is not where the dumper does.
 pub(crate) fn record(
     options: &Cgroups,
     staging: &Staging,
     (tasks, census): (&[Task], &Census),
+    standings: &Standings,
     cores: &mut [Cores],
 ) -> Result<(), Error> {
     let mut sets = Sets::own(census)?;
     let live = tasks.iter().filter(|task| task.live.is_some());
     for (task, cores) in live.zip(cores) {
-        let dir = proc::task_dir(task.pid)?;
         let namespace = task
             .live
             .as_ref()
@@ -66,7 +105,7 @@ pub(crate) fn record(
         let mut assign = |tid: Pid, core: &mut gelid_image::messages::CoreEntry| {
             let set = match options.ignore {
                 true => OWN,
-                false => sets.of(tid, &dir, namespace)?,
+                false => sets.of(standings.of(tid)?, namespace)?,
             };
             if let Some(thread) = &mut core.thread_core {
                 thread.cg_set = Some(set);
@@ -117,8 +156,8 @@ impl Sets {
     }
 
     /// The number of where a thread stands, which is in a cgroup namespace of the tree or in the dumper's.
-    fn of(&mut self, tid: Pid, process: &TaskDir, namespace: Option<u32>) -> Result<u32, Error> {
-        let set = (namespace, read(&process.thread(tid)?)?);
+    fn of(&mut self, set: &Set, namespace: Option<u32>) -> Result<u32, Error> {
+        let set = (namespace, set.clone());
         if let Some(number) = self.numbers.get(&set) {
             return Ok(*number);
         }
@@ -383,8 +422,8 @@ mod tests {
     #[test]
     fn the_group_of_a_task_is_recorded() {
         let mut sets = Sets::own(&Census::default()).unwrap();
-        let own = proc::task_dir(rustix::process::getpid()).unwrap();
-        assert_eq!(sets.of(rustix::process::getpid(), &own, None).unwrap(), OWN);
+        let own = read(&proc::task_dir(rustix::process::getpid()).unwrap()).unwrap();
+        assert_eq!(sets.of(&own, None).unwrap(), OWN);
         // As if it stood elsewhere in a hierarchy where it stands at the root.
         let mut other = sets.own.clone();
         let Some(name) = other

@@ -13,6 +13,7 @@ use gelid_sys::ipc::shm::Segment;
 use gelid_sys::{Pid, pidfd, proc};
 
 use crate::apart::{self, Apart};
+use crate::cgroup::Standings;
 use crate::core::Cores;
 use crate::files::{self, Collected, Collector};
 use crate::ipc::Segments;
@@ -40,6 +41,7 @@ pub(crate) struct Collecting<'scope> {
     prepared: Receiver<()>,
     tasks: Sender<(Arc<Vec<Task>>, Arc<Census>)>,
     apart: Receiver<Arc<Vec<Apart>>>,
+    standings: Receiver<Standings>,
     thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
 }
 
@@ -51,9 +53,12 @@ impl<'scope> Collecting<'scope> {
     ) -> Result<Self, Error> {
         let (tasks, frozen) = mpsc::channel();
         let (ready, prepared) = mpsc::channel();
+        let (stand, standings) = mpsc::channel();
         let thread = std::thread::Builder::new().name("files".into());
         let (told, apart) = mpsc::channel();
-        let thread = thread.spawn_scoped(scope, move || collect(context, ready, &frozen, &told));
+        let thread = thread.spawn_scoped(scope, move || {
+            collect(context, ready, &frozen, (&told, &stand))
+        });
         let thread = thread.map_err(|source| StoreError::Start {
             source: Arc::new(source),
         })?;
@@ -61,6 +66,7 @@ impl<'scope> Collecting<'scope> {
             prepared,
             tasks,
             apart,
+            standings,
             thread,
         })
     }
@@ -83,6 +89,11 @@ impl<'scope> Collecting<'scope> {
         self.apart.recv().unwrap_or_default()
     }
 
+    /// Where the threads stand among cgroups; nothing if something has failed, of which [`finish`](Self::finish) tells.
+    pub(crate) fn standings(&self) -> Option<Standings> {
+        self.standings.recv().ok()
+    }
+
     /// Waits for what it has found.
     pub(crate) fn finish(self) -> Result<(Spaces, Collected), Error> {
         self.thread
@@ -99,7 +110,7 @@ fn collect(
     context: Context<'_>,
     ready: Sender<()>,
     frozen: &Receiver<(Arc<Vec<Task>>, Arc<Census>)>,
-    told: &Sender<Arc<Vec<Apart>>>,
+    (told, stand): (&Sender<Arc<Vec<Apart>>>, &Sender<Standings>),
 ) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
     if let Ok(root) = proc::task_dir(context.options.tree) {
@@ -112,6 +123,8 @@ fn collect(
     let phases = context.phases;
     let found = phases.run(Phase::Namespaces, || namespace::dump(context, &census))?;
     files.know_mounts(found.mounts);
+    // If nobody takes them, the dump has failed already.
+    let _ = stand.send(Standings::look(&context.options.cgroups, &tasks)?);
     namespace::join(&census)?;
     phases.run(Phase::Files, || {
         look(context, (&tasks, told), census, found.segments, files)
@@ -209,18 +222,51 @@ pub(crate) fn write_tasks(
             None => staging.put(ImageKind::Core, key, &zombie(task))?,
         }
     }
-    let number = |tid: Pid| census.numbers.number(tid.as_raw_pid());
-    for cores in cores {
-        staging.put(ImageKind::Core, number(cores.pid), &cores.leader)?;
-        for (tid, core) in &cores.threads {
-            match apart.iter().find(|thread| thread.tid == *tid) {
-                Some(thread) => staging.put(ImageKind::Core, number(*tid), &thread.noted(core))?,
-                None => staging.put(ImageKind::Core, number(*tid), core)?,
-            }
-        }
-    }
+    write_cores(staging, census, cores, apart)?;
     staging.put(ImageKind::Seccomp, (), filters)?;
     inventory::write(staging, context.options, context.namespaces, census)
+}
+
+/// Fewer than these one thread writes before another has begun.
+const WORTH_SHARING: usize = 64;
+
+/// Writes the records of all threads, two at a time if there are many.
+fn write_cores(
+    staging: &Staging,
+    census: &Census,
+    cores: &[Cores],
+    apart: &[Apart],
+) -> Result<(), Error> {
+    let apart: HashMap<Pid, &Apart> = apart.iter().map(|thread| (thread.tid, thread)).collect();
+    let mut all: Vec<(Pid, &CoreEntry)> = Vec::new();
+    for cores in cores {
+        all.push((cores.pid, &cores.leader));
+        all.extend(cores.threads.iter().map(|(tid, core)| (*tid, core)));
+    }
+    let write = |part: &[(Pid, &CoreEntry)]| {
+        part.iter().try_for_each(|(tid, core)| {
+            let number = census.numbers.number(tid.as_raw_pid());
+            match apart.get(tid) {
+                Some(thread) => staging.put(ImageKind::Core, number, &thread.noted(core))?,
+                None => staging.put(ImageKind::Core, number, *core)?,
+            }
+            Ok::<_, Error>(())
+        })
+    };
+    if all.len() < WORTH_SHARING {
+        return write(&all);
+    }
+    let (one, other) = all.split_at(all.len() / 2);
+    std::thread::scope(|scope| {
+        let beside = std::thread::Builder::new().name("cores".into());
+        // If there can be no other thread, this one does it all.
+        let Ok(beside) = beside.spawn_scoped(scope, || write(other)) else {
+            return write(&all);
+        };
+        let written = write(one);
+        let beside = beside.join();
+        written.and(beside.unwrap_or_else(|_| Err(StoreError::Panicked.into())))
+    })
 }
 
 impl Spaces {

@@ -11,7 +11,7 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use gelid_image::{Dir, Staging, manifest};
-use gelid_pages::Store;
+use gelid_pages::{Store, StoreError};
 use gelid_seize::Tree;
 use gelid_sys::proc;
 use gelid_sys::proc::ns::{self, Kind};
@@ -138,8 +138,15 @@ fn write<'scope, 'a: 'scope>(
     let (mut cores, filters) = phases.run(Phase::Tasks, || {
         Ok(core::collect(&mut tree, &tasks, &census, &before)?)
     })?;
+    let Some(standings) = collecting.standings() else {
+        return Err(collecting
+            .finish()
+            .err()
+            .unwrap_or(StoreError::Stopped.into()));
+    };
     let cgroups = &context.options.cgroups;
-    cgroup::record(cgroups, context.staging, (&tasks, &census), &mut cores)?;
+    let all = (&tasks[..], &*census);
+    cgroup::record(cgroups, context.staging, all, &standings, &mut cores)?;
     let apart = collecting.apart();
     records::write_tasks(context, &tasks, &census, (&cores, &apart), &filters)?;
     let (spaces, mut files) = collecting.finish()?;

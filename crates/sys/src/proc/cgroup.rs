@@ -2,6 +2,7 @@
 
 use super::text::{Malformed, Result, decimal, lines, split_once};
 use super::{Error, TaskDir};
+use crate::Pid;
 
 /// Membership in one hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,11 @@ pub struct Membership {
 /// Reads and parses `cgroup`.
 pub fn read(task: &TaskDir) -> std::result::Result<Vec<Membership>, Error> {
     task.parsed("cgroup", 1024, parse)
+}
+
+/// The text of `cgroup` of a thread of `process`: the same for threads that stand together.
+pub fn text(process: &TaskDir, tid: Pid) -> std::result::Result<Vec<u8>, Error> {
+    process.read_record(&format!("task/{tid}/cgroup"), 1024)
 }
 
 /// Parses the text of `cgroup`.
