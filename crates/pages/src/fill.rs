@@ -1,6 +1,5 @@
 //! The reading pipeline: pages of many objects into the memory of many processes.
 
-use crate::PAGE_SIZE;
 use crate::compare::Comparison;
 use crate::huge::Areas;
 use crate::key::ObjectKey;
@@ -8,6 +7,7 @@ use crate::pool::{Failure, Fault, Pool, Promise, default_workers, lock};
 use crate::read::{ObjectReader, ReadError, Scratch};
 use crate::run::Run;
 use crate::target::PageTarget;
+use crate::{HUGE_BYTES, PAGE_SIZE};
 use crossbeam_channel::Sender;
 use std::io;
 use std::num::NonZeroUsize;
@@ -19,6 +19,9 @@ use std::time::Instant;
 
 /// Chunks that one worker takes in a row: the two halves of a huge page should meet the same worker.
 const CHUNKS_PER_JOB: u64 = 4;
+
+/// What a page holds until it is filled.
+static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
 /// Pages that are written by whoever asks, since to start a thread would take longer.
 const AT_ONCE: u64 = 256;
@@ -315,10 +318,23 @@ impl<'a> Jobs<'a> {
             if job.end != first || job.end - job.start == CHUNKS_PER_JOB {
                 break;
             }
-            job.end = (last + 1).min(job.start + CHUNKS_PER_JOB);
+            job.end = match job.start + CHUNKS_PER_JOB {
+                most if most > last => last + 1,
+                most => self.huge_end(placement, first..most),
+            };
             self.chunk = job.end;
         }
         Ok(job)
+    }
+
+    /// Where a job is to end that takes some of `chunks` of a placement: before a chunk that begins a huge page.
+    fn huge_end(&self, placement: &Placement, chunks: Range<u64>) -> u64 {
+        let begins = |chunk: &u64| {
+            let page = self.request.reader.chunk_pages(*chunk).start;
+            page > placement.first_page && placement.addresses(page..page).start % HUGE_BYTES == 0
+        };
+        let inner = chunks.start + 1..=chunks.end;
+        inner.rev().find(begins).unwrap_or(chunks.end)
     }
 }
 
@@ -327,6 +343,21 @@ impl Request {
         if self.jobs_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             // Nobody may want to know.
             let _ = self.done.send(*lock(&self.stats));
+        }
+    }
+
+    /// Asks for huge pages for `areas`; returns how many the kernel is known to have given.
+    fn collapse(&self, areas: &[Range<u64>]) -> u64 {
+        let start = Instant::now();
+        match self.target.collapse(areas) {
+            Ok(collapsed) => {
+                self.areas.took(start.elapsed(), areas.len());
+                collapsed as u64
+            }
+            Err(_) => {
+                self.areas.refuse();
+                0
+            }
         }
     }
 
@@ -362,6 +393,7 @@ struct FillWorker {
 impl FillWorker {
     fn run(&mut self, job: &Job) -> Result<(), FillError> {
         let mut stats = FillStats::default();
+        self.collapse(job, &mut stats)?;
         for chunk in job.chunks.clone() {
             self.fill_chunk(&job.request, chunk, &mut stats)?;
         }
@@ -374,6 +406,32 @@ impl FillWorker {
         Ok(())
     }
 
+    /// Asks for huge pages for what a job fills, before it does.
+    fn collapse(&mut self, job: &Job, stats: &mut FillStats) -> Result<(), FillError> {
+        let Job { request, chunks } = job;
+        self.claimed.clear();
+        self.ranges.clear();
+        let reader = &request.reader;
+        let pages = reader.chunk_pages(chunks.start).start..reader.chunk_pages(chunks.end - 1).end;
+        for (_, addresses) in request.placed(&pages) {
+            let first = self.claimed.len();
+            request.areas.claim(&addresses, &mut self.claimed);
+            // The kernel collapses only where there is a page already. It is one that this job fills later, for
+            // another worker may be at the rest of the area.
+            self.ranges.extend(self.claimed[first..].iter().map(|area| {
+                let start = area.start.max(addresses.start);
+                start..start + PAGE_SIZE as u64
+            }));
+        }
+        for page in &self.ranges {
+            write(request, &ZEROS, slice::from_ref(page))?;
+        }
+        if !self.claimed.is_empty() {
+            stats.huge_pages += request.collapse(&self.claimed);
+        }
+        Ok(())
+    }
+
     fn fill_chunk(
         &mut self,
         request: &Request,
@@ -383,9 +441,9 @@ impl FillWorker {
         let Self {
             scratch,
             ranges,
-            claimed,
             different,
             comparison,
+            ..
         } = self;
         let (pages, bytes) = request.reader.chunk(scratch, chunk)?;
         let bytes_of = |part: &Range<u64>| {
@@ -410,11 +468,6 @@ impl FillWorker {
                 stats.equal_pages -= (at.end - at.start) / PAGE_SIZE as u64;
                 let start = whole.start + (at.start - addresses.start) / PAGE_SIZE as u64;
                 let part = start..start + (at.end - at.start) / PAGE_SIZE as u64;
-                claimed.clear();
-                request.areas.claim(&at, claimed);
-                if !claimed.is_empty() {
-                    stats.huge_pages += collapse(request, claimed, &at, bytes_of(&part))?;
-                }
                 if part.start != batch.end {
                     write(request, bytes_of(&batch), ranges)?;
                     ranges.clear();
@@ -426,30 +479,6 @@ impl FillWorker {
         }
         write(request, bytes_of(&batch), ranges)
     }
-}
-
-/// Asks for huge pages for `areas`, of which `bytes` will fill the part at `addresses`.
-fn collapse(
-    request: &Request,
-    areas: &[Range<u64>],
-    addresses: &Range<u64>,
-    bytes: &[u8],
-) -> Result<u64, FillError> {
-    // The kernel collapses only where there is a page already. It must be one of ours with its final
-    // content, for another worker may be at the rest of the area.
-    for area in areas {
-        let start = area.start.max(addresses.start);
-        let at = (start - addresses.start) as usize;
-        let page = start..start + PAGE_SIZE as u64;
-        write(request, &bytes[at..at + PAGE_SIZE], slice::from_ref(&page))?;
-    }
-    let start = Instant::now();
-    let collapsed = request.target.collapse(areas).unwrap_or(0);
-    if collapsed < areas.len() {
-        request.areas.refuse();
-    }
-    request.areas.took(start.elapsed(), areas.len());
-    Ok(collapsed as u64)
 }
 
 fn write(request: &Request, bytes: &[u8], ranges: &[Range<u64>]) -> Result<(), FillError> {

@@ -34,14 +34,14 @@ pub trait PageTarget: Send + Sync {
         Ok(0)
     }
 
-    /// Backs each of `areas`, aligned 2 MiB each, by a huge page; returns how many of them it got. One
-    /// page of each has been written already, the rest follows.
+    /// Backs each of `areas`, aligned 2 MiB each and ascending, by a huge page; returns how many of them are known to
+    /// have got one. A page of each has been written already, so that it is there; it and the rest are filled later.
     ///
     /// Only a hint: the default does nothing, and an error changes nothing but speed.
     ///
     /// # Errors
     ///
-    /// If the kernel gives none; seen nowhere but in [`FillStats::huge_pages`](crate::FillStats).
+    /// If the kernel gives none and would give none to others; nobody else is told.
     fn collapse(&self, areas: &[Range<u64>]) -> io::Result<usize> {
         let _ = areas;
         Ok(0)
@@ -96,10 +96,26 @@ impl PageTarget for ProcessTarget {
 
     fn collapse(&self, areas: &[Range<u64>]) -> io::Result<usize> {
         let pidfd = gelid_sys::pidfd::open(self.pid)?;
-        let outcome = madvise::best_effort(pidfd, areas, Advice::Collapse);
-        // Fewer than the areas asked for.
-        Ok((outcome.advised / HUGE_BYTES) as usize)
+        // Each range costs a visit to all processors.
+        let outcome = madvise::best_effort(pidfd, &joined(areas), Advice::Collapse);
+        match outcome.errno {
+            // Another worker is at a page of one of them; the others may have got theirs.
+            None | Some(Errno::AGAIN) => Ok((outcome.advised / HUGE_BYTES) as usize),
+            Some(errno) => Err(errno.into()),
+        }
     }
+}
+
+/// `areas` with neighbours made one.
+fn joined(areas: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut joined: Vec<Range<u64>> = Vec::with_capacity(areas.len());
+    for area in areas {
+        match joined.last_mut() {
+            Some(last) if last.end == area.start => last.end = area.end,
+            _ => joined.push(area.clone()),
+        }
+    }
+    joined
 }
 
 /// A file addressed by byte offset: a memfd or the like, already of its full size.

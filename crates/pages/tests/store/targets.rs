@@ -82,7 +82,10 @@ impl PageTarget for Strict {
             assert!(!collapsed.contains(area), "asked twice");
             collapsed.push(area.clone());
         }
-        Ok(areas.len().min(self.gives))
+        match self.gives {
+            0 => Err(io::ErrorKind::OutOfMemory.into()),
+            gives => Ok(areas.len().min(gives)),
+        }
     }
 }
 
