@@ -331,7 +331,11 @@ impl<'a> Jobs<'a> {
     fn huge_end(&self, placement: &Placement, chunks: Range<u64>) -> u64 {
         let begins = |chunk: &u64| {
             let page = self.request.reader.chunk_pages(*chunk).start;
-            page > placement.first_page && placement.addresses(page..page).start % HUGE_BYTES == 0
+            page > placement.first_page
+                && placement
+                    .addresses(page..page)
+                    .start
+                    .is_multiple_of(HUGE_BYTES)
         };
         let inner = chunks.start + 1..=chunks.end;
         inner.rev().find(begins).unwrap_or(chunks.end)
@@ -341,6 +345,7 @@ impl<'a> Jobs<'a> {
 impl Request {
     fn job_done(&self) {
         if self.jobs_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.target.filled();
             // Nobody may want to know.
             let _ = self.done.send(*lock(&self.stats));
         }
@@ -351,7 +356,10 @@ impl Request {
         let start = Instant::now();
         match self.target.collapse(areas) {
             Ok(collapsed) => {
-                self.areas.took(start.elapsed(), areas.len());
+                let fast = self.areas.took(start.elapsed(), areas.len());
+                if !fast && self.target.prefer_small() {
+                    self.areas.refuse();
+                }
                 collapsed as u64
             }
             Err(_) => {

@@ -110,8 +110,8 @@ impl Areas {
         self.passing.fetch_update(set, fetch, one_less).is_ok()
     }
 
-    /// Notes how long it took to get `count` huge pages.
-    pub(crate) fn took(&self, time: Duration, count: usize) {
+    /// Notes how long it took to get `count` huge pages; false if that was too long.
+    pub(crate) fn took(&self, time: Duration, count: usize) -> bool {
         let slow = time > SLOW * u32::try_from(count).unwrap_or(u32::MAX);
         let passed = match self.passed.load(Ordering::Relaxed) {
             passed if !slow => passed / 2,
@@ -120,9 +120,10 @@ impl Areas {
         };
         self.passed.store(passed, Ordering::Relaxed);
         self.passing.store(passed, Ordering::Relaxed);
+        !slow
     }
 
-    /// Notes that the kernel has no huge pages to give.
+    /// Notes that no more huge pages are wanted, or that the kernel has no huge pages to give.
     pub(crate) fn refuse(&self) {
         self.refused.store(true, Ordering::Relaxed);
     }
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!(all(&areas).len(), 49 - FEWEST_PASSED as usize);
         areas.took(SLOW, 1);
         assert!(areas.pass());
-        (0..6).for_each(|_| areas.took(SLOW, 1));
+        (0..6).for_each(|_| assert!(areas.took(SLOW, 1)));
         assert!(!areas.pass());
     }
 }

@@ -72,6 +72,7 @@ mod compare;
 mod encode;
 mod fill;
 mod frame;
+mod holes;
 mod huge;
 mod input;
 mod key;

@@ -1,8 +1,10 @@
 //! Where restored pages go: the memory of a process, or a file that backs shared memory.
 
 use crate::HUGE_BYTES;
+use crate::holes::Fillable;
 use crate::source::{Remaining, byte_len, opened};
 use gelid_sys::madvise::{self, Advice};
+use gelid_sys::userfaultfd::Holes;
 use gelid_sys::vm;
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -10,6 +12,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::slice;
 use std::sync::OnceLock;
 
 /// Memory that workers fill by address, several threads at once.
@@ -46,6 +49,15 @@ pub trait PageTarget: Send + Sync {
         let _ = areas;
         Ok(0)
     }
+
+    /// Told when huge pages are slow to get; true if small ones will be fast from now on, so that no more huge pages are
+    /// wanted. The default has no such way.
+    fn prefer_small(&self) -> bool {
+        false
+    }
+
+    /// Told when the last page has been written. The default does nothing.
+    fn filled(&self) {}
 }
 
 /// The memory of a process that does not run yet.
@@ -56,6 +68,7 @@ pub trait PageTarget: Send + Sync {
 pub struct ProcessTarget {
     pid: Pid,
     mem: OnceLock<vm::Mem>,
+    fillable: Option<Fillable>,
 }
 
 impl ProcessTarget {
@@ -65,6 +78,17 @@ impl ProcessTarget {
         Self {
             pid,
             mem: OnceLock::new(),
+            fillable: None,
+        }
+    }
+
+    /// A target that may fill `holes` of the same process in `mappings`: whole ones, private and anonymous, ascending.
+    /// Nobody else may touch them until [`Filling::wait`](crate::Filling::wait) returns; no other request may fill them.
+    #[must_use]
+    pub fn with_holes(pid: Pid, holes: Holes, mappings: Vec<Range<u64>>) -> Self {
+        Self {
+            fillable: Some(Fillable::new(holes, mappings)),
+            ..Self::new(pid)
         }
     }
 }
@@ -72,14 +96,26 @@ impl ProcessTarget {
 impl PageTarget for ProcessTarget {
     fn write(&self, bytes: &[u8], ranges: &[Range<u64>]) -> io::Result<()> {
         let mut left = Remaining::new(ranges);
+        let held = self.fillable.as_ref().map(Fillable::hold);
         while !left.is_empty() {
-            let done = match vm::write_ranges(self.pid, &bytes[left.done..], left.ranges()) {
+            let mut part = None;
+            if let Some(held) = &held {
+                held.fill(bytes, &mut left)?;
+                if left.is_empty() {
+                    break;
+                }
+                part = left.ranges().first().and_then(|first| held.writable(first));
+            }
+            let now = part.as_ref().map_or(left.ranges(), slice::from_ref);
+            let done = match vm::write_ranges(self.pid, &bytes[left.done..], now) {
                 Ok(done) => done,
                 Err(Errno::FAULT) => 0,
                 Err(errno) => return Err(errno.into()),
             };
+            let written = done == now.iter().map(byte_len).sum::<usize>();
             left.advance(done);
-            if let Some(refused) = left.ranges().first().cloned() {
+            if !written && let Some(mut refused) = left.ranges().first().cloned() {
+                refused.end = part.map_or(refused.end, |part| part.end);
                 let forced = &bytes[left.done..left.done + byte_len(&refused)];
                 opened(&self.mem, self.pid)?.write(refused.start, forced)?;
                 left.advance(forced.len());
@@ -102,6 +138,16 @@ impl PageTarget for ProcessTarget {
             // Another worker is at a page of one of them; the others may have got theirs.
             None | Some(Errno::AGAIN) => Ok((outcome.advised / HUGE_BYTES) as usize),
             Some(errno) => Err(errno.into()),
+        }
+    }
+
+    fn prefer_small(&self) -> bool {
+        self.fillable.as_ref().is_some_and(Fillable::begin)
+    }
+
+    fn filled(&self) {
+        if let Some(fillable) = &self.fillable {
+            fillable.end();
         }
     }
 }

@@ -8,6 +8,7 @@ mod crew;
 mod descriptors;
 mod end;
 pub(crate) mod examine;
+mod holes;
 mod inheritance;
 pub(crate) mod ipc;
 mod kernel;
@@ -148,7 +149,7 @@ pub(crate) fn run(
     files.end_stand_ins();
     let contexts = aio::make(plan, &mut crew)?;
     drop(held);
-    let filling = fill(plan, &sources, &crew, &filler)?;
+    let filling = fill(plan, &sources, &zone, &mut crew, &filler)?;
 
     options.phase(Phase::Threads)?;
     newborn.extend(threads::run(plan, &mut crew)?);
@@ -426,7 +427,8 @@ fn late_descriptors(plan: &Plan, files: &mut OpenFiles, crew: &mut Crew) -> Resu
 fn fill(
     plan: &Plan,
     sources: &Sources,
-    crew: &Crew,
+    zone: &Range<u64>,
+    crew: &mut Crew,
     filler: &Filler,
 ) -> Result<Vec<Filling>, Error> {
     let mut filling = Vec::new();
@@ -434,7 +436,13 @@ fn fill(
         let Some(body) = crew.bodies.get(&Who::Task(index)) else {
             continue;
         };
-        for request in inheritance::requests(plan, sources, index, body.pid, When::Late) {
+        let mut requests = inheritance::requests(plan, sources, index, body.pid, When::Late);
+        if let [only] = &mut requests[..]
+            && let Some(target) = holes::target(plan, index, only, zone, crew)?
+        {
+            only.target = Arc::new(target);
+        }
+        for request in requests {
             filling.push(filler.fill(request)?);
         }
     }

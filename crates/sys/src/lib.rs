@@ -65,6 +65,7 @@ pub mod timerfd;
 pub mod tty;
 pub mod tun;
 pub mod unix;
+pub mod userfaultfd;
 pub mod vm;
 pub mod vsock;
 pub mod wait;

@@ -157,6 +157,7 @@ pub mod nr {
         umask = SYS_umask;
         umount2 = SYS_umount2;
         unshare = SYS_unshare;
+        userfaultfd = SYS_userfaultfd;
         wait4 = SYS_wait4;
         write = SYS_write;
     }

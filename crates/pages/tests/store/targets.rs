@@ -1,10 +1,13 @@
 //! Shared memory files, and huge pages over chunk boundaries.
 
 use super::*;
+use gelid_sys::userfaultfd::Holes;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 #[test]
 fn a_sparse_file_comes_back_with_its_holes() {
@@ -127,4 +130,78 @@ fn each_whole_area_is_collapsed_once() {
             assert_eq!((collapsed, stats.huge_pages), (want - 1, want as u64 - 1));
         }
     }
+}
+
+/// This process, where huge pages are slow to get.
+struct Slow {
+    process: ProcessTarget,
+    small: AtomicBool,
+}
+
+impl PageTarget for Slow {
+    fn write(&self, bytes: &[u8], ranges: &[Range<u64>]) -> io::Result<()> {
+        self.process.write(bytes, ranges)
+    }
+
+    fn collapse(&self, areas: &[Range<u64>]) -> io::Result<usize> {
+        assert!(!areas.is_empty());
+        std::thread::sleep(Duration::from_millis(2) * areas.len() as u32);
+        Ok(0)
+    }
+
+    fn prefer_small(&self) -> bool {
+        let small = self.process.prefer_small();
+        self.small.store(small, Ordering::Relaxed);
+        small
+    }
+
+    fn filled(&self) {
+        self.process.filled();
+    }
+}
+
+#[test]
+fn holes_are_filled_where_huge_pages_are_slow() {
+    let Ok(holes) = Holes::own() else {
+        return eprintln!("skipped: no userfaultfd");
+    };
+    let bytes = 12 * HUGE_BYTES as usize;
+    let mut map = memmap2::MmapMut::map_anon(bytes).unwrap();
+    let start = map.as_ptr() as u64;
+    let range = start..start + bytes as u64;
+    // Pages that are there already, inside and outside.
+    (0..bytes)
+        .step_by(HUGE_BYTES as usize + 5 * PAGE_SIZE)
+        .for_each(|at| map[at] = 1);
+    let memory = pages(
+        &(0..bytes / PAGE_SIZE)
+            .map(|page| 1 + page as u8 % 200)
+            .collect::<Vec<_>>(),
+    );
+    let source: Arc<dyn PageSource> = Arc::new(Memory::new(start, memory.clone()));
+    let extent = Extent::present(range.clone());
+    let (summary, file) = store(options(Format::Raw, 2), &source, &[extent]).unwrap();
+    let inner = start + 3 * HUGE_BYTES + 7 * PAGE..range.end - HUGE_BYTES;
+    let target = Arc::new(Slow {
+        process: ProcessTarget::with_holes(rustix::process::getpid(), holes, vec![inner]),
+        small: AtomicBool::new(false),
+    });
+    let request = FillRequest {
+        reader: Arc::new(open(Format::Raw, &summary, file).unwrap()),
+        target: target.clone(),
+        placements: Placement::of_pagemap(&summary.pagemap),
+        huge: vec![range],
+        compared: Vec::new(),
+    };
+    let stats = Filler::new(NonZeroUsize::new(2))
+        .fill(request)
+        .unwrap()
+        .wait()
+        .unwrap();
+    assert_eq!(stats.pages, (bytes / PAGE_SIZE) as u64);
+    assert!(target.small.load(Ordering::Relaxed));
+    assert!(map[..] == memory);
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let registered = |line: &str| line.starts_with("VmFlags:") && line.contains(" um");
+    assert!(!smaps.lines().any(registered), "still registered");
 }

@@ -1,8 +1,6 @@
 //! Probes of what the kernel tells and does about memory.
 
 use std::fs::File;
-use std::mem::offset_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use memmap2::MmapMut;
 use rustix::io::{Errno, Result};
@@ -10,7 +8,7 @@ use rustix::io::{Errno, Result};
 use super::{Reason, Support};
 use crate::pagemap::{Categories, Entry, Query};
 use crate::syscall::call;
-use crate::{PAGE_SIZE, madvise, mm, pagemap, proc, procmap};
+use crate::{PAGE_SIZE, madvise, mm, pagemap, proc, procmap, userfaultfd};
 
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -93,53 +91,13 @@ pub(super) fn set_mm_map() -> Support {
     mm::map_size().into()
 }
 
-/// `struct uffdio_api` of `linux/userfaultfd.h`.
-#[repr(C)]
-struct UffdioApi {
-    api: u64,
-    features: u64,
-    ioctls: u64,
-}
-
-const _: () = assert!(size_of::<UffdioApi>() == 24 && offset_of!(UffdioApi, ioctls) == 16);
-
-#[cfg(test)]
-crate::layout::same!(whole UffdioApi, linux_raw_sys::general::uffdio_api { api, features, ioctls });
-
-const UFFD_API: u64 = 0xaa;
-const UFFDIO_API: usize = 0xc018_aa3f;
 /// `UFFD_FEATURE_EVENT_FORK`, `_REMAP`, `_REMOVE`, `_UNMAP`
 const UFFD_EVENTS: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 6;
 /// `UFFD_FEATURE_WP_ASYNC`
 const UFFD_WP_ASYNC: u64 = 1 << 15;
 
-/// The features of userfaultfd that this kernel has.
-fn uffd_features() -> Result<u64> {
-    let flags = (libc::O_CLOEXEC | libc::O_NONBLOCK) as usize;
-    // SAFETY: userfaultfd takes a number.
-    let fd = unsafe { call(libc::SYS_userfaultfd as usize, [flags, 0, 0, 0, 0, 0]) }?;
-    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    let mut api = UffdioApi {
-        api: UFFD_API,
-        features: 0,
-        ioctls: 0,
-    };
-    let args = [
-        fd.as_raw_fd() as usize,
-        UFFDIO_API,
-        &raw mut api as usize,
-        0,
-        0,
-        0,
-    ];
-    // SAFETY: the kernel reads and writes one live `uffdio_api`.
-    unsafe { call(libc::SYS_ioctl as usize, args) }?;
-    Ok(api.features)
-}
-
 fn uffd_with(features: u64) -> Support {
-    match uffd_features() {
+    match userfaultfd::features() {
         Ok(found) => Support::when(
             found & features == features,
             "userfaultfd is there without it",

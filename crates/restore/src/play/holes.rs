@@ -1,0 +1,99 @@
+//! Leave to fill the holes of a task's large mappings, where huge pages turn out to be slow to get.
+
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+
+use gelid_pages::{FillRequest, PAGE_SIZE, ProcessTarget};
+use gelid_sys::syscall::nr;
+use gelid_sys::userfaultfd::{FLAGS, Holes};
+use gelid_sys::{Pid, pidfd};
+
+use super::crew::Crew;
+use super::script::{Object, Script};
+use crate::Error;
+use crate::plan::births::Who;
+use crate::plan::ranges::meet;
+use crate::plan::space::Space;
+use crate::plan::{Life, Plan};
+
+/// Bytes to be filled below which two more tapes are not worth it.
+const FEWEST: u64 = 32 << 20;
+/// Mappings smaller than this have no huge pages.
+const SMALLEST: u64 = 2 << 20;
+/// Registered mappings at most: each costs a system call.
+const MOST: usize = 256;
+const PROT_WRITE: u32 = 2;
+
+/// The target of `request`, the only one for a task that has made its address space by itself; `None` if it stays as
+/// it is.
+pub(crate) fn target(
+    plan: &Plan,
+    index: usize,
+    request: &FillRequest,
+    zone: &Range<u64>,
+    crew: &mut Crew,
+) -> Result<Option<ProcessTarget>, Error> {
+    let inheritance = &plan.inheritance[index];
+    let born_bare = inheritance.there().is_empty() && inheritance.equal.is_empty();
+    let Life::Alive(alive) = &plan.lives[index] else {
+        return Ok(None);
+    };
+    let mappings = mappings(&plan.spaces[alive.space], zone);
+    if !alive.builds || !born_bare || !is_worth_it(request, &mappings) {
+        return Ok(None);
+    }
+    let who = Who::Task(index);
+    let pid = crew.body(who)?.pid;
+    let Some(fd) = open(who, pid, crew)? else {
+        return Ok(None);
+    };
+    let holes = Holes::of(fd).ok();
+    Ok(holes.map(|holes| ProcessTarget::with_holes(pid, holes, mappings)))
+}
+
+/// What the kernel would let anybody fill, and where nobody but the filler is at.
+fn mappings(space: &Space, zone: &Range<u64>) -> Vec<Range<u64>> {
+    let writable = |range: &Range<u64>| {
+        let at = space
+            .areas
+            .partition_point(|area| area.range.end <= range.start);
+        space
+            .areas
+            .get(at)
+            .is_some_and(|area| area.prot & PROT_WRITE != 0)
+    };
+    let beside = |range: &Range<u64>| range.end <= zone.start || zone.end <= range.start;
+    let large = |range: &Range<u64>| range.end - range.start >= SMALLEST;
+    let ranges = space.huge_ranges().into_iter();
+    ranges
+        .filter(|range| large(range) && beside(range) && writable(range))
+        .take(MOST)
+        .collect()
+}
+
+fn is_worth_it(request: &FillRequest, mappings: &[Range<u64>]) -> bool {
+    let pages = PAGE_SIZE as u64;
+    let placed: Vec<Range<u64>> = request
+        .placements
+        .iter()
+        .map(|place| place.vaddr..place.vaddr + place.nr_pages * pages)
+        .collect();
+    let bytes = meet(&placed, mappings).map(|(common, ..)| common.end - common.start);
+    bytes.sum::<u64>() >= FEWEST
+}
+
+/// Has the task make the descriptor and takes it over; `None` if it may not, or has no place for one.
+fn open(who: Who, pid: Pid, crew: &mut Crew) -> Result<Option<OwnedFd>, Error> {
+    let mut script = Script::default();
+    let op = script.call(nr::userfaultfd, [FLAGS.into()]);
+    let outcomes = crew.play(&[(who, script)])?;
+    let number = outcomes.first().and_then(|outcome| outcome.ok(op).ok());
+    let Some(number) = number.and_then(|number| i32::try_from(number).ok()) else {
+        return Ok(None);
+    };
+    let taken = pidfd::open(pid).and_then(|task| pidfd::getfd(task, number));
+    let mut script = Script::default();
+    script.must(Object::Descriptor(number), nr::close, [number.into()]);
+    crew.play(&[(who, script)])?;
+    Ok(taken.ok())
+}
