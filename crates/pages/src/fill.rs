@@ -1,13 +1,14 @@
 //! The reading pipeline: pages of many objects into the memory of many processes.
 
+use crate::PAGE_SIZE;
 use crate::compare::Comparison;
 use crate::huge::Areas;
+use crate::jobs::Jobs;
 use crate::key::ObjectKey;
 use crate::pool::{Failure, Fault, Pool, Promise, default_workers, lock};
 use crate::read::{ObjectReader, ReadError, Scratch};
 use crate::run::Run;
 use crate::target::PageTarget;
-use crate::{HUGE_BYTES, PAGE_SIZE};
 use crossbeam_channel::Sender;
 use std::io;
 use std::num::NonZeroUsize;
@@ -16,9 +17,6 @@ use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
-
-/// Chunks that one worker takes in a row: the two halves of a huge page should meet the same worker.
-const CHUNKS_PER_JOB: u64 = 4;
 
 /// What a page holds until it is filled.
 static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
@@ -109,12 +107,12 @@ impl Placement {
             .collect()
     }
 
-    fn pages(&self) -> Range<u64> {
+    pub(crate) fn pages(&self) -> Range<u64> {
         self.first_page..self.first_page + self.nr_pages
     }
 
     /// The addresses of the store's pages `pages`, which must belong to this placement.
-    fn addresses(&self, pages: Range<u64>) -> Range<u64> {
+    pub(crate) fn addresses(&self, pages: Range<u64>) -> Range<u64> {
         let at = |page: u64| self.vaddr + (page - self.first_page) * PAGE_SIZE as u64;
         at(pages.start)..at(pages.end)
     }
@@ -164,10 +162,10 @@ struct Job {
 }
 
 /// A request shared by its jobs.
-struct Request {
-    reader: Arc<ObjectReader>,
+pub(crate) struct Request {
+    pub(crate) reader: Arc<ObjectReader>,
     target: Arc<dyn PageTarget>,
-    placements: Vec<Placement>,
+    pub(crate) placements: Vec<Placement>,
     areas: Areas,
     compared: Vec<Range<u64>>,
     stats: Mutex<FillStats>,
@@ -285,61 +283,6 @@ fn check(reader: &ObjectReader, placements: &[Placement]) -> Result<(), FillErro
         behind_last = end_page;
     }
     Ok(())
-}
-
-/// Cuts a request into jobs: the chunks it needs, a few in a row.
-struct Jobs<'a> {
-    request: &'a Request,
-    /// The placement and the chunk to come next.
-    placement: usize,
-    chunk: u64,
-}
-
-impl<'a> Jobs<'a> {
-    fn new(request: &'a Request) -> Self {
-        Self {
-            request,
-            placement: 0,
-            chunk: 0,
-        }
-    }
-
-    fn next(&mut self) -> Result<Option<Range<u64>>, ReadError> {
-        let mut job: Option<Range<u64>> = None;
-        while let Some(placement) = self.request.placements.get(self.placement) {
-            let pages = placement.pages();
-            let first = self.request.reader.chunk_of(pages.start)?.max(self.chunk);
-            let last = self.request.reader.chunk_of(pages.end - 1)?;
-            if first > last {
-                self.placement += 1;
-                continue;
-            }
-            let job = job.get_or_insert(first..first);
-            if job.end != first || job.end - job.start == CHUNKS_PER_JOB {
-                break;
-            }
-            job.end = match job.start + CHUNKS_PER_JOB {
-                most if most > last => last + 1,
-                most => self.huge_end(placement, first..most),
-            };
-            self.chunk = job.end;
-        }
-        Ok(job)
-    }
-
-    /// Where a job is to end that takes some of `chunks` of a placement: before a chunk that begins a huge page.
-    fn huge_end(&self, placement: &Placement, chunks: Range<u64>) -> u64 {
-        let begins = |chunk: &u64| {
-            let page = self.request.reader.chunk_pages(*chunk).start;
-            page > placement.first_page
-                && placement
-                    .addresses(page..page)
-                    .start
-                    .is_multiple_of(HUGE_BYTES)
-        };
-        let inner = chunks.start + 1..=chunks.end;
-        inner.rev().find(begins).unwrap_or(chunks.end)
-    }
 }
 
 impl Request {

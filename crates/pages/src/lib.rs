@@ -75,6 +75,7 @@ mod frame;
 mod holes;
 mod huge;
 mod input;
+mod jobs;
 mod key;
 mod memory;
 mod order;
