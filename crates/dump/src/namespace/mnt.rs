@@ -153,6 +153,9 @@ pub(super) fn dump(
         let members = mounts.iter().filter(|mount| mount.namespace == namespace);
         for mount in members.rev() {
             let mut entry = record(mount, kind::is_own_devpts(mount, &mounts)?);
+            if matches!(mount.fate, Fate::New) {
+                entry.options = kind::with_owners(&entry.options, &census.users);
+            }
             let procfs = shown.get(&mount.info.dev);
             entry.pid_ns = procfs.copied().filter(|_| mount.kind == Fstype::Proc);
             writer.push(&entry)?;

@@ -7,6 +7,7 @@ use rustix::fs::{CWD, StatxFlags, statx};
 
 use super::{Fate, Mount};
 use crate::Error;
+use crate::namespace::Users;
 
 /// The code of a file system.
 pub(super) fn of(name: &[u8]) -> Fstype {
@@ -111,6 +112,24 @@ pub(super) fn flags(info: &MountInfo) -> u32 {
     ];
     let set = propagation.iter().filter(|(set, _)| *set);
     set.fold(flags, |flags, (_, bit)| flags | bit)
+}
+
+/// Options with owners as the tree sees them, which is how images have them: the kernel tells those outside.
+pub(super) fn with_owners(options: &[u8], users: &Users) -> Vec<u8> {
+    let inside = |word: &[u8]| {
+        let (key, value) = std::str::from_utf8(word).ok()?.split_once('=')?;
+        let id: u32 = value.parse().ok()?;
+        match key {
+            "uid" => Some(format!("uid={}", users.uid(id)).into_bytes()),
+            "gid" => Some(format!("gid={}", users.gid(id)).into_bytes()),
+            _ => None,
+        }
+    };
+    let words = options.split(|byte| *byte == b',');
+    let words: Vec<_> = words
+        .map(|word| inside(word).unwrap_or_else(|| word.to_vec()))
+        .collect();
+    words.join(&b',')
 }
 
 /// Flags of a file system as a number, and its other options.

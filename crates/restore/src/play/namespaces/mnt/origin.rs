@@ -74,7 +74,10 @@ fn made(new: &New, place: &mut impl Place, label: &str) -> Result<OwnedFd, Error
         source.map_err(failed("name the source of", label))?;
     }
     for (key, value) in &new.options {
-        let set = match value {
+        let outside = value
+            .as_deref()
+            .and_then(|value| owner(key, value, new, place));
+        let set = match outside.as_ref().or(value.as_ref()) {
             Some(value) => fsconfig_set_string(&fs, key.as_str(), value.as_str()),
             None => fsconfig_set_flag(&fs, key.as_str()),
         };
@@ -86,6 +89,17 @@ fn made(new: &New, place: &mut impl Place, label: &str) -> Result<OwnedFd, Error
     fsconfig_create(&fs).map_err(failed("make", label))?;
     let flags = FsMountFlags::FSMOUNT_CLOEXEC;
     fsmount(&fs, flags, MountAttrFlags::empty()).map_err(failed("mount", label))
+}
+
+/// Images have owners as the tree sees them, but it is the restorer who says them to the kernel.
+fn owner(key: &str, value: &str, new: &New, place: &impl Place) -> Option<String> {
+    let id = value.parse().ok().filter(|_| !new.global)?;
+    let (uid, gid) = place.owner(id, id);
+    match key {
+        "uid" => Some(uid.to_string()),
+        "gid" => Some(gid.to_string()),
+        _ => None,
+    }
 }
 
 /// Whether a file system is to be read-only when all is made that is in it.
