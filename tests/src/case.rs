@@ -18,6 +18,9 @@ const REFUSED: Duration = Duration::from_secs(1);
 /// Flags of mappings that need not come back: soft-dirty tells when a page was written.
 const PASSING_FLAGS: &[&str] = &["sd"];
 
+/// What a container has, beside what a guest asks for.
+const CONTAINER: [&str; 5] = ["mnt", "uts", "ipc", "net", "box"];
+
 /// Held by whoever uses pseudoterminals.
 static TERMINALS: Mutex<()> = Mutex::new(());
 
@@ -113,7 +116,7 @@ impl Case {
     /// A failed command, differences in `/proc`, or what the guest found wrong.
     pub fn run(&self, mode: Mode) -> Result<Verdict> {
         let (dumper, restorer) = match mode {
-            Mode::None => return self.started(Guest::check),
+            Mode::None => return self.started(self.inside.map(str::to_owned), Guest::check),
             mode => mode.engines()?,
         };
         if let (Some(loss), true) = (self.lost_by_criu, dumper.is_criu() || restorer.is_criu()) {
@@ -123,7 +126,8 @@ impl Case {
         if dumper.is_criu() && mode == Mode::Zstd {
             return Ok(Verdict::Skipped("CRIU has no zstd".into()));
         }
-        self.started(|guest| {
+        self.started(self.kinds(&dumper, &restorer), |guest| {
+            let restorer = restorer.rooted(guest.root_directory());
             let journey = Journey {
                 case: self,
                 mode,
@@ -141,9 +145,23 @@ impl Case {
         })
     }
 
+    /// The namespaces it is to have. CRIU takes no less than a container whole: it looks at `/proc` inside, and writes
+    /// beside it.
+    fn kinds(&self, dumper: &Engine, restorer: &Engine) -> Option<String> {
+        let mut kinds: Vec<&str> = self.inside?.split(' ').collect();
+        if dumper.is_criu() || restorer.is_criu() {
+            kinds.extend(CONTAINER);
+        }
+        Some(kinds.join(" "))
+    }
+
     /// Starts the guest and does something with it, unless it cannot run here.
-    fn started(&self, test: impl FnOnce(&mut Guest) -> Result<()>) -> Result<Verdict> {
-        match Guest::start(self.guest, self.inside, self.args, self.files)? {
+    fn started(
+        &self,
+        kinds: Option<String>,
+        test: impl FnOnce(&mut Guest) -> Result<()>,
+    ) -> Result<Verdict> {
+        match Guest::start(self.guest, kinds.as_deref(), self.args, self.files)? {
             Started::Skip(reason) => Ok(Verdict::Skipped(reason)),
             Started::Ready(mut guest) => test(&mut guest).map(|()| Verdict::Passed),
         }

@@ -19,6 +19,8 @@ pub struct Engine {
     criu: bool,
     /// The phase in which its commands are to fail.
     fault: Option<String>,
+    /// The root directory of what it restores.
+    root: Option<PathBuf>,
 }
 
 /// A command under way; killed with all it has started if it is dropped before it has ended.
@@ -144,6 +146,7 @@ impl Engine {
             program,
             criu,
             fault: None,
+            root: None,
         })
     }
 
@@ -164,6 +167,15 @@ impl Engine {
     pub fn failing_in(&self, phase: &str) -> Self {
         Self {
             fault: Some(phase.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// The same executable, whose restores are of trees in a container with this root directory.
+    #[must_use]
+    pub fn rooted(&self, root: Option<PathBuf>) -> Self {
+        Self {
+            root,
             ..self.clone()
         }
     }
@@ -195,13 +207,19 @@ impl Engine {
     /// The command could not be started.
     pub fn start(&self, command: &str, images: &Path, options: &[&str]) -> Result<Running> {
         let output = File::create(images.join(format!("{command}.out")))?;
-        let mut words = Command::new(&self.program);
+        let mut words = match &self.root {
+            Some(root) if command == "restore" => self.below(root),
+            _ => Command::new(&self.program),
+        };
         words
             .arg(command)
             .arg("-D")
             .arg(images)
             .args(["-o", &format!("{command}.log"), "-v4"])
             .args(options);
+        if let (Some(root), "restore") = (&self.root, command) {
+            words.arg("--root").arg(root);
+        }
         if let Some(phase) = &self.fault {
             words.env("GELID_FAULT", phase);
         }
@@ -210,6 +228,17 @@ impl Engine {
             .stdout(output.try_clone()?)
             .stderr(output);
         Running::start(&mut words).with_context(|| format!("start {}", self.program.display()))
+    }
+
+    /// CRIU wants a mount for a root directory: there is one for it alone, as a runtime would make it.
+    fn below(&self, root: &Path) -> Command {
+        const MOUNT: &str = r#"mount --bind "$0" "$0" && exec "$@""#;
+        let mut words = Command::new("unshare");
+        words
+            .args(["-m", "sh", "-c", MOUNT])
+            .arg(root)
+            .arg(&self.program);
+        words
     }
 
     fn run(&self, command: &str, images: &Path, options: &[&str]) -> Result<Outcome> {

@@ -40,6 +40,7 @@ pub struct Guest {
     dir: TempDir,
     hash: String,
     inside: bool,
+    boxed: bool,
 }
 
 impl Guest {
@@ -56,14 +57,19 @@ impl Guest {
         files: &[(&str, &str)],
     ) -> Result<Started> {
         let dir = tempfile::Builder::new().prefix("gelid-guest.").tempdir()?;
-        let work = dir.path().join("work");
-        fs::create_dir(&work)?;
+        let boxed = inside.is_some_and(|kinds| kinds.split(' ').any(|kind| kind == "box"));
+        let work = folder(dir.path(), boxed);
+        fs::create_dir_all(&work)?;
+        if boxed {
+            crate::boxed::furnish(&dir.path().join("box"), &build()?.join("gelid-guest"))?;
+        }
         for (file, text) in files {
             fs::write(work.join(file), text)?;
         }
+        let shown = if boxed { Path::new("/work") } else { &work };
         let args = args
             .iter()
-            .map(|word| word.replace("{dir}", &work.display().to_string()));
+            .map(|word| word.replace("{dir}", &shown.display().to_string()));
         // Guests that become other users go on writing there.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let log = File::options()
@@ -75,6 +81,7 @@ impl Guest {
             command.args(["inside", kinds]);
             // Whoever is nobody outside writes there.
             fs::set_permissions(&work, fs::Permissions::from_mode(0o777))?;
+            log.set_permissions(fs::Permissions::from_mode(0o666))?;
         }
         command.arg(name).arg(&work).args(args).current_dir("/");
         // Differences between environments are printed: nothing of the caller's belongs there.
@@ -100,6 +107,7 @@ impl Guest {
             dir,
             hash: String::new(),
             inside: inside.is_some(),
+            boxed,
         };
         let start = Instant::now();
         loop {
@@ -145,7 +153,13 @@ impl Guest {
     /// The guest's own folder.
     #[must_use]
     pub fn path(&self) -> std::path::PathBuf {
-        self.dir.path().join("work")
+        folder(self.dir.path(), self.boxed)
+    }
+
+    /// Its root directory, if that is its own.
+    #[must_use]
+    pub fn root_directory(&self) -> Option<std::path::PathBuf> {
+        self.boxed.then(|| self.dir.path().join("box"))
     }
 
     /// A folder beside it, for images.
@@ -213,6 +227,11 @@ impl Guest {
         }
         text
     }
+}
+
+/// The folder of a guest, below the root directory that it may have.
+fn folder(dir: &Path, boxed: bool) -> std::path::PathBuf {
+    dir.join(if boxed { "box/work" } else { "work" })
 }
 
 /// Whether a file of the guest's folder is meant for people.

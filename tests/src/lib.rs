@@ -27,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod boxed;
 mod case;
 mod client;
 mod compare;

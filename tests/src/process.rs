@@ -217,9 +217,14 @@ impl Tree {
         }
     }
 
-    /// The tree has come back, with another id.
+    /// The tree has come back, with another id. Those that it had are somebody else's by now.
     pub fn again(&mut self, root: i32) {
-        claims().insert(root);
+        let mut claims = claims();
+        for pid in std::mem::take(&mut self.seen) {
+            claims.remove(&pid);
+        }
+        self.strangers.clear();
+        claims.insert(root);
         self.root = root;
         self.seen.insert(root);
     }

@@ -1,6 +1,6 @@
 //! Guests in namespaces of their own.
 
-use super::{BEFORE, SHARED, guest, locking, refused, terminals, unlike};
+use super::{BEFORE, SHARED, SIGTRAP, guest, locking, refused, terminals, unlike};
 use gelid_tests::{Case, Mode};
 
 /// How the images are written makes no difference.
@@ -14,6 +14,16 @@ const fn inside(kinds: &'static str, of: Case) -> Case {
 
 /// What CRIU does not dump.
 const HEADLESS: &str = "processes whose main thread has ended";
+
+/// A guest in a container: a root directory and namespaces of its own.
+const fn contained(case: Case) -> Case {
+    inside("pid mnt uts ipc net cgroup box", case)
+}
+
+/// The same, where root is nobody outside.
+const fn of_nobody(case: Case) -> Case {
+    inside("pid user mnt uts ipc net box", case)
+}
 
 /// What CRIU knows nothing of.
 const NESTED: &str = "namespaces of tasks beyond the root's";
@@ -53,20 +63,35 @@ pub(super) const CASES: &[Case] = &[
     inside("pid", guest("epoll-signalfd")),
     inside("pid", locking(guest("locks-posix"))),
     inside("pid", guest("pidfd")),
-    inside("pid", guest("pidfd-dead")),
+    inside("pid", unlike("pidfd-dead", "how others have ended")),
     inside("pid", guest("pidfd-zombie")),
-    inside("pid", guest("pidfd-thread")),
-    inside("pid", terminals(guest("pty-sessions"))),
-    inside("pid", terminals(guest("pty-dead-group"))),
+    inside("pid", unlike("pidfd-thread", "pidfds of threads")),
+    inside(
+        "pid",
+        terminals(unlike(
+            "pty-sessions",
+            "terminals opened by others than their leaders",
+        )),
+    ),
+    inside(
+        "pid",
+        terminals(unlike("pty-dead-group", "a group that has ended")),
+    ),
     inside("pid", guest("clear-child-tid")),
     inside("pid", guest("mutexes")),
-    inside("pid", guest("sharing-mixed")),
-    inside("pid", guest("sharing-vm-sighand")),
-    inside("pid", guest("handlers")),
+    inside("pid", unlike("sharing-mixed", SHARED)),
+    inside("pid", unlike("sharing-vm-sighand", SHARED)),
+    inside("pid", unlike("handlers", SIGTRAP)),
     inside("pid", guest("pending-shared")),
-    inside("pid", guest("pending-thread")),
+    inside(
+        "pid",
+        unlike("pending-thread", "a SIGCHLD that waits in a thread"),
+    ),
     inside("pid", guest("signalfd")),
-    inside("pid", guest("threads")),
+    inside(
+        "pid",
+        unlike("threads", "timer slack and affinity of threads"),
+    ),
     inside("pid", unlike("thread-leader-gone-status", HEADLESS)),
     inside(
         "pid user uts cgroup",
@@ -80,7 +105,7 @@ pub(super) const CASES: &[Case] = &[
     inside("pid", guest("altstack")),
     inside("pid", guest("registers")),
     inside("pid user", guest("limits")),
-    inside("pid user", guest("affinity")),
+    inside("pid user", unlike("affinity", "affinity")),
     inside("pid user", guest("no-new-privs")),
     inside("pid user", guest("securebits")),
     inside("pid user", guest("dumpable")),
@@ -93,8 +118,11 @@ pub(super) const CASES: &[Case] = &[
     inside("pid user", guest("owner-signal")),
     inside("pid user", guest("sessions")),
     // Names without a file belong to a network, and have the pid in them.
-    inside("pid user net", guest("unix-bound")),
-    inside("pid net", guest("unix-senders")),
+    inside(
+        "pid user net",
+        unlike("unix-bound", "directories made for names that are gone"),
+    ),
+    inside("pid net", unlike("unix-senders", "names of senders")),
     inside("pid net", unlike("unix-peers", "SO_PEERCRED")),
     inside("pid user net", unlike("unix-first", "SO_PEERCRED")),
     inside("pid", unlike("unix-credentials", "credentials of messages")),
@@ -103,7 +131,7 @@ pub(super) const CASES: &[Case] = &[
         unlike("unix-credentials", "credentials of messages"),
     ),
     inside("pid uts time cgroup", guest("tree-deep")),
-    inside("pid user uts cgroup", guest("sharing-mixed")),
+    inside("pid user uts cgroup", unlike("sharing-mixed", SHARED)),
     inside("pid user", guest("pidfd")),
     inside("pid user", guest("oom-score")),
     nested("nested-names", &["ns/uts"]),
@@ -118,6 +146,26 @@ pub(super) const CASES: &[Case] = &[
     inside("pid time", nested("nested-clocks", &[])),
     inside("pid", nested("nested-cgroups", &[])),
     inside("pid cgroup", nested("nested-cgroups", &[])),
+    contained(guest("tree-deep")),
+    contained(guest("pipe-data")),
+    contained(guest("fifo-data")),
+    contained(guest("regular")),
+    contained(guest("deleted")),
+    contained(guest("memfd-shared")),
+    contained(unlike(
+        "posix-timers",
+        "which thread a timer in a pid namespace is for",
+    )),
+    contained(guest("unix-rights")),
+    contained(guest("epoll-nested")),
+    contained(guest("cow-tree")),
+    contained(locking(guest("locks-posix"))),
+    contained(terminals(guest("pty-opened"))),
+    of_nobody(guest("tree-deep")),
+    of_nobody(guest("deleted")),
+    of_nobody(guest("memfd-shared")),
+    of_nobody(guest("anon-mixed")),
+    of_nobody(terminals(guest("pty-opened"))),
     mounting(unlike("mounts", BEFORE)),
     mounting(unlike("mounts-nested", BEFORE)),
     mounting(refused("mounts-covered", "unmount what covers it")),
