@@ -192,6 +192,11 @@ const CASES: &[Case] = &[
     guest("devices"),
     guest("many-files"),
     guest("no-stdio"),
+    Case {
+        lost_by_criu: Some("files of networks, once they were looked for again"),
+        // The kernel says or does not say that they are deleted.
+        ..changing("of-networks", &["fd 0003", "fd 0004", "fd 0005"])
+    },
     unlike("of-processes", "positions in what changes on the way"),
     guest("of-the-dead"),
     guest("open-namespaces"),

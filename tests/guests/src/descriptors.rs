@@ -4,7 +4,7 @@
 //! `cloexec`: the flag, by descriptor. `high-descriptors`: large numbers, and a table with holes. `owner-signal`: `F_SETOWN`
 //! and `F_SETSIG`. `devices`: null, zero, full, random, urandom. `many-files`: a thousand of them.
 //! `of-processes`: what `/proc` shows of oneself and of the parent. `of-the-dead`: of a child that has ended.
-//! `of-a-stranger` is refused. `open-namespaces`: files of `/proc/PID/ns`.
+//! `of-networks`: files that lose their names in the kernel all the time. `of-a-stranger` is refused. `open-namespaces`: files of `/proc/PID/ns`.
 
 use crate::Entry;
 use crate::os::{errno, os};
@@ -12,6 +12,7 @@ use crate::protocol::{Check, Gate, Guest, ensure, same, until};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 
 pub(crate) const GUESTS: &[Entry] = &[
     Entry("dup", dup),
@@ -23,6 +24,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("many-files", many_files),
     Entry("no-stdio", no_stdio),
     Entry("of-processes", of_processes),
+    Entry("of-networks", of_networks),
     Entry("of-the-dead", of_the_dead),
     Entry("of-a-stranger", of_a_stranger),
     Entry("open-namespaces", namespaces),
@@ -446,5 +448,27 @@ fn namespaces(guest: &Guest) -> Check {
     }
     // One's own can be entered.
     os!(libc::setns(copy.as_raw_fd(), libc::CLONE_NEWNET))?;
+    Ok(())
+}
+
+/// Files of networks, each of which the kernel takes for deleted when somebody looks for it again.
+fn of_networks(guest: &Guest) -> Check {
+    let names = ["/proc/self/net/tcp", "/proc/1/net/dev", "/proc/1/net/stat"];
+    let files: Vec<File> = names.iter().map(File::open).collect::<Result<_, _>>()?;
+    let look = || -> Check<Vec<u64>> {
+        let pairs = files.iter().zip(names);
+        let same = pairs.map(|(file, name)| {
+            let (own, named) = (file.metadata()?.ino(), std::fs::metadata(name)?.ino());
+            same!(name, own, named);
+            Ok(own)
+        });
+        same.collect()
+    };
+    let before = look()?;
+    guest.hold()?;
+    same!("files", look()?, before);
+    let mut text = String::new();
+    (&files[0]).read_to_string(&mut text)?;
+    ensure!(text.contains("local_address"), "{text}");
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! `tcp-listening`: of both families, with options, that still accept. `tcp-bound`: bound or not, never connected.
 //! `tcp-shared`: several that listen at one port. `tcp-mptcp`: the same that speak MPTCP. `tcp-in-flight`: with a
-//! connection that nobody has accepted.
+//! connection that nobody has accepted; `tcp-in-flight-skipped`: with one that may be dropped.
 
 use crate::Entry;
 use crate::inet::{Facts, MPTCP, TCP, address, bound, heard, own, set, set_bytes, socket};
@@ -18,6 +18,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("tcp-shared", shared),
     Entry("tcp-mptcp", mptcp),
     Entry("tcp-in-flight", in_flight),
+    Entry("tcp-in-flight-skipped", skipped),
 ];
 
 const STREAM: SocketType = SocketType::STREAM;
@@ -139,6 +140,28 @@ fn mptcp(guest: &Guest) -> Check {
     facts[0].check("listener", &listener)?;
     facts[1].check("unbound", &unbound)?;
     visit(&listener, at)?;
+    Ok(())
+}
+
+/// A connection that may be dropped before it is accepted: the listener goes on with the next one.
+fn skipped(guest: &Guest) -> Check {
+    let listener = bound(STREAM, TCP, own())?;
+    listen(&listener, 9)?;
+    let client = socket(AddressFamily::INET, STREAM, TCP)?;
+    connect(&client, &address(&listener)?)?;
+    send(&client, b"early", SendFlags::empty())?;
+    guest.hold()?;
+    let next = socket(AddressFamily::INET, STREAM, TCP)?;
+    connect(&next, &address(&listener)?)?;
+    send(&next, b"late", SendFlags::empty())?;
+    let first = accept(&listener)?;
+    let mut text = [0; 5];
+    let len = rustix::io::read(&first, &mut text)?;
+    if text[..len] == *b"early" {
+        // There was no restore.
+        return heard("late", &accept(&listener)?);
+    }
+    same!("the next connection", text[..len], *b"late");
     Ok(())
 }
 

@@ -70,6 +70,12 @@ pub(super) const CASES: &[Case] = &[
         dump_options: &["--tcp-established"],
         ..refused("tcp-in-flight", "wait to be accepted")
     },
+    Case {
+        dump_options: &["--skip-in-flight"],
+        // The original has the address.
+        without: &[Mode::Running],
+        ..connected(guest("tcp-in-flight-skipped"))
+    },
     unlike("netlink", "groups above 32 and options"),
     unlike("packet", "PACKET_QDISC_BYPASS"),
     // The number of the socket is in its name.

@@ -230,6 +230,11 @@ impl Collector<'_> {
         // The kernel may not have noticed yet that what belonged to a process is gone.
         let name = deleted.unwrap_or(link);
         if name.first() == Some(&b'/') && self.magic(object)? == PROC_MAGIC {
+            // Files of networks get a new name in the kernel each time somebody looks for them, and those from before
+            // count as deleted.
+            if deleted.is_some() && self.leads_to(object, name)? {
+                return Ok((name, None));
+            }
             match (process(&self.inside_proc(name)), deleted) {
                 (Some(_), _) if self.pid_ns_of(object).is_some() => {
                     return Err(object.unsupported(Unsupported::Vanished));
