@@ -63,7 +63,8 @@ impl Collector<'_> {
     ) -> Result<(), Error> {
         let (own, peer) = ends;
         let closed = entry.state == u32::from(CLOSED);
-        if self.options.tcp_close && !closed {
+        // One that is over has nothing to lose but unread bytes.
+        if self.options.tcp_close && (!closed || is_over_and_forbidden(object)?) {
             return self.push_inet(entry);
         }
         if !self.options.tcp_established && !closed {
@@ -308,6 +309,21 @@ fn repaired(socket: BorrowedFd<'_>, sent: u32) -> Result<InRepair, Errno> {
     })();
     repaired.end()?;
     told
+}
+
+/// Whether a closed connection cannot be looked at without the rights that it takes, and nothing was left to see.
+fn is_over_and_forbidden(object: &Object<'_>) -> Result<bool, Error> {
+    let socket = object.file.as_fd();
+    match Repaired::start(socket) {
+        Err(Errno::PERM) => {}
+        repaired => {
+            let ended = repaired.and_then(Repaired::end);
+            ended.map_err(object.failed("look, in TCP_REPAIR, at"))?;
+            return Ok(false);
+        }
+    }
+    let standing = standing(socket).map_err(object.failed("ask for the state of"))?;
+    Ok(standing.unread == 0)
 }
 
 /// The record of a stream.

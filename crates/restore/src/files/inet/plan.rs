@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use gelid_image::Dir;
 use gelid_image::messages::InetSkEntry;
+use gelid_image::{Dir, ImageKind};
 use gelid_sys::sockopt::SocketOption;
 use rustix::net::{AddressFamily, SocketType};
 
@@ -97,7 +97,9 @@ fn stream(
         // It goes with the state.
         *shutdown = 0;
     }
-    if state != State::Closed && context.options.tcp_close {
+    // What is over is recorded, unless its dumper had not the rights to look.
+    let recorded = || context.dir.reader_opt(ImageKind::TcpStream, entry.ino);
+    if context.options.tcp_close && (state != State::Closed || recorded()?.is_none()) {
         *shutdown = 3;
         return Ok(Role::Parted(peer));
     }

@@ -137,6 +137,24 @@ fn connections_are_made_when_they_are_asked_for() {
     assert_eq!(info.state, 7);
 }
 
+#[test]
+fn what_was_over_and_not_looked_at_is_at_its_end() {
+    let mut images = Images::new();
+    images.inet(InetSkEntry {
+        r#type: 1,
+        proto: 6,
+        state: 7,
+        src_port: free_port().into(),
+        dst_port: 9,
+        dst_addr: vec![LOCAL],
+        ..udp(1, 0)
+    });
+    assert!(images.plan().is_err(), "its stream is missing");
+    images.options.tcp_close = true;
+    let open = images.open().unwrap();
+    assert_eq!(rustix::io::read(open.fd(1).unwrap(), &mut [0; 1]), Ok(0));
+}
+
 fn number() -> impl Strategy<Value = u32> {
     prop_oneof![
         0..20u32,

@@ -231,7 +231,7 @@ impl<'b> Binder<'b> {
         })
     }
 
-    /// Moves out of the way what has the name now, if it is the file of a socket.
+    /// Moves out of the way what has the name now, if it is the file of a socket; whatever it is, if that is for a moment.
     fn clear(&self, entry: &Entry, job: &Job<'_>, nodes: &Nodes) -> Result<Option<Entry>, Error> {
         let found = match entry.clone().identify() {
             Err(Errno::NOENT) => return Ok(None),
@@ -239,7 +239,8 @@ impl<'b> Binder<'b> {
         };
         let ours = nodes.0.iter().any(|node| node.made == found.identity);
         let kind = found.file_type();
-        if ours || kind != Ok(FileType::Socket) {
+        let brief = job.name.deleted;
+        if !brief && (ours || kind != Ok(FileType::Socket)) {
             return Err(Error::Changed {
                 object: job.title(),
                 what: "type",
@@ -251,7 +252,8 @@ impl<'b> Binder<'b> {
                 remedy: "remove what is there now",
             });
         }
-        if let Some((device, inode)) = found.identity
+        if !brief
+            && let Some((device, inode)) = found.identity
             && Diag::new().and_then(|diag| diag.is_unix_node(device, inode)) == Ok(true)
         {
             return Err(Error::Occupied {
