@@ -110,8 +110,8 @@ const PROGRAMS: &[Program] = &[
             name: "jvm",
             args: &["java", "-Xmx256m", "{dir}/Work.java", "{dir}"],
             files: &[("Work.java", include_str!("programs/Work.java"))],
-            // It removes the file of its counters when it ends.
-            without: &[Mode::Running],
+            // It removes the file of its counters when it ends; and those of others, which would be in the way of a restore.
+            without: OTHER_MODES,
             moving: true,
             ..Case::new("run")
         },
@@ -134,7 +134,7 @@ const PROGRAMS: &[Program] = &[
         &["python3", "-B", "{dir}/terminal.py", "{dir}", "script"],
         Some(INHERITED),
     ),
-    // The same without that file, since the original must be able to end before the restore.
+    // The same without that file: it looks at nobody else's.
     Program {
         probe: &["javac", "-version"],
         case: Case {
@@ -147,11 +147,22 @@ const PROGRAMS: &[Program] = &[
                 "{dir}",
             ],
             files: &[("Work.java", include_str!("programs/Work.java"))],
-            without: &[Mode::None, Mode::Raw, Mode::Zstd, Mode::Rounds],
+            without: &[Mode::Raw],
             moving: true,
             ..Case::new("run")
         },
     },
+];
+
+/// All modes but the one in which one JVM has the file of its counters, since any other that starts removes it while
+/// the tree is away.
+const OTHER_MODES: &[Mode] = &[
+    Mode::None,
+    Mode::Zstd,
+    Mode::Running,
+    Mode::Rounds,
+    Mode::ToCriu,
+    Mode::FromCriu,
 ];
 
 /// What CRIU loses of programs that make a session for whoever they run.
