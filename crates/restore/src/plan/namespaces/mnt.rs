@@ -13,7 +13,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::MntEntry;
-use gelid_image::{Dir, ImageKind};
+use gelid_image::{Dir, ImageKind, manifest};
 use gelid_sys::mount::attributes::Attributes;
 
 use super::user::Users;
@@ -99,7 +99,12 @@ impl Mounts {
             let entries: Vec<MntEntry> = dir.read_all(ImageKind::Mountpoints, *id)?;
             records.push((*id, entries));
         }
-        Self::plan(records, options)
+        let mut plan = Self::plan(records, options)?;
+        // CRIU has the roots of cgroups as the cgroup namespace of the tree shows them, gelid as the machine does.
+        if matches!(manifest::read(dir), Ok(None)) {
+            plan.filesystems.iter_mut().for_each(Filesystem::be_within);
+        }
+        Ok(plan)
     }
 
     /// Plans from the records of each namespace.

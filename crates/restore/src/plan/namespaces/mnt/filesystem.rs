@@ -40,6 +40,15 @@ pub(crate) enum Origin {
     New(New),
 }
 
+impl Filesystem {
+    /// Has the tree itself make it, if it is of cgroups.
+    pub(super) fn be_within(&mut self) {
+        if let Origin::New(new) = &mut self.origin {
+            new.within = matches!(&*new.name, "cgroup" | "cgroup2");
+        }
+    }
+}
+
 /// A file system to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct New {
@@ -49,6 +58,8 @@ pub(crate) struct New {
     pub(crate) options: Vec<(String, Option<String>)>,
     /// It is the same one for all of the machine, so it does not matter who makes it.
     pub(crate) global: bool,
+    /// Whoever makes it determines what it shows: the tree is to see no more than its cgroup namespace has.
+    pub(crate) within: bool,
     /// It is read-only once it is filled.
     pub(crate) read_only: bool,
     /// Key of the archive of its contents.
@@ -232,6 +243,7 @@ fn make(entry: &MntEntry, device: Option<&Path>, options: &MountOptions) -> Resu
         },
         options: parsed,
         global,
+        within: false,
         read_only: flags & RDONLY != 0,
         contents: filled.then_some(entry.root_dev),
         pid_ns: entry.pid_ns.filter(|_| name == "proc"),

@@ -59,7 +59,7 @@ pub(super) fn bound(path: &Path) -> Result<OwnedFd, Error> {
 }
 
 fn made(new: &New, place: &mut impl Place, label: &str) -> Result<OwnedFd, Error> {
-    let fs = match new.global {
+    let fs = match new.global && !new.within {
         true => {
             fsopen(new.name.as_str(), FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("make", label))?
         }
