@@ -8,6 +8,7 @@ use std::ptr::{NonNull, null_mut};
 use rustix::io::{Errno, Result};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+use crate::Pid;
 use crate::clone::CloneArgs;
 use crate::syscall::{call, last};
 
@@ -44,7 +45,49 @@ pub fn aside(job: impl FnOnce() -> Result<()>) -> Result<()> {
     }
 }
 
-/// The same for a job that finds out numbers.
+/// Runs `job` in a child as [`aside`] does, and `meanwhile` in the caller while the child is there and has done it. The
+/// child ends then.
+///
+/// # Errors
+///
+/// As [`aside`].
+pub fn beside(job: impl FnOnce() -> Result<()>, meanwhile: impl FnOnce(Pid)) -> Result<()> {
+    let before = block_all()?;
+    let child = fork();
+    if child == Ok(0) {
+        end(|| {
+            job()?;
+            // SAFETY: a number; nobody can block or catch this.
+            unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+            Ok(())
+        });
+    }
+    unblock(&before);
+    let child = child? as i32;
+    let wait = || loop {
+        let mut status = 0;
+        // SAFETY: the kernel writes a number.
+        match unsafe { libc::waitpid(child, &raw mut status, libc::__WALL | libc::WUNTRACED) } {
+            -1 if last() == Errno::INTR => {}
+            -1 => return Err(last()),
+            _ => return Ok(status),
+        }
+    };
+    let status = wait()?;
+    if libc::WIFEXITED(status) {
+        return Err(Errno::from_raw_os_error(libc::WEXITSTATUS(status)));
+    }
+    if libc::WIFSTOPPED(status)
+        && let Some(pid) = Pid::from_raw(child)
+    {
+        meanwhile(pid);
+    }
+    // SAFETY: numbers; the child has not been waited for, so the number is still its.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    wait().map(drop)
+}
+
+/// As [`aside`], for a job that finds out numbers.
 ///
 /// # Errors
 ///
@@ -171,6 +214,15 @@ mod tests {
         })
         .unwrap();
         assert_eq!((*shared, private), (42, 0));
+    }
+
+    #[test]
+    fn a_child_is_there_for_a_while() {
+        let mut seen = None;
+        beside(|| Ok(()), |child| seen = Some(child)).unwrap();
+        let gone = rustix::process::test_kill_process(seen.unwrap());
+        assert_eq!(gone, Err(Errno::SRCH));
+        assert_eq!(beside(|| Err(Errno::NXIO), drop), Err(Errno::NXIO));
     }
 
     #[test]

@@ -74,5 +74,7 @@ messages! {
         optional uint32 parent = 3;
         /// The user namespace that it belongs to, if that is not the root's.
         optional uint32 owner = 4;
+        /// Of a user namespace, who has made it, as the root's user namespace has it.
+        optional uint32 uid = 5;
     }
 }

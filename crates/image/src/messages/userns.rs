@@ -5,7 +5,7 @@ messages! {
     message UidGidExtent = "uid_gid_extent" {
         /// First id inside.
         required uint32 first = 1;
-        /// First id outside.
+        /// First id outside; of nested user namespaces as the root's user namespace has it.
         required uint32 lower_first = 2;
         /// Length.
         required uint32 count = 3;
