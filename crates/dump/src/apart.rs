@@ -13,7 +13,7 @@ use gelid_sys::proc::status;
 use gelid_sys::{Pid, pidfd, proc};
 
 use crate::files::{self, Collector};
-use crate::namespace::{Numbers, OfThread};
+use crate::namespace::{Census, Numbers, OfThread};
 use crate::survey::Task;
 use crate::{Error, Refusal, fs, ids, records};
 
@@ -30,7 +30,7 @@ pub(crate) struct Apart {
 }
 
 /// Finds them, and refuses threads that have left more of what the threads of a process share.
-pub(crate) fn find(tasks: &[Task]) -> Result<Vec<Apart>, Error> {
+pub(crate) fn find(tasks: &[Task], census: &Census) -> Result<Vec<Apart>, Error> {
     let live = tasks.iter().filter_map(|task| task.live.as_ref());
     let mut next = live.map(|live| live.ids.files_id).max().unwrap_or(1) + 1;
     let mut found = Vec::new();
@@ -40,6 +40,11 @@ pub(crate) fn find(tasks: &[Task]) -> Result<Vec<Apart>, Error> {
         }
     }
     for this in &found {
+        let task = &tasks[this.task];
+        if task.live.as_ref().is_some_and(|live| census.is_below(live)) {
+            let what = "descriptors or directories, in a user namespace below that of the root,";
+            return Err(refused(task, this.tid, what));
+        }
         for (kind, has) in [(Kind::Files, this.files.is_some()), (Kind::Fs, this.fs)] {
             if has && is_shared(kind, this, tasks, &found)? {
                 let what = match kind {

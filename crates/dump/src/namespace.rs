@@ -9,6 +9,7 @@ pub(crate) mod net;
 mod numbers;
 mod time;
 mod user;
+mod users;
 mod uts;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,7 +21,7 @@ use gelid_sys::proc::ns::{self, Kind};
 use gelid_sys::{Pid, proc};
 
 use crate::records::Context;
-use crate::survey::Task;
+use crate::survey::{Live, Task};
 use crate::{Error, Options, Refusal};
 
 pub(crate) use last::given as last_pid;
@@ -29,6 +30,7 @@ pub use mnt::{MountRefusal, Mounts};
 pub(crate) use nested::{ForChildren, Place, check_births, relate};
 pub(crate) use numbers::{Number, Numbers, Users};
 pub(crate) use time::check as check_clocks;
+pub(crate) use users::check as check_users;
 
 /// Kinds of which a task may have another than the root of its tree.
 pub(crate) const NESTED: &[Kind] = &[
@@ -39,6 +41,7 @@ pub(crate) const NESTED: &[Kind] = &[
     Kind::Time,
     Kind::Cgroup,
     Kind::Ipc,
+    Kind::User,
 ];
 
 /// Kinds of which a task may be in the dumper's where the root is not.
@@ -154,12 +157,27 @@ pub(crate) struct Instance {
     pub(crate) root: bool,
     /// For clocks: a process whose children are born in it.
     pub(crate) parent: Option<Pid>,
+    /// Of a user namespace without a process: it is so many owners above this namespace of the process.
+    above: Option<(Kind, usize)>,
 }
 
 impl Instance {
     /// A descriptor of it.
     pub(crate) fn open(&self) -> Result<OwnedFd, Error> {
-        Ok(ns::open(&TaskDir::open(self.task)?, self.kind)?)
+        let task = TaskDir::open(self.task)?;
+        let Some((kind, steps)) = self.above else {
+            return Ok(ns::open(&task, self.kind)?);
+        };
+        let failed = |errno| Error::Join {
+            pid: self.task,
+            kind: self.kind.name(),
+            errno,
+        };
+        let mut at = ns::open(&task, kind)?;
+        for _ in 0..steps {
+            at = gelid_sys::namespace::owner(at).map_err(failed)?;
+        }
+        Ok(at)
     }
 
     /// Runs something in a thread that has joined it, and nothing else: with all capabilities of the dumper.
@@ -249,6 +267,7 @@ impl Instances {
             task,
             root,
             parent: None,
+            above: None,
         });
         id
     }
@@ -343,6 +362,13 @@ impl Census {
         self.of(Kind::Ipc).find(|instance| instance.id == id)
     }
 
+    /// A task is in a user namespace below that of the root.
+    pub(crate) fn is_below(&self, live: &Live) -> bool {
+        let id = live.ids.user_ns_id;
+        let mut below = self.of(Kind::User).filter(|users| !users.root);
+        below.any(|users| Some(users.id) == id)
+    }
+
     /// There are pid namespaces below that of the root.
     pub(crate) fn has_nested_numbers(&self) -> bool {
         self.of(Kind::Pid).any(|instance| !instance.root)
@@ -421,7 +447,7 @@ pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<Found, Error
         match instance.kind {
             Kind::Net => net::dump(instance, context, census)?,
             Kind::Uts => uts::dump(instance, context)?,
-            Kind::User => user::dump(instance, context)?,
+            Kind::User => user::dump(instance, context, census)?,
             // One that is simply made anew has no image, and where a cgroup namespace begins is said with the groups;
             // the rest has its own place here.
             _ => {}

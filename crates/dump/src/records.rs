@@ -138,7 +138,7 @@ fn look(
     segments: Vec<(Instance, Vec<Segment>)>,
     mut files: Collector<'_>,
 ) -> Result<(Spaces, Collected), Error> {
-    let apart = Arc::new(apart::find(tasks)?);
+    let apart = Arc::new(apart::find(tasks, &census)?);
     // If nobody is there to take them, nothing more is wanted.
     let _ = told.send(Arc::clone(&apart));
     files.know_apart(apart.iter().map(|thread| thread.tid).collect());

@@ -178,10 +178,11 @@ pub(crate) fn tree(
         let found = surveyor.instances.by_inode(inode);
         tasks[index].pid_ns_for_children = Some(found.unwrap_or(NOWHERE));
     }
-    let nested = namespace::relate(&surveyor.instances, &tasks)?;
+    let nested = namespace::relate(&mut surveyor.instances, &tasks, &surveyor.users)?;
     if tasks.iter().any(Task::is_nested) {
         namespace::check_births(&tasks, &nested)?;
     }
+    namespace::check_users(&tasks, &nested, &surveyor.instances)?;
     let mut census = Census {
         nested,
         last_pid: None,

@@ -1,6 +1,6 @@
 //! A process: looked at, asked by its leader, recorded.
 
-use gelid_image::messages::TaskCoreEntry;
+use gelid_image::messages::{CoreEntry, TaskCoreEntry};
 use gelid_seize::{Process, State};
 use gelid_sys::Pid;
 use gelid_sys::proc::TaskDir;
@@ -19,6 +19,7 @@ use super::signals::AskedActions;
 use super::thread::{self, Looks};
 use super::timers::AskedTimers;
 use super::{Cores, Error, ended, fpu, held, signals, timers};
+use crate::Refusal;
 use crate::namespace::Census;
 use crate::survey::{Live, Task};
 
@@ -139,6 +140,7 @@ impl Asked {
         let actions = self.actions.answer(leader)?;
         let shared = signals::set(&self.shared).0 | live.status.shared_pending;
         let mut cores = Vec::with_capacity(played.len());
+        let is_below = census.is_below(live);
         for (index, (thread, played)) in self.threads.iter().zip(played).enumerate() {
             // Signals for the process go to its leader if it takes them.
             let shared = SigSet(if index == 0 { shared } else { 0 });
@@ -150,8 +152,11 @@ impl Asked {
                 played,
                 shared,
                 &actions,
-                (defaults, &census.users),
+                (defaults, &census.users, is_below),
             )?;
+            if is_below {
+                check_users(task, thread.tid, &core, cores.first())?;
+            }
             cores.push((thread.tid, core, rest));
         }
         let restraints = self.threads.iter().zip(played);
@@ -217,6 +222,33 @@ impl Asked {
             thp_disabled: space.thp_disabled,
             lent: played[0].lent.clone(),
         })
+    }
+}
+
+/// Threads of a user namespace below the root's get their users with their process.
+fn check_users(
+    task: &Task,
+    tid: Pid,
+    core: &CoreEntry,
+    leader: Option<&(Pid, CoreEntry, OfThread)>,
+) -> Result<(), Error> {
+    let ids = |core: &CoreEntry| {
+        let creds = core.thread_core.as_ref()?.creds.as_ref()?;
+        let uids = [creds.uid, creds.euid, creds.suid, creds.fsuid];
+        let gids = [creds.gid, creds.egid, creds.sgid, creds.fsgid];
+        Some((uids, gids, creds.groups.clone()))
+    };
+    let (pid, comm) = (task.pid, task.comm());
+    let what = "other users or groups in a user namespace of its own";
+    match leader {
+        Some((_, leader, _)) if ids(leader) != ids(core) => Err(Refusal::Unshared {
+            pid,
+            tid,
+            comm,
+            what,
+        }
+        .into()),
+        _ => Ok(()),
     }
 }
 

@@ -88,7 +88,7 @@ impl Asked {
         played: &Played,
         shared: SigSet,
         actions: &Actions,
-        (defaults, users): (&Defaults, &Users),
+        (defaults, users, is_below): (&Defaults, &Users, bool),
     ) -> Result<(CoreEntry, OfThread), Error> {
         let tid = self.tid;
         let outcome = &played.outcome;
@@ -110,7 +110,7 @@ impl Asked {
             blk_sigset: status.is_none().then_some(played.saved.mask.0),
             sas: Some(self.stack.answer(answers)?),
             signals_p: Some(signals::queue(&self.private, pending)),
-            creds: Some(self.creds(process, status, answers, users)?),
+            creds: Some(self.creds(process, status, answers, (users, is_below))?),
             ..Default::default()
         };
         let mut gelid = GelidThreadEntry {
@@ -157,13 +157,14 @@ impl Asked {
         process: &Process,
         status: Option<&Status>,
         answers: Answers<'_>,
-        users: &Users,
+        (users, is_below): (&Users, bool),
     ) -> Result<CredsEntry, Error> {
         let bits = self.bits.answer(answers)?;
         if let Some(status) = status {
             return Ok(creds::of_status(status, bits));
         }
-        let asked = self.creds.as_ref();
+        // In a user namespace below the root's it has told who it is there.
+        let asked = self.creds.as_ref().filter(|_| !is_below);
         if let Some(entry) = asked
             .map(|asked| asked.answer(answers, bits))
             .transpose()?

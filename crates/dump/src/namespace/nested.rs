@@ -10,7 +10,7 @@ use gelid_sys::proc::ns::{self, Kind};
 use gelid_sys::proc::status::Status;
 use gelid_sys::proc::{self, TaskDir};
 
-use super::{Instance, Instances};
+use super::{Instance, Instances, Users};
 use crate::survey::Task;
 use crate::{Error, Refusal};
 
@@ -44,7 +44,7 @@ impl Place {
     }
 
     /// True for the first process of a namespace.
-    fn is_init(&self) -> bool {
+    pub(super) fn is_init(&self) -> bool {
         self.own() == Some(1)
     }
 
@@ -133,9 +133,11 @@ impl Instances {
 /// Finds out whose nested namespaces are, and which pid namespace is above which; refuses those that a restore could
 /// not make.
 pub(crate) fn relate(
-    instances: &Instances,
+    instances: &mut Instances,
     tasks: &[Task],
+    users: &Users,
 ) -> Result<Vec<GelidNamespaceEntry>, Error> {
+    super::users::find_owners(instances)?;
     let (met, own) = (&instances.met, &instances.own);
     let nested = met.iter().filter(|instance| !instance.root);
     let mut entries = Vec::new();
@@ -151,47 +153,71 @@ pub(crate) fn relate(
             let root = met.iter().find(|other| other.root && other.kind == kind);
             inode == own.inode(kind) || root.is_some_and(|root| root.inode == inode)
         };
-        if !of_tree(Kind::User, inodes.owner) {
-            return Err(refused().into());
-        }
+        let nested = |inode: u64| {
+            let above = met.iter().find(|other| other.inode == inode);
+            Ok::<_, Error>(above.ok_or_else(refused)?.id)
+        };
+        let owner = match of_tree(Kind::User, inodes.owner) {
+            true => None,
+            false => Some(nested(inodes.owner)?),
+        };
         let parent = match inodes.parent {
-            Some(inode) if !of_tree(instance.kind, inode) => {
-                let above = met.iter().find(|other| other.inode == inode);
-                Some(above.ok_or_else(refused)?.id)
-            }
+            Some(inode) if !of_tree(instance.kind, inode) => Some(nested(inode)?),
             _ => None,
         };
-        entries.push(GelidNamespaceEntry {
+        let mut entry = GelidNamespaceEntry {
             id: instance.id,
             kind: namespace::flag(instance.kind) as u32,
             parent,
-            owner: None,
-        });
+            owner,
+            uid: None,
+        };
+        if instance.kind == Kind::User {
+            // The root's children can be in one beside its own, but nobody in its own can make one there.
+            let root = met.iter().find(|met| met.root && met.kind == Kind::User);
+            if owner.is_none() && root.is_some_and(|root| root.inode != inodes.owner) {
+                return Err(refused().into());
+            }
+            entry = GelidNamespaceEntry {
+                parent: owner,
+                owner: None,
+                uid: Some(users.uid(inodes.creator.unwrap_or_default())),
+                ..entry
+            };
+        }
+        entries.push(entry);
     }
     Ok(entries)
 }
 
 /// What the kernel tells of a namespace.
-struct Inodes {
-    owner: u64,
+pub(super) struct Inodes {
+    /// Of a user namespace the one above.
+    pub(super) owner: u64,
     parent: Option<u64>,
+    /// Who has made a user namespace.
+    creator: Option<u32>,
 }
 
 impl Inodes {
-    fn look(instance: &Instance) -> Result<Self, Error> {
+    pub(super) fn look(instance: &Instance) -> Result<Self, Error> {
         let (pid, kind) = (instance.task, instance.kind.name());
         let failed = |errno| Error::Join { pid, kind, errno };
         let namespace = instance.open()?;
         let owner = namespace::owner(&namespace).map_err(failed)?;
         let parent = match instance.kind {
-            Kind::Pid | Kind::User => Some(namespace::parent(&namespace)),
+            Kind::Pid => Some(namespace::parent(&namespace).map_err(failed)?),
             _ => None,
         };
-        let parent = parent.transpose().map_err(failed)?;
+        let creator = match instance.kind {
+            Kind::User => Some(namespace::creator(&namespace).map_err(failed)?),
+            _ => None,
+        };
         let inode = |namespace| namespace::inode(namespace).map_err(failed);
         Ok(Self {
             owner: inode(&owner)?,
             parent: parent.as_ref().map(inode).transpose()?,
+            creator,
         })
     }
 }
