@@ -208,6 +208,8 @@ pub(crate) struct Alive {
     pub(crate) mount_namespace: Option<u32>,
     /// Namespaces of other kinds that the root is not in; none for that of the restorer.
     pub(crate) further: Vec<(Kind, Option<u32>)>,
+    /// Its user namespace, if that is below the root's.
+    pub(crate) users: Option<u32>,
     /// Number of the time namespace of its children, if that is another.
     pub(crate) clocks_for_children: Option<u32>,
     /// How it was stopped.
@@ -288,7 +290,8 @@ impl Plan {
             users.enter(&mut reader.lives);
         }
         let sessions: Vec<Session> = files.sessions().collect();
-        let births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;
+        let mut births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;
+        births::users::plan(&mut births, &nodes, &reader.lives, &namespaces)?;
         pagemap::find_owners(&mut reader.spaces)?;
         let ipc = Ipc::read(dir, &inventory, &namespaces, &mut reader.spaces)?;
         let inheritance = reader.inheritance(&births);
@@ -328,12 +331,6 @@ impl Plan {
     #[must_use]
     pub fn root(&self) -> i32 {
         self.nodes[0].pid
-    }
-
-    /// True if any thread is under seccomp.
-    pub(crate) fn is_restrained(&self) -> bool {
-        let mut threads = self.alive().flat_map(|(_, alive)| &alive.threads);
-        threads.any(|thread| thread.restraint.is_any())
     }
 
     /// Tasks that live, with their nodes.
@@ -472,6 +469,9 @@ impl<'a> Reader<'a> {
             network: ids.net_ns_id,
             mount_namespace: self.namespaces.namespaces.nested_mounts(&ids),
             further: self.namespaces.further(&ids),
+            users: ids
+                .user_ns_id
+                .filter(|id| self.namespaces.namespaces.is_users(*id)),
             clocks_for_children: ids.time_ns_for_children_id,
             stopped,
             no_terminal,

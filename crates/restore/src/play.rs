@@ -36,9 +36,11 @@ use rustix::process::{WaitOptions, waitpid};
 use self::cgroup::Groups;
 use self::crew::Crew;
 pub(crate) use self::crew::Numbering;
+use self::descriptors::Doors;
 use self::inheritance::{Bequest, When};
 use self::ipc::Objects;
 use self::kernel::Kernel;
+use self::namespaces::below::Keepers;
 use self::script::Reel;
 use self::threads::Newborn;
 use crate::files::{Context, MemoryTarget, Mounted, OpenFiles, Roots};
@@ -70,6 +72,9 @@ pub(crate) fn run(
     if plan.namespaces.user.is_some() {
         machine.enter_users(plan.creds_at_birth())?;
     }
+    if !plan.namespaces.below.is_empty() {
+        machine.enter_below()?;
+    }
     check(plan, &machine)?;
     // Their directories may be open.
     let groups = Groups::make(&plan.cgroups, &options.cgroups)?;
@@ -79,14 +84,18 @@ pub(crate) fn run(
     let has_namespaces = plan.namespaces.any();
     namespaces::joined::enter(&options.join)?;
     let mut networks = namespaces::net::Making::start(plan, options)?;
-    let (mut mounted, mut keeper) = (None, None);
-    let mut further = namespaces::further::Made::default();
+    let mut filled = namespaces::Filled::default();
     if has_namespaces {
         births::root::bear(plan, &zone, &kernel, options.sibling, &mut crew)?;
         let given = (dir, options, base);
-        (mounted, keeper, further) =
-            namespaces::make(plan, given, &groups, &mut networks, &mut crew)?;
+        filled = namespaces::make(plan, given, &groups, &mut networks, &mut crew)?;
     }
+    let namespaces::Filled {
+        mounted,
+        keeper,
+        keepers,
+        further,
+    } = filled;
     let networks_made = networks.made();
     let roots = Roots::new(root.as_fd(), mounted.as_ref());
     let birthplace = namespaces::Birthplace::of(plan, &mut crew)?;
@@ -144,12 +153,15 @@ pub(crate) fn run(
     options.phase(Phase::Memory)?;
     let mut shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
     shared.extend(objects.fill(&plan.ipc, (dir, manifest), &filler)?);
-    let held_files = (&files, mounted.as_ref());
+    let kept = further.kept();
+    let held_files = (&files, mounted.as_ref(), (kept.as_slice(), &keepers));
     let mut newborn = spaces(plan, &zone, (&kernel, &machine), held_files, &mut crew)?;
     files.end_stand_ins();
     let contexts = aio::make(plan, &mut crew)?;
     drop(held);
     let filling = fill(plan, &sources, &zone, &mut crew, &filler)?;
+
+    namespaces::below::enter(plan, &further, &machine, &mut crew)?;
 
     options.phase(Phase::Threads)?;
     newborn.extend(threads::run(plan, &mut crew)?);
@@ -162,10 +174,11 @@ pub(crate) fn run(
     objects.complete(&plan.ipc)?;
     files.seal()?;
     aio::complete(plan, &machine, &contexts, &mut crew)?;
-    late_descriptors(plan, &mut files, &mut crew)?;
+    late_descriptors(plan, &mut files, &keepers, &mut crew)?;
     if let Some(keeper) = keeper {
         keeper.end(&mut crew)?;
     }
+    keepers.end(&mut crew)?;
 
     options.phase(Phase::State)?;
     let root_pid = crew.root()?.as_raw_pid();
@@ -264,6 +277,7 @@ fn stop_is_told(plan: &Plan, index: usize) -> bool {
 /// Refuses what this machine cannot bring back, before anything is made.
 fn check(plan: &Plan, machine: &Machine) -> Result<(), Error> {
     for (_, alive) in plan.alive() {
+        let machine = machine.of(alive.users);
         alive.process.check(machine)?;
         for thread in &alive.threads {
             thread.state.check(machine)?;
@@ -354,7 +368,7 @@ fn spaces(
     plan: &Plan,
     zone: &Range<u64>,
     (kernel, machine): (&Kernel, &Machine),
-    (files, mounted): (&OpenFiles, Option<&Mounted>),
+    (files, mounted, (kept, keepers)): (&OpenFiles, Option<&Mounted>, (&[i32], &Keepers)),
     crew: &mut Crew,
 ) -> Result<Vec<Newborn>, Error> {
     let mut first = Vec::new();
@@ -378,7 +392,7 @@ fn spaces(
         }
         alive.process.log_in(&mut reel.script(LOGIN).tape, machine);
         if let Some(fs) = &alive.fs {
-            if plan.namespaces.has_nested_mounts() && !plan.enters_mounts_early(index) {
+            if plan.enters_mounts(index) && !plan.enters_mounts_early(index) {
                 let script = reel.script(NAMESPACE);
                 descriptors::mount_namespace(script, alive.mount_namespace, mounted);
             }
@@ -389,8 +403,14 @@ fn spaces(
         let mut last = Reel::new(body.carrier.room());
         if let Some(id) = alive.files {
             let reel = if shared { &mut last } else { &mut reel };
-            descriptors::watches(reel, pid, plan.files.watches(id), files)?;
-            descriptors::table(reel, pid, plan.files.table(id), files)?;
+            let doors = Doors {
+                now: keepers
+                    .door(plan.births.users(index).bears)
+                    .or(files.door()),
+                late: keepers.late_door(life).or(files.door()),
+            };
+            descriptors::watches(reel, pid, plan.files.watches(id), files, doors.now)?;
+            descriptors::table(reel, pid, plan.files.table(id), files, (kept, doors))?;
         }
         first.push((who, reel.into_scripts()));
         later.push((who, last.into_scripts()));
@@ -405,7 +425,12 @@ fn spaces(
 }
 
 /// Gives tasks what had to wait for their threads.
-fn late_descriptors(plan: &Plan, files: &mut OpenFiles, crew: &mut Crew) -> Result<(), Error> {
+fn late_descriptors(
+    plan: &Plan,
+    files: &mut OpenFiles,
+    keepers: &Keepers,
+    crew: &mut Crew,
+) -> Result<(), Error> {
     if !files.open_of_threads(&|number| crew.pid_of(number))? {
         return Ok(());
     }
@@ -416,7 +441,8 @@ fn late_descriptors(plan: &Plan, files: &mut OpenFiles, crew: &mut Crew) -> Resu
         {
             let who = Who::Task(index);
             let mut reel = Reel::new(crew.body(who)?.carrier.room());
-            descriptors::late(&mut reel, plan.files.table(id), files);
+            let door = keepers.late_door(life).or(files.door());
+            descriptors::late(&mut reel, plan.files.table(id), files, door);
             reels.push((who, reel.into_scripts()));
         }
     }

@@ -33,6 +33,7 @@ pub(crate) use machine::Machine;
 
 use attributes::{ProcessAttributes, ThreadAttributes};
 use creds::Creds;
+pub(crate) use creds::Inside;
 use gelid_sys::lsm::Module;
 
 use crate::LsmProfile;
@@ -217,6 +218,23 @@ impl ThreadState {
         if let Some(creds) = &mut self.creds {
             creds.label(module, wanted);
         }
+    }
+
+    /// Puts on its tape what makes it the users that it is to be. See [`Creds::write_users`].
+    pub(crate) fn write_users(
+        &self,
+        tape: &mut Tape,
+        machine: &Machine,
+        inside: Option<&Inside<'_>>,
+    ) {
+        if let Some(creds) = &self.creds {
+            creds.write_users(tape, machine, inside);
+        }
+    }
+
+    /// Its users, groups (real, effective, saved, filesystem), and supplementary groups.
+    pub(crate) fn ids(&self) -> Option<([u32; 4], [u32; 4], &[u32])> {
+        self.creds.as_ref().map(Creds::ids)
     }
 
     /// Its supplementary groups.

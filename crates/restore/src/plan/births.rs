@@ -7,6 +7,7 @@
 //! so that the task comes to its reaper. Helpers end when the groups are in order.
 
 mod nested;
+pub(crate) mod users;
 
 use std::collections::HashMap;
 
@@ -50,6 +51,8 @@ pub(crate) struct Helper {
     pub(crate) parent: usize,
     /// It leads a group.
     pub(crate) leads_group: bool,
+    /// The user namespace that it is born in, if that is not the root's.
+    pub(crate) users: Option<u32>,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -68,6 +71,8 @@ pub(crate) struct Births {
     /// By task: how many of its steps come before any file is opened, so that pid namespaces are there by then. Empty
     /// if there are none below the root's.
     pub(crate) early: Vec<usize>,
+    /// By task: in which user namespaces it is meanwhile. Empty if there are none below the root's.
+    users: Vec<users::Users>,
 }
 
 impl Births {
@@ -294,6 +299,7 @@ impl<'a> Planner<'a> {
             below,
             parent,
             leads_group: false,
+            users: None,
             steps,
         });
         self.helpers.len() - 1
@@ -423,6 +429,7 @@ impl<'a> Planner<'a> {
             groups: self.groups,
             terminals: self.terminals,
             early: Vec::new(),
+            users: Vec::new(),
         }
     }
 }

@@ -79,6 +79,11 @@ impl Ipc {
             nested.for_each(|nested| nested.leave(users));
             ipc.leave(users);
         }
+        for (id, nested) in &mut ipc.nested {
+            if let Some(root) = namespaces.root_of_owner(*id) {
+                nested.root = root;
+            }
+        }
         let mut by_key = BTreeMap::new();
         for one in ipc.nested.values().chain([&ipc]) {
             for segment in &one.segments {

@@ -1,5 +1,6 @@
 //! Namespaces of the tree that are made with it. Sections 4.2 and 19 of the format.
 
+pub(crate) mod below;
 pub(crate) mod further;
 pub(crate) mod joined;
 pub(crate) mod mnt;
@@ -17,6 +18,7 @@ use gelid_sys::proc::ns::Kind;
 
 use rustix::process::Gid;
 
+use self::below::Below;
 use self::further::Further;
 use self::mnt::{MountOptions, Mounts};
 use self::net::{Net, NetOptions};
@@ -33,6 +35,7 @@ const NESTED: &[Kind] = &[
     Kind::Time,
     Kind::Cgroup,
     Kind::Ipc,
+    Kind::User,
 ];
 
 /// Those of the root of the tree that are not the restorer's.
@@ -58,6 +61,8 @@ pub(crate) struct Namespaces {
     pub(crate) further: Further,
     /// Those that are neither the restorer's nor the root's, by their numbers.
     pub(crate) known: BTreeMap<u32, Nested>,
+    /// User namespaces below that of the root.
+    pub(crate) below: BTreeMap<u32, Below>,
     /// The number given last in the root's own pid namespace.
     pub(crate) last_pid: Option<u32>,
 }
@@ -71,6 +76,8 @@ pub(crate) struct Nested {
     pub(crate) parent: Option<u32>,
     /// Number of the user namespace that it belongs to, if that is not the root's.
     pub(crate) owner: Option<u32>,
+    /// Who has made a user namespace.
+    creator: u32,
 }
 
 impl Namespaces {
@@ -117,6 +124,7 @@ impl Namespaces {
                 _ => {}
             }
         }
+        self.below = below::read(dir, &self.known)?;
         self.further.read(dir)
     }
 
@@ -144,9 +152,13 @@ impl Namespaces {
     pub(crate) fn pid_ns_above(&self, id: u32) -> Option<Option<u32>> {
         let known = self.known.get(&id);
         let known = known.filter(|known| known.flag == namespace::flag(Kind::Pid));
-        // Those of a nested user namespace would have to be made by somebody in it.
-        let known = known.filter(|known| known.owner.is_none());
         known.map(|known| known.parent)
+    }
+
+    /// True for the number of a user namespace below that of the root.
+    pub(crate) fn is_users(&self, id: u32) -> bool {
+        let known = self.known.get(&id);
+        known.is_some_and(|known| known.flag == namespace::flag(Kind::User))
     }
 
     /// The mount namespace of a task, if it is not that of the root.
@@ -213,6 +225,7 @@ impl Reader {
                 flag: entry.kind.into(),
                 parent: entry.parent,
                 owner: entry.owner,
+                creator: entry.uid.unwrap_or_default(),
             };
             (entry.id, nested)
         });
@@ -266,6 +279,10 @@ impl Reader {
             // Its numbers are told with the tree.
             let is_placed = own[place] == node.pid_ns();
             if kind == Kind::Pid && !is_placed {
+                return Err(unsupported(kind));
+            }
+            let is_known = own[place].is_some_and(|id| self.namespaces.is_users(id));
+            if kind == Kind::User && !is_known {
                 return Err(unsupported(kind));
             }
             if kind == Kind::Mnt {

@@ -1,4 +1,4 @@
-//! Which tasks share tables and address spaces.
+//! Which tasks share tables and address spaces, and what all tasks have in common.
 
 use std::collections::HashMap;
 
@@ -19,6 +19,25 @@ impl Plan {
     /// True if another task lives in the address space that this one builds.
     pub(crate) fn shares_space(&self, index: usize) -> bool {
         self.shared_spaces.contains(&index)
+    }
+
+    /// True if any thread is under seccomp.
+    pub(crate) fn is_restrained(&self) -> bool {
+        let mut threads = self.alive().flat_map(|(_, alive)| &alive.threads);
+        threads.any(|thread| thread.restraint.is_any())
+    }
+
+    /// True if the task is to join its mount namespace. Whoever was born below the root's user namespace may not join that
+    /// of the root, and is in it if its parent was.
+    pub(crate) fn enters_mounts(&self, index: usize) -> bool {
+        let own = |index: usize| match &self.lives[index] {
+            Life::Alive(alive) => alive.mount_namespace,
+            Life::Zombie { .. } => None,
+        };
+        let parent = self.nodes[index].parent.and_then(own);
+        let is_below = self.births.users(index).born.is_some();
+        let is_there = is_below && own(index).is_none() && parent.is_none();
+        self.namespaces.has_nested_mounts() && !is_there
     }
 
     /// True if the task is to join its mount namespace before it bears others, since these share its directories.

@@ -4,10 +4,12 @@ pub(crate) mod early;
 mod groups;
 pub(crate) mod root;
 mod terminals;
+pub(crate) mod weak;
 
 use std::collections::BTreeMap;
 
 use gelid_sys::clone::CloneArgs;
+use gelid_sys::ptrace::Stopped;
 use gelid_sys::signal::{SIGCHLD, SIGKILL, SigSet};
 use gelid_sys::syscall::nr;
 use gelid_sys::{Errno, Pid, clone::flags, proc};
@@ -17,6 +19,7 @@ use rustix::process::{Signal, kill_process};
 use super::crew::{Body, Crew, await_death, identity};
 use super::descriptors;
 use super::inheritance::Bequest;
+use super::namespaces::further::Made;
 use super::script::{Object, Script};
 use crate::Error;
 use crate::files::{Mounted, OpenFiles};
@@ -42,6 +45,7 @@ pub(crate) fn run(bequest: &mut Bequest<'_>, crew: &mut Crew) -> Result<(), Erro
         plan: bequest.plan,
         files: Some(bequest.files),
         mounted: bequest.mounted,
+        further: bequest.further,
         crew,
     };
     let (plan, groups) = (bequest.plan, bequest.groups);
@@ -74,6 +78,8 @@ struct Births<'a> {
     /// There are none yet for those who come first.
     files: Option<&'a OpenFiles>,
     mounted: Option<&'a Mounted>,
+    /// Namespaces to be entered.
+    further: &'a Made,
     crew: &'a mut Crew,
 }
 
@@ -93,6 +99,8 @@ impl<'a> Births<'a> {
             .map(|who| (*who, steps(&self.plan.births, *who)))
             .filter(|(_, steps)| !steps.is_empty())
             .collect();
+        born.extend(self.bear_weakly(&left)?);
+        left.retain(|(who, _)| self.plan.births.users_of(*who).is_none());
         let mut first = true;
         while !left.is_empty() {
             let mut work = Vec::new();
@@ -177,10 +185,12 @@ impl<'a> Births<'a> {
                     self.take_terminal(who, &mut script);
                 }
                 Step::Fork { child, flags } => {
-                    let numbers = self.numbers(child);
+                    let numbers = self.numbers_given(who, child);
                     // What is opened later is for them too.
                     let flags = flags | self.files.map_or(flags::FILES, |_| 0);
-                    let op = clone_call(&mut script, &numbers, flags);
+                    let new = self.before_users(child, &mut script);
+                    let op = clone_call(&mut script, &numbers, flags | new);
+                    self.after_users(child, &mut script);
                     forks.push(Fork { op, child, flags });
                 }
             }
@@ -190,7 +200,6 @@ impl<'a> Births<'a> {
 
     /// Makes a newborn ready for tapes.
     fn board(&mut self, parent: Who, fork: &Fork, number: u64) -> Result<(), Error> {
-        let signal = signal(self.plan, fork.child);
         let seen = i32::try_from(number).unwrap_or_default();
         let (level, numbers) = (self.level(parent), self.numbers(fork.child));
         let task = match numbers.last() {
@@ -200,6 +209,19 @@ impl<'a> Births<'a> {
             Some(number) => self.crew.newborn(*number)?,
         };
         let raw = numbers.first().copied().unwrap_or(seen);
+        self.put_on_board(parent, fork, task, raw)?;
+        self.tell_users(parent, fork.child)
+    }
+
+    /// The same for one that has had its first stop; `raw` is how it calls itself.
+    fn put_on_board(
+        &mut self,
+        parent: Who,
+        fork: &Fork,
+        task: Stopped,
+        raw: i32,
+    ) -> Result<(), Error> {
+        let signal = signal(self.plan, fork.child);
         let pid = task.pid();
         let above = self.crew.body(parent)?.host;
         let (host, room) = if fork.flags & flags::VM == 0 {
@@ -352,7 +374,7 @@ fn end(mut body: Body, status: i32, comm: &[u8]) -> Result<(), Error> {
     task.cont(signal).map(drop).map_err(died)
 }
 
-fn taken(pid: i32) -> Error {
+pub(super) fn taken(pid: i32) -> Error {
     let dir = Pid::from_raw(pid).and_then(|pid| proc::TaskDir::open(pid).ok());
     let stat = dir.and_then(|dir| proc::stat::read(&dir).ok());
     let passing = stat.as_ref().is_none_or(|stat| stat.state.is_dead());

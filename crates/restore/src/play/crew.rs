@@ -136,6 +136,11 @@ impl Crew {
         }
     }
 
+    /// The first process of the tree is the first in a pid namespace, which the numbers are of.
+    pub(crate) fn has_numbers_of_tree(&self) -> bool {
+        self.root_is_init
+    }
+
     /// The first stop of a process that was born as the caller's tracee, under a number in the tree.
     pub(crate) fn newborn(&mut self, number: i32) -> Result<Stopped, Error> {
         let stopped = self.first_stop(number)?;
@@ -149,7 +154,8 @@ impl Crew {
         let levels = numbers.map_or(0, |numbers| numbers.depth) + 1 + level;
         let is_it = |pid: Pid| -> Result<bool, Error> {
             let ids = proc::status::read(&proc::TaskDir::open(pid)?)?.ns_pid;
-            Ok(ids.len() == levels && ids.last() == Some(&number))
+            // It may have begun a namespace of its own.
+            Ok(ids.get(levels - 1) == Some(&number))
         };
         let mut found = None;
         if let Some(numbers) = numbers {
@@ -192,6 +198,26 @@ impl Crew {
             self.threads.push(stopped.pid());
         }
         Ok(stopped)
+    }
+
+    /// The same of a thread whose number only those so many pid namespaces below the root's know.
+    pub(crate) fn newborn_thread_inside(
+        &mut self,
+        number: i32,
+        level: usize,
+    ) -> Result<Stopped, Error> {
+        let Some(numbers) = &self.numbers else {
+            self.expect_threads(std::iter::once(number));
+            return self.first_stop(number);
+        };
+        let levels = numbers.depth + 1 + level;
+        loop {
+            let (pid, met) = self.next_arrival(number)?;
+            let ids = proc::status::read(&proc::TaskDir::open(pid)?)?.ns_pid;
+            if ids.get(levels - 1) == Some(&number) {
+                return self.newborn_thread(met);
+            }
+        }
     }
 
     fn first_stop(&mut self, number: i32) -> Result<Stopped, Error> {

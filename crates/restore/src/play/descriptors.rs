@@ -18,13 +18,22 @@ use crate::state::Machine;
 
 const O_CLOEXEC: i32 = 0o2_000_000;
 
+/// Pidfds of those whom a task may take descriptors from, as numbers that it has: when its table is filled, and when it
+/// has its threads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doors {
+    pub(crate) now: Option<i32>,
+    pub(crate) late: Option<i32>,
+}
+
 /// Appends what fills a table from the descriptors inherited, none of which lies where one of any table
-/// belongs.
+/// belongs. `kept` are left open too.
 pub(crate) fn table(
     reel: &mut Reel,
     pid: i32,
     table: &[PlannedFd],
     files: &OpenFiles,
+    (kept, doors): (&[i32], Doors),
 ) -> Result<(), Error> {
     let mut numbers = Vec::with_capacity(table.len());
     let (late, early): (Vec<&PlannedFd>, Vec<_>) =
@@ -53,11 +62,12 @@ pub(crate) fn table(
         taken.remove(&planned.fd);
     }
     // What comes late has to be fetched too.
-    let door = files.door().filter(|_| !late.is_empty());
-    taken.extend(door);
+    taken.extend(doors.late.filter(|_| !late.is_empty()));
+    taken.extend(kept);
     for planned in fetched {
-        if let Some(from) = files.to_be_fetched(planned.id) {
-            fetch(reel, planned, from, &taken);
+        if let Some((door, from)) = files.to_be_fetched(planned.id) {
+            let door = doors.now.unwrap_or(door);
+            fetch(reel, planned, (door, from), &taken);
             taken.insert(planned.fd);
         }
     }
@@ -70,17 +80,17 @@ pub(crate) fn table(
 }
 
 /// Appends what fetches those that [`table`] has left out, as they could not be had yet.
-pub(crate) fn late(reel: &mut Reel, table: &[PlannedFd], files: &OpenFiles) {
+pub(crate) fn late(reel: &mut Reel, table: &[PlannedFd], files: &OpenFiles, door: Option<i32>) {
     let (late, early): (Vec<&PlannedFd>, Vec<_>) =
         table.iter().partition(|planned| files.is_late(planned.id));
-    let Some(door) = files.door().filter(|_| !late.is_empty()) else {
+    let Some(door) = door.filter(|_| !late.is_empty()) else {
         return;
     };
     let mut taken: BTreeSet<i32> = early.iter().map(|planned| planned.fd).collect();
     taken.insert(door);
     for planned in late {
-        if let Some(from) = files.to_be_fetched(planned.id) {
-            fetch(reel, planned, from, &taken);
+        if let Some((_, from)) = files.to_be_fetched(planned.id) {
+            fetch(reel, planned, (door, from), &taken);
             taken.insert(planned.fd);
         }
     }
@@ -122,6 +132,7 @@ pub(crate) fn watches(
     pid: i32,
     watches: &[Watching],
     files: &OpenFiles,
+    nearest: Option<i32>,
 ) -> Result<(), Error> {
     /// For the calls and data of a watch.
     const SIZE: usize = 768;
@@ -135,6 +146,7 @@ pub(crate) fn watches(
         let script = reel.script(SIZE);
         // It may not have been there when this task was born. What is fetched goes when the table is filled.
         let fetched = files.to_be_fetched(*file).map(|(door, from)| {
+            let door = nearest.unwrap_or(door);
             // So that it does not come at that very number.
             let args = [door.into(), watch.number.into(), O_CLOEXEC.into()];
             script.must(object, nr::dup3, args);

@@ -1,6 +1,7 @@
 //! New namespaces are filled. The root of the tree is in them already, and is the hand that does what only somebody
 //! inside can do; everything else is done by this thread, which joins those that it can.
 
+pub(crate) mod below;
 pub(crate) mod further;
 mod hand;
 pub(crate) mod joined;
@@ -12,8 +13,9 @@ pub(crate) mod time;
 mod user;
 mod uts;
 
+use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use gelid_image::Dir;
 use gelid_sys::clone::flags;
@@ -25,17 +27,19 @@ use gelid_sys::{Errno, Pid, pidfd};
 use gelid_tape::Outcome;
 use rustix::fs::{Mode, OFlags};
 
+use self::below::Keepers;
 use self::further::Made;
 pub(crate) use self::hand::Hand;
 use self::keeper::Keeper;
+use self::maker::Maker;
 use super::births;
 use super::cgroup::Groups;
 use super::crew::Crew;
 use super::script::{Object, Script};
 use crate::files::Mounted;
-use crate::plan::Plan;
 use crate::plan::births::Who;
 use crate::plan::cgroup::BEGINNING;
+use crate::plan::{Life, Plan};
 use crate::{Error, Hook, Options};
 
 /// What the makers of namespaces work with.
@@ -43,6 +47,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) plan: &'a Plan,
     crew: &'a mut Crew,
     root: Pid,
+    /// Who makes what belongs to user namespaces below the root's, by these.
+    agents: BTreeMap<u32, Maker>,
 }
 
 impl Stage<'_> {
@@ -93,6 +99,42 @@ impl Stage<'_> {
         // It has the descriptors of this process, as the root has.
         let outcome = self.hand_of(who, script)?;
         self.take(outcome.ok(op).unwrap_or(u64::MAX))
+    }
+
+    /// Makes a namespace of a kind that the root is not to be in, for the user namespace that it belongs to. `own` is that
+    /// of the root.
+    pub(super) fn make(&mut self, kind: Kind, id: u32, own: &OwnedFd) -> Result<OwnedFd, Error> {
+        let owner = self.plan.namespaces.owner(id);
+        if let Some(agent) = owner.and_then(|owner| self.agents.get(&owner)).copied() {
+            agent.make(self, kind)?;
+            return agent.open(kind);
+        }
+        let flag = namespace::flag(kind);
+        let mut script = Script::default();
+        script.must(Object::Itself, nr::unshare, [flag.into()]);
+        self.hand(script)?;
+        let made = self.open(kind)?;
+        let mut script = Script::default();
+        let number = own.as_raw_fd();
+        let args = [number.into(), flag.into()];
+        script.must(Object::Descriptor(number), nr::setns, args);
+        self.hand(script)?;
+        Ok(made)
+    }
+
+    /// Brings a task that was born below the root's user namespace to mounts of its own there, until it gets those that
+    /// it is to have: above them it may open no file system.
+    fn leave_mounts(&mut self, index: usize) -> Result<(), Error> {
+        let Life::Alive(alive) = &self.plan.lives[index] else {
+            return Ok(());
+        };
+        let is_below = self.plan.births.users(index).born.is_some();
+        if !is_below || alive.mount_namespace.is_none() {
+            return Ok(());
+        }
+        let mut script = Script::default();
+        script.must(Object::Itself, nr::unshare, [flags::NEWNS.into()]);
+        self.hand_of(Who::Task(index), script).map(drop)
     }
 
     /// Opens one of the root's namespaces.
@@ -151,6 +193,15 @@ fn write(process: Pid, file: &'static str, text: &[u8]) -> Result<(), Error> {
     })
 }
 
+/// What has come with namespaces.
+#[derive(Debug, Default)]
+pub(crate) struct Filled {
+    pub(crate) mounted: Option<Mounted>,
+    pub(crate) keeper: Option<Keeper>,
+    pub(crate) keepers: Keepers,
+    pub(crate) further: Made,
+}
+
 /// Fills the namespaces of a tree whose root has just been born.
 pub(crate) fn make(
     plan: &Plan,
@@ -158,9 +209,14 @@ pub(crate) fn make(
     groups: &Groups,
     networks: &mut net::Making,
     crew: &mut Crew,
-) -> Result<(Option<Mounted>, Option<Keeper>, Made), Error> {
+) -> Result<Filled, Error> {
     let root = crew.root()?;
-    let mut stage = Stage { plan, crew, root };
+    let mut stage = Stage {
+        plan,
+        crew,
+        root,
+        agents: BTreeMap::new(),
+    };
     if let Some(users) = &plan.namespaces.user {
         user::make(users, &mut stage)?;
         // Pipes and the like are theirs.
@@ -197,15 +253,21 @@ pub(crate) fn make(
             join(stage.open(kind)?, kind).map_err(stage.failed("setns"))?;
         }
     }
+    let mut further = Made::default();
+    below::make(&mut stage, base, &mut further)?;
+    further::make(groups, &mut stage, base, &mut further)?;
+    births::early::bear(plan, &mut further, base, stage.crew)?;
+    // Some user namespaces have come with those who were born.
+    below::make(&mut stage, base, &mut further)?;
+    further::make(groups, &mut stage, base, &mut further)?;
     networks.make(options, &mut stage)?;
     if let Some(names) = &plan.namespaces.uts {
         uts::make(names, &stage)?;
     }
-    let further = further::make(groups, &mut stage, base)?;
-    births::early::bear(plan, &further, stage.crew)?;
     let mounts = plan.namespaces.mounts.as_ref();
     let mounted = mounts.map(|mounts| mnt::make(mounts, &mut stage, dir, base));
     let mounted = mounted.transpose()?;
+    let keepers = Keepers::of(&mut stage, base)?;
     if let Some(mounted) = &mounted {
         births::early::enter_root(mounted, stage.crew)?;
     }
@@ -214,7 +276,12 @@ pub(crate) fn make(
     options
         .hooks
         .tell(Hook::PostSetupNamespaces, root.as_raw_pid())?;
-    Ok((mounted, keeper, further))
+    Ok(Filled {
+        mounted,
+        keeper,
+        keepers,
+        further,
+    })
 }
 
 /// Where processes are born that stand in for those of the tree.

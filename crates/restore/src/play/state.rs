@@ -103,6 +103,7 @@ fn of_threads(
     crew: &mut Crew,
     ready: &mut Vec<Ready>,
 ) -> Result<(), Error> {
+    let machine = machine.of(alive.users);
     let Some(task) = threads.first().map(|thread| thread.task) else {
         return Ok(());
     };
@@ -224,6 +225,7 @@ fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> 
         let Life::Alive(alive) = &plan.lives[index] else {
             continue;
         };
+        let machine = machine.of(alive.users);
         let node = &plan.nodes[index];
         let (who, pid) = (Who::Task(index), node.own(0));
         let outer = crew.body(who)?.pid;

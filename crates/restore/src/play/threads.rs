@@ -1,15 +1,17 @@
 //! Threads are born in their processes: those with descriptors or directories of their own before the tables are
 //! filled, and all others after that.
 
+mod weak;
+
 use gelid_sys::clone::{CloneArgs, flags};
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::signal::SigSet;
 use gelid_sys::syscall::nr;
-use gelid_tape::closing_signal;
+use gelid_tape::{Op, closing_signal};
 
 use super::births::{taken_or, tape_error};
 use super::crew::{Crew, finish, identity};
-use super::descriptors;
+use super::descriptors::{self, Doors};
 use super::script::{Object, Reel, Script};
 use super::state::release;
 use crate::Error;
@@ -42,7 +44,9 @@ pub(crate) struct Newborn {
 
 /// Creates all threads but the leaders, and those that are there already.
 pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
-    bear(plan, crew, |apart| (!apart.is_any()).then_some(SHARED))
+    let mut born = bear(plan, crew, |apart| (!apart.is_any()).then_some(SHARED))?;
+    born.extend(weak::bear(plan, crew)?);
+    Ok(born)
 }
 
 /// Creates those that are apart, which get what they have alone. All that is inherited must still be there.
@@ -93,8 +97,12 @@ fn dress(
             let (pid, id) = (thread.tid, late.id);
             return Err(Error::NoSuchFile { pid, id });
         }
-        descriptors::watches(&mut reel, thread.tid, plan.files.watches(id), files)?;
-        descriptors::table(&mut reel, thread.tid, table, files)?;
+        descriptors::watches(&mut reel, thread.tid, plan.files.watches(id), files, None)?;
+        let doors = Doors {
+            now: None,
+            late: files.door(),
+        };
+        descriptors::table(&mut reel, thread.tid, table, files, (&[], doors))?;
     }
     let (pid, tid) = (node.own(0), node.own(newborn.thread));
     let signal = closing_signal(SigSet::EMPTY, alive.pending());
@@ -124,7 +132,7 @@ fn bear(
         let mut work = Vec::new();
         for (index, life) in plan.lives.iter().enumerate() {
             let Life::Alive(alive) = life else { continue };
-            if alive.threads.len() > next {
+            if alive.threads.len() > next && alive.users.is_none() {
                 let last = alive.threads.len().min(next + BROOD);
                 if !alive.threads[next..last].iter().any(wanted) {
                     continue;
@@ -178,26 +186,29 @@ fn script(
 ) -> Script {
     let mut script = Script::default();
     for thread in threads {
-        let Some(flags) = flags(&alive.threads[thread].apart) else {
-            continue;
-        };
-        let args = CloneArgs {
-            flags,
-            set_tid_size: node.level() as u64 + 1,
-            ..CloneArgs::default()
-        };
-        let bytes = args.to_bytes();
-        let data = script.bytes(&bytes);
-        let numbers = node.set_tid(thread);
+        if let Some(flags) = flags(&alive.threads[thread].apart) {
+            let numbers = node.set_tid(thread);
+            birth(&mut script, flags, &numbers, node.threads[thread]);
+        }
+    }
+    script
+}
+
+/// Appends the birth of a thread that images call `number`; `numbers` are those that are given to it.
+fn birth(script: &mut Script, flags: u64, numbers: &[i32], number: i32) -> Op {
+    let args = CloneArgs {
+        flags,
+        set_tid_size: numbers.len() as u64,
+        ..CloneArgs::default()
+    };
+    let bytes = args.to_bytes();
+    let data = script.bytes(&bytes);
+    if !numbers.is_empty() {
         let numbers: Vec<u8> = numbers.iter().flat_map(|id| id.to_ne_bytes()).collect();
         let tids = script.bytes(&numbers);
         script.tape.link(data, CloneArgs::SET_TID, tids);
-        let size = bytes.len() as u64;
-        script.must(
-            Object::Task(node.threads[thread]),
-            nr::clone3,
-            [data.into(), size.into()],
-        );
     }
-    script
+    let size = bytes.len() as u64;
+    let args = [data.into(), size.into()];
+    script.must(Object::Task(number), nr::clone3, args)
 }

@@ -1,5 +1,7 @@
 //! Credentials of a thread: `credentials(7)`, `capabilities(7)`.
 
+mod users;
+
 use gelid_image::messages::CredsEntry;
 use gelid_sys::lsm::{self, Module};
 use gelid_sys::prctl::{
@@ -10,6 +12,7 @@ use gelid_sys::proc::status::{Caps, Status};
 use gelid_sys::syscall::nr;
 use gelid_tape::{Arg, Tape};
 
+pub(crate) use self::users::Inside;
 use super::{Error, Machine};
 use crate::LsmProfile;
 
@@ -216,7 +219,8 @@ impl Creds {
     /// Changes credentials from those of a child of this process; the last thing a thread does.
     pub(super) fn write(&self, tape: &mut Tape, machine: &Machine) {
         let own = &machine.creds;
-        let ids = (self.uids, self.gids, &self.groups) != (own.uids, own.gids, &own.groups);
+        let ids = !machine.has_users
+            && (self.uids, self.gids, &self.groups) != (own.uids, own.gids, &own.groups);
         let caps = self.caps != own.caps || self.secure_bits != own.secure_bits;
         if ids || caps {
             // Until the end everything stays permitted that is.
@@ -225,7 +229,9 @@ impl Creds {
             if now != own.secure_bits {
                 prctl(tape, PR_SET_SECUREBITS, now.into(), 0);
             }
-            self.write_ids(tape, own);
+            if ids {
+                self.write_ids(tape, own);
+            }
             self.write_caps(tape, own, now);
         }
         if let Some(label) = &self.label {

@@ -40,6 +40,10 @@ pub(crate) struct Machine {
     pub(crate) timer_ids: bool,
     /// The rights of the credentials are those of a user namespace.
     pub(crate) is_inside: bool,
+    /// What tasks have that are in user namespaces below that of the root.
+    below: Option<Box<Self>>,
+    /// Users and groups are set before anything else of the credentials.
+    pub(crate) has_users: bool,
     /// The security module whose labels tasks have.
     pub(crate) lsm: Option<Module>,
     /// Hard limits can be raised.
@@ -59,6 +63,8 @@ impl Machine {
         let creds = Creds::of(&status, secure_bits.bits());
         Ok(Self {
             is_inside: false,
+            below: None,
+            has_users: false,
             lsm: lsm::active(),
             raises_limits: creds.has(SYS_RESOURCE),
             changes_roots: creds.has(SYS_CHROOT),
@@ -92,5 +98,20 @@ impl Machine {
         self.is_inside = true;
         self.changes_roots = true;
         Ok(())
+    }
+
+    /// Tasks enter user namespaces below that of the root, as those users that they are to be.
+    pub(crate) fn enter_below(&mut self) -> Result<(), Error> {
+        let mut below = self.clone();
+        below.enter_users((0, 0, Vec::new()))?;
+        below.has_users = true;
+        self.below = Some(Box::new(below));
+        Ok(())
+    }
+
+    /// What a task has, by its user namespace.
+    pub(crate) fn of(&self, users: Option<u32>) -> &Self {
+        let below = self.below.as_deref().filter(|_| users.is_some());
+        below.unwrap_or(self)
     }
 }

@@ -98,7 +98,7 @@ impl Users {
     }
 }
 
-fn inside(map: &[IdRange], outside: u32) -> Option<u32> {
+pub(super) fn inside(map: &[IdRange], outside: u32) -> Option<u32> {
     let is_in =
         |range: &&IdRange| outside >= range.outside && outside - range.outside < range.count;
     let range = map.iter().find(is_in)?;

@@ -11,26 +11,36 @@ use crate::files::Mounted;
 use crate::plan::Plan;
 use crate::plan::births::{Step, Who};
 use crate::play::crew::Crew;
+use crate::play::namespaces::below;
 use crate::play::namespaces::further::Made;
 use crate::play::script::{Object, Script};
 
 /// Bears them. The root is there.
-pub(crate) fn bear(plan: &Plan, further: &Made, crew: &mut Crew) -> Result<(), Error> {
+pub(crate) fn bear(
+    plan: &Plan,
+    further: &mut Made,
+    base: i32,
+    crew: &mut Crew,
+) -> Result<(), Error> {
     if !plan.births.is_nested() {
         return Ok(());
     }
-    let mut births = Births {
-        plan,
-        files: None,
-        mounted: None,
-        crew,
-    };
     let mut wave = vec![Who::Task(0)];
     while !wave.is_empty() {
         let bears = |who: &&Who| !plan.births.early_steps(**who).is_empty();
         let bearing: Vec<Who> = wave.iter().filter(bears).copied().collect();
-        further.leave_clocks(plan, &bearing, births.crew)?;
+        further.leave_clocks(plan, &bearing, crew)?;
+        let mut births = Births {
+            plan,
+            files: None,
+            mounted: None,
+            further,
+            crew,
+        };
         wave = births.next(&wave, Birth::early_steps)?;
+        for who in &wave {
+            below::take(plan, *who, further, base, crew)?;
+        }
     }
     Ok(())
 }

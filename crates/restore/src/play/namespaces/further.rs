@@ -25,24 +25,43 @@ use crate::plan::{Life, Plan};
 pub(crate) struct Made(BTreeMap<(Kind, Option<u32>), OwnedFd>);
 
 /// Makes all of them. Their descriptors are from `base` on, so that tasks inherit them.
-pub(super) fn make(groups: &Groups, stage: &mut Stage<'_>, base: i32) -> Result<Made, Error> {
+pub(super) fn make(
+    groups: &Groups,
+    stage: &mut Stage<'_>,
+    base: i32,
+    made: &mut Made,
+) -> Result<(), Error> {
     let plan = stage.plan;
     let further = &plan.namespaces.further;
-    let mut made = Made::default();
-    if further.to_be_made().next().is_none() {
-        return Ok(made);
+    let new = |one: &(Kind, Option<u32>)| !made.0.contains_key(one);
+    let (agents, all): (Vec<_>, Vec<_>) = {
+        let agent = |id: Option<u32>| {
+            let owner = id.and_then(|id| plan.namespaces.owner(id));
+            owner.map(|owner| stage.agents.get(&owner).copied())
+        };
+        let wanted = further.to_be_made().filter(new);
+        let wanted = wanted.map(|(kind, id)| (agent(id), (kind, id)));
+        // Those of user namespaces that are not there yet come later.
+        let wanted = wanted.filter(|(agent, _)| !matches!(agent, Some(None)));
+        wanted.map(|(agent, one)| (agent.flatten(), one)).unzip()
+    };
+    if all.is_empty() {
+        return Ok(());
     }
-    let maker = Maker::born(stage)?;
-    let mut place = plan.cgroups.threads.get(&plan.root()).copied();
-    for (kind, id) in further.to_be_made() {
+    let own = Maker::born(stage, 0)?;
+    let root = plan.cgroups.threads.get(&plan.root()).copied();
+    let mut places = BTreeMap::new();
+    for (agent, (kind, id)) in agents.into_iter().zip(all) {
+        let maker = agent.unwrap_or(own);
         let namespace = match id {
             None => ns::open(&TaskDir::open(rustix::process::getpid())?, kind)?,
             Some(id) => {
                 if kind == Kind::Cgroup {
                     // It begins where its first process is.
                     let beginning = plan.cgroups.beginnings.get(&id).copied();
-                    groups.enter(&plan.cgroups, maker.pid.as_raw_pid(), place, beginning)?;
-                    place = beginning;
+                    let pid = maker.pid.as_raw_pid();
+                    let place = places.insert(pid, beginning).unwrap_or(root);
+                    groups.enter(&plan.cgroups, pid, place, beginning)?;
                 }
                 maker.make(stage, kind)?;
                 if let Some(clocks) = further.clocks.get(&id).filter(|_| kind == Kind::Time) {
@@ -59,8 +78,7 @@ pub(super) fn make(groups: &Groups, stage: &mut Stage<'_>, base: i32) -> Result<
         let namespace = namespace.map_err(stage.failed("holding a namespace"))?;
         made.0.insert((kind, id), namespace);
     }
-    maker.end(stage)?;
-    Ok(made)
+    own.end(stage)
 }
 
 /// Runs something in a thread that has joined a namespace.
@@ -81,6 +99,30 @@ fn inside<T: Send>(
 }
 
 impl Made {
+    /// Adds one, whose descriptor is from `base` on.
+    pub(super) fn add(
+        &mut self,
+        (kind, id): (Kind, u32),
+        namespace: OwnedFd,
+        base: i32,
+    ) -> Result<(), Errno> {
+        let namespace = rustix::io::fcntl_dupfd_cloexec(namespace, base)?;
+        self.0.insert((kind, Some(id)), namespace);
+        Ok(())
+    }
+
+    /// The number of the descriptor of a user namespace.
+    pub(crate) fn users(&self, id: u32) -> Option<i32> {
+        let found = self.0.get(&(Kind::User, Some(id)));
+        found.map(AsRawFd::as_raw_fd)
+    }
+
+    /// Numbers of descriptors that are needed when tables of descriptors are filled already.
+    pub(crate) fn kept(&self) -> Vec<i32> {
+        let kept = self.of(Kind::User).map(|(_, fd)| fd.as_raw_fd());
+        kept.collect()
+    }
+
     /// Opens those of a kind, with their numbers.
     pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
         let all = self.0.iter().filter(move |((other, _), _)| *other == kind);

@@ -31,7 +31,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Comes to be.
     pub(super) fn born(stage: &mut Stage<'_>) -> Result<Self, Error> {
-        let (number, task) = child_of_the_root(stage)?;
+        let (number, task) = child_of_the_root(stage, 0)?;
         let pidfd = pidfd::open(task.pid()).map_err(stage.failed("pidfd_open"))?;
         Ok(Self {
             task,
@@ -46,9 +46,14 @@ impl Keeper {
     }
 }
 
-/// A child of the root that shares its descriptors, and its number, which nobody of the tree has.
-pub(super) fn child_of_the_root(stage: &mut Stage<'_>) -> Result<(i32, Stopped), Error> {
-    let wanted = stage.plan.has_numbers().then(|| free_number(stage.plan));
+/// A child of the root that shares its descriptors, and its number, which nobody of the tree has; another one for each
+/// `place`.
+pub(super) fn child_of_the_root(
+    stage: &mut Stage<'_>,
+    place: usize,
+) -> Result<(i32, Stopped), Error> {
+    let wanted = stage.plan.has_numbers();
+    let wanted = wanted.then(|| free_number(stage.plan, place));
     let mut script = Script::default();
     let op = clone_call(&mut script, wanted.as_slice(), flags::FILES);
     let outcome = stage.hand(script)?;
@@ -70,7 +75,7 @@ pub(super) fn end_child(crew: &mut Crew, pid: Pid, number: i32) -> Result<(), Er
 }
 
 /// A number that neither the tasks of the tree nor those who stand in for others are to have.
-fn free_number(plan: &Plan) -> i32 {
+fn free_number(plan: &Plan, place: usize) -> i32 {
     /// What `/proc/sys/kernel/pid_max` is at least where nobody has made it less.
     const HIGHEST: i32 = 32767;
     let of_node = |node: &crate::plan::tree::Node| {
@@ -80,6 +85,6 @@ fn free_number(plan: &Plan) -> i32 {
     };
     let mut taken: BTreeSet<i32> = plan.nodes.iter().flat_map(of_node).collect();
     taken.extend(plan.files.processes());
-    let free = (1..=HIGHEST).rev().find(|number| !taken.contains(number));
-    free.unwrap_or(HIGHEST)
+    let mut free = (1..=HIGHEST).rev().filter(|number| !taken.contains(number));
+    free.nth(place).unwrap_or(HIGHEST)
 }

@@ -11,7 +11,7 @@ use gelid_sys::syscall::nr;
 use gelid_tape::closing_signal;
 
 use super::super::births::{LEADER_ROOM, tape_error};
-use super::super::crew::{Body, identity};
+use super::super::crew::{Body, Crew, identity};
 use super::super::script::{Object, Script};
 use super::Stage;
 use super::keeper::{child_of_the_root, end_child};
@@ -19,19 +19,19 @@ use crate::Error;
 use crate::plan::births::Who;
 
 /// Is there until it is [ended](Self::end).
-#[derive(Debug)]
-pub(super) struct Maker {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Maker {
     number: i32,
     pub(super) pid: Pid,
+    /// How the crew knows it.
+    pub(super) who: Who,
 }
 
-/// How the crew knows it; there is never another one.
-const MAKER: Who = Who::Helper(usize::MAX);
-
 impl Maker {
-    /// Comes to be.
-    pub(super) fn born(stage: &mut Stage<'_>) -> Result<Self, Error> {
-        let (number, task) = child_of_the_root(stage)?;
+    /// Comes to be; of those that are there at the same time each has another `place`.
+    pub(super) fn born(stage: &mut Stage<'_>, place: usize) -> Result<Self, Error> {
+        let who = Who::Helper(usize::MAX - place);
+        let (number, task) = child_of_the_root(stage, place)?;
         let crew = &mut *stage.crew;
         let pid = task.pid();
         let above = crew.body(Who::Task(0))?.host;
@@ -47,15 +47,20 @@ impl Maker {
             carrier,
             host,
         };
-        crew.bodies.insert(MAKER, body);
-        Ok(Self { number, pid })
+        crew.bodies.insert(who, body);
+        Ok(Self { number, pid, who })
     }
 
     /// Makes a namespace. It is in it then, or its children would be if it is one of clocks.
     pub(super) fn make(&self, stage: &mut Stage<'_>, kind: Kind) -> Result<(), Error> {
         let mut script = Script::default();
         script.must(Object::Itself, nr::unshare, [namespace::flag(kind).into()]);
-        stage.crew.play(&[(MAKER, script)]).map(drop)
+        self.play(stage, script)
+    }
+
+    /// Makes system calls.
+    pub(super) fn play(&self, stage: &mut Stage<'_>, script: Script) -> Result<(), Error> {
+        stage.crew.play(&[(self.who, script)]).map(drop)
     }
 
     /// Opens the one that it has made last.
@@ -67,9 +72,19 @@ impl Maker {
         Ok(ns::open(&TaskDir::open(self.pid)?, kind)?)
     }
 
+    /// Plays nothing any more, but is there.
+    pub(super) fn rest(&self, stage: &mut Stage<'_>) {
+        stage.crew.bodies.remove(&self.who);
+    }
+
     /// Is needed no more.
     pub(super) fn end(self, stage: &mut Stage<'_>) -> Result<(), Error> {
-        stage.crew.bodies.remove(&MAKER);
-        end_child(stage.crew, self.pid, self.number)
+        self.rest(stage);
+        self.end_resting(stage.crew)
+    }
+
+    /// The same after it has come to rest.
+    pub(super) fn end_resting(self, crew: &mut Crew) -> Result<(), Error> {
+        end_child(crew, self.pid, self.number)
     }
 }

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use gelid_image::Dir;
 use gelid_sys::Errno;
-use gelid_sys::clone::flags::NEWNS;
 use gelid_sys::namespace::join;
 use gelid_sys::proc::ns::Kind;
 use gelid_sys::syscall::nr;
@@ -52,17 +51,10 @@ fn nested(plan: &Mounts, stage: &mut Stage<'_>, base: i32) -> Result<Vec<OwnedFd
         return Ok(nested);
     }
     let first = stage.open(Kind::Mnt)?;
-    for _ in plan.namespaces.iter().skip(1) {
-        let mut script = Script::default();
-        script.must(Object::Itself, nr::unshare, [NEWNS.into()]);
-        stage.hand(script)?;
-        let made = stage.open(Kind::Mnt)?;
+    for namespace in plan.namespaces.iter().skip(1) {
+        let made = stage.make(Kind::Mnt, namespace.id, &first)?;
         let made = rustix::io::fcntl_dupfd_cloexec(made, base);
         nested.push(made.map_err(failed("hold", "a mount namespace"))?);
-        let mut script = Script::default();
-        let args = [first.as_raw_fd().into(), NEWNS.into()];
-        script.must(Object::Itself, nr::setns, args);
-        stage.hand(script)?;
     }
     Ok(nested)
 }
@@ -81,6 +73,7 @@ impl Place for OnStage<'_, '_> {
         let mut nodes = self.stage.plan.nodes.iter();
         let first = nodes.position(|node| node.begins(pid_ns));
         let first = first.ok_or_else(|| failed("make", "a procfs of nobody")(Errno::SRCH))?;
+        self.stage.leave_mounts(first)?;
         self.stage.fsopen_by(Who::Task(first), kind)
     }
 

@@ -85,7 +85,7 @@ impl Making {
         let own = stage.open(Kind::Net)?;
         for net in networks.iter().filter(|net| !net.is_root) {
             if let Entry::Vacant(place) = all.entry(net.id) {
-                place.insert(create(stage, &own)?);
+                place.insert(stage.make(Kind::Net, net.id, &own)?);
             }
         }
         all.insert(root, own);
@@ -223,16 +223,6 @@ fn take(id: u32, given: &Given, options: &Options) -> Result<OwnedFd, NetError> 
             })
         }
     }
-}
-
-/// Has the root make a network namespace, which belongs to its user namespace; it is back in `own` then.
-fn create(stage: &mut Stage<'_>, own: &OwnedFd) -> Result<OwnedFd, Error> {
-    let mut script = Script::default();
-    script.must(Object::Itself, nr::unshare, [flags::NEWNET.into()]);
-    stage.hand(script)?;
-    let made = stage.open(Kind::Net)?;
-    stage.hand(joining(own.as_raw_fd()))?;
-    Ok(made)
 }
 
 /// Has a task join a network namespace by a descriptor that it has.
