@@ -73,6 +73,7 @@ mod unix_names;
 mod unix_options;
 mod unix_rights;
 mod unix_senders;
+mod users;
 mod vsock;
 mod woken;
 mod xstate;
@@ -148,6 +149,7 @@ const OBJECTS: &[&[Entry]] = &[
     unix_options::GUESTS,
     unix_rights::GUESTS,
     unix_senders::GUESTS,
+    users::GUESTS,
     vsock::GUESTS,
     woken::GUESTS,
     xstate::GUESTS,

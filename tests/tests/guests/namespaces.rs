@@ -55,6 +55,15 @@ const fn below(args: &'static [&'static str]) -> Case {
     }
 }
 
+/// A guest with user namespaces below that of its root.
+const fn users(name: &'static str) -> Case {
+    Case {
+        without: &[Mode::Zstd, Mode::Rounds],
+        ignore: &["ns/"],
+        ..unlike(name, NESTED)
+    }
+}
+
 /// All of them.
 pub(super) const CASES: &[Case] = &[
     inside("pid", guest("subreaper")),
@@ -188,6 +197,31 @@ pub(super) const CASES: &[Case] = &[
     inside("pid", unlike("last-pid", "the number given last")),
     inside("pid", below(&["pid", "pidfd"])),
     inside("pid user", below(&["pid", "owner-signal"])),
+    users("users-maps"),
+    users("users-unmapped"),
+    users("users-levels"),
+    users("users-siblings"),
+    inside("pid", users("users-self")),
+    inside("pid", users("users-threads")),
+    inside("pid", users("users-init")),
+    inside("pid user", users("users-maps")),
+    inside("pid user", users("users-self")),
+    inside("pid user", users("users-levels")),
+    inside("pid user", users("users-siblings")),
+    inside("pid user", users("users-threads")),
+    inside("pid user", users("users-init")),
+    inside("pid mnt", below(&["user pid mnt", "sessions"])),
+    inside("pid mnt", below(&["user mnt uts", "pidfd"])),
+    below(&["user", "sessions"]),
+    below(&["user uts ipc cgroup", "pidfd"]),
+    below(&["user net", "unix-rights"]),
+    inside("pid", below(&["user pid", "pidfd"])),
+    inside("pid", below(&["user pid", "sessions"])),
+    inside("pid", below(&["user pid", "pending-thread"])),
+    inside(
+        "pid",
+        below(&["user pid uts ipc cgroup net", "sharing-mixed"]),
+    ),
     below(&["pid", "pidfd"]),
     below(&["pid", "subreaper"]),
     below(&["pid", "sessions"]),

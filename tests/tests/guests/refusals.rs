@@ -16,10 +16,7 @@ pub(super) const CASES: &[Case] = &[
         args: &["pid mnt", "sessions"],
         ..refused("below", "in another mnt namespace")
     },
-    Case {
-        args: &["user", "sessions"],
-        ..refused("below", "in another user namespace")
-    },
+    refused("users-shared", "shares its working directory"),
     refused("below-gone", "a pid namespace that has ended"),
     refused("below-put", "put into a pid namespace"),
     refused("refused-dispatch", "PR_SET_SYSCALL_USER_DISPATCH"),
