@@ -60,6 +60,7 @@ mod vsock;
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use gelid_image::messages::{FileLockEntry, FsEntry};
 use gelid_image::{Dir, ImageKind};
@@ -107,7 +108,8 @@ pub use vsock::Vsock;
 #[derive(Debug, Clone)]
 pub struct FilesPlan {
     dir: Dir,
-    descriptions: BTreeMap<u32, Description>,
+    /// What is open holds them too.
+    descriptions: Arc<BTreeMap<u32, Description>>,
     tables: BTreeMap<u32, Vec<PlannedFd>>,
     pipes: BTreeMap<u32, Pipe>,
     fifos: BTreeMap<u32, Pipe>,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use gelid_image::messages::{FhEntry, InotifyFileEntry, InotifyWdEntry};
 use gelid_sys::proc::mountinfo::{self, MountInfo};
@@ -131,7 +132,10 @@ impl FilesPlan {
             .filter_map(|description| Some((self.origin(description)?, description.id)))
             .collect();
         let ids: BTreeSet<u32> = self.descriptions.keys().copied().collect();
-        for description in self.descriptions.values_mut() {
+        let all = Arc::make_mut(&mut self.descriptions).values_mut();
+        let watching =
+            |it: &&mut Description| matches!(it.kind, Kind::Inotify(_) | Kind::Fanotify(_));
+        for description in all.filter(watching) {
             let label = description.label();
             for target in targets(&mut description.kind) {
                 if let WatchedFile::Handle { dev, inode, .. } = target

@@ -117,6 +117,11 @@ impl fmt::Display for Name {
         if self.path.is_empty() {
             return f.write_str("/");
         }
+        if let Ok(plain) = std::str::from_utf8(&self.path)
+            && !plain.chars().any(char::is_control)
+        {
+            return f.write_str(plain);
+        }
         for c in String::from_utf8_lossy(&self.path).chars() {
             match c.is_control() {
                 true => write!(f, "{}", c.escape_default())?,

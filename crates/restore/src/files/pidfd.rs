@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use gelid_image::messages::PidfdEntry;
 use gelid_sys::{Errno, Pid, clone, pidfd, signal};
@@ -112,7 +113,8 @@ impl FilesPlan {
         is_process: impl Fn(i32) -> bool,
         is_thread: impl Fn(i32) -> bool,
     ) -> Result<(), Error> {
-        for description in self.descriptions.values_mut() {
+        let all = Arc::make_mut(&mut self.descriptions).values_mut();
+        for description in all.filter(|it| matches!(it.kind, Kind::Pidfd(_))) {
             let label = description.label();
             if let Kind::Pidfd(pidfd) = &mut description.kind
                 && let Whom::Process(pid) = pidfd.of

@@ -1,6 +1,7 @@
 //! From records to a [`FilesPlan`]: reading and checking, without any change of the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use gelid_image::messages::{
     FdTypes, FownEntry, MemfdFileEntry, PipeEntry, RegFileEntry, TtyFileEntry, UnixSkEntry,
@@ -32,7 +33,7 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
     };
     let mut plan = FilesPlan {
         dir: dir.clone(),
-        descriptions: BTreeMap::new(),
+        descriptions: Arc::default(),
         tables: BTreeMap::new(),
         pipes: pipe::read(dir, ImageKind::PipesData)?,
         fifos: pipe::read(dir, ImageKind::FifoData)?,
@@ -74,6 +75,7 @@ impl Reader<'_> {
     fn descriptions(&self, plan: &mut FilesPlan) -> Result<(), Error> {
         let mut sockets = self.sockets(plan)?;
         let linked: BTreeSet<u32> = self.remaps.values().filter_map(Target::file).collect();
+        let mut descriptions = BTreeMap::new();
         for entry in &self.records.entries {
             // A link that stands in for another file is a name, not an open file.
             if linked.contains(&entry.id) && !self.remaps.contains_key(&entry.id) {
@@ -85,8 +87,9 @@ impl Reader<'_> {
                 continue;
             }
             let description = self.description(entry, &mut sockets, plan)?;
-            plan.descriptions.insert(entry.id, description);
+            descriptions.insert(entry.id, description);
         }
+        plan.descriptions = Arc::new(descriptions);
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Users and groups of files: those of the tree's own user namespace become those that the restorer sees.
 
+use std::sync::Arc;
+
 use gelid_sys::stand_in::Who;
 
 use super::{FilesPlan, Kind};
@@ -31,7 +33,7 @@ impl FilesPlan {
         for owner in self.terminals.owners() {
             *owner = both(*owner);
         }
-        for description in self.descriptions.values_mut() {
+        for description in Arc::make_mut(&mut self.descriptions).values_mut() {
             if let Some(owner) = &mut description.owner {
                 let (real, effective) = owner.users;
                 owner.users = (users.uid(real), users.uid(effective));

@@ -221,7 +221,8 @@ impl Terminals {
                 state.given.insert(entry.id, session);
             }
         }
-        for description in descriptions.values() {
+        let is_terminal = |it: &&Description| matches!(it.kind, Kind::Terminal(_));
+        for description in descriptions.values().filter(is_terminal) {
             let object = description.label();
             match &description.kind {
                 Kind::Terminal(Terminal::Master { index, name }) => {
