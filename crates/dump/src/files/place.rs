@@ -49,6 +49,20 @@ pub enum Place {
     },
 }
 
+impl Place {
+    /// The task, as the dumper sees it.
+    pub(crate) fn task(&self) -> Pid {
+        match *self {
+            Self::Descriptor { pid, .. }
+            | Self::InFlight { pid, .. }
+            | Self::Mapping { pid, .. }
+            | Self::Executable { pid }
+            | Self::Directory { pid }
+            | Self::Root { pid } => pid,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -11,16 +11,33 @@ use super::super::descriptions::Inode;
 /// What slaves are called, wherever the file system of theirs is mounted as usual.
 const SLAVES: &[u8] = b"/dev/pts/";
 
+/// The slave of number `number` whose master a process has open by the name `master`. Several file systems may have one
+/// of this number, so it is the one that stands beside the master.
+pub(super) fn node(pid: Pid, master: &[u8], number: u32) -> Option<Inode> {
+    let above = |path: &[u8]| {
+        path.rsplitn(2, |byte| *byte == b'/')
+            .nth(1)
+            .map(<[u8]>::to_vec)
+    };
+    let mut folder = above(master)?;
+    if !folder.ends_with(b"/pts") {
+        folder.extend_from_slice(b"/pts");
+    }
+    let mut path = format!("/proc/{}/root", pid.as_raw_pid()).into_bytes();
+    path.extend_from_slice(&folder);
+    path.extend_from_slice(format!("/{number}").as_bytes());
+    // A task with another root directory may have it elsewhere: then it is the usual one.
+    let found = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW);
+    let found =
+        found.or_else(|_| statat(CWD, format!("/dev/pts/{number}"), AtFlags::SYMLINK_NOFOLLOW));
+    found.ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
 /// Finds a process outside of the tree that has one of these slaves open: the number of the slave, and the process.
 pub(super) fn holder(
-    numbers: impl Iterator<Item = u32>,
+    nodes: &HashMap<Inode, u32>,
     tree: &HashSet<i32>,
 ) -> Result<Option<(u32, i32)>, Errno> {
-    let nodes = numbers.filter_map(|number| {
-        let stat = statat(CWD, format!("/dev/pts/{number}"), AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some(((stat.st_dev, stat.st_ino), number))
-    });
-    let nodes: HashMap<Inode, u32> = nodes.collect();
     if nodes.is_empty() {
         return Ok(None);
     }
@@ -39,7 +56,7 @@ pub(super) fn holder(
         let Some(pid) = pid.filter(|pid| *pid != own && !tree.contains(&pid.as_raw_pid())) else {
             continue;
         };
-        if let Some(number) = slave_of(pid, &nodes) {
+        if let Some(number) = slave_of(pid, nodes) {
             return Ok(Some((number, pid.as_raw_pid())));
         }
     }
@@ -71,7 +88,11 @@ mod tests {
         gelid_sys::pty::set_locked(&master, false).unwrap();
         let index = gelid_sys::pty::index(&master).unwrap();
         let slave = gelid_sys::pty::peer(&master).unwrap();
-        let find = |tree: &[i32]| holder([index].into_iter(), &tree.iter().copied().collect());
+        let own = rustix::process::getpid();
+        let node = node(own, b"/dev/ptmx", index).unwrap();
+        assert_eq!(super::node(own, b"/dev/pts/ptmx", index), Some(node));
+        let nodes = HashMap::from([(node, index)]);
+        let find = |tree: &[i32]| holder(&nodes, &tree.iter().copied().collect());
         assert_eq!(find(&[]), Ok(None));
         let mut child = Command::new("sleep")
             .arg("100")

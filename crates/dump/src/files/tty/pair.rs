@@ -104,8 +104,12 @@ impl Terminals {
 
     /// Refuses slaves that somebody outside of the tree has open too.
     fn refuse_holders(&self, tree: &HashSet<i32>) -> Result<(), Error> {
-        let numbers = self.masters().map(|master| master / 2);
-        let holder = outside::holder(numbers, tree).map_err(|errno| Error::Own {
+        let nodes = self.masters().filter_map(|master| {
+            let (number, end) = (master / 2, self.ends.get(&master)?);
+            let node = outside::node(end.place.task(), &end.name.0, number)?;
+            Some((node, number))
+        });
+        let holder = outside::holder(&nodes.collect(), tree).map_err(|errno| Error::Own {
             operation: "list processes",
             errno,
         })?;
