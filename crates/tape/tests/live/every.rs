@@ -78,13 +78,15 @@ fn carry(tree: &mut Tree, process: usize, turned: bool) {
     stage.strike(tree, process, turned);
 }
 
-/// Guests that cannot be frozen: one is traced already, one has lost its main thread, and a parent in
-/// `vfork` stops only when its child lets it go. One diverts the calls of any tape, and one is content only after
-/// a dump. One has to be the first of a pid namespace, and one has to be told
-/// what is to run below it.
-const LEFT_OUT: [&str; 8] = [
+/// Guests that cannot be frozen: one is traced already, and a parent in `vfork` stops only when its child lets it go. The
+/// main threads of others have ended: under their ids there is nobody to talk to. One diverts the calls of any tape,
+/// and one is content only after a dump. One has to be the first of a pid namespace, and one has to be told what is to
+/// run below it.
+const LEFT_OUT: [&str; 10] = [
     "traced",
     "thread-leader-gone",
+    "thread-leader-gone-status",
+    "refused-leader-death",
     "vfork",
     "vfork-vm",
     "refused-dispatch",
