@@ -79,9 +79,17 @@ fn a_task_of_another_user_is_refused_with_the_remedy() {
     stranger
         .args(["--exact", "refuse::stranger", "--nocapture"])
         .env(VICTIM, guest.pid().to_string());
-    let output = std::os::unix::process::CommandExt::uid(&mut stranger, 65534)
-        .current_dir("/")
-        .output();
+    std::os::unix::process::CommandExt::uid(&mut stranger, 65534).current_dir("/");
+    // A process that another test bears at this moment may have the copy open for writing until it has called `execve`.
+    let busy = |output: &std::io::Result<_>| matches!(output, Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy);
+    let mut output = stranger.output();
+    for _ in 0..100 {
+        if !busy(&output) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        output = stranger.output();
+    }
     std::fs::remove_file(&copy).unwrap();
     let text = String::from_utf8(output.unwrap().stdout).unwrap();
     let expected = format!(
