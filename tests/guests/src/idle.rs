@@ -9,12 +9,12 @@
 
 use crate::Entry;
 use crate::os::{Map, PAGE, os, word};
-use crate::protocol::{Check, Failure, Gate, Guest, NAP, ensure, fnv1a, same};
+use crate::protocol::{Check, Failure, Gate, Guest, NAP, ensure, fnv1a, same, until};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Barrier;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 pub(crate) const GUESTS: &[Entry] = &[
@@ -108,7 +108,10 @@ fn heap(guest: &Guest) -> Check {
     let before = sum(&map, len);
     if guest.args.get(2).is_some_and(|beat| beat == "beat") {
         let page = beat_page(guest)?;
-        std::thread::Builder::new().spawn(move || beat(&page))?;
+        let beats = Arc::new(AtomicBool::new(false));
+        let begun = Arc::clone(&beats);
+        std::thread::Builder::new().spawn(move || beat(&page, &begun))?;
+        until("the first beat", || Ok(beats.load(Ordering::Relaxed)))?;
     }
     guest.hold()?;
     same!("sum of the heap", sum(&map, len), before);
@@ -128,8 +131,9 @@ fn beat_page(guest: &Guest) -> Check<Map> {
 }
 
 /// Notes the longest time between two looks at the clock. Whoever measures sets it back to 0.
-fn beat(page: &Map) -> ! {
+fn beat(page: &Map, begun: &AtomicBool) -> ! {
     let mut last = Instant::now();
+    begun.store(true, Ordering::Relaxed);
     loop {
         std::thread::sleep(Duration::from_micros(100));
         let now = Instant::now();
