@@ -1,6 +1,7 @@
 //! The test's own processes: building what they run, finding, collecting and ending them.
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::collections::BTreeSet;
 use std::fs;
@@ -280,15 +281,17 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// It is no child, or does not end in time.
+    /// It is no child and becomes none, or does not end in time.
     pub fn await_root(&self, limit: Duration) -> Result<i32> {
         let start = Instant::now();
         let root = Pid::from_raw(self.root).context("root has no id")?;
         loop {
-            if let Some((_, status)) =
-                waitpid(Some(root), WaitOptions::NOHANG).context("wait for the root of the tree")?
-            {
-                return Ok(status.as_raw());
+            match waitpid(Some(root), WaitOptions::NOHANG) {
+                Ok(Some((_, status))) => return Ok(status.as_raw()),
+                Ok(None) => {}
+                // Whoever has restored it ends after it is done, and only then leaves it to this process.
+                Err(Errno::CHILD) if exists(self.root) => {}
+                Err(errno) => return Err(errno).context("wait for the root of the tree"),
             }
             ensure!(
                 start.elapsed() < limit,
