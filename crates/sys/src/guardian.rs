@@ -72,9 +72,10 @@ impl Guardian {
         let wards = sockets.iter().map(|socket| Ward::of(*socket));
         let wards: Vec<Ward> = wards.collect::<Result<_>>()?;
         let (hear, tell) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (alone, leaves) = pipe_with(PipeFlags::CLOEXEC)?;
         let sockets = sockets.iter().map(AsRawFd::as_raw_fd);
         let mut kept: Vec<RawFd> = sockets
-            .chain([hear.as_raw_fd(), root.as_raw_fd()])
+            .chain([hear.as_raw_fd(), root.as_raw_fd(), leaves.as_raw_fd()])
             .collect();
         kept.sort_unstable();
         let before = block_all()?;
@@ -82,15 +83,17 @@ impl Guardian {
         if child == Ok(0) {
             end(|| {
                 retire(&kept);
+                drop(leaves);
                 watch(&wards, hear.as_fd(), root);
                 Ok(())
             });
         }
         unblock(&before);
-        Ok(Self {
-            child: child? as i32,
-            tell,
-        })
+        let child = child? as i32;
+        // Until then it has all that the caller has, and would pass for somebody else who has it.
+        drop(leaves);
+        while rustix::io::read(&alone, &mut [0]) == Err(Errno::INTR) {}
+        Ok(Self { child, tell })
     }
 
     /// The tree is to be ended next.
@@ -204,6 +207,20 @@ mod tests {
         let mut heard = [0; 2];
         server.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"on");
+    }
+
+    #[test]
+    fn it_has_nothing_else_from_the_beginning() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let own = crate::pidfd::open(getpid()).unwrap();
+        for _ in 0..20 {
+            let guardian = Guardian::post(&[reader.as_fd()], own.as_fd());
+            // A pipe has no options of sockets.
+            assert!(guardian.is_err());
+            let guardian = Guardian::post(&[], own.as_fd()).unwrap();
+            let all = std::fs::read_dir(format!("/proc/{}/fd", guardian.child)).unwrap();
+            assert_eq!(all.count(), 2, "the pidfd, and where it hears the word");
+        }
     }
 
     #[test]
