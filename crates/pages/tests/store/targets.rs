@@ -58,6 +58,24 @@ fn a_sparse_file_comes_back_with_its_holes() {
     assert!(two == pages(&[1, 2]));
 }
 
+/// What comes of filling a target with all there is, by two workers.
+fn filled_by_two(
+    reader: Arc<ObjectReader>,
+    target: Arc<dyn PageTarget>,
+    summary: &Summary,
+    huge: Vec<Range<u64>>,
+) -> FillStats {
+    let request = FillRequest {
+        reader,
+        target,
+        placements: Placement::of_pagemap(&summary.pagemap),
+        huge,
+        compared: Vec::new(),
+    };
+    let filler = Filler::new(NonZeroUsize::new(2));
+    filler.fill(request).unwrap().wait().unwrap()
+}
+
 /// Memory that insists on the rules of [`PageTarget::collapse`].
 struct Strict {
     memory: Memory,
@@ -109,18 +127,8 @@ fn each_whole_area_is_collapsed_once() {
             written: Mutex::default(),
             gives,
         });
-        let request = FillRequest {
-            reader: reader.clone(),
-            target: target.clone(),
-            placements: Placement::of_pagemap(&summary.pagemap),
-            huge: vec![0..base + 3 * HUGE_BYTES, base + 3 * HUGE_BYTES..u64::MAX],
-            compared: Vec::new(),
-        };
-        let stats = Filler::new(NonZeroUsize::new(2))
-            .fill(request)
-            .unwrap()
-            .wait()
-            .unwrap();
+        let huge = vec![0..base + 3 * HUGE_BYTES, base + 3 * HUGE_BYTES..u64::MAX];
+        let stats = filled_by_two(reader.clone(), target.clone(), &summary, huge);
         assert!(target.memory.bytes() == memory);
         let collapsed = target.collapsed.lock().unwrap().len();
         if gives == 0 {
@@ -186,18 +194,8 @@ fn holes_are_filled_where_huge_pages_are_slow() {
         process: ProcessTarget::with_holes(rustix::process::getpid(), holes, vec![inner]),
         small: AtomicBool::new(false),
     });
-    let request = FillRequest {
-        reader: Arc::new(open(Format::Raw, &summary, file).unwrap()),
-        target: target.clone(),
-        placements: Placement::of_pagemap(&summary.pagemap),
-        huge: vec![range],
-        compared: Vec::new(),
-    };
-    let stats = Filler::new(NonZeroUsize::new(2))
-        .fill(request)
-        .unwrap()
-        .wait()
-        .unwrap();
+    let reader = Arc::new(open(Format::Raw, &summary, file).unwrap());
+    let stats = filled_by_two(reader, target.clone(), &summary, vec![range]);
     assert_eq!(stats.pages, (bytes / PAGE_SIZE) as u64);
     assert!(target.small.load(Ordering::Relaxed));
     assert!(map[..] == memory);
