@@ -36,7 +36,8 @@ const BIRTH: usize = 384;
 const PR_SET_NAME: u64 = 15;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
 const RLIMIT_CORE: u64 = 4;
-const WALL: u64 = 0x4000_0000;
+/// `__WALL` of `wait(2)`: children of all kinds.
+pub(crate) const WALL: u64 = 0x4000_0000;
 
 /// Creates every task of the plan but the root, which is there, as an address space with a zone for tapes and what the
 /// task was born with.

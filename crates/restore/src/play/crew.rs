@@ -4,12 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use gelid_sys::ptrace::{Running, Stopped};
+use gelid_sys::syscall::nr;
 use gelid_sys::wait::{self, Status, Whom};
 use gelid_sys::{Errno, Pid, prctl, proc, syscall};
 use gelid_tape::{Carrier, Host, Identity, Outcome};
 use rustix::process::{Signal, kill_process};
 
-use super::script::Script;
+use super::births::WALL;
+use super::script::{Object, Script};
 use crate::Error;
 use crate::plan::births::Who;
 
@@ -273,6 +275,18 @@ impl Crew {
             pid: 0,
             errno: Errno::SRCH,
         })
+    }
+
+    /// Ends a child of a process that plays tapes, which waits for it; `number` is what the process calls it.
+    pub(crate) fn end_child(&mut self, parent: Who, pid: Pid, number: i32) -> Result<(), Error> {
+        // ESRCH: it has ended already, which is found out next.
+        let _ = kill_process(pid, Signal::KILL);
+        await_death(pid)?;
+        self.forget(pid);
+        let mut script = Script::default();
+        let args = [number.into(), 0.into(), WALL.into(), 0.into()];
+        script.must(Object::Task(number), nr::wait4, args);
+        self.play(&[(parent, script)]).map(drop)
     }
 
     /// Plays one script for each of several processes, all at the same time.

@@ -14,14 +14,13 @@ use gelid_sys::syscall::nr;
 use gelid_sys::{Errno, Pid};
 use gelid_tape::Arg;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use rustix::process::{Signal, kill_process};
 
-use super::{Births, WALL, taken};
+use super::{Births, taken};
 use crate::Error;
 use crate::plan::births::{Step, Who};
 use crate::plan::tree::Node;
 use crate::plan::{Life, Plan};
-use crate::play::crew::{Crew, await_death};
+use crate::play::crew::Crew;
 use crate::play::namespaces::below;
 use crate::play::script::{Object, Script};
 
@@ -251,15 +250,7 @@ impl Births<'_> {
                 self.put_on_board(parent, fork, task, raw)?;
                 return self.tell_users(parent, child);
             }
-            let pid = task.pid();
-            // ESRCH: it has ended already, which is found out next.
-            let _ = kill_process(pid, Signal::KILL);
-            await_death(pid)?;
-            self.crew.forget(pid);
-            let mut script = Script::default();
-            let args = [seen.into(), 0.into(), WALL.into(), 0.into()];
-            script.must(Object::Task(seen), nr::wait4, args);
-            self.crew.play(&[(parent, script)])?;
+            self.crew.end_child(parent, task.pid(), seen)?;
         }
         Err(taken(wanted.outermost()))
     }
@@ -307,11 +298,7 @@ impl Wanted {
     pub(crate) fn announce(&self, crew: &mut Crew) -> Result<Option<Announced>, Error> {
         let mut announced = None;
         for (number, init) in self.numbers.iter().zip(&self.inits).skip(self.given) {
-            let of_tree = if crew.has_numbers_of_tree() {
-                Some(1)
-            } else {
-                None
-            };
+            let of_tree = crew.has_numbers_of_tree().then_some(1);
             let init = init.or(of_tree).and_then(|init| crew.pid_of(init));
             let set = announce(*number - 1, init);
             let set = set.map_err(|errno| Error::Task {

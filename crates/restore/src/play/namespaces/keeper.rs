@@ -4,16 +4,13 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
-use gelid_sys::Pid;
 use gelid_sys::clone::flags;
 use gelid_sys::pidfd;
 use gelid_sys::ptrace::Stopped;
-use gelid_sys::syscall::nr;
-use rustix::process::{Signal, kill_process};
 
 use super::super::births::clone_call;
-use super::super::crew::{Crew, await_death};
-use super::super::script::{Object, Script};
+use super::super::crew::Crew;
+use super::super::script::Script;
 use super::Stage;
 use crate::Error;
 use crate::plan::Plan;
@@ -42,7 +39,7 @@ impl Keeper {
 
     /// Is needed no more.
     pub(crate) fn end(self, crew: &mut Crew) -> Result<(), Error> {
-        end_child(crew, self.task.pid(), self.number)
+        crew.end_child(Who::Task(0), self.task.pid(), self.number)
     }
 }
 
@@ -59,19 +56,6 @@ pub(super) fn child_of_the_root(
     let outcome = stage.hand(script)?;
     let number = i32::try_from(outcome.ok(op).unwrap_or_default()).unwrap_or_default();
     Ok((number, stage.crew.newborn(number)?))
-}
-
-/// Ends such a child, which the root waits for.
-pub(super) fn end_child(crew: &mut Crew, pid: Pid, number: i32) -> Result<(), Error> {
-    const WALL: u64 = 0x4000_0000;
-    // ESRCH: it has ended already, which is found out next.
-    let _ = kill_process(pid, Signal::KILL);
-    await_death(pid)?;
-    crew.forget(pid);
-    let mut script = Script::default();
-    let args = [number.into(), 0.into(), WALL.into(), 0.into()];
-    script.must(Object::Task(number), nr::wait4, args);
-    crew.play(&[(Who::Task(0), script)]).map(drop)
 }
 
 /// A number that neither the tasks of the tree nor those who stand in for others are to have.

@@ -14,7 +14,7 @@ use super::super::births::{LEADER_ROOM, tape_error};
 use super::super::crew::{Body, Crew, identity};
 use super::super::script::{Object, Script};
 use super::Stage;
-use super::keeper::{child_of_the_root, end_child};
+use super::keeper::child_of_the_root;
 use crate::Error;
 use crate::plan::births::Who;
 
@@ -85,6 +85,6 @@ impl Maker {
 
     /// The same after it has come to rest.
     pub(super) fn end_resting(self, crew: &mut Crew) -> Result<(), Error> {
-        end_child(crew, self.pid, self.number)
+        crew.end_child(Who::Task(0), self.pid, self.number)
     }
 }
