@@ -1,5 +1,6 @@
 //! Root directories for guests that are in a container.
 
+use crate::process::{output, succeeds};
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,8 +12,7 @@ pub(crate) fn furnish(root: &Path, guest: &Path) -> Result<()> {
     for place in ["proc", "tmp", "dev/pts", "etc"] {
         fs::create_dir_all(root.join(place))?;
     }
-    let output = Command::new("ldd").arg(guest).output().context("ldd")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = output(Command::new("ldd").arg(guest)).context("ldd")?;
     let libraries = text
         .split_whitespace()
         .filter(|word| word.starts_with('/'))
@@ -38,12 +38,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 /// A character device of memory.
 fn device(path: &Path, minor: u32) -> Result<()> {
     let minor = minor.to_string();
-    let made = Command::new("mknod")
-        .arg(path)
-        .args(["c", "1", &minor])
-        .status()?;
-    if !made.success() {
-        bail!("mknod {}: {made}", path.display());
+    if !succeeds(Command::new("mknod").arg(path).args(["c", "1", &minor])) {
+        bail!("mknod {} fails", path.display());
     }
     File::open(path)?.set_permissions(fs::Permissions::from_mode(0o666))?;
     Ok(())
