@@ -173,6 +173,7 @@ pub fn all_schemas() -> Vec<&'static crate::Schema> {
         of::<AioRingEntry>(),
         of::<ApparmorEntry>(),
         of::<AutofsEntry>(),
+        of::<GelidAutofsPart>(),
         of::<BinfmtMiscEntry>(),
         of::<BpfmapDataEntry>(),
         of::<BpfmapFileEntry>(),

@@ -5,6 +5,7 @@
 //! [`proc::mountinfo`](crate::proc::mountinfo) has the same facts.
 
 pub mod attributes;
+pub mod autofs;
 pub mod idmap;
 
 use std::mem::offset_of;

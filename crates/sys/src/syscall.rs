@@ -95,6 +95,7 @@ pub mod nr {
         madvise = SYS_madvise;
         membarrier = SYS_membarrier;
         memfd_create = SYS_memfd_create;
+        mkdirat = SYS_mkdirat;
         mlock = SYS_mlock;
         mlock2 = SYS_mlock2;
         mlockall = SYS_mlockall;
@@ -149,6 +150,7 @@ pub mod nr {
         shmget = SYS_shmget;
         sigaltstack = SYS_sigaltstack;
         socketpair = SYS_socketpair;
+        symlinkat = SYS_symlinkat;
         timer_create = SYS_timer_create;
         timer_delete = SYS_timer_delete;
         timer_getoverrun = SYS_timer_getoverrun;

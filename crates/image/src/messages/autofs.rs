@@ -21,5 +21,19 @@ messages! {
         optional int32 gid = 8;
         /// Read end of the pipe in the master process.
         optional int32 read_fd = 9;
+        /// gelid: number of the pipe.
+        optional uint32 pipe_id = 1000;
+        /// gelid: what is in it, directories before what is in these.
+        repeated message GelidAutofsPart parts = 1001;
+    }
+
+    /// A directory or a link in an autofs. Field 1001 of `autofs_entry`.
+    message GelidAutofsPart = "gelid_autofs_part" {
+        /// Its path below the root.
+        required bytes path = 1;
+        /// Permissions.
+        required uint32 mode = 2;
+        /// Where a link leads.
+        optional bytes target = 3;
     }
 }

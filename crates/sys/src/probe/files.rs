@@ -111,7 +111,10 @@ pub(super) fn autofs() -> Support {
     };
     let Some(mount) = mounts.iter().find(|mount| mount.fs_type == b"autofs") else {
         return match filesystem_is_known("autofs") {
-            true => Support::Unknown(Reason::Says("no autofs is mounted to look at")),
+            true => Support::when(
+                std::path::Path::new("/dev/autofs").exists(),
+                "there is no /dev/autofs",
+            ),
             false => Support::No(Reason::Says("the kernel has no autofs")),
         };
     };
