@@ -84,7 +84,7 @@ pub use self::inet::InetRefusal;
 pub(crate) use self::mapped::Mapped;
 pub(crate) use self::memfd::{Contents, Memory, Part, huge_flags};
 pub use self::place::{Name, Place};
-pub(crate) use self::regfile::{HUGETLBFS_MAGIC, is_of_thread};
+pub(crate) use self::regfile::HUGETLBFS_MAGIC;
 pub(crate) use self::remap_file_path::Links;
 pub(crate) use self::tcp::Network;
 pub use self::unix::UnixRefusal;
@@ -110,6 +110,8 @@ pub(crate) struct Collected {
     pub(crate) links: Links,
     /// Connections of TCP.
     pub(crate) network: Network,
+    /// Pipes without a name, by inode.
+    pub(crate) pipes: HashMap<u64, u32>,
 }
 
 /// Records the files of a tree, which must be frozen.
@@ -149,8 +151,6 @@ pub(crate) struct Collector<'s> {
     headless: HashMap<Pid, Pid>,
     /// Threads with descriptors or directories of their own.
     apart: HashSet<Pid>,
-    /// Pidfds of threads beyond the first of their process, and whose they are.
-    thread_pidfds: HashMap<Inode, i32>,
     census: Arc<Census>,
     mounts: MountTable,
 }
@@ -202,7 +202,6 @@ impl<'s> Collector<'s> {
             threads: Vec::new(),
             headless: HashMap::new(),
             apart: HashSet::new(),
-            thread_pidfds: HashMap::new(),
             census: Arc::default(),
             mounts: MountTable::default(),
         })
@@ -247,7 +246,7 @@ impl<'s> Collector<'s> {
         self.sockets.finish()?;
         self.writer.finish()?;
         self.remaps.finish()?;
-        self.pipes.finish()?;
+        let pipes = self.pipes.finish()?;
         self.fifos.finish()?;
         let (orphan, known) = (
             self.options.orphan_terminal,
@@ -255,6 +254,7 @@ impl<'s> Collector<'s> {
         );
         self.terminals.finish(orphan, known, self.staging)?;
         Ok(Collected {
+            pipes,
             memory: self.memfds.finish()?,
             links: self.links,
             network,

@@ -1,7 +1,6 @@
 //! Namespaces of the tree: which there are, who is in which, and what is seen from inside. Sections 4.2 and 19 of
 //! the format.
 
-mod external;
 mod ipc;
 mod last;
 mod mnt;
@@ -26,7 +25,7 @@ use crate::survey::{Live, Task};
 use crate::{Error, Options, Refusal};
 
 pub(crate) use last::given as last_pid;
-pub(crate) use mnt::MountTable;
+pub(crate) use mnt::{Automounter, MountTable};
 pub use mnt::{MountRefusal, Mounts};
 pub(crate) use nested::{ForChildren, Place, check_births, relate};
 pub(crate) use numbers::{Number, Numbers, Users};
@@ -401,21 +400,13 @@ pub(crate) fn check_root(
     refuse(&instances, pid, comm)?;
     if instances.has_numbers() {
         let status = proc::status::read(dir)?;
-        let pids = instances.met.iter().find(|met| met.kind == Kind::Pid);
-        if !pids.is_some_and(|pids| is_external(pids, options)) {
-            numbers::check_init(&status, pid, comm)?;
-        }
+        numbers::check_init(&status, pid, comm)?;
     }
     let mut met = instances.met.iter();
     match met.find(|instance| instance.kind == Kind::Mnt) {
         Some(instance) => mnt::check(instance, options),
         None => Ok(()),
     }
-}
-
-/// The caller gives it back on restore.
-fn is_external(instance: &Instance, options: &Options) -> bool {
-    external::key(&options.external, instance.kind, instance.inode).is_some()
 }
 
 /// Refuses what cannot be dumped of the namespaces met so far, the last of them those of `pid`.
@@ -457,13 +448,12 @@ pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<Found, Error
             Kind::Net => net::dump(instance, context, census)?,
             Kind::Uts => uts::dump(instance, context)?,
             Kind::User => user::dump(instance, context, census)?,
-            Kind::Pid => external::dump_pids(instance, context)?,
             // One that is simply made anew has no image, and where a cgroup namespace begins is said with the groups;
             // the rest has its own place here.
             _ => {}
         }
     }
-    let mounts = mnt::dump(context.staging, context.options, census)?;
+    let (mounts, automounters) = mnt::dump(context.staging, context.options, census)?;
     let mut segments = Vec::new();
     for instance in census.of(Kind::Ipc) {
         let all = ipc::dump(instance, context, census)?;
@@ -472,13 +462,18 @@ pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<Found, Error
             ipc::check_mounts(instance, &mounts)?;
         }
     }
-    Ok(Found { mounts, segments })
+    Ok(Found {
+        mounts,
+        automounters,
+        segments,
+    })
 }
 
 /// What others need to know of namespaces.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) mounts: MountTable,
+    pub(crate) automounters: Vec<Automounter>,
     /// Shared memory in the IPC namespaces of the tree.
     pub(crate) segments: Vec<(Instance, Vec<Segment>)>,
 }

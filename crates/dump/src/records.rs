@@ -127,7 +127,16 @@ fn collect(
     let _ = stand.send(Standings::look(&context.options.cgroups, &tasks)?);
     namespace::join(&census)?;
     phases.run(Phase::Files, || {
-        look(context, (&tasks, told), census, found.segments, files)
+        let census_of_mounts = Arc::clone(&census);
+        let (spaces, collected) = look(context, (&tasks, told), census, found.segments, files)?;
+        for automounter in &found.automounters {
+            automounter.write(
+                context.staging,
+                (&tasks, &census_of_mounts),
+                &collected.pipes,
+            )?;
+        }
+        Ok((spaces, collected))
     })
 }
 
@@ -173,7 +182,7 @@ fn look(
         let fs = fs::entry(&mut files, held, &live.status)?;
         context.staging.put(ImageKind::Fs, task.number(), &fs)?;
         for thread in apart.iter().filter(|thread| thread.task == index) {
-            thread.write(context.staging, &mut files, (task, &census.numbers))?;
+            thread.write(context.staging, &mut files, &census.numbers)?;
         }
         if let Space::Own(layout) = &live.space {
             let layout = layout.get().ok_or(StoreError::Stopped)?;

@@ -134,6 +134,8 @@ fn device(stat: &Stat) -> Kind {
     match (major(stat.st_rdev), minor(stat.st_rdev)) {
         // null, zero, full, random, urandom: nothing to carry over.
         (1, 3 | 5 | 7 | 8 | 9) => Kind::Path,
+        // That of automounters, whose calls name what they are about.
+        (10, 235) => Kind::Path,
         (136..=143, _) => Kind::Terminal(Way::Slave),
         (5, 0) => Kind::Terminal(Way::Controlling),
         (5, 1) => Kind::Terminal(Way::Console),

@@ -75,9 +75,11 @@ impl Pipes {
         Ok(told.into_bytes())
     }
 
-    /// Refuses what turned out not to be representable, and closes the image.
-    pub(super) fn finish(self) -> Result<(), Error> {
-        for pipe in self.known.into_values() {
+    /// Refuses what turned out not to be representable, and closes the image. Gives the pipes, by inode.
+    pub(super) fn finish(self) -> Result<HashMap<u64, u32>, Error> {
+        let mut all = HashMap::with_capacity(self.known.len());
+        for (inode, pipe) in self.known {
+            all.insert(inode.1, pipe.id);
             // Images of others say nothing about packets, and have data as this pipe has.
             if let Some(bytes @ 1..) = pipe.bytes
                 && pipe.packets
@@ -87,7 +89,8 @@ impl Pipes {
                 return Err(Error::Packets { place, name, bytes });
             }
         }
-        Ok(self.writer.finish()?)
+        self.writer.finish()?;
+        Ok(all)
     }
 
     /// Notes a description of a pipe, and its contents if they can be read through it. Gives its key.

@@ -6,6 +6,7 @@
 //! [refused](MountRefusal). Contents are read through a clone of a mount, beside whatever is mounted in it.
 
 mod archive;
+mod automount;
 mod contents;
 mod external;
 mod formats;
@@ -31,6 +32,7 @@ use gelid_sys::proc::ns::Kind;
 use super::{Census, Instance, user};
 use crate::{Error, Options, Refusal};
 
+pub(crate) use automount::Automounter;
 pub use refusal::MountRefusal;
 
 /// What the caller says about mounts, beside `--external`.
@@ -136,11 +138,11 @@ pub(super) fn dump(
     staging: &Staging,
     options: &Options,
     census: &Census,
-) -> Result<MountTable, Error> {
+) -> Result<(MountTable, Vec<Automounter>), Error> {
     let mut instances: Vec<&Instance> = census.of(Kind::Mnt).collect();
     instances.sort_by_key(|instance| (!instance.root, instance.id));
     if instances.is_empty() {
-        return Ok(MountTable::default());
+        return Ok(Default::default());
     }
     let seen = instances.iter().map(|instance| look::look(instance));
     let seen: Vec<look::Seen> = seen.collect::<Result<_, _>>()?;
@@ -148,6 +150,7 @@ pub(super) fn dump(
     let shown = procfs::shown(&mounts, &seen, census)?;
     formats::refuse(&instances, &mounts)?;
     contents::write(staging, &instances, &mounts, census)?;
+    let automounters = automount::look(&instances, &mounts, census)?;
     for (namespace, instance) in instances.iter().enumerate() {
         let mut writer = staging.writer(ImageKind::Mountpoints, instance.id)?;
         let members = mounts.iter().filter(|mount| mount.namespace == namespace);
@@ -163,7 +166,7 @@ pub(super) fn dump(
         writer.finish()?;
     }
     let by_mount = mounts.iter().map(|mount| (mount.info.id, mount.namespace));
-    Ok(MountTable {
+    let table = MountTable {
         by_mount: by_mount.collect(),
         procfs: shown,
         all: mounts
@@ -171,7 +174,8 @@ pub(super) fn dump(
             .map(|mount| (mount.namespace, mount.info))
             .collect(),
         roots: seen.into_iter().map(|seen| Arc::new(seen.root)).collect(),
-    })
+    };
+    Ok((table, automounters))
 }
 
 /// All mounts of some namespaces, that of the root task first, and how they are to come back.

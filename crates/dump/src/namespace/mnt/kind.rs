@@ -39,12 +39,7 @@ pub(super) fn of(name: &[u8]) -> Fstype {
 pub(super) fn can_be_made(kind: Fstype) -> bool {
     !matches!(
         kind,
-        Fstype::Unsupported
-            | Fstype::Simfs
-            | Fstype::Aufs
-            | Fstype::Fuse
-            | Fstype::Overlayfs
-            | Fstype::Autofs
+        Fstype::Unsupported | Fstype::Simfs | Fstype::Aufs | Fstype::Fuse | Fstype::Overlayfs
     )
 }
 

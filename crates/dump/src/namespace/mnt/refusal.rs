@@ -5,7 +5,7 @@ use std::fmt;
 use gelid_image::messages::Fstype;
 use gelid_sys::proc::mountinfo::MountInfo;
 
-use super::{Fate, Mount, Mounts, external, kind};
+use super::{Fate, Mount, Mounts, automount, external, kind};
 use crate::Refusal;
 
 /// Why a mount is not dumped.
@@ -14,8 +14,10 @@ use crate::Refusal;
 pub enum MountRefusal {
     /// Its contents are where nobody restores them from.
     Filesystem,
-    /// Its contents are a program's, which is asked by a pipe.
+    /// Nobody of the tree is asked for what is in it.
     Autofs,
+    /// An automounter in a user namespace, or of an unknown kind.
+    AutofsKind,
     /// It has formats of programs that a user namespace of the tree has registered.
     Formats,
     /// The kernel does not tell how it shows owners of files.
@@ -40,7 +42,12 @@ impl fmt::Display for MountRefusal {
                  (--skip-mnt), or have it mounted again as it is (--enable-fs)"
             }
             Self::Autofs => {
-                "an automounter's, which is not dumped yet: unmount it, or leave it out (--skip-mnt)"
+                "an automounter's whose daemon is not in the tree, as nobody there has its pipe or is in its process \
+                 group: choose a root above the daemon, unmount it, or leave it out (--skip-mnt)"
+            }
+            Self::AutofsKind => {
+                "an automounter's in a user namespace, or of an unknown kind, which is not dumped yet: unmount it, or \
+                 leave it out (--skip-mnt)"
             }
             Self::Formats => {
                 "one of the formats that a user namespace of the tree has registered, which are not dumped yet: remove \
@@ -54,7 +61,7 @@ impl fmt::Display for MountRefusal {
                 "one of the message queues of an IPC namespace that the root of the tree is not in: unmount it"
             }
             Self::Partial => {
-                "a part of a file system in memory of which no mount shows all: mount all of it somewhere, or give it \
+                "a part of a file system in memory or an automounter of which no mount shows all: mount all of it somewhere, or give it \
                  on restore (--external mnt[PATH]:NAME)"
             }
             Self::Master => {
@@ -100,13 +107,14 @@ fn why(mount: &Mount, all: &[Mount], options: &Mounts) -> Option<MountRefusal> {
     if mount.fate != Fate::New {
         return None;
     }
-    if mount.kind == Fstype::Autofs {
-        return Some(MountRefusal::Autofs);
+    if mount.kind == Fstype::Autofs && automount::read(&mount.info).is_none() {
+        return Some(MountRefusal::AutofsKind);
     }
     if mount.kind != Fstype::Auto && !kind::can_be_made(mount.kind) {
         return Some(MountRefusal::Filesystem);
     }
     let whole = |other: &Mount| other.info.dev == mount.info.dev && other.info.root == b"/";
-    let partial = mount.kind == Fstype::Tmpfs && !all.iter().any(whole);
+    let is_filled = matches!(mount.kind, Fstype::Tmpfs | Fstype::Autofs);
+    let partial = is_filled && !all.iter().any(whole);
     partial.then_some(MountRefusal::Partial)
 }

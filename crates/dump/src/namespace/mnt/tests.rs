@@ -67,7 +67,7 @@ fn what_cannot_come_back_is_refused() {
             "12 10 0:7 / /d rw - fuse.sshfs x rw",
             "--external mnt[PATH]:NAME",
         ),
-        ("12 10 0:7 / /d rw - autofs x rw,fd=5", "automounter"),
+        ("12 10 0:7 / /d rw - autofs x rw,fd=5", "of an unknown kind"),
         (
             "12 10 0:7 /sub /d rw - tmpfs x rw",
             "of which no mount shows all",
