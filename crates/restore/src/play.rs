@@ -83,17 +83,10 @@ pub(crate) fn run(
     options.phase(Phase::Namespaces)?;
     let has_namespaces = plan.namespaces.any();
     namespaces::joined::enter(&options.join)?;
-    let pids = namespaces::joined::pids(plan, options)?;
     let mut networks = namespaces::net::Making::start(plan, options)?;
     let mut filled = namespaces::Filled::default();
     if has_namespaces {
-        births::root::bear(
-            plan,
-            (&zone, &kernel),
-            options.sibling,
-            pids.as_ref(),
-            &mut crew,
-        )?;
+        births::root::bear(plan, &zone, &kernel, options.sibling, &mut crew)?;
         let given = (dir, options, base);
         filled = namespaces::make(plan, given, &groups, &mut networks, &mut crew)?;
     }
@@ -125,6 +118,8 @@ pub(crate) fn run(
     let mut files = files?;
     files.open_mappings(plan.spaces.iter().flat_map(Space::files))?;
 
+    let automounters = namespaces::mnt::automount::connect(plan, mounted.as_ref(), &files, base)?;
+
     options.phase(Phase::Births)?;
     let before = Instant::now();
     let filler = Filler::new(options.workers);
@@ -144,13 +139,14 @@ pub(crate) fn run(
         true => births::early::part(&mut crew)?,
         // Its number had to be free so far.
         false => {
-            births::root::bear(plan, (&zone, &kernel), options.sibling, None, &mut crew)?;
+            births::root::bear(plan, &zone, &kernel, options.sibling, &mut crew)?;
             births::root::enter(plan, &groups, &mut crew)?;
         }
     }
     births::run(&mut bequest, &mut crew)?;
     namespaces::net::scatter(plan, &networks_made, &mut crew)?;
     further.scatter(plan, &mut crew)?;
+    automounters.wake(&mut crew)?;
     let mut pages = bequest.pages;
     let forking = before.elapsed();
     let pids = |number| crew.pid_of(number);

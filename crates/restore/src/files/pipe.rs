@@ -93,6 +93,22 @@ fn image(kind: ImageKind) -> String {
 }
 
 impl FilesPlan {
+    /// The pipe that an open file is an end of.
+    pub(crate) fn pipe_of(&self, id: u32) -> Option<u32> {
+        match self.descriptions.get(&id)?.kind {
+            Kind::Pipe(pipe) => Some(pipe),
+            _ => None,
+        }
+    }
+
+    /// An open file of a pipe, one to write by if there is any.
+    pub(crate) fn end_of(&self, pipe: u32) -> Option<(u32, Flags)> {
+        let ends = self.descriptions.values();
+        let ends = ends.filter(|end| matches!(end.kind, Kind::Pipe(id) if id == pipe));
+        let best = ends.max_by_key(|end| end.flags.access() == 1);
+        best.map(|end| (end.id, end.flags))
+    }
+
     /// Refuses pipes in packet mode that are not empty, where it is not recorded where a packet ended.
     pub(super) fn check_packets(&self) -> Result<(), Error> {
         for description in self.descriptions.values() {

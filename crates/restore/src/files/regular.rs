@@ -14,8 +14,8 @@ use super::place::Place;
 use super::remap::Remap;
 use super::{Error, Flags, Kind, Name, build_id, tmpfile};
 
-/// Devices without state, as major and minor: null, zero, full, random, urandom.
-const DEVICES: [(u32, u32); 5] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)];
+/// Devices without state, as major and minor: null, zero, full, random, urandom; that of automounters.
+const DEVICES: [(u32, u32); 6] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (10, 235)];
 
 const TYPE: u32 = 0o170_000;
 const PERMISSIONS: u32 = 0o7_777;

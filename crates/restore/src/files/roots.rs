@@ -23,6 +23,8 @@ pub(crate) struct Mounted {
     pub(crate) masters: BTreeMap<u32, OwnedFd>,
     /// What is read-only once nothing more is made in it.
     pub(crate) closing: Vec<Closing>,
+    /// Root directories of automounters that ask nobody yet, by the index of their file system.
+    pub(crate) automounters: Vec<(usize, OwnedFd)>,
     /// The namespaces themselves.
     pub(crate) namespaces: Vec<OwnedFd>,
     /// Which of them tasks beyond the root are to join, by their numbers in the images.

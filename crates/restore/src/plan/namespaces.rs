@@ -57,8 +57,6 @@ pub(crate) struct Namespaces {
     pub(crate) mounts: Option<Mounts>,
     /// The root is in some that the caller gives.
     is_joined: bool,
-    /// What the caller gives as the pid namespace of the root.
-    pub(crate) given_pids: Option<net::Given>,
     /// Those of other tasks, of all other kinds.
     pub(crate) further: Further,
     /// Those that are neither the restorer's nor the root's, by their numbers.
@@ -102,11 +100,7 @@ impl Namespaces {
     /// The `CLONE_NEW*` flags of all kinds.
     pub(crate) fn flags(&self) -> u64 {
         let own = self.root.iter().map(|(kind, _)| *kind);
-        let made = own.filter(|kind| match kind {
-            Kind::Net => self.given_network().is_none(),
-            Kind::Pid => self.given_pids.is_none(),
-            _ => true,
-        });
+        let made = own.filter(|kind| *kind != Kind::Net || self.given_network().is_none());
         made.fold(0, |flags, kind| flags | namespace::flag(kind))
     }
 
@@ -126,7 +120,6 @@ impl Namespaces {
                 Kind::Uts => self.uts = Some(uts::Uts::read(dir, id)?),
                 Kind::Time => self.time = Some(time::Clocks::read(dir, id)?),
                 Kind::User => self.user = Some(user::Users::read(dir, id)?),
-                Kind::Pid => self.given_pids = joined::pids(dir, id)?,
                 // Made anew.
                 _ => {}
             }
@@ -178,7 +171,6 @@ impl Plan {
     /// Who gives the numbers.
     pub(crate) fn numbering(&self) -> Numbering {
         match self.births.is_nested() {
-            _ if self.namespaces.given_pids.is_some() => Numbering::Given,
             _ if self.has_numbers() => Numbering::OfTree,
             true => Numbering::Above,
             false => Numbering::Outer,
@@ -316,6 +308,12 @@ impl Reader {
                 self.namespaces.root.push((kind, id));
             }
         }
+        if self.namespaces.root(Kind::Pid).is_some() && pid != 1 {
+            return Err(PlanError::Tree {
+                pid,
+                what: "is the root in a pid namespace of its own, but not the first process there",
+            });
+        }
         Ok(())
     }
 }
@@ -340,8 +338,53 @@ impl Plan {
                     what: "it shows a pid namespace that nobody is in".into(),
                 });
             }
+            if let mnt::Origin::New(new) = &filesystem.origin
+                && let Some(automount) = &new.automount
+            {
+                self.check_automount(automount)?;
+            }
         }
         Ok(())
+    }
+
+    /// Sees that an automounter has a daemon, and is where it may be.
+    fn check_automount(&self, automount: &mnt::Automount) -> Result<(), PlanError> {
+        let wrong = |what: &str| PlanError::Mount {
+            id: 0,
+            point: "an autofs".into(),
+            what: what.into(),
+        };
+        if self.namespaces.root(Kind::User).is_some() {
+            return Err(wrong("there are no automounters in user namespaces"));
+        }
+        let is_known = self.daemon(automount).is_some() && self.pipe_of(automount).is_some();
+        if automount.is_asked && !is_known {
+            return Err(wrong("its daemon is not in the tree"));
+        }
+        Ok(())
+    }
+
+    /// Somebody in the process group of an automounter's daemon.
+    pub(crate) fn daemon(&self, automount: &mnt::Automount) -> Option<usize> {
+        let members = self.nodes.iter().zip(&self.lives).enumerate();
+        let mut members = members.filter(|(_, (node, life))| {
+            node.pgid == automount.group && node.place.is_none() && matches!(life, Life::Alive(_))
+        });
+        members.next().map(|(index, _)| index)
+    }
+
+    /// The pipe that an automounter asks by: images of others name a descriptor of the one who leads the group.
+    pub(crate) fn pipe_of(&self, automount: &mnt::Automount) -> Option<u32> {
+        if automount.pipe.is_some() {
+            return automount.pipe;
+        }
+        let mut alive = self.alive();
+        let (_, leader) = alive.find(|(node, _)| node.pid == automount.group)?;
+        let table = self.files.table(leader.files?);
+        let mut slots = table.iter();
+        let number = automount.read_fd.or(automount.number);
+        let slot = slots.find(|slot| Some(slot.fd) == number)?;
+        self.files.pipe_of(slot.id)
     }
 
     /// Reads what network namespaces are like.
@@ -447,5 +490,10 @@ mod tests {
         // Deeper ones.
         own.task(&node(3), &entry(1, 6)).unwrap_err();
         own.task(&node(3), &entry(10, 6)).unwrap_err();
+    }
+
+    #[test]
+    fn only_the_first_process_makes_a_pid_namespace() {
+        reader().task(&node(2), &entry(9, 6)).unwrap_err();
     }
 }

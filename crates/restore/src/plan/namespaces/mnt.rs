@@ -4,6 +4,7 @@
 //! or it is made anew. A mount is a clone of a part of one. All are put together private; last, mounts become members of
 //! their [groups](Group), so that nothing is told to anybody while the tree grows.
 
+mod automount;
 mod filesystem;
 mod group;
 mod options;
@@ -20,6 +21,7 @@ use super::user::Users;
 use crate::files::Name;
 use crate::plan::PlanError;
 
+pub(crate) use automount::Automount;
 pub(crate) use filesystem::{Filesystem, New, Origin};
 pub(crate) use group::{Group, Kinship};
 pub use options::MountOptions;
@@ -100,6 +102,10 @@ impl Mounts {
             records.push((*id, entries));
         }
         let mut plan = Self::plan(records, options)?;
+        for filesystem in &mut plan.filesystems {
+            automount::read(dir, filesystem)?;
+        }
+        automount::make_room(&mut plan);
         // CRIU has the roots of cgroups as the cgroup namespace of the tree shows them, gelid as the machine does.
         if matches!(manifest::read(dir), Ok(None)) {
             plan.filesystems.iter_mut().for_each(Filesystem::be_within);

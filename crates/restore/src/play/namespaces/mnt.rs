@@ -4,6 +4,7 @@
 //! cloned from them, and then put together in the new namespaces by threads that have joined these. Mounts that nobody
 //! has attached are gone when their descriptors are closed, so a failure needs no undoing.
 
+pub(crate) mod automount;
 mod contents;
 mod idmap;
 mod origin;
@@ -22,9 +23,11 @@ use gelid_sys::mount::attributes::{Attributes, set_attributes};
 use gelid_sys::namespace::join;
 use gelid_sys::proc::ns::Kind;
 
+use super::maker::Maker as Leader;
 use crate::Error;
 use crate::files::{Closing, Mounted};
 use crate::plan::namespaces::mnt::Mounts;
+use crate::play::script::Script;
 
 pub(crate) use stage::make;
 
@@ -33,6 +36,15 @@ pub(crate) trait Place {
     /// Opens a file system of a kind as the root of the tree, whose namespaces it then belongs to; or as the first
     /// process of a pid namespace below the root's.
     fn fsopen(&mut self, kind: &CStr, pid_ns: Option<u32>) -> Result<OwnedFd, Error>;
+
+    /// Has somebody be there whose process group an automounter leaves alone.
+    fn lead(&mut self) -> Result<Leader, Error>;
+
+    /// Has them make system calls.
+    fn by(&mut self, leader: Leader, script: Script) -> Result<(), Error>;
+
+    /// They are needed no more.
+    fn dismiss(&mut self, leader: Leader) -> Result<(), Error>;
 
     /// Runs something in a thread that has joined a mount namespace of the tree, by its index.
     fn inside<T: Send>(
@@ -87,7 +99,9 @@ pub(crate) fn put_together(
         masters,
         ..Mounted::default()
     };
-    for (filesystem, origin) in plan.filesystems.iter().zip(origins) {
+    for (index, (filesystem, origin)) in plan.filesystems.iter().zip(origins).enumerate() {
+        let automounter = origin.automounter.map(|root| (index, root));
+        mounted.automounters.extend(automounter);
         if origin::is_closed_later(filesystem) {
             mounted.closing.push(Closing::Filesystem(origin.mount));
         }
@@ -153,8 +167,26 @@ fn failed(operation: &'static str, object: impl Into<String>) -> impl FnOnce(Err
 
 /// Opens what a path below a directory leads to, which must not lead over a link, upwards or into another mount.
 fn beneath(dir: BorrowedFd<'_>, path: &[u8], flags: rustix::fs::OFlags) -> Result<OwnedFd, Errno> {
+    resolve(dir, path, flags, rustix::fs::ResolveFlags::NO_XDEV)
+}
+
+/// The same in an automounter, all of whose directories might lead into another mount. Those that ask nobody do not.
+fn beneath_automount(
+    dir: BorrowedFd<'_>,
+    path: &[u8],
+    flags: rustix::fs::OFlags,
+) -> Result<OwnedFd, Errno> {
+    resolve(dir, path, flags, rustix::fs::ResolveFlags::empty())
+}
+
+fn resolve(
+    dir: BorrowedFd<'_>,
+    path: &[u8],
+    flags: rustix::fs::OFlags,
+    more: rustix::fs::ResolveFlags,
+) -> Result<OwnedFd, Errno> {
     use rustix::fs::{Mode, ResolveFlags};
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | more;
     let flags = flags | rustix::fs::OFlags::CLOEXEC;
     let path = if path.is_empty() { b"." } else { path };
     loop {

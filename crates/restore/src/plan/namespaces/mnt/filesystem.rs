@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use gelid_image::messages::{Fstype, MntEntry};
 
+use super::automount::{self, Automount};
 use super::{Checked, MountOptions, below, wrong};
 use crate::files::Name;
 use crate::plan::PlanError;
@@ -66,6 +67,8 @@ pub(crate) struct New {
     pub(crate) contents: Option<u32>,
     /// The pid namespace below the root's that a procfs shows.
     pub(crate) pid_ns: Option<u32>,
+    /// Who is asked for what is in it.
+    pub(crate) automount: Option<Box<Automount>>,
 }
 
 impl fmt::Display for Origin {
@@ -247,6 +250,7 @@ fn make(entry: &MntEntry, device: Option<&Path>, options: &MountOptions) -> Resu
         read_only: flags & RDONLY != 0,
         contents: filled.then_some(entry.root_dev),
         pid_ns: entry.pid_ns.filter(|_| name == "proc"),
+        automount: None,
     })
 }
 
@@ -264,6 +268,7 @@ fn known(kind: Fstype) -> Option<(&'static str, bool, bool)> {
         Fstype::Fusectl => ("fusectl", true, false),
         Fstype::Debugfs => ("debugfs", true, false),
         Fstype::Tracefs => ("tracefs", true, false),
+        Fstype::Autofs => (automount::NAME, true, false),
         Fstype::Mqueue => ("mqueue", false, false),
         Fstype::Cgroup => ("cgroup", true, false),
         Fstype::Cgroup2 => ("cgroup2", true, false),

@@ -14,13 +14,15 @@ use rustix::mount::{
     open_tree,
 };
 
-use super::{Place, contents, failed};
+use super::{Place, automount, contents, failed};
 use crate::Error;
 use crate::plan::namespaces::mnt::{Filesystem, New, Origin};
 
 /// An origin that is open.
 #[derive(Debug)]
 pub(super) struct Opened {
+    /// The root directory of an automounter.
+    pub(super) automounter: Option<OwnedFd>,
     /// A private mount of it, on which everything is allowed.
     pub(super) mount: OwnedFd,
     /// What to call it.
@@ -34,9 +36,17 @@ pub(super) fn open(
     dir: &Dir,
 ) -> Result<Opened, Error> {
     let label = filesystem.origin.to_string();
+    let mut automounter = None;
     let mount = match &filesystem.origin {
         Origin::Root(path) | Origin::Path(path) => bound(path)?,
-        Origin::New(new) => made(new, place, &label)?,
+        Origin::New(new) => match &new.automount {
+            Some(automount) => {
+                let (mount, root) = automount::make(new, automount, place, &label)?;
+                automounter = Some(root);
+                mount
+            }
+            None => made(new, place, &label)?,
+        },
     };
     let private = attributes::propagate(&mount, Propagation::Private, false);
     private.map_err(failed("set apart", &*label))?;
@@ -49,7 +59,11 @@ pub(super) fn open(
     {
         contents::extract(dir, *key, mount.as_fd(), place, &label)?;
     }
-    Ok(Opened { mount, label })
+    Ok(Opened {
+        automounter,
+        mount,
+        label,
+    })
 }
 
 /// Clones what the restorer has at a path, which stays in the peer group that it is in.

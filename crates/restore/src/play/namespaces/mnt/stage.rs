@@ -9,7 +9,7 @@ use gelid_sys::namespace::join;
 use gelid_sys::proc::ns::Kind;
 use gelid_sys::syscall::nr;
 
-use super::{Place, failed, put_together};
+use super::{Leader, Place, failed, put_together};
 use crate::Error;
 use crate::files::Mounted;
 use crate::plan::births::Who;
@@ -29,6 +29,10 @@ pub(crate) fn make(
     let mut place = OnStage { stage, nested };
     let mut mounted = put_together(plan, &mut place, dir)?;
     let OnStage { stage, nested } = place;
+    for (_, automounter) in &mut mounted.automounters {
+        let kept = rustix::io::fcntl_dupfd_cloexec(&*automounter, base);
+        *automounter = kept.map_err(failed("hold", "an automounter"))?;
+    }
     if let Some(root) = mounted.roots.first() {
         // Wherever the restorer's root was.
         let mut script = Script::default();
@@ -75,6 +79,23 @@ impl Place for OnStage<'_, '_> {
         let first = first.ok_or_else(|| failed("make", "a procfs of nobody")(Errno::SRCH))?;
         self.stage.leave_mounts(first)?;
         self.stage.fsopen_by(Who::Task(first), kind)
+    }
+
+    fn lead(&mut self) -> Result<Leader, Error> {
+        let leader = Leader::born(self.stage, 0)?;
+        let mut script = Script::default();
+        script.must(Object::Itself, nr::setpgid, [0.into(), 0.into()]);
+        script.must(Object::Itself, nr::umask, [0.into()]);
+        leader.play(self.stage, script)?;
+        Ok(leader)
+    }
+
+    fn by(&mut self, leader: Leader, script: Script) -> Result<(), Error> {
+        leader.play(self.stage, script)
+    }
+
+    fn dismiss(&mut self, leader: Leader) -> Result<(), Error> {
+        leader.end(self.stage)
     }
 
     fn inside<T: Send>(

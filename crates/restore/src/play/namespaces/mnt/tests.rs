@@ -1,5 +1,7 @@
 //! Mounts on the kernel, in namespaces of threads.
 
+use crate::play::namespaces::mnt::Leader;
+use crate::play::script::Script;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -34,6 +36,18 @@ impl Alone {
 impl Place for Alone {
     fn fsopen(&mut self, kind: &CStr, _: Option<u32>) -> Result<OwnedFd, Error> {
         Ok(fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).unwrap())
+    }
+
+    fn lead(&mut self) -> Result<Leader, Error> {
+        unreachable!("there are no automounters")
+    }
+
+    fn by(&mut self, _: Leader, _: Script) -> Result<(), Error> {
+        unreachable!("there are no automounters")
+    }
+
+    fn dismiss(&mut self, _: Leader) -> Result<(), Error> {
+        unreachable!("there are no automounters")
     }
 
     fn inside<T: Send>(

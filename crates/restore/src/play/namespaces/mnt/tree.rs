@@ -10,7 +10,7 @@ use rustix::process::{fchdir, pivot_root};
 
 use super::idmap::Maps;
 use super::origin::{self, Opened};
-use super::{beneath, failed};
+use super::{beneath, beneath_automount, failed};
 use crate::Error;
 use crate::plan::namespaces::mnt::{Kinship, Mount, Mounts, Origin};
 
@@ -90,7 +90,7 @@ pub(super) fn clone_all(
         let cloned = match mount.root.is_empty() {
             // The origin may be a file, in which nothing can be looked for.
             true => maps.clone(mount, origin.mount.as_fd()),
-            false => beneath(origin.mount.as_fd(), &mount.root, flags)
+            false => way_in(plan, mount)(origin.mount.as_fd(), &mount.root, flags)
                 .and_then(|root| maps.clone(mount, root.as_fd())),
         };
         let object = || format!("{} from {}", mount.point, origin.label);
@@ -102,6 +102,17 @@ pub(super) fn clone_all(
     mounts.sort_by_key(|(at, _)| *at);
     let mounts = mounts.into_iter().map(|(_, mount)| mount).collect();
     Ok((mounts, appeared))
+}
+
+/// How something in what a mount shows is opened.
+fn way_in(
+    plan: &Mounts,
+    mount: &Mount,
+) -> fn(BorrowedFd<'_>, &[u8], OFlags) -> Result<OwnedFd, Errno> {
+    match &plan.filesystems[mount.filesystem].origin {
+        Origin::New(new) if new.automount.is_some() => beneath_automount,
+        _ => beneath,
+    }
 }
 
 pub(super) fn clone(mount: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
@@ -245,8 +256,10 @@ pub(super) fn build(plan: &Mounts, namespace: usize, mounts: &[OwnedFd]) -> Resu
         let object = || mount.point.to_string();
         let attached = match mount.parent {
             None => move_mount(fd, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH),
-            Some(parent) => beneath(mounts[parent].as_fd(), &mount.at, OFlags::PATH)
-                .and_then(|at| move_mount(fd, "", at, "", ATTACH)),
+            Some(parent) => {
+                way_in(plan, &plan.mounts[parent])(mounts[parent].as_fd(), &mount.at, OFlags::PATH)
+                    .and_then(|at| move_mount(fd, "", at, "", ATTACH))
+            }
         };
         attached.map_err(|errno| failed("mount", object())(errno))?;
         // Files may have to be made in what is read-only in the end.
