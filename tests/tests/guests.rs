@@ -180,7 +180,6 @@ const CASES: &[Case] = &[
     guest("limits"),
     guest("umask"),
     unlike("priority", "I/O priority"),
-    guest("deadline"),
     unlike("affinity", "affinity"),
     unlike("autogroup", "the nice value of a session"),
     guest("oom-score"),
@@ -191,10 +190,6 @@ const CASES: &[Case] = &[
     unlike("high-descriptors", "has no room for its own descriptors"),
     guest("owner-signal"),
     guest("devices"),
-    Case {
-        dump_options: &["--evasive-devices"],
-        ..guest("device-elsewhere")
-    },
     guest("many-files"),
     guest("no-stdio"),
     Case {
@@ -344,7 +339,6 @@ const CASES: &[Case] = &[
         dump_options: &["--ghost-limit=128M"],
         ..guest("deleted-big")
     },
-    guest("deleted-sparse"),
     guest("deleted-directory"),
     guest("renamed"),
     guest("tmpfile"),

@@ -10,7 +10,6 @@ mod faults;
 mod guests;
 mod hooks;
 mod networks;
-mod options;
 mod programs;
 mod rpc;
 mod runtimes;
@@ -33,7 +32,6 @@ fn main() -> ExitCode {
     trials.extend(examine::trials());
     trials.extend(hooks::trials());
     trials.extend(networks::trials());
-    trials.extend(options::trials());
     trials.extend(rpc::trials());
     trials.extend(runtimes::trials());
     trials.extend(servers::trials());

@@ -16,12 +16,11 @@ use self::costs::{Cost, Need};
 use crate::args::{Identity, Invocation};
 
 /// Features that CRIU knows and that have no meaning here, with the reason.
-const NOT_OURS: [(&str, &str); 5] = [
+const NOT_OURS: [(&str, &str); 4] = [
     ("mem_dirty_track", "incremental dumps are not there yet"),
     ("uffd", "memory is not restored on demand yet"),
     ("uffd-noncoop", "memory is not restored on demand yet"),
     ("compat_cr", "32-bit tasks are not supported yet"),
-    ("autofs", "automounters are refused"),
 ];
 
 /// A feature that CRIU needs and gelid does not: devices get their numbers when they are made.

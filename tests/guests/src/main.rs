@@ -11,6 +11,7 @@ mod aio;
 mod anon;
 mod apart;
 mod attributes;
+mod automount;
 mod below;
 mod blocked;
 mod cgroups;
@@ -47,8 +48,6 @@ mod pty;
 mod pty_session;
 mod raw;
 mod refusals;
-mod refused_sockets;
-mod refused_tasks;
 mod registers;
 mod regular;
 mod robust;
@@ -94,9 +93,8 @@ const OBJECTS: &[&[Entry]] = &[
     apart::GUESTS,
     cow::GUESTS,
     refusals::GUESTS,
-    refused_sockets::GUESTS,
-    refused_tasks::GUESTS,
     attributes::GUESTS,
+    automount::GUESTS,
     below::GUESTS,
     blocked::GUESTS,
     cgroups::GUESTS,

@@ -30,7 +30,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("mounts-unknown", unknown),
 ];
 
-fn own() -> Check {
+pub(crate) fn fresh() -> Check {
     os!(libc::unshare(libc::CLONE_NEWNS))?;
     change(Path::new("/"), libc::MS_REC | libc::MS_PRIVATE)
 }
@@ -49,7 +49,7 @@ fn c(text: &[u8]) -> Check<CString> {
     Ok(CString::new(text)?)
 }
 
-fn mount(source: &Path, at: &Path, kind: &str, flags: u64, options: &str) -> Check {
+pub(crate) fn mount(source: &Path, at: &Path, kind: &str, flags: u64, options: &str) -> Check {
     fs::create_dir_all(at)?;
     let (source, kind) = (c(source.as_os_str().as_bytes())?, c(kind.as_bytes())?);
     let (at, options) = (c(at.as_os_str().as_bytes())?, c(options.as_bytes())?);
@@ -80,7 +80,7 @@ fn change(at: &Path, flags: u64) -> Check {
     Ok(())
 }
 
-fn unmount(at: &Path) -> Check {
+pub(crate) fn unmount(at: &Path) -> Check {
     let at = c(at.as_os_str().as_bytes())?;
     os!(libc::umount2(at.as_ptr(), 0))?;
     Ok(())
@@ -142,7 +142,7 @@ fn check(at: &Path) -> Check {
 }
 
 fn mounts(guest: &Guest) -> Check {
-    own()?;
+    fresh()?;
     let at = |name: &str| guest.path(name);
     tmpfs("one", &at("a"), libc::MS_NOSUID, "size=1m,mode=750")?;
     change(&at("a"), libc::MS_SHARED)?;
@@ -208,7 +208,7 @@ fn is_mounted(at: &Path) -> Check<bool> {
 }
 
 fn nested(guest: &Guest) -> Check {
-    own()?;
+    fresh()?;
     let (both, inner) = (guest.path("both"), guest.path("inner"));
     tmpfs("both", &both, 0, "")?;
     change(&both, libc::MS_SHARED)?;
@@ -251,7 +251,7 @@ fn until_there(path: &Path) -> Check {
 }
 
 fn covered(guest: &Guest) -> Check {
-    own()?;
+    fresh()?;
     let at = guest.path("a");
     tmpfs("under", &at, 0, "")?;
     fs::write(at.join("text"), "under")?;
@@ -278,7 +278,7 @@ fn look(at: &Path) -> Check<(bool, u32, u32, u32, i64, i64)> {
 }
 
 fn sockets(guest: &Guest) -> Check {
-    own()?;
+    fresh()?;
     let at = guest.path("a");
     tmpfs("one", &at, 0, "")?;
     fs::create_dir(at.join("sub"))?;
@@ -302,7 +302,7 @@ fn sockets(guest: &Guest) -> Check {
 
 /// A child in a namespace of its own, with a child that shares its directories, and one that does not and has gone back.
 fn shared_directories(guest: &Guest) -> Check {
-    own()?;
+    fresh()?;
     let inner = guest.path("inner");
     fs::create_dir(&inner)?;
     let outer = format!("/proc/{}/ns/mnt", std::process::id());
@@ -413,7 +413,7 @@ fn bind_mapped(from: &Path, at: &Path, users: &File) -> Check {
 }
 
 fn mapped(guest: &Guest) -> Check {
-    own()?;
+    fresh()?;
     let (a, b, gone, d) = (
         guest.path("a"),
         guest.path("b"),
@@ -462,7 +462,7 @@ fn mapped(guest: &Guest) -> Check {
 }
 
 fn formats(guest: &Guest) -> Check {
-    own()?;
+    fresh()?;
     let at = guest.path("a");
     mount(Path::new("none"), &at, "binfmt_misc", 0, "")
         .map_err(|error| Failure::skip(format!("{error}")))?;
@@ -475,7 +475,7 @@ fn formats(guest: &Guest) -> Check {
 }
 
 fn unknown(guest: &Guest) -> Check {
-    own()?;
+    fresh()?;
     let at = guest.path("a");
     mount(Path::new("none"), &at, "ramfs", 0, "")
         .map_err(|error| Failure::skip(format!("{error}")))?;

@@ -187,6 +187,14 @@ pub(super) const CASES: &[Case] = &[
         mounting(refused("mounts-formats", "formats that a user namespace")),
     ),
     mounting(unlike("mounts-mapped", "other owners of files")),
+    inside("pid", mounting(unlike("automount", BEFORE))),
+    inside(
+        "pid",
+        mounting(refused(
+            "automount-outside",
+            "whose daemon is not in the tree",
+        )),
+    ),
     mounting(unlike("mounts-sockets", "files of sockets that nobody has")),
     mounting(unlike("mounts-shared-directories", SHARED)),
     Case {
