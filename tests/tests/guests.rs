@@ -180,6 +180,7 @@ const CASES: &[Case] = &[
     guest("limits"),
     guest("umask"),
     unlike("priority", "I/O priority"),
+    guest("deadline"),
     unlike("affinity", "affinity"),
     unlike("autogroup", "the nice value of a session"),
     guest("oom-score"),
@@ -190,6 +191,10 @@ const CASES: &[Case] = &[
     unlike("high-descriptors", "has no room for its own descriptors"),
     guest("owner-signal"),
     guest("devices"),
+    Case {
+        dump_options: &["--evasive-devices"],
+        ..guest("device-elsewhere")
+    },
     guest("many-files"),
     guest("no-stdio"),
     Case {
@@ -339,6 +344,7 @@ const CASES: &[Case] = &[
         dump_options: &["--ghost-limit=128M"],
         ..guest("deleted-big")
     },
+    guest("deleted-sparse"),
     guest("deleted-directory"),
     guest("renamed"),
     guest("tmpfile"),

@@ -10,6 +10,7 @@ mod faults;
 mod guests;
 mod hooks;
 mod networks;
+mod options;
 mod programs;
 mod rpc;
 mod runtimes;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     trials.extend(examine::trials());
     trials.extend(hooks::trials());
     trials.extend(networks::trials());
+    trials.extend(options::trials());
     trials.extend(rpc::trials());
     trials.extend(runtimes::trials());
     trials.extend(servers::trials());

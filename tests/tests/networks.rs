@@ -8,6 +8,7 @@ use libtest_mimic::Trial;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("network/pair-of-links".to_owned(), pair_of_links),
         trial("network/joined".to_owned(), joined),
         trial("namespaces/joined".to_owned(), others_joined),
+        trial("namespaces/pids-of-others".to_owned(), pids_of_others),
     ]
 }
 
@@ -154,12 +156,116 @@ fn joined() -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
-/// Host names, clocks and IPC of somebody else.
+/// A tree that is not the first in its pid namespace: in that of others, which is given back by a key or by a path, and
+/// where nothing is left of a restore that fails.
+fn pids_of_others() -> Result<Verdict> {
+    // Whoever is the first there takes orphans, and waits for them.
+    let first = "trap : CHLD; echo there; while :; do sleep 0.01; done";
+    let words = ["--pid", "--fork", "--kill-child", "sh", "-c", first];
+    let holder = tool("unshare", &words).stdout(Stdio::piped()).spawn();
+    let Ok(mut holder) = holder else {
+        return Ok(Verdict::Skipped("unshare is not installed".to_owned()));
+    };
+    let tried = await_word(&mut holder).and_then(|()| among_those_of(&holder));
+    holder.kill()?;
+    let _ = holder.wait();
+    tried
+}
+
+fn await_word(holder: &mut Child) -> Result<()> {
+    let output = holder.stdout.take();
+    let told = output.context("output")?.read_exact(&mut [0; 6]);
+    told.context("the holder says nothing")
+}
+
+fn among_those_of(holder: &Child) -> Result<Verdict> {
+    let inner = child_of(holder.id())?;
+    let namespace = File::open(format!("/proc/{inner}/ns/pid")).context("namespace")?;
+    let folder = tempfile::tempdir()?;
+    let at = folder.path().display();
+    let script = format!(
+        "i=0; while :; do i=$((i+1)); echo $i >{at}/c; mv {at}/c {at}/count; sleep 0.01; done"
+    );
+    let words = ["-p", "-t", &inner, "setsid", "sh", "-c", &script];
+    let mut command = tool("nsenter", &words);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut parent = command.stderr(Stdio::null()).spawn().context("nsenter")?;
+    let count = folder.path().join("count");
+    counts_from(&count, 0)?;
+    let root: i32 = child_of(parent.id())?.parse()?;
+    let engine = Engine::find()?;
+    let refused = engine.dump(root, &folder.path().join("refused"), &[])?;
+    ensure!(!refused.ok(), "it is dumped without its namespace");
+    counts_from(&count, counted(&count))?;
+    let images = folder.path().join("images");
+    let key = format!("pid[{}]:pids", namespace.metadata()?.ino());
+    let dumped = engine.dump(root, &images, &["--external", &key])?;
+    dumped.expect("dump")?;
+    parent.wait()?;
+    let before = counted(&count);
+    let missing = engine.restore(&images, &[])?;
+    ensure!(!missing.ok(), "it is restored without its namespace");
+    let target = format!(
+        "pid:/proc/{}/fd/{}",
+        std::process::id(),
+        namespace.as_raw_fd()
+    );
+    let options = ["--join-ns", &target];
+    let shown = at.to_string();
+    for phase in PHASES {
+        must_fail(&engine.failing_in(phase).restore(&images, &options)?, phase)?;
+        ensure!(!anybody_with(&shown)?, "{phase}: somebody is left");
+    }
+    engine.restore(&images, &options)?.expect("restore")?;
+    counts_from(&count, before)?;
+    Ok(Verdict::Passed)
+}
+
+/// The only child of a process.
+fn child_of(pid: u32) -> Result<String> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let first = children.split_whitespace().next();
+    Ok(first.context("a child")?.to_owned())
+}
+
+fn counted(file: &Path) -> u64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.trim().parse().unwrap_or_default()
+}
+
+/// Waits until it is counted on from there.
+fn counts_from(file: &Path, from: u64) -> Result<()> {
+    for _ in 0..1000 {
+        let now = counted(file);
+        ensure!(now >= from || now == 0, "it counts {now} after {from}");
+        if now > from + 2 {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    anyhow::bail!("it stands at {from}")
+}
+
+/// Whether a process lives that was called with a word.
+fn anybody_with(word: &str) -> Result<bool> {
+    let own = std::process::id().to_string();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let called = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let called = String::from_utf8_lossy(&called).contains(word);
+        if called && entry.file_name() != own.as_str() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Host names, clocks, IPC and mounts of somebody else.
 fn others_joined() -> Result<Verdict> {
-    let kinds = ["uts", "ipc", "time"];
+    let kinds = ["uts", "ipc", "time", "mnt"];
     let mut words = vec![
         "--uts",
         "--ipc",
+        "--mount",
         "--time",
         "--monotonic",
         "1000000",
@@ -170,22 +276,14 @@ fn others_joined() -> Result<Verdict> {
     let Ok(mut holder) = holder else {
         return Ok(Verdict::Skipped("unshare is not installed".to_owned()));
     };
-    let mut said = [0; 6];
-    let told = holder
-        .stdout
-        .take()
-        .context("output")?
-        .read_exact(&mut said);
-    let tried = told
-        .context("the holder says nothing")
-        .and_then(|()| join_those_of(&holder, kinds));
+    let tried = await_word(&mut holder).and_then(|()| join_those_of(&holder, kinds));
     holder.kill()?;
     // Whoever looks for orphans may have seen its end first.
     let _ = holder.wait();
     tried
 }
 
-fn join_those_of(holder: &Child, kinds: [&str; 3]) -> Result<Verdict> {
+fn join_those_of(holder: &Child, kinds: [&str; 4]) -> Result<Verdict> {
     let pid = holder.id();
     let inner = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     let inner = inner.trim();

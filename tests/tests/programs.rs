@@ -134,6 +134,13 @@ const PROGRAMS: &[Program] = &[
         &["python3", "-B", "{dir}/terminal.py", "{dir}", "script"],
         Some(INHERITED),
     ),
+    Program {
+        case: Case {
+            options: &["--file-locks"],
+            ..SQLITE.case
+        },
+        ..SQLITE
+    },
     // The same without that file: it looks at nobody else's.
     Program {
         probe: &["javac", "-version"],
@@ -153,6 +160,14 @@ const PROGRAMS: &[Program] = &[
         },
     },
 ];
+
+/// The shell of sqlite3, with a transaction and so a lock.
+const SQLITE: Program = in_terminal(
+    "sqlite3",
+    &["sqlite3", "--version"],
+    &["python3", "-B", "{dir}/terminal.py", "{dir}", "sqlite3"],
+    None,
+);
 
 /// All modes but the one in which one JVM has the file of its counters, since any other that starts removes it while
 /// the tree is away.

@@ -3,6 +3,8 @@
 //! Whatever a server knows it has been told by its client, which keeps count: a server that was started anew would
 //! not know it. `GELID_ROUNDS` sets how often each goes round.
 
+mod chromium;
+mod ffmpeg;
 mod postgresql;
 mod sshd;
 mod stress;
@@ -31,6 +33,8 @@ struct Server {
     files: &'static [(&'static str, &'static str)],
     /// What a client asks that stays connected, and how the answer begins.
     kept: Option<(&'static str, &'static str)>,
+    /// It is connected to itself.
+    connected: bool,
     /// Tells the server a number, and finds that it has kept what it was told before.
     talk: fn(&mut Client, u64) -> Result<()>,
 }
@@ -54,6 +58,7 @@ const SERVERS: &[Server] = &[
         ],
         files: &[],
         kept: Some(("PING\r\n", "+PONG")),
+        connected: false,
         talk: redis,
     },
     Server {
@@ -72,6 +77,7 @@ const SERVERS: &[Server] = &[
         ],
         files: &[],
         kept: Some(("version\r\n", "VERSION")),
+        connected: false,
         talk: memcached,
     },
     Server {
@@ -80,7 +86,30 @@ const SERVERS: &[Server] = &[
         words: &["nginx", "-p", "{dir}", "-c", "{dir}/nginx.conf"],
         files: &[("nginx.conf", include_str!("servers/nginx.conf"))],
         kept: Some(("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200")),
+        connected: false,
         talk: nginx,
+    },
+    Server {
+        name: "etcd",
+        probe: &["etcd", "--version"],
+        words: &[
+            "etcd",
+            "--data-dir",
+            "{dir}/data",
+            "--listen-client-urls",
+            "http://127.0.0.1:{port}",
+            "--advertise-client-urls",
+            "http://127.0.0.1:{port}",
+            "--listen-peer-urls",
+            "http://127.0.0.1:0",
+        ],
+        files: &[],
+        kept: Some((
+            "GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "HTTP/1.1 200",
+        )),
+        connected: true,
+        talk: etcd,
     },
     Server {
         name: "node",
@@ -88,6 +117,7 @@ const SERVERS: &[Server] = &[
         words: &["node", "{dir}/serve.js", "{port}"],
         files: &[("serve.js", include_str!("servers/serve.js"))],
         kept: None,
+        connected: false,
         talk: counter,
     },
     Server {
@@ -102,6 +132,7 @@ const SERVERS: &[Server] = &[
         ],
         files: &[("Serve.java", include_str!("servers/Serve.java"))],
         kept: None,
+        connected: false,
         talk: counter,
     },
     Server {
@@ -110,6 +141,7 @@ const SERVERS: &[Server] = &[
         words: &["python3", "{dir}/serve.py", "{port}"],
         files: &[("serve.py", include_str!("servers/serve.py"))],
         kept: None,
+        connected: false,
         talk: counter,
     },
 ];
@@ -127,15 +159,19 @@ pub(crate) fn trials() -> Vec<Trial> {
     });
     let database = trial("server/postgresql".into(), postgresql::run);
     let session = trial("server/sshd".into(), sshd::run);
+    let video = trial("server/ffmpeg".into(), ffmpeg::run);
+    let browser = trial("server/chromium".into(), chromium::run);
     let sets = stress::SETS.iter();
     let sets = sets.map(|set| trial(format!("stress/{}", set.0), move || stress::run(set)));
-    tests.chain([database, session]).chain(sets).collect()
+    let others = [database, session, video, browser];
+    tests.chain(others).chain(sets).collect()
 }
 
 impl Server {
     /// Goes round, with a client that stays connected all the while or without one.
     fn run(&self, kept: Option<(&str, &str)>) -> Result<Verdict> {
-        if kept.is_some() && !succeeds(Command::new("iptables-restore").arg("--version")) {
+        let connected = self.connected || kept.is_some();
+        if connected && !succeeds(Command::new("iptables-restore").arg("--version")) {
             return Ok(Verdict::Skipped("iptables is not installed".into()));
         }
         let [program, words @ ..] = self.probe else {
@@ -156,27 +192,19 @@ impl Server {
         until(|| client.line("").is_ok()).with_context(log)?;
         (self.talk)(&mut client, 0)?;
         let kept = kept.map(|kept| Kept::new(&client, kept)).transpose()?;
-        let options = kept.as_ref().map(|_| "--tcp-established");
+        let options: &[&str] = match (connected, self.connected) {
+            (false, _) => &[],
+            (true, false) => &["--tcp-established"],
+            (true, true) => &["--tcp-established", "--file-locks"],
+        };
         for round in 1..=rounds() as u64 {
             let images = dir.path().join(format!("images-{round}"));
-            let format = if round % 2 == 0 {
-                "--compress=none"
-            } else {
-                "--compress=zstd"
-            };
             let before = tree.look();
-            engine
-                .dump(
-                    tree.root(),
-                    &images,
-                    &[&[format], options.as_slice()].concat(),
-                )?
-                .expect("dump")?;
+            let words = [&[format(round)], options].concat();
+            engine.dump(tree.root(), &images, &words)?.expect("dump")?;
             tree.await_death(LIMIT)?;
             kept.as_ref().map(Kept::ask).transpose()?;
-            engine
-                .restore(&images, options.as_slice())?
-                .expect("restore")?;
+            engine.restore(&images, options)?.expect("restore")?;
             kept.as_ref().map(Kept::hear).transpose()?;
             ensure!(tree.look() == before, "other processes than before");
             (self.talk)(&mut client, round).with_context(|| format!("round {round}"))?;
@@ -205,6 +233,26 @@ impl Server {
         let child = command.current_dir("/").spawn()?;
         Ok(Tree::new(child.id().cast_signed()))
     }
+}
+
+/// How the pages of a round are written.
+fn format(round: u64) -> &'static str {
+    match round % 2 {
+        0 => "--compress=none",
+        _ => "--compress=zstd",
+    }
+}
+
+/// A dump, the death of the tree, and its restore.
+fn cycle(tree: &mut Tree, dir: &Path, round: u64, options: &[&str]) -> Result<()> {
+    let engine = Engine::find()?;
+    let images = dir.join(format!("images-{round}"));
+    tree.look();
+    let words = [&[format(round)], options].concat();
+    engine.dump(tree.root(), &images, &words)?.expect("dump")?;
+    tree.await_death(LIMIT)?;
+    engine.restore(&images, options)?.expect("restore")?;
+    Ok(fs::remove_dir_all(&images)?)
 }
 
 /// A port that nobody has now.
@@ -258,8 +306,13 @@ impl Client {
 
     /// The body of a page.
     fn page(&self, path: &str) -> Result<String> {
+        self.request(&format!("GET {path} HTTP/1.0\r\n\r\n"))
+    }
+
+    /// The body of what is answered to a request.
+    fn request(&self, text: &str) -> Result<String> {
         let mut stream = self.connect()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        stream.write_all(text.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (_, body) = answer.split_once("\r\n\r\n").context("no header")?;
@@ -353,6 +406,26 @@ fn nginx(client: &mut Client, round: u64) -> Result<()> {
     // Each page is a connection, and so is the one that saw the server listen.
     ensure!(count > round, "{count} connections in round {round}");
     Ok(())
+}
+
+/// Each write is a revision, which etcd counts itself; the key has a version.
+fn etcd(client: &mut Client, round: u64) -> Result<()> {
+    let ask = |what: &str, body: &str| {
+        client.request(&format!(
+            "POST /v3/kv/{what} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    };
+    let has = |answer: &str, name: &str, value: u64| {
+        let wanted = format!("\"{name}\":\"{value}\"");
+        ensure!(answer.contains(&wanted), "no {wanted} in {answer}");
+        Ok(())
+    };
+    // key: value
+    let put = ask("put", r#"{"key":"a2V5","value":"dmFsdWU="}"#)?;
+    has(&put, "revision", round + 2)?;
+    let got = ask("range", r#"{"key":"a2V5"}"#)?;
+    has(&got, "version", round + 1)
 }
 
 /// Servers that say how often they were asked since they were started.

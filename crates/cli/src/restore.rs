@@ -225,6 +225,8 @@ fn others_joined(specs: &[String]) -> JoinOptions {
         uts: joined(specs, "uts"),
         ipc: joined(specs, "ipc"),
         time: joined(specs, "time"),
+        mnt: joined(specs, "mnt"),
+        pid: joined(specs, "pid"),
     }
 }
 

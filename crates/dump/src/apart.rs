@@ -9,8 +9,9 @@ use gelid_image::messages::CoreEntry;
 use gelid_image::{ImageKind, Staging};
 use gelid_sys::kcmp::Kind;
 use gelid_sys::proc::ns;
-use gelid_sys::proc::status;
+use gelid_sys::proc::{TaskDir, fd, fdinfo, status};
 use gelid_sys::{Pid, pidfd, proc};
+use rustix::fs::OFlags;
 
 use crate::files::{self, Collector};
 use crate::namespace::{Census, Numbers, OfThread};
@@ -131,7 +132,7 @@ impl Apart {
         &self,
         staging: &Staging,
         files: &mut Collector<'_>,
-        numbers: &Numbers,
+        (task, numbers): (&Task, &Numbers),
     ) -> Result<(), Error> {
         let pid = self.tid;
         let pidfd = pidfd::open_thread(pid).map_err(|errno| Error::Pidfd { pid, errno })?;
@@ -143,11 +144,40 @@ impl Apart {
         };
         let status = status::read(&dir)?;
         if let Some(id) = self.files {
+            self.refuse_threads(&dir, task, files)?;
             records::table(staging, (id, status.fd_size), held, files)?;
         }
         if self.fs {
             let fs = fs::entry(files, held, &status)?;
             staging.put(ImageKind::Fs, numbers.number(pid.as_raw_pid()), &fs)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what is of threads among the descriptors of the thread: they are not there when it is filled.
+    fn refuse_threads(
+        &self,
+        dir: &TaskDir,
+        task: &Task,
+        files: &Collector<'_>,
+    ) -> Result<(), Error> {
+        for number in fd::list(dir)? {
+            let link = fd::link(dir, number)?;
+            let link = link.as_bytes();
+            let what = if link.starts_with(b"anon_inode:[pidfd]") {
+                let info = fdinfo::read(dir, number)?;
+                let of_thread = info.flags & OFlags::EXCL.bits() != 0
+                    && info
+                        .pidfd()
+                        .is_ok_and(|pid| pid > 0 && !files.is_process(pid));
+                of_thread.then_some("a pidfd of a thread, in a table of descriptors,")
+            } else {
+                let of_thread = files::is_of_thread(link);
+                of_thread.then_some("a file of a thread in /proc, in a table of descriptors,")
+            };
+            if let Some(what) = what {
+                return Err(refused(task, self.tid, what));
+            }
         }
         Ok(())
     }

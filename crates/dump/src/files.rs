@@ -84,7 +84,7 @@ pub use self::inet::InetRefusal;
 pub(crate) use self::mapped::Mapped;
 pub(crate) use self::memfd::{Contents, Memory, Part, huge_flags};
 pub use self::place::{Name, Place};
-pub(crate) use self::regfile::HUGETLBFS_MAGIC;
+pub(crate) use self::regfile::{HUGETLBFS_MAGIC, is_of_thread};
 pub(crate) use self::remap_file_path::Links;
 pub(crate) use self::tcp::Network;
 pub use self::unix::UnixRefusal;
@@ -151,6 +151,8 @@ pub(crate) struct Collector<'s> {
     headless: HashMap<Pid, Pid>,
     /// Threads with descriptors or directories of their own.
     apart: HashSet<Pid>,
+    /// Pidfds of threads beyond the first of their process, and whose they are.
+    thread_pidfds: HashMap<Inode, i32>,
     census: Arc<Census>,
     mounts: MountTable,
 }
@@ -202,6 +204,7 @@ impl<'s> Collector<'s> {
             threads: Vec::new(),
             headless: HashMap::new(),
             apart: HashSet::new(),
+            thread_pidfds: HashMap::new(),
             census: Arc::default(),
             mounts: MountTable::default(),
         })

@@ -1,6 +1,7 @@
 //! Namespaces of the tree: which there are, who is in which, and what is seen from inside. Sections 4.2 and 19 of
 //! the format.
 
+mod external;
 mod ipc;
 mod last;
 mod mnt;
@@ -400,13 +401,21 @@ pub(crate) fn check_root(
     refuse(&instances, pid, comm)?;
     if instances.has_numbers() {
         let status = proc::status::read(dir)?;
-        numbers::check_init(&status, pid, comm)?;
+        let pids = instances.met.iter().find(|met| met.kind == Kind::Pid);
+        if !pids.is_some_and(|pids| is_external(pids, options)) {
+            numbers::check_init(&status, pid, comm)?;
+        }
     }
     let mut met = instances.met.iter();
     match met.find(|instance| instance.kind == Kind::Mnt) {
         Some(instance) => mnt::check(instance, options),
         None => Ok(()),
     }
+}
+
+/// The caller gives it back on restore.
+fn is_external(instance: &Instance, options: &Options) -> bool {
+    external::key(&options.external, instance.kind, instance.inode).is_some()
 }
 
 /// Refuses what cannot be dumped of the namespaces met so far, the last of them those of `pid`.
@@ -448,6 +457,7 @@ pub(crate) fn dump(context: Context<'_>, census: &Census) -> Result<Found, Error
             Kind::Net => net::dump(instance, context, census)?,
             Kind::Uts => uts::dump(instance, context)?,
             Kind::User => user::dump(instance, context, census)?,
+            Kind::Pid => external::dump_pids(instance, context)?,
             // One that is simply made anew has no image, and where a cgroup namespace begins is said with the groups;
             // the rest has its own place here.
             _ => {}

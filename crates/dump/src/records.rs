@@ -182,7 +182,7 @@ fn look(
         let fs = fs::entry(&mut files, held, &live.status)?;
         context.staging.put(ImageKind::Fs, task.number(), &fs)?;
         for thread in apart.iter().filter(|thread| thread.task == index) {
-            thread.write(context.staging, &mut files, &census.numbers)?;
+            thread.write(context.staging, &mut files, (task, &census.numbers))?;
         }
         if let Space::Own(layout) = &live.space {
             let layout = layout.get().ok_or(StoreError::Stopped)?;

@@ -190,7 +190,7 @@ pub(crate) fn tree(
         numbers: surveyor.numbers,
         users: surveyor.users,
     };
-    census.last_pid = namespace::last_pid(&census);
+    census.last_pid = namespace::last_pid(&census, options);
     Ok((tasks, census, layouts))
 }
 

@@ -30,6 +30,14 @@ pub enum Error {
         /// What the kernel said.
         errno: Errno,
     },
+    /// The pid namespace of the tree is to come from the caller.
+    #[error(
+        "the pid namespace {key} is not given: --inherit-fd 'fd[N]:{key}', or --join-ns pid:PATH"
+    )]
+    NotGiven {
+        /// The key that the dump has recorded.
+        key: String,
+    },
     /// There is no plan.
     #[error(transparent)]
     Plan(#[from] PlanError),

@@ -138,11 +138,11 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
         });
     }
     let mut plan = Plan::read(dir, &options.files)?;
+    plan.join(&options.join)?;
     plan.read_mounts(dir, &options.mounts())?;
     plan.read_cgroups(dir, &options.cgroups)?;
     plan.give_labels(options.lsm_profile.as_ref());
     plan.read_networks(dir, &options.net)?;
-    plan.join(&options.join)?;
     Ok((plan, manifest))
 }
 
@@ -154,7 +154,8 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
 /// As [`plan`]; and what keeps this process from looking.
 pub fn examine(dir: &Dir, options: &Options) -> Result<Vec<Error>, Error> {
     let (plan, manifest) = verified(dir, options)?;
-    play::examine::run(&plan, dir, manifest.as_ref(), options, &options.root()?)
+    let root = play::namespaces::joined::root(options)?;
+    play::examine::run(&plan, dir, manifest.as_ref(), options, &root)
 }
 
 /// Restores the tree of an image directory.
@@ -164,7 +165,7 @@ pub fn examine(dir: &Dir, options: &Options) -> Result<Vec<Error>, Error> {
 /// See [`Error`]; no task, file or mount of the restore is left then.
 pub fn restore(dir: &Dir, options: &Options) -> Result<Outcome, Error> {
     let (mut plan, manifest) = verified(dir, options)?;
-    let root = options.root()?;
+    let root = play::namespaces::joined::root(options)?;
     let mut patience = PATIENCE;
     loop {
         match play(&mut plan, dir, manifest.as_ref(), options, &root) {

@@ -144,12 +144,6 @@ pub enum PlanError {
         /// Its kind.
         kind: &'static str,
     },
-    /// What is in an IPC namespace cannot be put into one that others have.
-    #[error(
-        "--join-ns ipc: the tree has System V IPC or message queues of its own, which would have to be made in that \
-         namespace: restore it without, in a namespace of its own"
-    )]
-    JoinedIpc,
     /// Names of the host do not make sense.
     #[error("utsns-{id}.img: a name is longer than 64 bytes")]
     Uts {

@@ -83,10 +83,17 @@ pub(crate) fn run(
     options.phase(Phase::Namespaces)?;
     let has_namespaces = plan.namespaces.any();
     namespaces::joined::enter(&options.join)?;
+    let pids = namespaces::joined::pids(plan, options)?;
     let mut networks = namespaces::net::Making::start(plan, options)?;
     let mut filled = namespaces::Filled::default();
     if has_namespaces {
-        births::root::bear(plan, &zone, &kernel, options.sibling, &mut crew)?;
+        births::root::bear(
+            plan,
+            (&zone, &kernel),
+            options.sibling,
+            pids.as_ref(),
+            &mut crew,
+        )?;
         let given = (dir, options, base);
         filled = namespaces::make(plan, given, &groups, &mut networks, &mut crew)?;
     }
@@ -139,7 +146,7 @@ pub(crate) fn run(
         true => births::early::part(&mut crew)?,
         // Its number had to be free so far.
         false => {
-            births::root::bear(plan, &zone, &kernel, options.sibling, &mut crew)?;
+            births::root::bear(plan, (&zone, &kernel), options.sibling, None, &mut crew)?;
             births::root::enter(plan, &groups, &mut crew)?;
         }
     }

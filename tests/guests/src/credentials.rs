@@ -15,6 +15,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("limits", limits),
     Entry("umask", umask),
     Entry("priority", priority),
+    Entry("deadline", deadline),
     Entry("affinity", affinity),
     Entry("oom-score", oom_score),
     Entry("timer-slack", timer_slack),
@@ -222,6 +223,42 @@ fn priority(guest: &Guest) -> Check {
     })?;
     guest.hold()?;
     kids.iter().try_for_each(|kid| kid.join(guest))
+}
+
+/// `struct sched_attr`, of the first version.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Deadline {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+fn deadline(guest: &Guest) -> Check {
+    const SIZE: u32 = size_of::<Deadline>() as u32;
+    let wanted = Deadline {
+        size: SIZE,
+        policy: 6,
+        runtime: 10_000_000,
+        deadline: 50_000_000,
+        period: 100_000_000,
+        ..Deadline::default()
+    };
+    let (set, get) = (libc::SYS_sched_setattr, libc::SYS_sched_getattr);
+    let done = os!(libc::syscall(set, 0, &raw const wanted, 0));
+    if done.is_err() {
+        return Err(Failure::skip("deadlines cannot be had here"));
+    }
+    guest.hold()?;
+    let mut found = Deadline::default();
+    os!(libc::syscall(get, 0, &raw mut found, SIZE, 0))?;
+    same!("deadline", found, wanted);
+    Ok(())
 }
 
 fn affinity(guest: &Guest) -> Check {

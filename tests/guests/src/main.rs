@@ -48,6 +48,8 @@ mod pty;
 mod pty_session;
 mod raw;
 mod refusals;
+mod refused_sockets;
+mod refused_tasks;
 mod registers;
 mod regular;
 mod robust;
@@ -93,6 +95,8 @@ const OBJECTS: &[&[Entry]] = &[
     apart::GUESTS,
     cow::GUESTS,
     refusals::GUESTS,
+    refused_sockets::GUESTS,
+    refused_tasks::GUESTS,
     attributes::GUESTS,
     automount::GUESTS,
     below::GUESTS,

@@ -2,12 +2,14 @@
 //!
 //! `regular`: flags and positions of every kind of open. `append`: writes still go to the end. `path-only`: `O_PATH`.
 //! `directory`: a position in the middle of a listing. `deleted`: a file without a name, its contents kept,
-//! through two descriptors. `deleted-hard-linked`: the name is gone, another is left. `deleted-big`: with holes.
+//! through two descriptors. `deleted-hard-linked`: the name is gone, another is left. `deleted-big`: with holes; `deleted-sparse`: with a terabyte of
+//! them.
 //! `deleted-directory`. `renamed`: opened under another name than it has now. `tmpfile`: never had a name.
+//! `device-elsewhere`: a device of which another node has the name by now.
 
 use crate::Entry;
 use crate::os::os;
-use crate::protocol::{Check, Guest, ensure, same};
+use crate::protocol::{Check, Failure, Guest, ensure, same};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -22,8 +24,10 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("deleted", deleted),
     Entry("deleted-hard-linked", deleted_hard_linked),
     Entry("deleted-big", deleted_big),
+    Entry("deleted-sparse", deleted_sparse),
     Entry("deleted-directory", deleted_directory),
     Entry("renamed", renamed),
+    Entry("device-elsewhere", device_elsewhere),
     Entry("tmpfile", tmpfile),
 ];
 
@@ -297,6 +301,35 @@ fn deleted_big(guest: &Guest) -> Check {
     Ok(())
 }
 
+fn deleted_sparse(guest: &Guest) -> Check {
+    const LEN: u64 = 1 << 40;
+    let path = guest.path("ghost");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    if file.set_len(LEN).is_err() {
+        return Err(Failure::skip("files cannot be so long here"));
+    }
+    let places = [0, 5 << 30, LEN - 4096];
+    for place in places {
+        file.write_all_at(&place.to_le_bytes(), place)?;
+    }
+    fs::remove_file(&path)?;
+    guest.hold()?;
+    same!("length", file.metadata()?.len(), LEN);
+    let mut bytes = [0; 8];
+    for place in places {
+        file.read_exact_at(&mut bytes, place)?;
+        let at = format!("word at {place:#x}");
+        same!(at, u64::from_le_bytes(bytes), place);
+    }
+    let blocks = file.metadata()?.blocks();
+    ensure!(blocks < 1024, "holes were filled: {blocks} blocks");
+    Ok(())
+}
+
 fn deleted_directory(guest: &Guest) -> Check {
     let path = guest.path("gone");
     fs::create_dir(&path)?;
@@ -326,6 +359,32 @@ fn renamed(guest: &Guest) -> Check {
         fs::read_to_string(guest.path("sub/new name\n"))?,
         "hello again"
     );
+    Ok(())
+}
+
+/// The node that it was opened by is another one of the same device by now.
+fn device_elsewhere(guest: &Guest) -> Check {
+    let path = guest.path("zero");
+    let make = || {
+        use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+        mknodat(
+            CWD,
+            &path,
+            FileType::CharacterDevice,
+            Mode::RUSR,
+            makedev(1, 5),
+        )
+    };
+    make()?;
+    let Ok(mut file) = File::open(&path) else {
+        return Err(Failure::skip("nodes of devices do not work here"));
+    };
+    std::fs::rename(&path, guest.path("old"))?;
+    make()?;
+    guest.hold()?;
+    let mut bytes = [1; 16];
+    file.read_exact(&mut bytes)?;
+    same!("read from zero", bytes, [0; 16]);
     Ok(())
 }
 

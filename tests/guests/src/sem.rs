@@ -10,13 +10,13 @@ use std::fs;
 pub(crate) const GUESTS: &[Entry] = &[Entry("sem-undo", undo), Entry("sem-blocked", blocked)];
 
 /// A set of this guest's, removed at the end.
-struct Set {
+pub(crate) struct Set {
     id: i32,
     owner: u32,
 }
 
 impl Set {
-    fn new(values: &[u16]) -> Check<Self> {
+    pub(crate) fn new(values: &[u16]) -> Check<Self> {
         let count = i32::try_from(values.len()).unwrap_or(0);
         let id = os!(libc::semget(libc::IPC_PRIVATE, count, 0o600))?;
         let owner = std::process::id();
@@ -25,7 +25,7 @@ impl Set {
         Ok(set)
     }
 
-    fn change(&self, number: u16, by: i16, flags: i32) -> Check {
+    pub(crate) fn change(&self, number: u16, by: i16, flags: i32) -> Check {
         let mut operation = libc::sembuf {
             sem_num: number,
             sem_op: by,
@@ -35,7 +35,7 @@ impl Set {
         Ok(())
     }
 
-    fn values<const N: usize>(&self) -> Check<[u16; N]> {
+    pub(crate) fn values<const N: usize>(&self) -> Check<[u16; N]> {
         let mut values = [0; N];
         os!(libc::semctl(self.id, 0, libc::GETALL, values.as_mut_ptr()))?;
         Ok(values)

@@ -1,8 +1,10 @@
-"""A program in a pseudoterminal, typed to before and after: tmux with two shells, vi, script."""
+"""A program in a pseudoterminal, typed to before and after: tmux with two shells, vi, script, sqlite3 in
+the middle of a transaction."""
 import fcntl
 import os
 import pty
 import select
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -119,4 +121,33 @@ def script():
         assert f"one-{NONCE}-42" in file.read()
 
 
-run(lambda: {"tmux": tmux, "vi": vi, "script": script}[KIND]())
+def sqlite():
+    path = os.path.join(DIR, "data.sqlite")
+    screen = Screen("sqlite3", path)
+    screen.expect("sqlite> ")
+    screen.type("create table t (v text); begin immediate; insert into t values ('a');\r")
+    screen.type(f"insert into t values ('{NONCE}'); select count(*) * 21 from t;\r")
+    screen.expect("42\r\n")
+    other = sqlite3.connect(path, timeout=0, isolation_level=None)
+
+    def has_begun():
+        """Others see nothing of it, and may begin none."""
+        assert other.execute("select count(*) from t").fetchone() == (0,)
+        try:
+            other.execute("begin immediate")
+        except sqlite3.OperationalError as error:
+            assert "locked" in str(error), error
+        else:
+            raise AssertionError("no lock")
+
+    has_begun()
+    hold()
+    has_begun()
+    screen.type("insert into t values ('c'); commit; select count(*) * 14 from t;\r")
+    screen.expect("42\r\n")
+    assert other.execute("select v from t").fetchall() == [("a",), (NONCE,), ("c",)]
+    screen.type(".quit\r")
+    assert screen.end() == 0
+
+
+run(lambda: {"tmux": tmux, "vi": vi, "script": script, "sqlite3": sqlite}[KIND]())

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use gelid_tests::{Engine, build, succeeds_alone};
 use rustix::cmsg_space;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{Pid, WaitOptions, waitpid};
 use std::fs;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -29,6 +30,7 @@ pub(super) const TESTS: &[Test] = &[
     }),
     ("again", again),
     ("user-namespace", user_namespace),
+    ("pod", pod),
     ("inside", inside),
     ("console", console),
 ];
@@ -148,6 +150,19 @@ impl<'yard> Container<'yard> {
             .succeed(self.runc(&["state"]).arg(&self.yard.name), &[])
     }
 
+    /// Its first process.
+    fn pid(&self) -> Result<u32> {
+        let status = self.status()?;
+        let (_, rest) = status.split_once(r#""pid": "#).context("a pid")?;
+        let digits = rest.split(|letter: char| !letter.is_ascii_digit());
+        digits
+            .into_iter()
+            .next()
+            .context("a pid")?
+            .parse()
+            .context("a pid")
+    }
+
     fn remove(&self) -> Result<()> {
         let mut command = self.runc(&["delete", "-f"]);
         self.yard.succeed(command.arg(&self.yard.name), &[])?;
@@ -215,6 +230,47 @@ fn user_namespace(yard: &Yard) -> Result<()> {
     let before = container.checkpoint("images", &[])?;
     container.restore("images", &[])?;
     counts_on(&container.count, before)?;
+    Ok(())
+}
+
+/// In namespaces of another container, as those of a pod are. That one goes on all the time.
+fn pod(yard: &Yard) -> Result<()> {
+    const SHARED: [(&str, &str); 4] = [
+        ("pid", "pid"),
+        ("network", "net"),
+        ("ipc", "ipc"),
+        ("uts", "uts"),
+    ];
+    let first_yard = Yard::new()?;
+    let first = Container::start(&first_yard)?;
+    let namespaces = format!("/proc/{}/ns", first.pid()?);
+    let container = Container::make(yard, |config| {
+        let config = config.replace("COUNT", &format!("(while :; do sleep 0.3; done) & {COUNT}"));
+        let config = config.replace(r#""hostname":"gelid-test","#, "");
+        SHARED.iter().fold(config, |config, (kind, file)| {
+            let own = format!(r#"{{"type":"{kind}"}}"#);
+            let given = format!(r#"{{"type":"{kind}","path":"{namespaces}/{file}"}}"#);
+            config.replace(&own, &given)
+        })
+    })?;
+    container.run(&[])?;
+    counts_on(&container.count, 0)?;
+    for images in ["first", "second", "third"] {
+        let going = count(&first.count);
+        let root = container.pid()?;
+        let before = container.checkpoint(images, &[])?;
+        // An orphan of the test's that nobody has waited for keeps its number among the others.
+        let _ = waitpid(Pid::from_raw(root.cast_signed()), WaitOptions::empty());
+        container.restore(images, &[])?;
+        counts_on(&container.count, before)?;
+        counts_on(&first.count, going)?;
+        let pid = container.pid()?;
+        for (_, file) in SHARED {
+            let own = fs::read_link(format!("/proc/{pid}/ns/{file}"))?;
+            let wanted = fs::read_link(format!("{namespaces}/{file}"))?;
+            ensure!(own == wanted, "{own:?} instead of {wanted:?}");
+        }
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Sets of stressors of stress-ng, which check their own work (`--verify`) and are asked to end after all rounds.
 
-use super::{LIMIT, until};
+use super::{LIMIT, format, until};
 use anyhow::{Context, Result, ensure};
 use gelid_tests::{Engine, Tree, Verdict, rounds, succeeds};
 use rustix::process::{Pid, Signal, kill_process};
@@ -65,16 +65,12 @@ pub(super) fn run((name, stressors): &(&str, &[&str])) -> Result<Verdict> {
     let mut tree = start(dir.path(), stressors)?;
     until(|| tree.look().len() > stressors.len()).with_context(log)?;
     let engine = Engine::find()?;
-    for round in 1..=rounds() {
+    for round in 1..=rounds() as u64 {
         // They do something between two rounds.
         std::thread::sleep(Duration::from_millis(100));
         let images = dir.path().join(format!("images-{round}"));
-        let format = match round % 2 {
-            0 => "--compress=none",
-            _ => "--compress=zstd",
-        };
         tree.look();
-        let options = [OPTIONS, &[format]].concat();
+        let options = [OPTIONS, &[format(round)]].concat();
         engine
             .dump(tree.root(), &images, &options)?
             .expect("dump")?;

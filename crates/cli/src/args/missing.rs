@@ -29,7 +29,7 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
         (
             restores && others_are_joined(&options.namespaces.join_ns),
             "--join-ns",
-            "only network, uts, ipc and time namespaces can be joined yet",
+            "user namespaces cannot be joined yet",
         ),
         (
             options
@@ -49,7 +49,7 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
 
 /// Whether a namespace is to be joined of a kind that cannot be.
 fn others_are_joined(specs: &[String]) -> bool {
-    let kinds = ["net:", "uts:", "ipc:", "time:"];
+    let kinds = ["net:", "uts:", "ipc:", "time:", "mnt:", "pid:"];
     let known = |spec: &String| kinds.iter().any(|kind| spec.starts_with(kind));
     !specs.iter().all(known)
 }

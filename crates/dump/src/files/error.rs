@@ -182,6 +182,19 @@ pub enum Error {
         /// Number that the file was added by.
         tfd: RawFd,
     },
+    /// An epoll set watches a thread.
+    #[error(
+        "{place} is {name}, which watches a pidfd of a thread, {pid}, which is not dumped yet: remove it with \
+         EPOLL_CTL_DEL first"
+    )]
+    WatchedThread {
+        /// Who holds the set.
+        place: Place,
+        /// The set.
+        name: Name,
+        /// Number of the thread.
+        pid: i32,
+    },
     /// Events of the file system that nobody has read.
     #[error(
         "{place} is {name}, which holds {bytes} bytes of events; events are not dumped: let the program read \

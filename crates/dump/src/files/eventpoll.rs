@@ -60,6 +60,9 @@ impl Collector<'_> {
     /// Records the sets. The tasks must still be there.
     pub(super) fn finish_sets(&mut self) -> Result<(), Error> {
         for set in std::mem::take(&mut self.sets) {
+            for watch in set.watches() {
+                self.refuse_watched_thread(&set, watch.inode())?;
+            }
             let tfd = set
                 .watches()
                 .map(|watch| watch.entry(&mut self.descriptions));
@@ -81,6 +84,12 @@ impl Collector<'_> {
 }
 
 impl Set {
+    /// Who holds it, and what it is called.
+    pub(super) fn told(&self) -> (Place, Name) {
+        let (pid, fd) = self.holder;
+        (Place::Descriptor { pid, fd }, self.name.clone())
+    }
+
     /// Its watches. Several of one number are told apart by their order.
     fn watches(&self) -> impl Iterator<Item = Watch<'_>> {
         let mut seen = std::collections::HashMap::new();
@@ -169,10 +178,10 @@ impl Watch<'_> {
     }
 
     fn unknown(&self) -> Error {
-        let (pid, fd) = self.set.holder;
+        let (place, name) = self.set.told();
         Error::Watched {
-            place: Place::Descriptor { pid, fd },
-            name: self.set.name.clone(),
+            place,
+            name,
             tfd: self.told.tfd,
         }
     }

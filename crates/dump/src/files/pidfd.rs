@@ -5,6 +5,8 @@ use gelid_sys::pidfd;
 use gelid_sys::proc::fdinfo::FdInfo;
 use rustix::fs::OFlags;
 
+use super::descriptions::Inode;
+use super::eventpoll::Set;
 use super::regfile::Opening;
 use super::{Collector, Error, Object, Place, Unsupported};
 
@@ -28,6 +30,10 @@ impl Collector<'_> {
         if pid != GONE && matches!(object.place, Place::InFlight { .. }) {
             return Err(object.unsupported(Unsupported::PidfdInFlight));
         }
+        if pid != GONE && !self.is_process(pid) {
+            let inode = (object.stat.st_dev, object.stat.st_ino);
+            self.thread_pidfds.insert(inode, pid);
+        }
         let id = self.new_id()?;
         self.push(FileEntry {
             r#type: FdTypes::Pidfd.into(),
@@ -50,5 +56,21 @@ impl Collector<'_> {
             ..FileEntry::default()
         })?;
         Ok((FdTypes::Pidfd, id))
+    }
+
+    /// Whether a process of the tree is called so by the dumper, its main thread with it.
+    pub(crate) fn is_process(&self, pid: i32) -> bool {
+        self.tree.iter().any(|known| known.as_raw_pid() == pid)
+    }
+
+    /// Refuses a watch of the pidfd of a thread, which is there when sets are watching already.
+    pub(super) fn refuse_watched_thread(&self, set: &Set, inode: Inode) -> Result<(), Error> {
+        match self.thread_pidfds.get(&inode) {
+            Some(&pid) => {
+                let (place, name) = set.told();
+                Err(Error::WatchedThread { place, name, pid })
+            }
+            None => Ok(()),
+        }
     }
 }

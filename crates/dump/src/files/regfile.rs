@@ -241,6 +241,9 @@ impl Collector<'_> {
                 }
                 (Some(pid), _) => return Ok((name, Some(Remap::Process(pid)))),
                 (None, Some(_)) => return Err(object.unsupported(Unsupported::Vanished)),
+                (None, None) if is_of_thread(&self.inside_proc(name)) => {
+                    return Err(object.unsupported(Unsupported::Vanished));
+                }
                 (None, None) => {}
             }
         }
@@ -345,6 +348,12 @@ fn process(path: &[u8]) -> Option<u32> {
     (parts.next() != Some(b"task")).then_some(pid)
 }
 
+/// Whether a path in `/proc` leads to a thread.
+pub(crate) fn is_of_thread(path: &[u8]) -> bool {
+    let mut parts = path.split(|byte| *byte == b'/').skip(3);
+    path.starts_with(b"/proc/") && parts.next() == Some(b"task") && parts.next().is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,6 +364,8 @@ mod tests {
         assert_eq!(process(b"/proc/17"), Some(17));
         assert_eq!(process(b"/proc/17/task/18/status"), None);
         assert_eq!(process(b"/proc/x/status"), None);
+        assert!(is_of_thread(b"/proc/17/task/18/status"));
+        assert!(!is_of_thread(b"/proc/17/task") && !is_of_thread(b"/proc/17/status"));
         assert_eq!(process(b"/sys/17"), None);
     }
 

@@ -2,13 +2,18 @@
 
 use rustix::fs::{Mode, OFlags};
 
-use super::Census;
+use super::{Census, Kind, is_external};
+use crate::Options;
 
 const FILE: &str = "/proc/sys/kernel/ns_last_pid";
 
 /// Finds it out, by a child of the dumper there, whose own number comes next. It is set back then. Nobody else may be
-/// born there meanwhile.
-pub(crate) fn given(census: &Census) -> Option<i32> {
+/// born there meanwhile, so others are not asked about theirs.
+pub(crate) fn given(census: &Census, options: &Options) -> Option<i32> {
+    let pids = census.root(Kind::Pid)?;
+    if is_external(pids, options) {
+        return None;
+    }
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::open(FILE, flags, Mode::empty()).ok();
     let asked = census.ask_inside(move || {

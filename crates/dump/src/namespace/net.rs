@@ -22,7 +22,7 @@ use gelid_sys::netlink::message::{Attributes, Builder};
 use gelid_sys::netlink::route::{GET_NSID, IPV4, IPV6};
 use gelid_sys::proc::ns::Kind;
 
-use super::{Census, Instance};
+use super::{Census, Instance, external};
 use crate::records::Context;
 
 /// Why a network namespace is not dumped.
@@ -133,7 +133,7 @@ pub(super) fn dump(
     census: &Census,
 ) -> Result<(), crate::Error> {
     let (id, staging) = (instance.id, context.staging);
-    if let Some(key) = external(&context.options.external, instance.inode) {
+    if let Some(key) = external::key(&context.options.external, Kind::Net, instance.inode) {
         let entry = NetnsEntry {
             ext_key: Some(key.to_owned()),
             ..NetnsEntry::default()
@@ -153,21 +153,11 @@ pub(super) fn dump(
 /// Records the rules of its firewall.
 pub(super) fn dump_rules(instance: &Instance, context: Context<'_>) -> Result<(), crate::Error> {
     let options = context.options;
-    if options.empty_net || external(&options.external, instance.inode).is_some() {
+    if options.empty_net || external::key(&options.external, Kind::Net, instance.inode).is_some() {
         return Ok(());
     }
     let rules = instance.inside(|| Ok(firewall::rules()?))?;
     write_raw(context.staging, instance.id, &rules)
-}
-
-/// The key under which the caller will give a namespace back, if it is external.
-fn external(keys: &[String], inode: u64) -> Option<&str> {
-    let prefix = format!("net[{inode}]");
-    let mut fitting = keys.iter().rev();
-    fitting.find_map(|key| {
-        let rest = key.strip_prefix(&prefix)?;
-        Some(rest.strip_prefix(':').unwrap_or(rest))
-    })
 }
 
 /// Everything that is recorded of a namespace.
@@ -265,15 +255,6 @@ fn write_raw(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn external_namespaces_have_a_key() {
-        let keys = ["net[17]:one", "net[17]:two", "net[18]:three", "mnt[]"];
-        let keys = keys.map(str::to_owned);
-        assert_eq!(external(&keys, 17), Some("two"));
-        assert_eq!(external(&keys, 18), Some("three"));
-        assert_eq!(external(&keys, 1), None);
-    }
 
     #[test]
     fn everything_there_is_is_found() {

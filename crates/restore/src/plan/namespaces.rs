@@ -57,6 +57,8 @@ pub(crate) struct Namespaces {
     pub(crate) mounts: Option<Mounts>,
     /// The root is in some that the caller gives.
     is_joined: bool,
+    /// What the caller gives as the pid namespace of the root.
+    pub(crate) given_pids: Option<net::Given>,
     /// Those of other tasks, of all other kinds.
     pub(crate) further: Further,
     /// Those that are neither the restorer's nor the root's, by their numbers.
@@ -100,7 +102,11 @@ impl Namespaces {
     /// The `CLONE_NEW*` flags of all kinds.
     pub(crate) fn flags(&self) -> u64 {
         let own = self.root.iter().map(|(kind, _)| *kind);
-        let made = own.filter(|kind| *kind != Kind::Net || self.given_network().is_none());
+        let made = own.filter(|kind| match kind {
+            Kind::Net => self.given_network().is_none(),
+            Kind::Pid => self.given_pids.is_none(),
+            _ => true,
+        });
         made.fold(0, |flags, kind| flags | namespace::flag(kind))
     }
 
@@ -120,6 +126,7 @@ impl Namespaces {
                 Kind::Uts => self.uts = Some(uts::Uts::read(dir, id)?),
                 Kind::Time => self.time = Some(time::Clocks::read(dir, id)?),
                 Kind::User => self.user = Some(user::Users::read(dir, id)?),
+                Kind::Pid => self.given_pids = joined::pids(dir, id)?,
                 // Made anew.
                 _ => {}
             }
@@ -171,6 +178,7 @@ impl Plan {
     /// Who gives the numbers.
     pub(crate) fn numbering(&self) -> Numbering {
         match self.births.is_nested() {
+            _ if self.namespaces.given_pids.is_some() => Numbering::Given,
             _ if self.has_numbers() => Numbering::OfTree,
             true => Numbering::Above,
             false => Numbering::Outer,
@@ -307,12 +315,6 @@ impl Reader {
             if let Some(id) = own[place].filter(|_| own[place] != host[place]) {
                 self.namespaces.root.push((kind, id));
             }
-        }
-        if self.namespaces.root(Kind::Pid).is_some() && pid != 1 {
-            return Err(PlanError::Tree {
-                pid,
-                what: "is the root in a pid namespace of its own, but not the first process there",
-            });
         }
         Ok(())
     }
@@ -490,10 +492,5 @@ mod tests {
         // Deeper ones.
         own.task(&node(3), &entry(1, 6)).unwrap_err();
         own.task(&node(3), &entry(10, 6)).unwrap_err();
-    }
-
-    #[test]
-    fn only_the_first_process_makes_a_pid_namespace() {
-        reader().task(&node(2), &entry(9, 6)).unwrap_err();
     }
 }

@@ -3,19 +3,21 @@
 pub(crate) mod early;
 mod groups;
 pub(crate) mod root;
+pub(crate) mod taken;
 mod terminals;
 pub(crate) mod weak;
 
 use std::collections::BTreeMap;
 
 use gelid_sys::clone::CloneArgs;
+use gelid_sys::clone::flags;
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::signal::{SIGCHLD, SIGKILL, SigSet};
 use gelid_sys::syscall::nr;
-use gelid_sys::{Errno, Pid, clone::flags, proc};
 use gelid_tape::{Failed, Op, closing_signal};
 use rustix::process::{Signal, kill_process};
 
+use self::taken::taken_or;
 use super::crew::{Body, Crew, await_death, identity};
 use super::descriptors;
 use super::inheritance::Bequest;
@@ -118,7 +120,8 @@ impl<'a> Births<'a> {
             let children = forks.iter().flatten().map(|fork| fork.child);
             let pids: Vec<i32> = children.filter_map(|child| self.pid(child)).collect();
             self.crew.expect(&pids);
-            let outcomes = self.crew.play(&work).map_err(taken_or)?;
+            let outcomes = self.crew.play(&work);
+            let outcomes = outcomes.map_err(|error| taken_or(error, self.crew.pid_namespace()))?;
             for ((outcome, forks), (parent, _)) in outcomes.iter().zip(forks).zip(&work) {
                 for fork in forks {
                     let pid = outcome.ok(fork.op).unwrap_or_default();
@@ -373,30 +376,6 @@ fn end(mut body: Body, status: i32, comm: &[u8]) -> Result<(), Error> {
     let task = body.carrier.release().map_err(|(error, _)| failed(error))?;
     // The tape's end is the delivery of a signal, which this one replaces.
     task.cont(signal).map(drop).map_err(died)
-}
-
-pub(super) fn taken(pid: i32) -> Error {
-    let dir = Pid::from_raw(pid).and_then(|pid| proc::TaskDir::open(pid).ok());
-    let stat = dir.and_then(|dir| proc::stat::read(&dir).ok());
-    let passing = stat.as_ref().is_none_or(|stat| stat.state.is_dead());
-    let comm = stat.map(|stat| stat.comm).unwrap_or_default();
-    Error::PidTaken {
-        pid,
-        comm: String::from_utf8_lossy(&comm).into_owned(),
-        passing,
-    }
-}
-
-/// Tells who has a pid, if that is the reason of a failure.
-pub(crate) fn taken_or(error: Error) -> Error {
-    match error {
-        Error::Call {
-            object: Object::Task(pid),
-            errno: Errno::EXIST,
-            ..
-        } => taken(pid),
-        error => error,
-    }
 }
 
 pub(crate) fn tape_error(pid: i32, (source, _task): Failed) -> Error {

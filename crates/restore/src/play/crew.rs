@@ -1,5 +1,7 @@
 //! The tasks that have been made so far. Until they are let go, dropping the crew ends them all.
 
+mod reaping;
+
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,9 @@ use gelid_sys::{Errno, Pid, prctl, proc, syscall};
 use gelid_tape::{Carrier, Host, Identity, Outcome};
 use rustix::process::{Signal, kill_process};
 
+use self::reaping::{reap, reap_all, reap_in_turns, tracer};
 use super::births::WALL;
+use super::births::taken::namespace_of;
 use super::script::{Object, Script};
 use crate::Error;
 use crate::plan::births::Who;
@@ -47,6 +51,8 @@ pub(crate) struct Crew {
     numbers: Option<Numbers>,
     /// Whoever is born ends with the root.
     root_is_init: bool,
+    /// The root is in another pid namespace than this process.
+    is_inside: bool,
 }
 
 /// Who gives tasks the numbers that images have.
@@ -58,6 +64,8 @@ pub(crate) enum Numbering {
     Above,
     /// The pid namespace of the tree.
     OfTree,
+    /// The pid namespace that the tree is in with others.
+    Given,
 }
 
 /// Pids, as this process sees them, by their numbers in the pid namespace of the tree.
@@ -103,6 +111,7 @@ impl Crew {
     pub(crate) fn note_root(&mut self, pid: Pid, numbering: Numbering) -> Result<(), Error> {
         self.born.push(pid);
         self.root_is_init = numbering == Numbering::OfTree;
+        self.is_inside = matches!(numbering, Numbering::OfTree | Numbering::Given);
         if numbering != Numbering::Outer {
             let status = proc::status::read(&proc::TaskDir::open(pid)?)?;
             let mut numbers = Numbers {
@@ -118,8 +127,8 @@ impl Crew {
 
     /// Remembers numbers that are about to be given, until their first stops have been seen.
     pub(crate) fn expect(&mut self, numbers: &[i32]) {
-        // Whoever is in a namespace of its own ends with the first process there.
-        if !self.root_is_init {
+        // Whoever is in a namespace of its own ends with the first process there; in one of others they are looked for.
+        if !self.is_inside {
             let pids = numbers.iter().filter_map(|number| Pid::from_raw(*number));
             self.expected.extend(pids);
         }
@@ -138,9 +147,15 @@ impl Crew {
         }
     }
 
-    /// The first process of the tree is the first in a pid namespace, which the numbers are of.
-    pub(crate) fn has_numbers_of_tree(&self) -> bool {
-        self.root_is_init
+    /// Somebody in the pid namespace that the numbers are of, if that is not the one of this process.
+    pub(crate) fn inside(&self) -> Option<Pid> {
+        let root = self.bodies.get(&Who::Task(0))?;
+        self.is_inside.then_some(root.pid)
+    }
+
+    /// The inode of that pid namespace.
+    pub(crate) fn pid_namespace(&self) -> Option<u64> {
+        namespace_of(self.inside()?)
     }
 
     /// The first stop of a process that was born as the caller's tracee, under a number in the tree.
@@ -196,7 +211,7 @@ impl Crew {
     /// The same of a thread of a process.
     pub(crate) fn newborn_thread(&mut self, number: i32) -> Result<Stopped, Error> {
         let stopped = self.first_stop(number)?;
-        if self.root_is_init {
+        if self.is_inside {
             self.threads.push(stopped.pid());
         }
         Ok(stopped)
@@ -253,7 +268,7 @@ impl Crew {
 
     /// Remembers threads of the processes that are about to be born.
     pub(crate) fn expect_threads(&mut self, numbers: impl Iterator<Item = i32>) {
-        if !self.root_is_init {
+        if !self.is_inside {
             self.threads.extend(numbers.filter_map(Pid::from_raw));
         }
     }
@@ -389,21 +404,29 @@ impl Drop for Crew {
     fn drop(&mut self) {
         // Of those whose birth was not seen any more, only the tracees of this thread are meant.
         let me = rustix::thread::gettid().as_raw_pid();
-        let unseen = std::mem::take(&mut self.expected);
-        let born = unseen.into_iter().filter(|pid| tracer(*pid) == Some(me));
+        let expected = std::mem::take(&mut self.expected);
+        let born = expected.into_iter().filter(|pid| tracer(*pid) == Some(me));
         self.born.extend(born);
         if self.born.is_empty() {
             return;
+        }
+        if self.is_inside && !self.root_is_init {
+            let unseen = reaping::unseen(&self.born, me);
+            self.born.extend(unseen);
         }
         // Children of those that end now come to this process, so that their pids are free at once.
         let adopting = prctl::set_child_subreaper(true).is_ok();
         for pid in &self.born {
             let _ = kill_process(*pid, Signal::KILL);
         }
-        if self.root_is_init {
+        if self.is_inside {
             // The first process of a namespace is the last to be gone, when all others have been waited for; who was
-            // born unseen is among them.
-            reap_all(self.born[0], Instant::now() + PATIENCE);
+            // born unseen is among them. In a namespace of others threads may have been.
+            let last = match self.root_is_init {
+                true => &self.born[..1],
+                false => &self.born,
+            };
+            reap_all(last.to_vec(), Instant::now() + PATIENCE);
         }
         // A leader is reported after its threads, which nobody but the tracer reaps; a child twice: to the
         // tracer, and to its parent, which is this process in the end.
@@ -421,53 +444,6 @@ impl Drop for Crew {
         }
         if adopting {
             let _ = prctl::set_child_subreaper(false);
-        }
-    }
-}
-
-/// The thread that traces a task.
-fn tracer(pid: Pid) -> Option<i32> {
-    let dir = proc::TaskDir::open(pid).ok()?;
-    Some(proc::status::read(&dir).ok()?.tracer_pid)
-}
-
-/// Waits for the end of tracees of this thread until `last` has ended.
-fn reap_all(last: Pid, deadline: Instant) {
-    loop {
-        match wait::wait(Whom::OfThread, false) {
-            Ok(Some((pid, status))) if pid == last && status.is_dead() => return,
-            Ok(None) if Instant::now() > deadline => return,
-            Ok(None) => std::thread::sleep(Duration::from_micros(100)),
-            Ok(Some(_)) => {}
-            Err(_) => return,
-        }
-    }
-}
-
-/// Waits for the end of all, in any order, but not for ever.
-fn reap_in_turns(mut all: Vec<Pid>, deadline: Instant) {
-    loop {
-        all.retain(|pid| match wait::wait(Whom::Task(*pid), false) {
-            Ok(Some((_, status))) => !status.is_dead(),
-            Ok(None) => true,
-            Err(_) => false,
-        });
-        if all.is_empty() || Instant::now() > deadline {
-            return;
-        }
-        std::thread::sleep(Duration::from_micros(100));
-    }
-}
-
-/// Waits for the end of a task, but not for ever: the kernel may be busy with it.
-fn reap(pid: Pid, deadline: Instant) {
-    loop {
-        match wait::wait(Whom::Task(pid), false) {
-            Ok(Some((_, status))) if status.is_dead() => return,
-            Ok(Some(_)) => {}
-            Ok(None) if Instant::now() > deadline => return,
-            Ok(None) => std::thread::sleep(Duration::from_micros(100)),
-            Err(_) => return,
         }
     }
 }

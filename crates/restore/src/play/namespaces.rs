@@ -246,7 +246,7 @@ pub(crate) fn make(
     if let Some(clocks) = &plan.namespaces.time {
         time::make(clocks, &mut stage)?;
     }
-    joined::clocks(&options.join, &mut stage)?;
+    joined::bring(&options.join, &mut stage)?;
     // Sockets, queues and settings are those of the namespaces that this thread is in.
     for kind in [Kind::Uts, Kind::Ipc, Kind::Net] {
         if plan.namespaces.root(kind).is_some() {
@@ -299,12 +299,22 @@ impl Birthplace {
         if !plan.has_numbers() {
             return Ok(None);
         }
-        let open = |pid| ns::open(&TaskDir::open(pid)?, Kind::Pid);
-        Ok(Some(Self {
-            tree: open(crew.root()?)?,
-            own: open(rustix::process::getpid())?,
+        let tree = ns::open(&TaskDir::open(crew.root()?)?, Kind::Pid)?;
+        Self::at(tree, plan).map(Some)
+    }
+
+    /// One that is there already.
+    fn at(tree: OwnedFd, plan: &Plan) -> Result<Self, Error> {
+        Ok(Self {
+            tree,
+            own: ns::open(&TaskDir::open(rustix::process::getpid())?, Kind::Pid)?,
             by_own_proc: plan.namespaces.root(Kind::Mnt).is_none(),
-        }))
+        })
+    }
+
+    /// What tells it from others.
+    pub(crate) fn inode(&self) -> Option<u64> {
+        namespace::inode(&self.tree).ok()
     }
 
     /// Has children of this thread born there until what is returned is dropped. No thread can be started meanwhile.

@@ -9,7 +9,8 @@ use gelid_sys::signal::SigSet;
 use gelid_sys::syscall::nr;
 use gelid_tape::{Op, closing_signal};
 
-use super::births::{taken_or, tape_error};
+use super::births::taken::taken_or;
+use super::births::tape_error;
 use super::crew::{Crew, finish, identity};
 use super::descriptors::{self, Doors};
 use super::script::{Object, Reel, Script};
@@ -159,7 +160,8 @@ fn bear(
                 crew.expect_threads(threads.map(|thread| thread.tid));
             }
         }
-        crew.play(&scripts).map_err(taken_or)?;
+        let played = crew.play(&scripts);
+        played.map_err(|error| taken_or(error, crew.pid_namespace()))?;
         for ((who, _), range) in scripts.iter().zip(ranges) {
             let Who::Task(task) = *who else { continue };
             let Life::Alive(alive) = &plan.lives[task] else {

@@ -10,7 +10,11 @@ use super::Way;
 /// The record of a terminal that works.
 pub(super) fn living(object: &Object<'_>, way: Way, id: u32) -> Result<TtyInfoEntry, Error> {
     let failed = object.failed("ask for the settings of");
-    let settings = tty::settings(object.file).map_err(&failed)?;
+    let settings = tty::settings(object.file).map_err(|errno| match errno {
+        // It knows of none.
+        Errno::INVAL => object.unsupported(Unsupported::LineDiscipline),
+        errno => failed(errno),
+    })?;
     if settings.line != 0 {
         return Err(object.unsupported(Unsupported::LineDiscipline));
     }

@@ -23,6 +23,8 @@ pub(crate) struct Segment {
     pub(crate) huge: Option<u32>,
     /// What it is known by if it may still be there.
     pub(crate) known: Option<Known>,
+    /// It is in a namespace of others, who may have it as well.
+    pub(crate) is_common: bool,
     pub(crate) pages: SharedPages,
 }
 
@@ -84,6 +86,7 @@ pub(super) fn read(dir: &Dir, namespace: u32) -> Result<Vec<Segment>, PlanError>
                 changed: gelid.changed,
                 creator: gelid.creator,
             }),
+            is_common: false,
             pages: pages(dir, key)?,
         };
         if segment
@@ -172,6 +175,7 @@ mod tests {
             size,
             huge,
             known: None,
+            is_common: false,
             pages: SharedPages::default(),
         }
     }

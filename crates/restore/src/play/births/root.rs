@@ -12,24 +12,27 @@ use gelid_tape::Host;
 use super::super::cgroup::Groups;
 use super::super::crew::{Body, Crew, identity};
 use super::super::kernel::Kernel;
+use super::super::namespaces::Birthplace;
 use super::super::script::{Object, Script};
-use super::{LEADER_ROOM, signal, taken, tape_error};
+use super::taken::taken;
+use super::{LEADER_ROOM, signal, tape_error};
 use crate::Error;
 use crate::plan::Plan;
 use crate::plan::births::Who;
 use crate::plan::space::TASK_SIZE;
 use crate::plan::zone::PARKING;
 
-/// Bears the root, in new namespaces if it is to have some. In these it shares the descriptors of this process.
+/// Bears the root, in new namespaces if it is to have some, and in the pid namespace that the caller gives. In these it
+/// shares the descriptors of this process.
 pub(crate) fn bear(
     plan: &Plan,
-    zone: &Range<u64>,
-    kernel: &Kernel,
+    (zone, kernel): (&Range<u64>, &Kernel),
     sibling: bool,
+    pids: Option<&Birthplace>,
     crew: &mut Crew,
 ) -> Result<(), Error> {
     let number = plan.root();
-    let task = fork(plan, sibling, crew)?;
+    let task = fork(plan, sibling, pids, crew)?;
     let pid = task.pid();
     let rseq = task.rseq().unwrap_or_default();
     let made = Host::fresh(
@@ -78,7 +81,12 @@ pub(crate) fn enter(plan: &Plan, groups: &Groups, crew: &mut Crew) -> Result<(),
     groups.enter(&plan.cgroups, crew.root()?.as_raw_pid(), None, set)
 }
 
-fn fork(plan: &Plan, sibling: bool, crew: &mut Crew) -> Result<Stopped, Error> {
+fn fork(
+    plan: &Plan,
+    sibling: bool,
+    pids: Option<&Birthplace>,
+    crew: &mut Crew,
+) -> Result<Stopped, Error> {
     let number = plan.root();
     let failed = |operation| {
         move |errno| Error::Task {
@@ -92,12 +100,15 @@ fn fork(plan: &Plan, sibling: bool, crew: &mut Crew) -> Result<Stopped, Error> {
         // Only this thread has them then, and nothing that it does needs any. There may be no other way to them.
         rustix::thread::set_thread_groups(&groups).map_err(failed("setgroups"))?;
     }
+    let inside = pids.map(Birthplace::enter).transpose();
+    let inside = inside.map_err(failed("joining the pid namespace"))?;
     let born = match plan.namespaces.any() {
         true => fork_inside(plan.namespaces.flags(), wanted, sibling),
         false => fork_sleeper(wanted, sibling),
     };
+    drop(inside);
     let pid = born.map_err(|errno| match errno {
-        Errno::EXIST => taken(number),
+        Errno::EXIST => taken(number, pids.and_then(Birthplace::inode)),
         errno => failed("clone3")(errno),
     })?;
     crew.note_root(pid, plan.numbering())?;

@@ -15,7 +15,8 @@ use gelid_sys::{Errno, Pid};
 use gelid_tape::Arg;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
-use super::{Births, taken};
+use super::Births;
+use super::taken::taken;
 use crate::Error;
 use crate::plan::births::{Step, Who};
 use crate::plan::tree::Node;
@@ -252,7 +253,7 @@ impl Births<'_> {
             }
             self.crew.end_child(parent, task.pid(), seen)?;
         }
-        Err(taken(wanted.outermost()))
+        Err(taken(wanted.outermost(), self.crew.pid_namespace()))
     }
 
     fn steps_of(&self, parent: Who, wanted: Who) -> Vec<Step> {
@@ -298,8 +299,10 @@ impl Wanted {
     pub(crate) fn announce(&self, crew: &mut Crew) -> Result<Option<Announced>, Error> {
         let mut announced = None;
         for (number, init) in self.numbers.iter().zip(&self.inits).skip(self.given) {
-            let of_tree = crew.has_numbers_of_tree().then_some(1);
-            let init = init.or(of_tree).and_then(|init| crew.pid_of(init));
+            let init = match init {
+                Some(init) => crew.pid_of(*init),
+                None => crew.inside(),
+            };
             let set = announce(*number - 1, init);
             let set = set.map_err(|errno| Error::Task {
                 operation: "setting the last pid for",

@@ -20,6 +20,8 @@ use crate::{Error, pages};
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
     made: Vec<i32>,
+    /// Others have these, and what is in them is theirs as well.
+    common: Vec<i32>,
     /// In the order of the plan.
     files: Vec<File>,
     /// The namespace they are in goes anyway, and is not that of the calling thread.
@@ -50,6 +52,12 @@ impl Segments {
             Err(errno) => return Err(failed("look for", object())(errno)),
         };
         match found {
+            Some(found) if segment.is_common => {
+                check_common(segment, &found)?;
+                if found.attached != 0 {
+                    self.common.push(id);
+                }
+            }
             Some(found) => check(segment, &found)?,
             None => {
                 let make = || {
@@ -62,7 +70,8 @@ impl Segments {
                 under_its_id(id, made, object())?;
             }
         }
-        if found.is_none_or(|found| belonging(&found.perm) != belonging(perm)) {
+        let is_changed = |found: shm::Segment| belonging(&found.perm) != belonging(perm);
+        if found.is_none_or(|found| is_changed(found) && !segment.is_common) {
             shm::own(id, perm).map_err(failed("give its owners to", object()))?;
         }
         let file = Attached::new(id, true).and_then(|attached| attached.open(true));
@@ -81,6 +90,9 @@ impl Segments {
         let mut filling = Vec::new();
         for (segment, file) in planned.iter().zip(&self.files) {
             let id = segment.identity.id;
+            if self.common.contains(&id) {
+                continue;
+            }
             let failed = || failed("fill", IpcObject::Segment(id));
             if !self.made.contains(&id) {
                 // What was in it since counts no more.
@@ -114,7 +126,7 @@ impl Segments {
     }
 }
 
-/// Does what must wait until segments are filled and all tasks are attached.
+/// Does what must wait until segments are filled and all tasks are attached. Those of others are so already.
 pub(super) fn complete(planned: &[Segment]) -> Result<(), Error> {
     for segment in planned {
         let (id, mode) = (segment.identity.id, segment.identity.perm.mode);
@@ -140,6 +152,18 @@ impl Drop for Segments {
 /// Owners and permissions, which are set together.
 fn belonging(perm: &gelid_sys::ipc::Perm) -> (u32, u32, u32) {
     (perm.uid, perm.gid, perm.mode & gelid_sys::ipc::PERMISSIONS)
+}
+
+/// Refuses a segment of others that cannot be the one that the tree was attached to.
+fn check_common(segment: &Segment, found: &shm::Segment) -> Result<(), Error> {
+    match segment.size == found.size && segment.identity.perm.key == found.perm.key {
+        true => Ok(()),
+        false => Err(Error::IpcTaken {
+            object: IpcObject::Segment(segment.identity.id),
+            what: "is another one in the namespace that is joined",
+            remedy: "remove that one (ipcrm -m) if nobody needs it, or join another namespace",
+        }),
+    }
 }
 
 /// Refuses a segment that is another by now, or in use.
@@ -188,6 +212,7 @@ mod tests {
             size: 5000,
             huge: None,
             known,
+            is_common: false,
             pages: SharedPages::default(),
         }]
     }

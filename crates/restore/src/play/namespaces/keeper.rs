@@ -9,7 +9,7 @@ use gelid_sys::pidfd;
 use gelid_sys::ptrace::Stopped;
 
 use super::super::births::clone_call;
-use super::super::crew::Crew;
+use super::super::crew::{Crew, Numbering};
 use super::super::script::Script;
 use super::Stage;
 use crate::Error;
@@ -49,7 +49,8 @@ pub(super) fn child_of_the_root(
     stage: &mut Stage<'_>,
     place: usize,
 ) -> Result<(i32, Stopped), Error> {
-    let wanted = stage.plan.has_numbers();
+    // Among others any number may be taken.
+    let wanted = stage.plan.numbering() == Numbering::OfTree;
     let wanted = wanted.then(|| free_number(stage.plan, place));
     let mut script = Script::default();
     let op = clone_call(&mut script, wanted.as_slice(), flags::FILES);

@@ -5,8 +5,9 @@ use gelid_sys::signal::SigSet;
 use gelid_sys::syscall::nr;
 use gelid_tape::closing_signal;
 
+use super::super::births::taken::taken;
+use super::super::births::tape_error;
 use super::super::births::weak::{PATIENCE, Wanted};
-use super::super::births::{taken, tape_error};
 use super::super::crew::{Crew, await_death, identity};
 use super::super::script::Script;
 use super::{Newborn, SHARED, birth};
@@ -64,7 +65,7 @@ fn weakly(
         }
         end(stopped, who, (node.own(0), seen), crew)?;
     }
-    Err(taken(wanted.outermost()))
+    Err(taken(wanted.outermost(), crew.pid_namespace()))
 }
 
 /// Has a thread end that somebody else has taken the number from.
