@@ -36,8 +36,13 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     if sockets.is_empty() {
         return Ok(());
     }
+    let all = plan.sockets.order.iter().filter_map(|id| {
+        let socket = *sockets.get(id)?;
+        Some((*id, socket, object(*id, socket)))
+    });
+    let all: Vec<_> = all.collect();
     let mut maker = Maker {
-        order: &plan.sockets.order,
+        all: &all,
         sockets,
         others: BTreeMap::new(),
         places: BTreeMap::new(),
@@ -69,8 +74,8 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
 /// What is known while sockets are made.
 pub(super) struct Maker<'p> {
     pub(super) sockets: ById<'p>,
-    /// Their ids in the order of the records.
-    order: &'p [u32],
+    /// The same in the order of the records, with their names in messages.
+    all: &'p [(u32, &'p Unix, String)],
     /// Other ends that exist for the time of the restore, by the id of what they are connected with.
     others: BTreeMap<u32, OwnedFd>,
     /// Where bound sockets can be reached.
@@ -97,13 +102,9 @@ fn object(id: u32, socket: &Unix) -> String {
 
 impl<'p> Maker<'p> {
     /// All of them, with their names in messages.
-    fn all(&self) -> impl Iterator<Item = (u32, &'p Unix, String)> + use<'p> {
-        let sockets = self.sockets.clone();
-        let all = self.order.iter();
-        all.filter_map(move |id| {
-            let socket = *sockets.get(id)?;
-            Some((*id, socket, object(*id, socket)))
-        })
+    fn all(&self) -> impl Iterator<Item = (u32, &'p Unix, &'p str)> + use<'p> {
+        let all = self.all.iter();
+        all.map(|(id, socket, object)| (*id, *socket, object.as_str()))
     }
 
     /// Makes all but those that are accepted.
@@ -114,23 +115,23 @@ impl<'p> Maker<'p> {
             None => socketpair(AddressFamily::UNIX, kind, FLAGS, None),
         };
         for (id, socket, object) in self.all() {
-            opener.enter_network(id, &object)?;
-            let failed = |errno| opener.failed("make", &object, errno);
+            opener.enter_network(id, object)?;
+            let failed = |errno| opener.failed("make", object, errno);
             match socket.origin {
                 Origin::Accepted { .. } => {}
                 Origin::Alone | Origin::Connecting(_) | Origin::Waiting(_) => {
                     let made = self::socket(socket.kind).map_err(failed)?;
-                    opener.add_raised(id, made, &object)?;
+                    opener.add_raised(id, made, object)?;
                 }
                 Origin::Pair(_) if opener.fd(id).is_some() => {}
                 Origin::Pair(other) => {
                     let (one, two) = pair(id, socket.kind).map_err(failed)?;
-                    opener.add_raised(id, one, &object)?;
-                    opener.add_raised(other, two, &object)?;
+                    opener.add_raised(id, one, object)?;
+                    opener.add_raised(other, two, object)?;
                 }
                 Origin::Severed => {
                     let (one, two) = pair(id, socket.kind).map_err(failed)?;
-                    opener.add_raised(id, one, &object)?;
+                    opener.add_raised(id, one, object)?;
                     self.others.insert(id, two);
                 }
             }
@@ -191,7 +192,7 @@ impl<'p> Maker<'p> {
                     owner: Listener::Socket(id),
                     socket: fd,
                     name,
-                    object,
+                    object: object.to_owned(),
                 });
             }
         }
@@ -220,7 +221,7 @@ impl<'p> Maker<'p> {
         }
         for (id, socket, object) in self.all() {
             if let (Some(backlog), Some(fd)) = (socket.backlog, opener.fd(id)) {
-                let all = self.order.len() as u64;
+                let all = self.all.len() as u64;
                 let room = (u64::from(backlog) + all).min(i32::MAX as u64);
                 listen(fd, room as i32).map_err(Error::system("listen at", object))?;
             }
@@ -237,16 +238,16 @@ impl<'p> Maker<'p> {
             };
             if from.is_none() {
                 let made = self::socket(socket.kind);
-                let made = made.map_err(|errno| opener.failed("make", &object, errno))?;
+                let made = made.map_err(|errno| opener.failed("make", object, errno))?;
                 self.others.insert(id, made);
             }
             let client = match (from, self.others.get(&id)) {
                 (None, Some(other)) => other.as_fd(),
-                (from, _) => opener.need(from.unwrap_or(id), &object)?,
+                (from, _) => opener.need(from.unwrap_or(id), object)?,
             };
             let listener = match (by, self.lost.first()) {
                 (Listener::Lost(at), Some(first)) => self.lost.get(at).unwrap_or(first).as_fd(),
-                (Listener::Socket(id), _) => opener.need(id, &object)?,
+                (Listener::Socket(id), _) => opener.need(id, object)?,
                 _ => continue,
             };
             // Who connects sees who has listened, and who accepts sees who has connected.
@@ -254,20 +255,20 @@ impl<'p> Maker<'p> {
             let somebody = |who| Somebody::new(who, opener.hand);
             let listens = seen.map(|who| (by, somebody(who)));
             self.listen_as(listener, listens, &mut listening);
-            self.place(by, &object)?
-                .connect(client, socket.peer.map(somebody), &object)?;
+            self.place(by, object)?
+                .connect(client, socket.peer.map(somebody), object)?;
             let accepted = accept_with(listener, FLAGS);
-            let accepted = accepted.map_err(|errno| opener.failed("accept", &object, errno))?;
-            opener.add_raised(id, accepted, &object)?;
+            let accepted = accepted.map_err(|errno| opener.failed("accept", object, errno))?;
+            opener.add_raised(id, accepted, object)?;
         }
         for (id, socket, object) in self.all() {
             if let Origin::Waiting(id_of_listener) = socket.origin {
                 let by = Listener::Socket(id_of_listener);
-                let listener = opener.need(id_of_listener, &object)?;
+                let listener = opener.need(id_of_listener, object)?;
                 let seen = socket.peer.map(|who| (by, Somebody::new(who, opener.hand)));
                 self.listen_as(listener, seen, &mut listening);
-                let place = self.place(by, &object)?;
-                place.connect(opener.need(id, &object)?, None, &object)?;
+                let place = self.place(by, object)?;
+                place.connect(opener.need(id, object)?, None, object)?;
             }
         }
         Ok(())
@@ -286,7 +287,7 @@ impl<'p> Maker<'p> {
         if listening.insert(listener_of, somebody.who()) == Some(somebody.who()) {
             return;
         }
-        let room = i32::try_from(self.order.len() + 1).unwrap_or(i32::MAX);
+        let room = i32::try_from(self.all.len() + 1).unwrap_or(i32::MAX);
         // It listens in any case.
         let _ = somebody.listen(listener, room);
     }
@@ -401,11 +402,11 @@ impl<'p> Maker<'p> {
                 continue;
             };
             // A peer that leaves with something unread is one that resets.
-            let mut cut = rustix::io::write(opener.need(id, &object)?, b"x").map(drop);
+            let mut cut = rustix::io::write(opener.need(id, object)?, b"x").map(drop);
             if socket.kind == SocketType::DGRAM {
                 cut = cut.and_then(|()| connect_unspec(other));
             }
-            cut.map_err(Error::system("cut off", &*object))?;
+            cut.map_err(Error::system("cut off", object))?;
         }
         self.others.clear();
         Ok(())
@@ -414,12 +415,12 @@ impl<'p> Maker<'p> {
     /// Sets options and flags as they were.
     fn finish(mut self, opener: &Opener<'_>) -> Result<(), Error> {
         for (id, socket, object) in self.all() {
-            let fd = opener.need(id, &object)?;
+            let fd = opener.need(id, object)?;
             let widened = self.widened.contains(&fd.as_raw_fd());
-            let fresh = self.fresh(socket.kind, &object)?;
+            let fresh = self.fresh(socket.kind, object)?;
             let set = socket.options.apply_fresh(fd, fresh, widened);
-            set.map_err(Error::system("set the options of", &*object))?;
-            set_rest(fd, socket).map_err(Error::system("set the options of", &*object))?;
+            set.map_err(Error::system("set the options of", object))?;
+            set_rest(fd, socket).map_err(Error::system("set the options of", object))?;
             if let Some(backlog) = socket.backlog {
                 let backlog = backlog.min(i32::MAX as u32) as i32;
                 let somebody = socket.peer.map(|who| Somebody::new(who, opener.hand));
@@ -428,7 +429,7 @@ impl<'p> Maker<'p> {
                 listening
                     .unwrap_or(Err(Errno::SRCH))
                     .or_else(plain)
-                    .map_err(Error::system("listen at", &*object))?;
+                    .map_err(Error::system("listen at", object))?;
             }
             let how = match socket.shutdown {
                 1 => Some(Shutdown::Read),
@@ -437,10 +438,10 @@ impl<'p> Maker<'p> {
                 _ => None,
             };
             if let Some(how) = how {
-                shutdown(fd, how).map_err(Error::system("shut down", &*object))?;
+                shutdown(fd, how).map_err(Error::system("shut down", object))?;
             }
             if let Some(description) = opener.plan.descriptions.get(&id) {
-                set_status(fd, description.flags.status(), &object)?;
+                set_status(fd, description.flags.status(), object)?;
             }
         }
         Ok(())
