@@ -83,13 +83,7 @@ impl Address {
 const SUN_PATH: usize = 108;
 
 /// What goes with a message.
-pub(crate) struct Control {
-    bytes: Aligned,
-    len: usize,
-}
-
-#[repr(C, align(8))]
-struct Aligned([u8; CONTROL]);
+pub(crate) struct Control(Vec<u8>);
 
 impl Control {
     /// Descriptors, and the process and users that the sender is said to be.
@@ -97,10 +91,7 @@ impl Control {
         rights: &[BorrowedFd<'_>],
         credentials: Option<(i32, u32, u32)>,
     ) -> Result<Self> {
-        let mut control = Self {
-            bytes: Aligned([0; CONTROL]),
-            len: 0,
-        };
+        let mut control = Self(Vec::new());
         if !rights.is_empty() {
             let numbers = rights.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes());
             control.push(libc::SCM_RIGHTS, &numbers.collect::<Vec<_>>())?;
@@ -115,14 +106,16 @@ impl Control {
     /// Appends `struct cmsghdr` and its data.
     fn push(&mut self, kind: i32, data: &[u8]) -> Result<()> {
         const HEADER: usize = size_of::<libc::cmsghdr>();
-        let space = (HEADER + data.len()).next_multiple_of(align_of::<usize>());
-        let place = self.bytes.0.get_mut(self.len..self.len + space);
-        let place = place.ok_or(Errno::MSGSIZE)?;
-        place[..8].copy_from_slice(&(HEADER + data.len()).to_ne_bytes());
-        place[8..12].copy_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
-        place[12..16].copy_from_slice(&kind.to_ne_bytes());
-        place[HEADER..HEADER + data.len()].copy_from_slice(data);
-        self.len += space;
+        let len = HEADER + data.len();
+        let end = self.0.len() + len.next_multiple_of(align_of::<usize>());
+        if end > CONTROL {
+            return Err(Errno::MSGSIZE);
+        }
+        self.0.extend(len.to_ne_bytes());
+        self.0.extend(libc::SOL_SOCKET.to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(data);
+        self.0.resize(end, 0);
         Ok(())
     }
 }
@@ -148,8 +141,8 @@ pub(crate) fn with_message<T>(
     }
     header.msg_iov = &raw mut vector;
     header.msg_iovlen = 1;
-    header.msg_control = control.bytes.0.as_mut_ptr().cast();
-    header.msg_controllen = control.len;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = control.0.len();
     send(&raw const header)
 }
 
