@@ -3,7 +3,7 @@
 
 use super::{LIMIT, free_port, until};
 use anyhow::{Context, Result, ensure};
-use gelid_tests::{Engine, Tree, Verdict, output, rounds, succeeds};
+use gelid_tests::{Engine, Tree, Verdict, output, rounds, spawn, succeeds};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -133,7 +133,8 @@ impl Session {
         command.args(options.iter().flat_map(|option| ["-o", option]));
         command.arg(format!("{}@127.0.0.1", user.trim())).arg("sh");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn()?;
+        // Nobody else is to collect it.
+        let mut child = spawn(&mut command)?;
         let input = child.stdin.take().context("no input")?;
         let output = BufReader::new(child.stdout.take().context("no output")?);
         let (sender, lines) = channel();
