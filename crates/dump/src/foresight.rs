@@ -1,7 +1,10 @@
-//! What can be guessed of a tree while it still runs: how many images there will be.
+//! What can be guessed of a tree while it still runs: how many images there will be, and how large those of pages.
 
+use gelid_image::Staging;
+use gelid_pages::{Format, PAGE_SIZE};
+use gelid_sys::Pid;
 use gelid_sys::nofile::{self, Raised};
-use gelid_sys::proc::{self, stat, tasks};
+use gelid_sys::proc::{self, TaskDir, scalar, stat, tasks};
 
 use crate::Options;
 
@@ -15,10 +18,17 @@ const MOST: usize = 8192;
 /// Descriptors that a dump needs for other things.
 const OTHERS: u64 = 512;
 
+/// Pages of a process that are worth asking for blocks in advance.
+const MANY: u64 = (16 << 20) / PAGE_SIZE as u64;
+/// Packed, pages take about one of so many blocks.
+const PACKED: u64 = 3;
+
 /// Room for files to be made in advance.
 pub(crate) struct Foresight {
     /// So many images are worth making.
-    pub(crate) images: usize,
+    images: usize,
+    /// Processes, and the bytes that their pages will have.
+    rooms: Vec<(Pid, u64)>,
     _limit: Raised,
 }
 
@@ -26,6 +36,11 @@ impl Foresight {
     /// Counts processes and threads; a guess, as they come and go.
     pub(crate) fn of(options: &Options) -> Self {
         let mut images = OF_TREE;
+        let mut rooms = Vec::new();
+        let parts = match options.pages.format {
+            Format::Raw => 1,
+            Format::Zstd { .. } | Format::Adaptive => PACKED,
+        };
         let mut pids = vec![options.tree];
         while let Some(pid) = pids.pop()
             && images < MOST
@@ -33,7 +48,10 @@ impl Foresight {
             let Ok(dir) = proc::task_dir(pid) else {
                 continue;
             };
-            let threads = stat::read(&dir).map_or(1, |stat| stat.num_threads);
+            let stat = stat::read(&dir).ok();
+            let threads = stat.as_ref().map_or(1, |stat| stat.num_threads);
+            let resident = stat.map_or(0, |stat| u64::try_from(stat.rss).unwrap_or(0));
+            rooms.extend((resident >= MANY).then(|| (pid, bytes(&dir) / parts)));
             images += OF_PROCESS + usize::try_from(threads).unwrap_or(1).saturating_sub(1);
             pids.extend(tasks::children_of(&dir, pid).unwrap_or_default());
         }
@@ -41,7 +59,21 @@ impl Foresight {
         let room = usize::try_from(nofile::left(OTHERS)).unwrap_or(MOST);
         Self {
             images: images.min(MOST).min(room),
+            rooms,
             _limit: limit,
         }
     }
+
+    /// Makes the files.
+    pub(crate) fn prepare(&self, staging: &Staging) {
+        staging.prepare(self.images);
+        for (pid, bytes) in &self.rooms {
+            staging.prepare_room(pid.as_raw_pid().unsigned_abs(), *bytes);
+        }
+    }
+}
+
+/// What its pages will have, about: those of files are not written.
+fn bytes(dir: &TaskDir) -> u64 {
+    scalar::anonymous_pages(dir).unwrap_or(0) * PAGE_SIZE as u64
 }

@@ -88,7 +88,11 @@ impl<'a> Sink<'a> {
         let pages_id = self.next;
         self.next += 1;
         let file = images::pages_file(pages_id, self.format);
-        let sink = Box::new(self.staging.raw(&file)?);
+        let whose = match owner {
+            Owner::Task(pid) => pid.unsigned_abs(),
+            Owner::Shared(_) => 0,
+        };
+        let sink = Box::new(self.staging.roomy(&file, whose)?);
         let writer = self.store.object(ObjectKey { pages_id, owner }, sink);
         let stored = Stored {
             owner,

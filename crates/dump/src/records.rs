@@ -16,6 +16,7 @@ use crate::apart::{self, Apart};
 use crate::cgroup::Standings;
 use crate::core::Cores;
 use crate::files::{self, Collected, Collector};
+use crate::foresight::Foresight;
 use crate::ipc::Segments;
 use crate::namespace::{self, Census, Instance, Own};
 use crate::pages::Stored;
@@ -29,8 +30,8 @@ pub(crate) struct Context<'a> {
     pub(crate) options: &'a Options,
     pub(crate) staging: &'a Staging,
     pub(crate) namespaces: &'a Own,
-    /// How many images there may be.
-    pub(crate) images: usize,
+    /// Which images there may be.
+    pub(crate) foresight: &'a Foresight,
     pub(crate) phases: Phases,
     /// What somebody has named as external since the tree stands still.
     pub(crate) named: &'a OnceLock<Vec<String>>,
@@ -116,7 +117,7 @@ fn collect(
     if let Ok(root) = proc::task_dir(context.options.tree) {
         files.foresee(&root);
     }
-    context.staging.prepare(context.images);
+    context.foresight.prepare(context.staging);
     drop(ready);
     let (tasks, census) = frozen.recv().map_err(|_| StoreError::Stopped)?;
     files.name(context.named.get().map_or(&[], Vec::as_slice))?;

@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         options,
         staging: &staging,
         namespaces: &namespaces,
-        images: foresight.images,
+        foresight: &foresight,
         phases: Phases::new(options.fault),
         named: &named,
     };

@@ -45,6 +45,7 @@
 #![forbid(unsafe_code)]
 
 mod blank;
+mod claim;
 pub mod device_sysctls;
 mod dir;
 mod error;
@@ -60,6 +61,7 @@ pub mod symbols;
 mod walk;
 mod writer;
 
+pub use blank::Roomy;
 pub use dir::{Dir, Layout};
 pub use error::{ReadError, WriteError};
 pub use kind::{Header, ImageKind, Key, Payload as PayloadKind, Radix, Spec, Structure};

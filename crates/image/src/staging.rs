@@ -8,16 +8,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::blank::{Blanks, Nameless};
+use crate::blank::{Blanks, Nameless, Roomy};
+use crate::claim::{HIDDEN, claim, empty};
 use crate::dir::plain;
 use crate::manifest::{self, Checksum, Manifest};
 use crate::{Dir, ImageKind, ImageWriter, Key, Record, WriteError};
 
-/// The hidden directory inside the image directory that holds the files until the commit.
-const HIDDEN: &str = ".gelid-staging";
 const INVENTORY: &str = "inventory.img";
 
 /// How a set is written.
@@ -120,6 +119,14 @@ impl Staging {
         self.shared.blanks.make(hidden.as_fd(), *mode, count);
     }
 
+    /// Makes a file in advance that has blocks for so many bytes, for [`roomy`](Self::roomy) to take by the same number.
+    /// File systems for which that is not known to be worth while are left alone.
+    pub fn prepare_room(&self, whose: u32, bytes: u64) {
+        let Shared { hidden, mode, .. } = &*self.shared;
+        let blanks = &self.shared.blanks;
+        blanks.make_roomy(hidden.as_fd(), *mode, whose, bytes);
+    }
+
     /// A writer for an image file.
     pub fn writer(&self, kind: ImageKind, key: impl Into<Key>) -> Result<ImageWriter, WriteError> {
         let key = key.into();
@@ -135,12 +142,21 @@ impl Staging {
     /// Creates a file of any name for the caller to fill. It exists from now on, even if empty.
     /// Must be closed before the commit.
     pub fn raw(&self, name: &str) -> Result<File, WriteError> {
-        if !plain(name) || name.starts_with('.') || name == manifest::FILE_NAME {
-            return Err(WriteError::BadName { name: name.into() });
-        }
+        fit(name)?;
         let file = self.shared.create(name)?;
         self.shared.set(name, Staged::Raw(None));
         Ok(file)
+    }
+
+    /// The same, into the file that was prepared for somebody, if one was. To be flushed at its end.
+    pub fn roomy(&self, name: &str, whose: u32) -> Result<Roomy, WriteError> {
+        fit(name)?;
+        let (file, has_room) = match self.shared.take_roomy(name, whose)? {
+            Some(file) => (file, true),
+            None => (self.shared.create(name)?, false),
+        };
+        self.shared.set(name, Staged::Raw(None));
+        Ok(Roomy::new(file, has_room))
     }
 
     /// Sets the checksum of a raw file for the manifest, in whatever form its owner likes; spares
@@ -360,11 +376,24 @@ impl Shared {
 
     /// A file made in advance, if there is one.
     fn take_blank(&self, name: &str) -> Result<Option<File>, WriteError> {
+        self.take(name, || self.blanks.take())
+    }
+
+    /// The file with blocks that is for somebody, if there is one.
+    fn take_roomy(&self, name: &str, whose: u32) -> Result<Option<File>, WriteError> {
+        self.take(name, || self.blanks.take_roomy(whose))
+    }
+
+    fn take(
+        &self,
+        name: &str,
+        made: impl FnOnce() -> Option<(File, Nameless)>,
+    ) -> Result<Option<File>, WriteError> {
         let mut state = self.state();
         if state.files.contains_key(name) {
             return Err(WriteError::Duplicate { file: name.into() });
         }
-        Ok(self.blanks.take().map(|(file, nameless)| {
+        Ok(made().map(|(file, nameless)| {
             state.nameless.insert(name.into(), nameless);
             state.files.insert(name.into(), Staged::Open);
             file
@@ -428,48 +457,10 @@ impl Shared {
     }
 }
 
-/// Makes the hidden directory, or takes it over from a dump that was killed. The lock on it tells
-/// a living owner from a dead one.
-fn claim(dir: &Dir) -> Result<OwnedFd, WriteError> {
-    let failed = |operation, source: Errno| WriteError::io(HIDDEN, operation, source);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    loop {
-        match rustix::fs::mkdirat(dir, HIDDEN, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(source) => return Err(failed("create", source)),
-        }
-        let hidden = match rustix::fs::openat(dir, HIDDEN, flags, Mode::empty()) {
-            Ok(hidden) => hidden,
-            // Its owner removed it just now.
-            Err(Errno::NOENT) => continue,
-            Err(source) => return Err(failed("open", source)),
-        };
-        match rustix::fs::flock(&hidden, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(WriteError::Busy {
-                    directory: dir.label().into(),
-                });
-            }
-            Err(source) => return Err(failed("lock", source)),
-        }
-        // The owner may have removed it between opening and locking.
-        let stat = rustix::fs::fstat(&hidden).map_err(|source| failed("stat", source))?;
-        if stat.st_nlink > 0 {
-            empty(&hidden).map_err(|source| failed("empty", source))?;
-            return Ok(hidden);
-        }
+/// Whether a file of that name may be in a set.
+fn fit(name: &str) -> Result<(), WriteError> {
+    match plain(name) && !name.starts_with('.') && name != manifest::FILE_NAME {
+        true => Ok(()),
+        false => Err(WriteError::BadName { name: name.into() }),
     }
-}
-
-/// Removes the files of a directory.
-fn empty(dir: impl AsFd) -> rustix::io::Result<()> {
-    let dir = dir.as_fd();
-    for entry in rustix::fs::Dir::read_from(dir)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            rustix::fs::unlinkat(dir, entry.file_name(), AtFlags::empty())?;
-        }
-    }
-    Ok(())
 }

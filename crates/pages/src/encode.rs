@@ -5,6 +5,7 @@ use crate::order::Turn;
 use crate::pace::{Effort, Pace};
 use crate::run::{self, Run, RunFlags};
 use crate::sample::is_zero;
+use crate::sink::Chunk;
 use crate::source::{PageSource, byte_len};
 use crate::store::{Extent, Format, StoreError, Zeros};
 use crate::{CHUNK_BYTES, PAGE_SIZE};
@@ -49,6 +50,13 @@ impl Encoded {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.len]
+    }
+
+    pub(crate) fn as_chunk(&self) -> Chunk<'_> {
+        Chunk {
+            runs: &self.runs,
+            bytes: self.bytes(),
+        }
     }
 }
 

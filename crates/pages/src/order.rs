@@ -10,7 +10,7 @@ use crate::pace::Pace;
 use crate::pool::lock;
 use crate::run;
 use crate::seek::{self, Entry};
-use crate::sink::{Chunk, PageSink};
+use crate::sink::PageSink;
 use crate::store::{Format, StoreError};
 use crate::summary::{ChunkSum, Summary};
 use crossbeam_channel::Sender;
@@ -54,6 +54,13 @@ struct Order {
     aborted: bool,
 }
 
+impl Order {
+    /// Takes the parked chunks that follow each other from `seq` on.
+    fn behind(&mut self, seq: u64) -> Vec<Encoded> {
+        (seq..).map_while(|seq| self.parked.remove(&seq)).collect()
+    }
+}
+
 impl Object {
     pub(crate) fn new(key: ObjectKey, out: Out) -> Self {
         let out = Some(Box::new(out));
@@ -78,23 +85,48 @@ impl Object {
         chunk: &mut Encoded,
         spares: &Spares,
     ) -> Result<(), StoreError> {
-        let Some(mut out) = self.wait_for_turn(seq, chunk, spares) else {
+        let Some((mut out, mut behind)) = self.wait_for_turn(seq, chunk, spares) else {
             return Ok(());
         };
-        out.write(chunk)
-            .map_err(|error| self.write_error(seq, error))?;
-        self.write_parked(out, spares)
+        let mut next = seq;
+        let mut first = Some(&*chunk);
+        loop {
+            let all: Vec<&Encoded> = first.take().into_iter().chain(&behind).collect();
+            let count = all.len() as u64;
+            let written = out.write(&all);
+            behind.drain(..).for_each(|chunk| spares.give_back(chunk));
+            written.map_err(|error| self.write_error(next, error))?;
+            next += count;
+
+            let mut order = lock(&self.order);
+            order.next = next;
+            behind = order.behind(next);
+            if behind.is_empty() {
+                order.out = Some(out);
+                self.turned.notify_all();
+                drop(order);
+                return self.finish_if_complete();
+            }
+        }
     }
 
-    /// The sink, if the turn came; nothing if the chunk was parked or the object given up.
-    fn wait_for_turn(&self, seq: u64, chunk: &mut Encoded, spares: &Spares) -> Option<Box<Out>> {
+    /// The sink and the chunks parked behind this one, if the turn came; nothing if the chunk was parked or the object
+    /// given up.
+    fn wait_for_turn(
+        &self,
+        seq: u64,
+        chunk: &mut Encoded,
+        spares: &Spares,
+    ) -> Option<(Box<Out>, Vec<Encoded>)> {
         let mut order = lock(&self.order);
         loop {
             if order.aborted {
                 return None;
             }
-            if order.next == seq && order.out.is_some() {
-                return order.out.take();
+            if order.next == seq
+                && let Some(out) = order.out.take()
+            {
+                return Some((out, order.behind(seq + 1)));
             }
             if let Some(spare) = spares.take() {
                 order.parked.insert(seq, std::mem::replace(chunk, spare));
@@ -104,25 +136,6 @@ impl Object {
                 .turned
                 .wait(order)
                 .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// After a chunk was written: writes those parked behind it, then passes the turn on.
-    fn write_parked(&self, mut out: Box<Out>, spares: &Spares) -> Result<(), StoreError> {
-        loop {
-            let mut order = lock(&self.order);
-            order.next += 1;
-            let seq = order.next;
-            let Some(chunk) = order.parked.remove(&seq) else {
-                order.out = Some(out);
-                self.turned.notify_all();
-                drop(order);
-                return self.finish_if_complete();
-            };
-            drop(order);
-            let written = out.write(&chunk);
-            spares.give_back(chunk);
-            written.map_err(|error| self.write_error(seq, error))?;
         }
     }
 
@@ -206,18 +219,23 @@ impl Out {
         }
     }
 
-    fn write(&mut self, chunk: &Encoded) -> io::Result<()> {
-        let bytes = chunk.bytes();
+    /// Writes chunks that follow each other.
+    fn write(&mut self, chunks: &[&Encoded]) -> io::Result<()> {
         let begun = Instant::now();
-        self.sink.chunk(Chunk {
-            runs: &chunk.runs,
-            bytes,
-        })?;
-        self.pace.written(bytes.len(), begun);
+        let all: Vec<_> = chunks.iter().map(|chunk| chunk.as_chunk()).collect();
+        self.sink.chunks(&all)?;
+        let bytes = all.iter().map(|chunk| chunk.bytes.len()).sum();
+        self.pace.written(bytes, begun);
+        chunks.iter().try_for_each(|chunk| self.count(chunk))
+    }
+
+    /// Notes a chunk that was written.
+    fn count(&mut self, chunk: &Encoded) -> io::Result<()> {
+        let bytes = chunk.bytes().len();
         for run in &chunk.runs {
             run::append(&mut self.summary.pagemap, *run);
         }
-        self.summary.count(chunk.pages, bytes.len());
+        self.summary.count(chunk.pages, bytes);
         self.summary.zero_pages += chunk.zero_pages;
         if chunk.pages == 0 {
             return Ok(());
@@ -226,7 +244,7 @@ impl Out {
             Some(frames) if seek::is_full(frames) => return Err(io::ErrorKind::FileTooLarge.into()),
             // Both lengths are those of one chunk.
             Some(frames) => frames.push(Entry {
-                packed: bytes.len() as u32,
+                packed: bytes as u32,
                 unpacked: (chunk.pages * crate::PAGE_SIZE) as u32,
             }),
             None => self.summary.checksums.push(ChunkSum {

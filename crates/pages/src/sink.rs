@@ -1,7 +1,7 @@
 //! Where encoded chunks go, in order.
 
 use crate::run::Run;
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 
 /// One encoded chunk on its way out.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +24,15 @@ pub trait PageSink: Send {
     /// Any error ends the whole dump; it is reported with the object.
     fn chunk(&mut self, chunk: Chunk<'_>) -> io::Result<()>;
 
+    /// Takes several, one behind the other.
+    ///
+    /// # Errors
+    ///
+    /// As for [`chunk`](Self::chunk).
+    fn chunks(&mut self, chunks: &[Chunk<'_>]) -> io::Result<()> {
+        chunks.iter().try_for_each(|chunk| self.chunk(*chunk))
+    }
+
     /// Takes what follows the last chunk (the seek table of a zstd store, else nothing).
     ///
     /// # Errors
@@ -35,6 +44,26 @@ pub trait PageSink: Send {
 impl<W: Write + Send> PageSink for W {
     fn chunk(&mut self, chunk: Chunk<'_>) -> io::Result<()> {
         self.write_all(chunk.bytes)
+    }
+
+    /// By one call, as far as the writer can: file systems take longer writes in larger pieces.
+    fn chunks(&mut self, chunks: &[Chunk<'_>]) -> io::Result<()> {
+        let mut parts: Vec<_> = chunks
+            .iter()
+            .map(|chunk| IoSlice::new(chunk.bytes))
+            .collect();
+        let mut rest = &mut parts[..];
+        // Those that are empty would look like the end.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match self.write_vectored(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => IoSlice::advance_slices(&mut rest, len),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn finish(&mut self, trailer: &[u8]) -> io::Result<()> {

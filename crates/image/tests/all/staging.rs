@@ -1,6 +1,7 @@
 //! Writing, committing and reading whole sets.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 
 use gelid_image::manifest::Manifest;
 use gelid_image::messages::*;
@@ -405,4 +406,31 @@ fn files_made_in_advance_leave_nothing() {
     staging.raw("pages-1.img").unwrap();
     drop(staging);
     assert!(dir.names().unwrap().is_empty());
+}
+
+#[test]
+fn blocks_made_in_advance_are_given_back() {
+    let (_scratch, dir) = scratch();
+    let staging = Staging::new(&dir).unwrap();
+    staging.prepare_room(7, 8 << 20);
+    for (name, whose) in [("pages-1.img", 7), ("pages-2.img", 8)] {
+        let mut file = staging.roomy(name, whose).unwrap();
+        file.write_all(&[1; 5000]).unwrap();
+        file.write_all(b"end").unwrap();
+        file.flush().unwrap();
+    }
+    // There was one for it, and it is taken.
+    staging.roomy("pages-1.img", 7).unwrap_err();
+    staging.roomy("../pages-3.img", 7).unwrap_err();
+    staging
+        .writer(ImageKind::Inventory, ())
+        .unwrap()
+        .push(&inventory())
+        .unwrap();
+    staging.commit().unwrap();
+    for name in ["pages-1.img", "pages-2.img"] {
+        let file = dir.raw(name).unwrap().metadata().unwrap();
+        assert_eq!(file.len(), 5003, "{name}");
+        assert!(file.blocks() * 512 <= 1 << 20, "{name}: {file:?}");
+    }
 }

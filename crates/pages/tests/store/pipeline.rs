@@ -331,3 +331,51 @@ fn big_dump() {
         .unwrap();
     println!("\npeak KiB {}", peak.trim().trim_end_matches(" kB"));
 }
+
+/// Takes a few bytes at a time.
+#[derive(Clone, Default)]
+struct Narrow(Arc<Mutex<Vec<u8>>>, Arc<AtomicUsize>);
+
+impl io::Write for Narrow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let calls = self.1.fetch_add(1, Ordering::SeqCst);
+        if calls.is_multiple_of(5) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        // Others are done meanwhile, and wait behind this one.
+        std::thread::sleep(Duration::from_micros(200));
+        let len = bytes.len().min(3 * PAGE_SIZE + 7);
+        self.0.lock().unwrap().extend(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn chunks_written_at_once_are_written_whole_and_in_order() {
+    let store = Store::start(options(Format::Raw, 4)).unwrap();
+    let source: Arc<dyn PageSource> = Arc::new(CALM);
+    let sink = Narrow::default();
+    let key = ObjectKey {
+        pages_id: 1,
+        owner: Owner::Task(1),
+    };
+    let mut object = store.object(key, Box::new(sink.clone()));
+    let pages = 20 * CHUNK_BYTES as u64 / PAGE + 3;
+    object
+        .push(&source, Extent::present(0..pages * PAGE))
+        .unwrap();
+    let summary = object.finish().unwrap().wait().unwrap();
+    assert_eq!(summary.stored_bytes, pages * PAGE);
+    let bytes = sink.0.lock().unwrap();
+    assert_eq!(bytes.len() as u64, pages * PAGE);
+    for (page, bytes) in (0..pages).zip(bytes.chunks_exact(PAGE_SIZE)) {
+        assert!(
+            bytes.iter().all(|byte| u64::from(*byte) == page % 251 + 1),
+            "page {page}"
+        );
+    }
+}

@@ -28,6 +28,16 @@ pub fn personality(task: &TaskDir) -> Read<u32> {
     })
 }
 
+/// `statm`: how many pages of anonymous private memory are resident; 0 for a task without an address space.
+pub fn anonymous_pages(task: &TaskDir) -> Read<u64> {
+    task.parsed("statm", 128, |text| {
+        let mut words = chomp(text).split(|byte| *byte == b' ').skip(1);
+        let mut next = || decimal::<u64>(words.next().unwrap_or_default(), "statm");
+        let (resident, shared) = (next()?, next()?);
+        Ok(resident.saturating_sub(shared))
+    })
+}
+
 /// `oom_score_adj`: how readily the process is killed when memory is short, -1000 to 1000.
 pub fn oom_score_adj(task: &TaskDir) -> Read<i32> {
     task.parsed("oom_score_adj", 64, |text| {
