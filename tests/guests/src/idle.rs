@@ -1,9 +1,10 @@
 //! Programs at rest, of one size each: what dumps and restores are measured with.
 //!
 //! `idle-threads [COUNT]`: threads that are all alike and wait on a futex. `idle-tree [COUNT]`: children that have
-//! written to some pages of their own and wait on a pipe. `idle-heap [MIB] [objects|noise]`: a heap like that
-//! of an object-oriented program, or one that cannot be compressed; with `beat`, a thread beside it notes for how long it
-//! did not run. `idle-workers [COUNT] [MIB]`: children that have a heap in common since they were forked.
+//! written to some pages of their own and wait on a pipe. `idle-heap [MIB] [objects|noise|huge|zeros|sparse]`: a heap like
+//! that of an object-oriented program, one that cannot be compressed, one of objects in huge pages, one that has them in
+//! every sixteenth page and zeros in all others, one of islands in a thousand times as much; with `beat`, a thread beside
+//! it notes for how long it did not run. `idle-workers [COUNT] [MIB]`: children that have a heap in common since they were forked.
 //! `idle-mappings [COUNT]`: mappings of one page each. `idle-descriptors [COUNT]`: files, pipes, sockets and
 //! counters in equal parts. No other task than the first and that thread wakes up by itself.
 
@@ -11,6 +12,7 @@ use crate::Entry;
 use crate::os::{Map, PAGE, os, word};
 use crate::protocol::{Check, Failure, Gate, Guest, NAP, ensure, fnv1a, same, until};
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +29,9 @@ pub(crate) const GUESTS: &[Entry] = &[
 ];
 
 const MIB: usize = 1 << 20;
+/// Bytes of an island of a sparse heap, which is so many times as large as all of them.
+const ISLAND: usize = 64 << 10;
+const FAR: usize = 1024;
 
 fn threads(guest: &Guest) -> Check {
     let count = guest.number(0, 8)?;
@@ -99,13 +104,35 @@ fn tree(guest: &Guest) -> Check {
 
 fn heap(guest: &Guest) -> Check {
     let len = guest.number(0, 16)? * MIB;
-    let map = Map::anon(len)?;
-    match guest.args.get(1).map_or("objects", String::as_str) {
-        "objects" => objects(&map, len),
+    let kind = guest.args.get(1).map_or("objects", String::as_str);
+    let map = Map::anon(if kind == "sparse" { len * FAR } else { len })?;
+    let mut parts = vec![0..len];
+    match kind {
+        "objects" => objects(&map, 0..len),
         "noise" => map.fill(0, len / PAGE, 33),
+        "huge" => {
+            map.advise(0, len, libc::MADV_HUGEPAGE)?;
+            objects(&map, 0..len);
+        }
+        "zeros" => {
+            (0..len).step_by(PAGE).for_each(|at| map.set(at, 0));
+            (0..len)
+                .step_by(16 * PAGE)
+                .for_each(|at| objects(&map, at..at + PAGE));
+        }
+        "sparse" => {
+            let islands = (0..len * FAR).step_by(ISLAND * FAR);
+            parts = islands.map(|at| at..at + ISLAND).collect();
+            parts.iter().for_each(|part| objects(&map, part.clone()));
+        }
         kind => return Err(Failure::new(format!("no heap of {kind}"))),
     }
-    let before = sum(&map, len);
+    let sums = || {
+        parts
+            .iter()
+            .fold(0, |all, part| all ^ sum(&map, part.clone()))
+    };
+    let before = sums();
     if guest.args.get(2).is_some_and(|beat| beat == "beat") {
         let page = beat_page(guest)?;
         let beats = Arc::new(AtomicBool::new(false));
@@ -114,7 +141,7 @@ fn heap(guest: &Guest) -> Check {
         until("the first beat", || Ok(beats.load(Ordering::Relaxed)))?;
     }
     guest.hold()?;
-    same!("sum of the heap", sum(&map, len), before);
+    same!("sum of the heap", sums(), before);
     Ok(())
 }
 
@@ -148,8 +175,8 @@ fn beat(page: &Map, begun: &AtomicBool) -> ! {
 fn workers(guest: &Guest) -> Check {
     let (count, len) = (guest.number(0, 8)?, guest.number(1, 8)? * MIB);
     let map = Map::anon(len)?;
-    objects(&map, len);
-    let before = sum(&map, len);
+    objects(&map, 0..len);
+    let before = sum(&map, 0..len);
     let mut ends = [0; 2];
     os!(libc::pipe(ends.as_mut_ptr()))?;
     let [read, write] = ends;
@@ -162,7 +189,7 @@ fn workers(guest: &Guest) -> Check {
             let own = len / PAGE / 64;
             let at = |page: usize| (page * 64 + index % 64) * PAGE;
             (0..own).for_each(|page| map.set(at(page), index as u64));
-            let before = sum(&map, len);
+            let before = sum(&map, 0..len);
             gate.arrive()?;
             let mut byte = 0_u8;
             same!(
@@ -170,13 +197,13 @@ fn workers(guest: &Guest) -> Check {
                 os!(libc::read(read, (&raw mut byte).cast(), 1))?,
                 0
             );
-            same!("sum of the heap", sum(&map, len), before);
+            same!("sum of the heap", sum(&map, 0..len), before);
             Ok(())
         })?);
     }
     gate.wait(count)?;
     guest.hold()?;
-    same!("sum of the heap", sum(&map, len), before);
+    same!("sum of the heap", sum(&map, 0..len), before);
     os!(libc::close(write))?;
     kids.iter().try_for_each(|kid| kid.join(guest))
 }
@@ -225,10 +252,11 @@ fn descriptors(guest: &Guest) -> Check {
     Ok(())
 }
 
-/// Fills a mapping with objects of eight words: type pointers, pointers into the heap, small numbers, short
+/// Fills a part of a mapping with objects of eight words: type pointers, pointers into the heap, small numbers, short
 /// strings, unused words. zstd packs them about five to one.
-fn objects(map: &Map, len: usize) {
-    for (index, at) in (0..len).step_by(64).enumerate() {
+fn objects(map: &Map, part: Range<usize>) {
+    for at in part.step_by(64) {
+        let index = at / 64;
         let dice = word(34, index);
         let class = 0x7f52_1040_0000 + (dice % 24) * 0x1c0;
         let near = map.addr() as u64 + at as u64 + (dice >> 8) % 4096 * 16;
@@ -253,9 +281,9 @@ fn objects(map: &Map, len: usize) {
     }
 }
 
-/// A sum over every word of a mapping, in which places matter.
-fn sum(map: &Map, len: usize) -> u64 {
-    (0..len).step_by(8).fold(fnv1a(b"heap"), |sum, at| {
+/// A sum over every word of a part, in which places matter.
+fn sum(map: &Map, part: Range<usize>) -> u64 {
+    part.step_by(8).fold(fnv1a(b"heap"), |sum, at| {
         (sum.rotate_left(5) ^ map.get(at)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     })
 }

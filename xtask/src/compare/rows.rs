@@ -53,6 +53,13 @@ const fn heap(name: &'static str, program: Program) -> Row {
     }
 }
 
+const fn large(name: &'static str, program: Program) -> Row {
+    Row {
+        long: true,
+        ..heap(name, program)
+    }
+}
+
 const fn running(name: &'static str, program: Program) -> Row {
     Row {
         ways: Ways::Running,
@@ -76,17 +83,26 @@ pub(super) const ROWS: &[Row] = &[
         Guest("idle-workers", &["8", "1024"]),
     ),
     row("30,000 mappings", Guest("idle-mappings", &["30000"])),
+    long("60,000 mappings", Guest("idle-mappings", &["60000"])),
     row("5,000 descriptors", Guest("idle-descriptors", &["5000"])),
+    long("10,000 descriptors", Guest("idle-descriptors", &["10000"])),
     heap("1 GiB of objects", Guest("idle-heap", &["1024", "objects"])),
     heap("1 GiB of noise", Guest("idle-heap", &["1024", "noise"])),
     running(
         "1 GiB of objects, left running",
         Guest("idle-heap", &["1024", "objects", "beat"]),
     ),
-    Row {
-        long: true,
-        ..heap("4 GiB of objects", Guest("idle-heap", &["4096", "objects"]))
-    },
+    large("1 GiB in huge pages", Guest("idle-heap", &["1024", "huge"])),
+    large(
+        "1 GiB, mostly zeros",
+        Guest("idle-heap", &["1024", "zeros"]),
+    ),
+    large(
+        "1 GiB spread over 1 TiB",
+        Guest("idle-heap", &["1024", "sparse"]),
+    ),
+    large("4 GiB of objects", Guest("idle-heap", &["4096", "objects"])),
+    large("8 GiB of objects", Guest("idle-heap", &["8192", "objects"])),
     heap("redis of 1 GiB", Redis(1 << 30)),
     running("redis of 1 GiB, left running", Redis(1 << 30)),
     heap("JVM", Java),
