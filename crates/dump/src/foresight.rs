@@ -8,8 +8,8 @@ use gelid_sys::proc::{self, TaskDir, scalar, stat, tasks};
 
 use crate::Options;
 
-/// Images that every tree has once: `inventory`, `pstree`, `seccomp`, `files`, `timens`, and the manifest. One too many
-/// costs twice: ext4 has to make it, and shuns its inode for five seconds when nobody has taken it.
+/// Images that every tree has once: `inventory`, `pstree`, `seccomp`, `files`, `timens`, and the manifest. Others are
+/// made when they are needed.
 const OF_TREE: usize = 6;
 /// Images of each process: `core`, `mm`, `pagemap`, `pages`, `ids`, `fs`, `fdinfo`.
 const OF_PROCESS: usize = 7;
