@@ -3,10 +3,11 @@
 use crate::failures::{must_be_gone, must_fail, start};
 use crate::trial;
 use anyhow::{Context, Result, ensure};
-use gelid_tests::{Engine, Guest, Verdict};
+use gelid_tests::{Engine, Guest, Running, Verdict};
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A test with a name.
@@ -16,6 +17,7 @@ const TESTS: &[Test] = &[
     ("exec-cmd", exec_cmd),
     ("leave-stopped", leave_stopped),
     ("file-validation", file_validation),
+    ("restore-sibling", restore_sibling),
 ];
 
 /// So long anything may take.
@@ -117,5 +119,23 @@ fn file_validation() -> Result<Verdict> {
         &engine.restore(&std::env::temp_dir(), &["--file-validation", "hope"])?,
         "an unknown method",
     )?;
+    Ok(Verdict::Passed)
+}
+
+/// The root is a child of whoever has started the restorer, here a shell.
+fn restore_sibling() -> Result<Verdict> {
+    let mut guest = dumped("tree-deep", &[])?;
+    let (images, root) = (guest.images("images"), guest.tree.root());
+    let mut words = Command::new("sh");
+    let script = r#""$@" && touch restored && exec sleep 1000"#;
+    words.current_dir(&images).args(["-c", script, "sh"]);
+    words.arg(Engine::find()?.program());
+    words.args(["restore", "-d", "--restore-sibling", "-o", "restore.log"]);
+    let mut shell = Running::start(&mut words)?;
+    until("the restore", || images.join("restored").exists())?;
+    let (_, parent) = stat(root).context("no root")?;
+    ensure!(parent == shell.pid(), "child of {parent}");
+    shell.kill()?;
+    guest.check()?;
     Ok(Verdict::Passed)
 }
