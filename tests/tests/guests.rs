@@ -1,5 +1,6 @@
 //! The table: every guest of `gelid-guest --list`, and what is peculiar about it.
 
+mod idle;
 mod internet;
 mod ipc;
 mod namespaces;
@@ -223,16 +224,6 @@ const CASES: &[Case] = &[
     guest("fanotify"),
     unlike("fanotify-mount", "marks on file systems"),
     refused("fanotify-permission", "others wait for"),
-    guest("idle-threads"),
-    guest("idle-tree"),
-    guest("idle-heap"),
-    with("idle-heap", &["16", "noise", "beat"]),
-    with("idle-heap", &["16", "huge"]),
-    with("idle-heap", &["16", "zeros"]),
-    with("idle-heap", &["16", "sparse"]),
-    with("idle-workers", &["4", "2"]),
-    guest("idle-mappings"),
-    guest("idle-descriptors"),
     guest("inotify"),
     unlike("inotify-oneshot", "the flags of a watch"),
     Case {
@@ -481,6 +472,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     let sockets = internet::CASES.iter().chain(unix::CASES);
     let others = ipc::CASES.iter().chain(refusals::CASES);
     let others = others.chain(namespaces::CASES).chain(pipes::CASES);
+    let others = others.chain(idle::CASES);
     CASES.iter().chain(sockets).chain(others)
 }
 

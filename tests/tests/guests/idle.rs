@@ -1,0 +1,17 @@
+//! Guests at rest, which speed is measured with.
+
+use super::{guest, with};
+use gelid_tests::Case;
+
+pub(super) const CASES: &[Case] = &[
+    guest("idle-threads"),
+    guest("idle-tree"),
+    guest("idle-heap"),
+    with("idle-heap", &["16", "noise", "beat"]),
+    with("idle-heap", &["16", "huge"]),
+    with("idle-heap", &["16", "zeros"]),
+    with("idle-heap", &["16", "sparse"]),
+    with("idle-workers", &["4", "2"]),
+    guest("idle-mappings"),
+    guest("idle-descriptors"),
+];
