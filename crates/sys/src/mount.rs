@@ -7,6 +7,7 @@
 pub mod attributes;
 pub mod autofs;
 pub mod idmap;
+pub mod owner;
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd};

@@ -39,6 +39,7 @@ mod nested;
 mod net;
 mod netlink;
 mod os;
+mod owners;
 mod packet;
 mod pidfd;
 mod pipe;
@@ -123,6 +124,7 @@ const OBJECTS: &[&[Entry]] = &[
     nested::GUESTS,
     net::GUESTS,
     netlink::GUESTS,
+    owners::GUESTS,
     packet::GUESTS,
     pipe::GUESTS,
     place::GUESTS,

@@ -64,7 +64,7 @@ pub(crate) fn mount(source: &Path, at: &Path, kind: &str, flags: u64, options: &
     Ok(())
 }
 
-fn tmpfs(name: &str, at: &Path, flags: u64, options: &str) -> Check {
+pub(crate) fn tmpfs(name: &str, at: &Path, flags: u64, options: &str) -> Check {
     mount(Path::new(name), at, "tmpfs", flags, options)
 }
 

@@ -83,7 +83,7 @@ fn owner(kind: &str, own: &str) -> Check<&'static str> {
 }
 
 /// Stays what it is over the dump.
-fn stay(guest: &Guest, gate: &Gate) -> Check {
+pub(crate) fn stay(guest: &Guest, gate: &Gate) -> Check {
     let before = known()?;
     gate.arrive()?;
     guest.wait();
@@ -145,7 +145,7 @@ fn own() -> i32 {
 }
 
 /// Waits for all of them to be there, over the dump, and for their end.
-fn hold(guest: &Guest, gate: Gate, count: usize, kids: &[Kid]) -> Check {
+pub(crate) fn hold(guest: &Guest, gate: Gate, count: usize, kids: &[Kid]) -> Check {
     gate.wait(count)?;
     let mut pids: Vec<i32> = kids.iter().map(|kid| kid.pid).collect();
     pids.push(own());
@@ -159,7 +159,7 @@ fn hold(guest: &Guest, gate: Gate, count: usize, kids: &[Kid]) -> Check {
 }
 
 /// A child that somebody above tells who is who, before it goes on.
-fn mapped(
+pub(crate) fn mapped(
     guest: &Guest,
     label: &str,
     (flags, uids, gids): (i32, &str, &str),
@@ -188,7 +188,7 @@ fn mapped(
     Ok(kid)
 }
 
-fn become_user(uids: [u32; 3], gids: [u32; 3], groups: &[u32]) -> Check {
+pub(crate) fn become_user(uids: [u32; 3], gids: [u32; 3], groups: &[u32]) -> Check {
     os!(libc::setgroups(groups.len(), groups.as_ptr()))?;
     os!(libc::setresgid(gids[0], gids[1], gids[2]))?;
     os!(libc::setresuid(uids[0], uids[1], uids[2]))?;

@@ -220,6 +220,8 @@ pub(super) const CASES: &[Case] = &[
     inside("pid user", users("users-init")),
     inside("pid mnt", below(&["user pid mnt", "sessions"])),
     inside("pid mnt", below(&["user mnt uts", "pidfd"])),
+    inside("pid mnt", users("owners")),
+    of_nobody(users("owners")),
     below(&["user", "sessions"]),
     below(&["user uts ipc cgroup", "pidfd"]),
     below(&["user net", "unix-rights"]),

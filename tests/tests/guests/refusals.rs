@@ -25,6 +25,14 @@ pub(super) const CASES: &[Case] = &[
         ..refused("below", "in another mnt namespace")
     },
     refused("users-shared", "shares its working directory"),
+    Case {
+        inside: Some("pid mnt"),
+        ..refused("owners-devpts", "below that of the root")
+    },
+    Case {
+        inside: Some("pid mnt"),
+        ..refused("owners-unmapped", "below that of the root")
+    },
     refused("below-gone", "a pid namespace that has ended"),
     refused("below-put", "put into a pid namespace"),
     refused("refused-dispatch", "PR_SET_SYSCALL_USER_DISPATCH"),

@@ -12,6 +12,7 @@ mod external;
 mod formats;
 mod kind;
 mod look;
+mod owners;
 mod procfs;
 mod refusal;
 #[cfg(test)]
@@ -149,6 +150,7 @@ pub(super) fn dump(
     let mounts = survey(&seen, options)?;
     let shown = procfs::shown(&mounts, &seen, census)?;
     formats::refuse(&instances, &mounts)?;
+    let owners = owners::find(&instances, &mounts, census)?;
     contents::write(staging, &instances, &mounts, census)?;
     let automounters = automount::look(&instances, &mounts, census)?;
     for (namespace, instance) in instances.iter().enumerate() {
@@ -161,6 +163,7 @@ pub(super) fn dump(
             }
             let procfs = shown.get(&mount.info.dev);
             entry.pid_ns = procfs.copied().filter(|_| mount.kind == Fstype::Proc);
+            entry.user_ns = owners.get(&mount.info.dev).copied();
             writer.push(&entry)?;
         }
         writer.finish()?;
@@ -258,6 +261,7 @@ fn record(mount: &Mount, new_instance: bool) -> MntEntry {
         sb_flags: Some(sb_flags),
         ext_key,
         pid_ns: None,
+        user_ns: None,
         id_map: mount.id_map.as_ref().map(|map| UsernsEntry {
             uid_map: map.uids.iter().map(user::extent).collect(),
             gid_map: map.gids.iter().map(user::extent).collect(),

@@ -18,10 +18,7 @@ pub(super) fn dump(
     context: Context<'_>,
     census: &Census,
 ) -> Result<(), Error> {
-    let mut entry = match instance.above {
-        None => read(instance.task)?,
-        Some(_) => read_inside(instance)?,
-    };
+    let mut entry = maps(instance)?;
     if !instance.root {
         // Those of the root are what the dumper sees.
         let users = &census.users;
@@ -35,6 +32,19 @@ pub(super) fn dump(
     Ok(context
         .staging
         .put(ImageKind::Userns, instance.id, &entry)?)
+}
+
+fn maps(instance: &Instance) -> Result<UsernsEntry, Error> {
+    match instance.above {
+        None => read(instance.task),
+        Some(_) => read_inside(instance),
+    }
+}
+
+/// Whether nobody can have files there.
+pub(super) fn is_of_nobody(instance: &Instance) -> Result<bool, Error> {
+    let maps = maps(instance)?;
+    Ok(maps.uid_map.is_empty() || maps.gid_map.is_empty())
 }
 
 fn read(process: Pid) -> Result<UsernsEntry, Error> {

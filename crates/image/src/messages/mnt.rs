@@ -101,5 +101,7 @@ messages! {
         optional uint32 pid_ns = 1000;
         /// gelid: who owners of files are, as it shows them, if they are others (`MOUNT_ATTR_IDMAP`).
         optional message UsernsEntry id_map = 1001;
+        /// gelid: the user namespace that a file system belongs to, if it is one below the root's.
+        optional uint32 user_ns = 1002;
     }
 }

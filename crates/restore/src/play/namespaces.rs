@@ -101,6 +101,19 @@ impl Stage<'_> {
         self.take(outcome.ok(op).unwrap_or(u64::MAX))
     }
 
+    /// The same for a user namespace below the root's.
+    fn fsopen_in(&mut self, users: u32, kind: &CStr) -> Result<OwnedFd, Error> {
+        let agent = self.agents.get(&users).copied();
+        let nobody = self.failed("opening a file system for nobody");
+        let agent = agent.ok_or_else(|| nobody(Errno::SRCH))?;
+        let inode = |namespace| namespace::inode(namespace).map_err(self.failed("fstat"));
+        if inode(agent.open(Kind::Mnt)?)? == inode(self.open(Kind::Mnt)?)? {
+            // It opens none where mounts belong to somebody above, and may have had no others to make.
+            agent.make(self, Kind::Mnt)?;
+        }
+        self.fsopen_by(agent.who, kind)
+    }
+
     /// Makes a namespace of a kind that the root is not to be in, for the user namespace that it belongs to. `own` is that
     /// of the root.
     pub(super) fn make(&mut self, kind: Kind, id: u32, own: &OwnedFd) -> Result<OwnedFd, Error> {

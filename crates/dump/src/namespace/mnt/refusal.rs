@@ -22,6 +22,8 @@ pub enum MountRefusal {
     Formats,
     /// The kernel does not tell how it shows owners of files.
     Mapped,
+    /// It belongs to a user namespace below that of the root, and is no tmpfs.
+    Owner,
     /// It shows message queues of a namespace that the root is not in.
     Queues,
     /// No mount shows all of a file system in memory.
@@ -56,6 +58,10 @@ impl fmt::Display for MountRefusal {
             Self::Mapped => {
                 "one that shows other owners of files (idmapped), and the kernel does not tell which, as it does since \
                  Linux 6.15: unmount it"
+            }
+            Self::Owner => {
+                "of a file system that was mounted in a user namespace below that of the root, which does not come back as its \
+                 yet, but for a tmpfs of one that has users: unmount it, or leave it out (--skip-mnt)"
             }
             Self::Queues => {
                 "one of the message queues of an IPC namespace that the root of the tree is not in: unmount it"

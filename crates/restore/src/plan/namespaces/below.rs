@@ -122,6 +122,15 @@ impl Namespaces {
         Some((uid.unwrap_or(0), gid.unwrap_or(0)))
     }
 
+    /// The first user of one and his group, as the root's has them.
+    pub(crate) fn first_user_of(&self, users: u32) -> Option<(u32, u32)> {
+        let maps = &self.below.get(&users)?.maps;
+        Some((
+            outside(&maps.uids, maps.first_uid()?)?,
+            outside(&maps.gids, maps.first_gid()?)?,
+        ))
+    }
+
     /// The maps of one as they are written in the one above: of users, and of groups.
     pub(crate) fn maps(&self, users: u32) -> Option<(Vec<IdRange>, Vec<IdRange>)> {
         let below = self.below.get(&users)?;

@@ -31,11 +31,21 @@ use crate::play::script::Script;
 
 pub(crate) use stage::make;
 
+/// Whose a file system is, where it is not the root's: pid and user namespaces below those of the root.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whose {
+    pub(crate) pid_ns: Option<u32>,
+    pub(crate) users: Option<u32>,
+}
+
 /// What making mounts needs of the task whose namespaces they are.
 pub(crate) trait Place {
     /// Opens a file system of a kind as the root of the tree, whose namespaces it then belongs to; or as the first
-    /// process of a pid namespace below the root's.
-    fn fsopen(&mut self, kind: &CStr, pid_ns: Option<u32>) -> Result<OwnedFd, Error>;
+    /// process of a pid namespace below the root's, or as somebody in a user namespace there.
+    fn fsopen(&mut self, kind: &CStr, whose: Whose) -> Result<OwnedFd, Error>;
+
+    /// Has this thread make files as the first user of a user namespace below the root's, or as before.
+    fn make_files_in(&self, users: Option<u32>) -> Result<(), Error>;
 
     /// Has somebody be there whose process group an automounter leaves alone.
     fn lead(&mut self) -> Result<Leader, Error>;

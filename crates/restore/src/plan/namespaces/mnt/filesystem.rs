@@ -67,6 +67,8 @@ pub(crate) struct New {
     pub(crate) contents: Option<u32>,
     /// The pid namespace below the root's that a procfs shows.
     pub(crate) pid_ns: Option<u32>,
+    /// The user namespace below the root's that it belongs to.
+    pub(crate) users: Option<u32>,
     /// Who is asked for what is in it.
     pub(crate) automount: Option<Box<Automount>>,
 }
@@ -250,6 +252,7 @@ fn make(entry: &MntEntry, device: Option<&Path>, options: &MountOptions) -> Resu
         read_only: flags & RDONLY != 0,
         contents: filled.then_some(entry.root_dev),
         pid_ns: entry.pid_ns.filter(|_| name == "proc"),
+        users: entry.user_ns,
         automount: None,
     })
 }

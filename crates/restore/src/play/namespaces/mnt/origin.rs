@@ -14,7 +14,7 @@ use rustix::mount::{
     open_tree,
 };
 
-use super::{Place, automount, contents, failed};
+use super::{Place, Whose, automount, contents, failed};
 use crate::Error;
 use crate::plan::namespaces::mnt::{Filesystem, New, Origin};
 
@@ -54,10 +54,17 @@ pub(super) fn open(
     let _ = attributes::set_attributes(&mount, Attributes::empty());
     if let Origin::New(New {
         contents: Some(key),
+        users,
         ..
     }) = &filesystem.origin
     {
+        if users.is_some() {
+            place.make_files_in(*users)?;
+        }
         contents::extract(dir, *key, mount.as_fd(), place, &label)?;
+        if users.is_some() {
+            place.make_files_in(None)?;
+        }
     }
     Ok(Opened {
         automounter,
@@ -80,7 +87,8 @@ fn made(new: &New, place: &mut impl Place, label: &str) -> Result<OwnedFd, Error
         false => {
             let name = CString::new(new.name.as_str());
             let name = name.map_err(|_| failed("make", label)(Errno::INVAL))?;
-            place.fsopen(&name, new.pid_ns)?
+            let (pid_ns, users) = (new.pid_ns, new.users);
+            place.fsopen(&name, Whose { pid_ns, users })?
         }
     };
     if !new.source.is_empty() {

@@ -5,15 +5,17 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use gelid_image::Dir;
 use gelid_sys::Errno;
-use gelid_sys::namespace::join;
+use gelid_sys::namespace::{join, make_files_as};
 use gelid_sys::proc::ns::Kind;
 use gelid_sys::syscall::nr;
+use rustix::process::{getegid, geteuid};
 
-use super::{Leader, Place, failed, put_together};
+use super::{Leader, Place, Whose, failed, put_together};
 use crate::Error;
 use crate::files::Mounted;
 use crate::plan::births::Who;
 use crate::plan::namespaces::mnt::Mounts;
+use crate::plan::namespaces::user::Users;
 use crate::play::namespaces::Stage;
 use crate::play::script::{Object, Script};
 
@@ -70,8 +72,11 @@ struct OnStage<'a, 's> {
 }
 
 impl Place for OnStage<'_, '_> {
-    fn fsopen(&mut self, kind: &CStr, pid_ns: Option<u32>) -> Result<OwnedFd, Error> {
-        let Some(pid_ns) = pid_ns else {
+    fn fsopen(&mut self, kind: &CStr, whose: Whose) -> Result<OwnedFd, Error> {
+        if let Some(users) = whose.users {
+            return self.stage.fsopen_in(users, kind);
+        }
+        let Some(pid_ns) = whose.pid_ns else {
             return self.stage.fsopen(kind);
         };
         let mut nodes = self.stage.plan.nodes.iter();
@@ -79,6 +84,21 @@ impl Place for OnStage<'_, '_> {
         let first = first.ok_or_else(|| failed("make", "a procfs of nobody")(Errno::SRCH))?;
         self.stage.leave_mounts(first)?;
         self.stage.fsopen_by(Who::Task(first), kind)
+    }
+
+    fn make_files_in(&self, users: Option<u32>) -> Result<(), Error> {
+        let namespaces = &self.stage.plan.namespaces;
+        let first = |users: &Users| {
+            let first = (users.first_uid(), users.first_gid());
+            (first.0.unwrap_or_default(), first.1.unwrap_or_default())
+        };
+        let below = users.and_then(|users| namespaces.first_user_of(users));
+        let own = namespaces.user.as_ref().map(first);
+        let (uid, gid) = match below.or(own) {
+            Some((uid, gid)) => self.owner(uid, gid),
+            None => (geteuid().as_raw(), getegid().as_raw()),
+        };
+        make_files_as(uid, gid).map_err(failed("make", "files of a user namespace"))
     }
 
     fn lead(&mut self) -> Result<Leader, Error> {

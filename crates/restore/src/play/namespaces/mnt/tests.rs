@@ -14,7 +14,7 @@ use gelid_sys::proc::task_dir;
 use rustix::mount::{FsOpenFlags, fsopen};
 use rustix::thread::gettid;
 
-use super::{Place, put_together};
+use super::{Place, Whose, put_together};
 use crate::Error;
 use crate::plan::namespaces::mnt::{MountOptions, Mounts};
 
@@ -34,7 +34,11 @@ impl Alone {
 }
 
 impl Place for Alone {
-    fn fsopen(&mut self, kind: &CStr, _: Option<u32>) -> Result<OwnedFd, Error> {
+    fn make_files_in(&self, _: Option<u32>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn fsopen(&mut self, kind: &CStr, _: Whose) -> Result<OwnedFd, Error> {
         Ok(fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).unwrap())
     }
 
