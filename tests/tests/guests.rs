@@ -253,8 +253,6 @@ const CASES: &[Case] = &[
     // The file has another inode.
     locking(changing("locks-deleted", &["fd "])),
     refused("locks-refused", "use --file-locks"),
-    locking(refused("locks-awaited", "waits, which would get it")),
-    locking(refused("locks-kept", "shares and keeps")),
     guest("file-private"),
     guest("file-shared"),
     guest("file-past-end"),

@@ -42,6 +42,8 @@ pub(super) const CASES: &[Case] = &[
     refused("refused-family", "which is not dumped yet: close it first"),
     refused("refused-socket-mapped", "a mapped socket"),
     refused("refused-renamed", "give that its old name again"),
+    locking(refused("locks-awaited", "waits, which would get it")),
+    locking(refused("locks-kept", "shares and keeps")),
     refused("refused-pidfd-in-flight", "a pidfd in flight"),
     locking(refused("refused-lock-in-flight", "in flight only")),
     refused("refused-mixed-pipe", "not written as packets"),
