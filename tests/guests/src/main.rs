@@ -77,6 +77,7 @@ mod unix_names;
 mod unix_options;
 mod unix_rights;
 mod unix_senders;
+mod user_groups;
 mod users;
 mod vsock;
 mod woken;
@@ -157,6 +158,7 @@ const OBJECTS: &[&[Entry]] = &[
     unix_options::GUESTS,
     unix_rights::GUESTS,
     unix_senders::GUESTS,
+    user_groups::GUESTS,
     users::GUESTS,
     vsock::GUESTS,
     woken::GUESTS,

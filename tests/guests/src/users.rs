@@ -30,7 +30,7 @@ const KINDS: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", 
 const NS_GET_USERNS: libc::c_ulong = 0xb701;
 const NS_GET_OWNER_UID: libc::c_ulong = 0xb704;
 
-fn leave(kinds: i32) -> Check {
+pub(crate) fn leave(kinds: i32) -> Check {
     os!(libc::unshare(kinds))?;
     Ok(())
 }
@@ -370,7 +370,7 @@ fn threads(guest: &Guest) -> Check {
 }
 
 /// Forks with flags of `clone(2)`.
-fn fork_with(
+pub(crate) fn fork_with(
     guest: &Guest,
     label: &str,
     flags: i32,
@@ -386,7 +386,7 @@ fn fork_with(
     Ok(pid as i32)
 }
 
-fn ended(guest: &Guest, pid: i32, label: &str) -> Check {
+pub(crate) fn ended(guest: &Guest, pid: i32, label: &str) -> Check {
     let status = crate::protocol::reap(pid)?;
     ensure!(
         status == 0,

@@ -209,6 +209,7 @@ pub(super) const CASES: &[Case] = &[
     users("users-unmapped"),
     users("users-levels"),
     users("users-siblings"),
+    inside("pid", users("users-groups")),
     inside("pid", users("users-self")),
     inside("pid", users("users-threads")),
     inside("pid", users("users-init")),

@@ -24,6 +24,7 @@ pub(super) const CASES: &[Case] = &[
         args: &["pid mnt", "sessions"],
         ..refused("below", "in another mnt namespace")
     },
+    refused("users-groups-mixed", "has other groups than its parent"),
     refused("users-shared", "shares its working directory"),
     Case {
         inside: Some("pid mnt"),

@@ -47,6 +47,11 @@ pub(super) fn is_of_nobody(instance: &Instance) -> Result<bool, Error> {
     Ok(maps.uid_map.is_empty() || maps.gid_map.is_empty())
 }
 
+/// Whether nobody can set groups there.
+pub(super) fn denies_groups(instance: &Instance) -> Result<bool, Error> {
+    Ok(maps(instance)?.setgroups_denied.unwrap_or_default())
+}
+
 fn read(process: Pid) -> Result<UsernsEntry, Error> {
     let task = TaskDir::open(process)?;
     Ok(UsernsEntry {

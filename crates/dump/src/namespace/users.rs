@@ -97,12 +97,15 @@ pub(crate) fn check(
     let mut made = HashSet::new();
     let root = tasks.first().and_then(|root| root.live.as_ref());
     for task in tasks {
-        let born = bears.get(&task.ppid).copied().flatten();
+        let bearer = bears.get(&task.ppid).copied().flatten();
         let begun = begins(task, &known);
         let born = match begun {
-            Some(users) if known.above(users) == born => Some(users),
-            _ => born,
+            Some(users) if known.above(users) == bearer => Some(users),
+            _ => bearer,
         };
+        if let Some(users) = bearer {
+            check_groups(task, users, tasks, instances)?;
+        }
         let at_births = births(task, tasks, born, &known, &mut made)?;
         bears.insert(task.pid.as_raw_pid(), at_births);
         let Some(live) = &task.live else { continue };
@@ -166,6 +169,35 @@ fn births(
         task,
         "has children that begin pid namespaces of a user namespace that it could not have made",
     ))
+}
+
+/// Who is born where nobody can set groups has those of its parent.
+fn check_groups(
+    task: &Task,
+    users: u32,
+    tasks: &[Task],
+    instances: &Instances,
+) -> Result<(), Error> {
+    let mut parents = tasks.iter();
+    let parent = parents.find(|parent| parent.pid.as_raw_pid() == task.ppid);
+    let groups = |task: &Task| {
+        let mut groups = task.live.as_ref()?.status.groups.clone();
+        groups.sort_unstable();
+        Some(groups)
+    };
+    let pair = groups(task).zip(parent.and_then(groups));
+    if pair.is_none_or(|(own, of_parent)| own == of_parent) {
+        return Ok(());
+    }
+    let users = instances.met.iter().find(|met| met.id == users);
+    let denies = users.map(super::user::denies_groups).transpose()?;
+    match denies.unwrap_or_default() {
+        true => Err(odd(
+            task,
+            "has other groups than its parent in a user namespace where nobody can set any (setgroups(2) is denied)",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// What is left by a task for its children belongs to the user namespace of the task.

@@ -238,8 +238,29 @@ pub(crate) fn enter_early(plan: &Plan, index: usize, made: &Made, script: &mut S
     if users.bears != users.born
         && let Some(number) = users.bears.and_then(|id| made.users(id))
     {
+        keep_groups(plan, index, script);
         enter_by(number, script);
         stay_visible(script);
+    }
+}
+
+/// Appends what gives a task its groups while it can have them, as those will have whom it bears where nobody can.
+fn keep_groups(plan: &Plan, index: usize, script: &mut Script) {
+    let (users, namespaces) = (plan.births.users(index), &plan.namespaces);
+    let below = users.bears.and_then(|id| namespaces.below.get(&id));
+    let Life::Alive(alive) = &plan.lives[index] else {
+        return;
+    };
+    if !below.is_some_and(|below| below.maps.denies_groups) {
+        return;
+    }
+    let groups = alive.threads[0].state.groups();
+    let groups = groups.iter().map(|gid| namespaces.gid_in(users.born, *gid));
+    if let Some(groups) = groups.collect::<Option<Vec<u32>>>() {
+        let bytes: Vec<u8> = groups.iter().flat_map(|id| id.to_ne_bytes()).collect();
+        let data = script.bytes(&bytes);
+        // It may be that it has them, and could not set them. That is seen to at the end.
+        script.call(nr::setgroups, [(groups.len() as u64).into(), data.into()]);
     }
 }
 
