@@ -114,6 +114,7 @@ pub(crate) fn run(
     let files = plan.files.open(&Context {
         roots,
         base,
+        held: &held,
         terminal: (options.files.shell_job || options.files.console).then_some(terminal),
         hooks: Some(&options.hooks),
         birthplace: birthplace.as_ref(),
@@ -419,8 +420,8 @@ fn spaces(
                     .or(files.door()),
                 late: keepers.late_door(life).or(files.door()),
             };
-            descriptors::watches(reel, pid, plan.files.watches(id), files, doors.now)?;
-            descriptors::table(reel, pid, plan.files.table(id), files, (kept, doors))?;
+            let all = (plan.files.watches(id), plan.files.table(id));
+            descriptors::all(reel, pid, all, files, (kept, doors))?;
         }
         first.push((who, reel.into_scripts()));
         later.push((who, last.into_scripts()));

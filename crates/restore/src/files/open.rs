@@ -31,6 +31,7 @@ use crate::play::namespaces::{Birthplace, Hand};
 pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles, Error> {
     let limit = Raised::to(plan.most_descriptors(context.base));
     let mut opener = Opener::new(plan, context)?;
+    context.held.make_room();
     opener.give()?;
     regular::open_all(&mut opener)?;
     fifo::open_all(&mut opener)?;
@@ -73,7 +74,6 @@ pub(super) struct Opener<'a> {
     pub(super) birthplace: Option<&'a Birthplace>,
     /// The first process of the tree, where nobody can stand in for it.
     pub(super) hand: Option<&'a Hand<'a>>,
-    keeper: Option<BorrowedFd<'a>>,
     /// Where sockets are made.
     pub(super) networks: &'a Arc<Networks>,
     pub(super) nodes: unix::Nodes,
@@ -86,6 +86,8 @@ pub(super) struct Opener<'a> {
     base: RawFd,
     /// Takes the numbers below the base, so that what is opened lies above.
     _below: Row,
+    of_processes: OfProcesses,
+    crowded: bool,
 }
 
 impl<'a> Opener<'a> {
@@ -108,7 +110,6 @@ impl<'a> Opener<'a> {
             stand_ins: Vec::new(),
             birthplace: context.birthplace,
             hand: context.hand,
-            keeper: context.keeper,
             networks: context.networks,
             nodes: unix::Nodes::default(),
             files: BTreeMap::new(),
@@ -116,6 +117,8 @@ impl<'a> Opener<'a> {
             late: Vec::new(),
             own,
             base: context.base,
+            of_processes: OfProcesses::prepare(plan, context.keeper, context.base)?,
+            crowded: context.held.is_crowded(),
         })
     }
 
@@ -335,7 +338,8 @@ impl<'a> Opener<'a> {
             .collect::<Result<_, _>>()
             .map_err(|errno| too_many("hold", "a link", base, errno))?;
         Ok(OpenFiles {
-            of_processes: OfProcesses::prepare(self.plan, self.keeper, base)?,
+            of_processes: self.of_processes,
+            crowded: self.crowded,
             plan: self.plan.clone(),
             files: self.files,
             objects: self.objects,

@@ -49,6 +49,8 @@ pub struct OpenFiles {
     pub(super) own: OwnedFd,
     pub(super) networks: Arc<Networks>,
     pub(super) base: RawFd,
+    /// Files are at numbers that tables need.
+    pub(super) crowded: bool,
     pub(super) _limit: Raised,
 }
 
@@ -58,6 +60,12 @@ impl OpenFiles {
     #[must_use]
     pub fn fd(&self, id: u32) -> Option<BorrowedFd<'_>> {
         self.files.get(&id).map(|opened| opened.fd.as_fd())
+    }
+
+    /// Whether files are at numbers that tables need.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.crowded
     }
 
     /// The terminal that is to be the controlling one of a session.

@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
+use super::Held;
 use super::network::Networks;
 use crate::Hooks;
 use crate::files::Roots;
@@ -67,6 +68,8 @@ pub struct Context<'a> {
     /// Everything is opened at numbers from here on; see
     /// [`FilesPlan::first_free`](super::FilesPlan::first_free).
     pub base: RawFd,
+    /// Numbers that are held so far.
+    pub held: &'a Held,
     /// The terminal that stands in for the one of the tree (`--shell-job`).
     pub terminal: Option<BorrowedFd<'a>>,
     /// Who is given the master of a console.

@@ -26,7 +26,7 @@ use gelid_image::{Dir, ImageKind, Staging};
 use gelid_sys::proc::fdinfo::{self, FdInfo};
 use tempfile::TempDir;
 
-use super::{Context, Error, FileOptions, FilesPlan, OpenFiles};
+use super::{Context, Error, FileOptions, FilesPlan, Held, OpenFiles};
 
 const BASE: i32 = 500;
 const O_APPEND: u32 = 0o2000;
@@ -181,6 +181,7 @@ impl Images {
         plan.open(&Context {
             roots: root.as_fd().into(),
             base: BASE,
+            held: &Held::default(),
             hooks: None,
             terminal: None,
             birthplace: None,

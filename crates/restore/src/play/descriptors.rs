@@ -1,18 +1,20 @@
 //! Descriptor tables and directories on tapes.
 
+mod crowded;
+mod moves;
+
 use std::collections::BTreeSet;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use gelid_sys::clone::flags::NEWNS;
 use gelid_sys::epoll;
-use gelid_sys::nofile::Raised;
 use gelid_sys::syscall::nr;
-use rustix::fs::{Mode, OFlags};
 use rustix::process::Resource;
 
+use self::crowded::Inherited;
 use super::script::{Object, Reel, Script};
 use crate::Error;
-use crate::files::{Directories, Mounted, OpenFiles, PlannedFd, Watching, is_own_root};
+use crate::files::{Directories, Held, Mounted, OpenFiles, PlannedFd, Watching, is_own_root};
 use crate::plan::Plan;
 use crate::state::Machine;
 
@@ -26,32 +28,54 @@ pub(crate) struct Doors {
     pub(crate) late: Option<i32>,
 }
 
-/// Appends what fills a table from the descriptors inherited, none of which lies where one of any table
-/// belongs. `kept` are left open too.
-pub(crate) fn table(
+/// Appends what makes epoll sets watch files, and then what fills a table from the descriptors inherited. `kept` are left
+/// open too.
+pub(crate) fn all(
     reel: &mut Reel,
     pid: i32,
-    table: &[PlannedFd],
+    (watches, table): (&[Watching], &[PlannedFd]),
     files: &OpenFiles,
     (kept, doors): (&[i32], Doors),
 ) -> Result<(), Error> {
-    let mut numbers = Vec::with_capacity(table.len());
+    let mut inherited = Inherited::new(pid, (watches, table), files, (kept, doors));
+    inherited.clear(reel);
+    self::watches(reel, watches, files, &mut inherited, doors.now)?;
+    self::table(reel, table, files, &inherited, (kept, doors))
+}
+
+/// Appends what fills a table from the descriptors inherited.
+fn table(
+    reel: &mut Reel,
+    table: &[PlannedFd],
+    files: &OpenFiles,
+    inherited: &Inherited<'_>,
+    (kept, doors): (&[i32], Doors),
+) -> Result<(), Error> {
     let (late, early): (Vec<&PlannedFd>, Vec<_>) =
         table.iter().partition(|planned| files.is_late(planned.id));
-    let (fetched, inherited): (Vec<&PlannedFd>, Vec<_>) = early
+    let (fetched, present): (Vec<&PlannedFd>, Vec<_>) = early
         .iter()
         .partition(|planned| files.to_be_fetched(planned.id).is_some());
-    for planned in inherited {
-        let from = files.fd(planned.id).ok_or(Error::NoSuchFile {
-            pid,
-            id: planned.id,
-        })?;
-        let flags = if planned.cloexec { O_CLOEXEC } else { 0 };
-        let args = [from.as_raw_fd().into(), planned.fd.into(), flags.into()];
-        reel.must(Object::Descriptor(planned.fd), nr::dup3, args);
-        numbers.push(planned.fd);
-    }
+    inherited.place(reel, &present)?;
+    let mut numbers: Vec<i32> = present.iter().map(|planned| planned.fd).collect();
+    // What is still needed may lie between, if there is no room elsewhere.
+    let highest = numbers.iter().max().copied().unwrap_or(-1);
+    let used = doors_of(
+        &[],
+        early.iter().copied(),
+        files,
+        Doors {
+            late: None,
+            ..doors
+        },
+    );
+    let mut left: BTreeSet<i32> = kept.iter().copied().collect();
+    // What comes late has to be fetched too.
+    left.extend(doors.late.filter(|_| !late.is_empty()));
+    let between = used.union(&left).copied();
+    numbers.extend(between.filter(|number| *number < highest));
     numbers.sort_unstable();
+    numbers.dedup();
     let mut next = 0;
     for number in numbers {
         close(reel, next, number - 1);
@@ -61,14 +85,18 @@ pub(crate) fn table(
     for planned in &fetched {
         taken.remove(&planned.fd);
     }
-    // What comes late has to be fetched too.
-    taken.extend(doors.late.filter(|_| !late.is_empty()));
-    taken.extend(kept);
+    taken.extend(&left);
+    taken.extend(&used);
     for planned in fetched {
-        if let Some((door, from)) = files.to_be_fetched(planned.id) {
-            let door = doors.now.unwrap_or(door);
-            fetch(reel, planned, (door, from), &taken);
+        if let Some(way) = way(planned.id, files, doors.now) {
+            fetch(reel, planned, way, &taken);
             taken.insert(planned.fd);
+        }
+    }
+    for door in used.difference(&left) {
+        taken.remove(door);
+        if *door < next {
+            close(reel, *door, *door);
         }
     }
     for number in numbers_above(next, &taken) {
@@ -95,6 +123,26 @@ pub(crate) fn late(reel: &mut Reel, table: &[PlannedFd], files: &OpenFiles, door
         }
     }
     close(reel, door, door);
+}
+
+/// The door by which a task fetches a file that it has not inherited, and the number of the file behind it. `nearest` is
+/// the door of those who may not take anything from this process.
+fn way(id: u32, files: &OpenFiles, nearest: Option<i32>) -> Option<(i32, i32)> {
+    let (door, from) = files.to_be_fetched(id)?;
+    Some((nearest.unwrap_or(door), from))
+}
+
+/// The doors that a task needs.
+fn doors_of<'t>(
+    watches: &[Watching],
+    table: impl IntoIterator<Item = &'t PlannedFd>,
+    files: &OpenFiles,
+    doors: Doors,
+) -> BTreeSet<i32> {
+    let watched = watches.iter().map(|it| it.file);
+    let all = watched.chain(table.into_iter().map(|planned| planned.id));
+    let used = all.filter_map(|id| way(id, files, doors.now));
+    used.map(|(door, _)| door).chain(doors.late).collect()
 }
 
 fn numbers_above(first: i32, numbers: &BTreeSet<i32>) -> impl Iterator<Item = i32> {
@@ -127,26 +175,23 @@ fn fetch(reel: &mut Reel, planned: &PlannedFd, (door, from): (i32, i32), taken: 
 
 /// Appends what makes epoll sets watch files. Each is added by a descriptor of the number that the kernel is to
 /// remember, whatever gets that number later.
-pub(crate) fn watches(
+fn watches(
     reel: &mut Reel,
-    pid: i32,
     watches: &[Watching],
     files: &OpenFiles,
+    inherited: &mut Inherited<'_>,
     nearest: Option<i32>,
 ) -> Result<(), Error> {
     /// For the calls and data of a watch.
-    const SIZE: usize = 768;
+    const SIZE: usize = 896;
     for Watching { set, file, watch } in watches {
-        let fd = |id| {
-            let found = files.fd(id).ok_or(Error::NoSuchFile { pid, id });
-            found.map(|fd| fd.as_raw_fd())
-        };
-        let set_fd = fd(*set)?;
         let object = Object::Descriptor(watch.number);
-        let script = reel.script(SIZE);
         // It may not have been there when this task was born. What is fetched goes when the table is filled.
-        let fetched = files.to_be_fetched(*file).map(|(door, from)| {
-            let door = nearest.unwrap_or(door);
+        let way = way(*file, files, nearest);
+        inherited.make_room(reel, watch.number, way.is_none().then_some(*file));
+        let set_fd = inherited.at(*set)?;
+        let script = reel.script(SIZE);
+        let fetched = way.map(|(door, from)| {
             // So that it does not come at that very number.
             let args = [door.into(), watch.number.into(), O_CLOEXEC.into()];
             script.must(object, nr::dup3, args);
@@ -155,10 +200,12 @@ pub(crate) fn watches(
         });
         let file_fd = match fetched {
             Some(fetched) => fetched.into(),
-            None => fd(*file)?.into(),
+            None => inherited.at(*file)?.into(),
         };
-        let args = [file_fd, watch.number.into(), O_CLOEXEC.into()];
-        script.must(object, nr::dup3, args);
+        if fetched.is_some() || inherited.at(*file)? != watch.number {
+            let args = [file_fd, watch.number.into(), O_CLOEXEC.into()];
+            script.must(object, nr::dup3, args);
+        }
         // What has fired fires once more, if there is anything that it can fire for.
         let ready = match watch.has_fired() {
             true => files.events(*file),
@@ -173,6 +220,9 @@ pub(crate) fn watches(
             let args = [set_fd.into(), event.into(), 1.into(), 0.into()];
             script.call(nr::epoll_wait, args);
         }
+        if let Some(fetched) = fetched.filter(|_| inherited.is_crowded()) {
+            script.must(object, nr::close, [fetched.into()]);
+        }
     }
     Ok(())
 }
@@ -186,7 +236,8 @@ fn close(reel: &mut Reel, first: i32, last: i32) {
 }
 
 /// Where this process may have the descriptors that tasks inherit: from a number on that is above all
-/// tables, or, where the limit forbids that, between the numbers of the tables, which are held for the time.
+/// tables, or, where the limit forbids that, between the numbers of the tables, which are held for the time. Where there
+/// is not enough room between them either, open files have to be in the midst of the tables.
 pub(crate) fn place(plan: &Plan) -> Result<(i32, Held), Error> {
     /// For files that are opened for a moment.
     const SPARE: u64 = 256;
@@ -197,33 +248,15 @@ pub(crate) fn place(plan: &Plan) -> Result<(i32, Held), Error> {
         return Ok((first_free, Held::default()));
     }
     let numbers: BTreeSet<i32> = plan.files.numbers().collect();
-    let failed = |errno| Error::Task {
+    let between = limit
+        .unwrap_or_default()
+        .saturating_sub(numbers.len() as u64);
+    let held = Held::take(numbers, between < needed).map_err(|errno| Error::Task {
         operation: "holding descriptors",
         pid: plan.root(),
         errno,
-    };
-    let mut held = Held {
-        numbers: Vec::new(),
-        limit: Some(Raised::fully()),
-    };
-    let null = OFlags::PATH | OFlags::CLOEXEC;
-    let null = rustix::fs::open("/", null, Mode::empty()).map_err(failed)?;
-    for number in numbers {
-        let fd = rustix::io::fcntl_dupfd_cloexec(&null, number).map_err(failed)?;
-        // Another number means that this process has something there, which holds it as well.
-        if fd.as_raw_fd() == number {
-            held.numbers.push(fd);
-        }
-    }
+    })?;
     Ok((0, held))
-}
-
-/// Descriptors held for the time, and the limit that they need.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    numbers: Vec<OwnedFd>,
-    #[expect(dead_code, reason = "held for what its drop does")]
-    limit: Option<Raised>,
 }
 
 /// Has a task join a mount namespace: that of the root, if it is in no other.

@@ -98,12 +98,12 @@ fn dress(
             let (pid, id) = (thread.tid, late.id);
             return Err(Error::NoSuchFile { pid, id });
         }
-        descriptors::watches(&mut reel, thread.tid, plan.files.watches(id), files, None)?;
         let doors = Doors {
             now: None,
             late: files.door(),
         };
-        descriptors::table(&mut reel, thread.tid, table, files, (&[], doors))?;
+        let all = (plan.files.watches(id), table);
+        descriptors::all(&mut reel, thread.tid, all, files, (&[], doors))?;
     }
     let (pid, tid) = (node.own(0), node.own(newborn.thread));
     let signal = closing_signal(SigSet::EMPTY, alive.pending());
