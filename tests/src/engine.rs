@@ -21,6 +21,8 @@ pub struct Engine {
     fault: Option<String>,
     /// The root directory of what it restores.
     root: Option<PathBuf>,
+    /// How many descriptors it may have.
+    descriptors: Option<u64>,
 }
 
 /// A command under way; killed with all it has started if it is dropped before it has ended.
@@ -147,6 +149,7 @@ impl Engine {
             criu,
             fault: None,
             root: None,
+            descriptors: None,
         })
     }
 
@@ -180,6 +183,15 @@ impl Engine {
         }
     }
 
+    /// The same executable, which may not have more descriptors, nor raise that limit.
+    #[must_use]
+    pub fn with_descriptors(&self, count: u64) -> Self {
+        Self {
+            descriptors: Some(count),
+            ..self.clone()
+        }
+    }
+
     /// Dumps a tree into a new folder.
     ///
     /// # Errors
@@ -209,7 +221,7 @@ impl Engine {
         let output = File::create(images.join(format!("{command}.out")))?;
         let mut words = match &self.root {
             Some(root) if command == "restore" => self.below(root),
-            _ => Command::new(&self.program),
+            _ => self.limited(),
         };
         words
             .arg(command)
@@ -228,6 +240,23 @@ impl Engine {
             .stdout(output.try_clone()?)
             .stderr(output);
         Running::start(&mut words).with_context(|| format!("start {}", self.program.display()))
+    }
+
+    /// The executable under the limit that it is to have.
+    fn limited(&self) -> Command {
+        let Some(count) = self.descriptors else {
+            return Command::new(&self.program);
+        };
+        let mut words = Command::new("sh");
+        // Without the right to raise it again.
+        words.args(["-c", "ulimit -n $0 && exec \"$@\""]);
+        words
+            .arg(count.to_string())
+            .args(["setpriv", "--bounding-set", "-sys_resource"]);
+        words
+            .args(["--inh-caps", "-sys_resource"])
+            .arg(&self.program);
+        words
     }
 
     /// CRIU wants a mount for a root directory: there is one for it alone, as a runtime would make it.

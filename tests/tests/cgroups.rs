@@ -12,22 +12,30 @@ use std::time::Duration;
 
 /// Every test of this file.
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("cgroup/modes".into(), modes)]
+    vec![
+        trial("cgroup/modes".into(), modes),
+        trial("cgroup/root".into(), elsewhere),
+    ]
 }
 
 /// The groups of a guest, which go with this.
+#[derive(Debug)]
 struct Groups(Vec<PathBuf>);
 
 impl Groups {
     fn of(guest: &Guest) -> Result<Self> {
-        let start = format!("gelid-guest-{}-", guest.tree.root());
+        Self::called(&format!("gelid-guest-{}-", guest.tree.root()))
+    }
+
+    /// Those whose names start so.
+    fn called(start: &str) -> Result<Self> {
         let mounts = fs::read_dir("/sys/fs/cgroup")?.flatten();
         let mounts = mounts.map(|entry| entry.path());
         let all = mounts.chain([PathBuf::from("/sys/fs/cgroup")]);
         let groups = all.filter_map(|mount| fs::read_dir(mount).ok()).flatten();
         let named = groups.flatten().filter(|group| {
             let name = group.file_name();
-            name.to_string_lossy().starts_with(&start)
+            name.to_string_lossy().starts_with(start)
         });
         Ok(Self(named.map(|group| group.path()).collect()))
     }
@@ -49,6 +57,50 @@ impl Drop for Groups {
     fn drop(&mut self) {
         self.remove();
     }
+}
+
+/// Groups come back below another root (`--cgroup-root`).
+fn elsewhere() -> Result<Verdict> {
+    let mut guest = match Guest::start("cgroups", None, &[], &[])? {
+        Started::Ready(guest) => guest,
+        Started::Skip(reason) => return Ok(Verdict::Skipped(reason)),
+    };
+    let groups = Groups::of(&guest)?;
+    let (engine, images) = (Engine::find()?, guest.images("images"));
+    let root = guest.tree.root();
+    guest.tree.look();
+    engine.dump(root, &images, &[])?.expect("dump")?;
+    guest.tree.await_death(Duration::from_secs(20))?;
+    groups.remove();
+    let name = format!("gelid-elsewhere-{root}");
+    let wrong = ["--cgroup-root", &name];
+    must_fail(&engine.restore(&images, &wrong)?, "no path")?;
+    // Where it is in the group of all, it stays there.
+    let roots = groups.0.iter().filter_map(|group| {
+        let hierarchy = group.parent()?.file_name()?.to_string_lossy();
+        let controller = match &*hierarchy {
+            "unified" | "cgroup" => "",
+            controller => controller,
+        };
+        Some(format!("--cgroup-root={controller}:/{name}"))
+    });
+    let roots: Vec<String> = roots.collect();
+    let roots: Vec<&str> = roots.iter().map(String::as_str).collect();
+    let restored = engine.restore(&images, &roots)?;
+    let others = Groups::called(&name)?;
+    restored.expect("restore")?;
+    let memberships = fs::read_to_string(format!("/proc/{root}/cgroup"))?;
+    let found = memberships
+        .lines()
+        .filter(|line| line.ends_with(&format!(":/{name}")));
+    ensure!(found.count() == others.0.len(), "{memberships}");
+    ensure!(others.0.len() == groups.0.len(), "{others:?}, {groups:?}");
+    ensure!(!groups.are_there(), "they are where they were");
+    // It would look for its old ones.
+    drop(guest);
+    others.remove();
+    ensure!(!others.are_there(), "somebody is left in them");
+    Ok(Verdict::Passed)
 }
 
 fn modes() -> Result<Verdict> {

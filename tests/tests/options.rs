@@ -1,5 +1,8 @@
 //! What options of the two commands do beside a dump and a restore.
 
+mod around;
+mod tables;
+
 use crate::failures::{must_be_gone, must_fail, start};
 use crate::trial;
 use anyhow::{Context, Result, ensure};
@@ -25,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Every test of this file.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests = TESTS.iter();
+    let tests = TESTS.iter().chain(around::TESTS).chain(tables::TESTS);
     let tests = tests.map(|(name, body)| trial(format!("option/{name}"), body));
     tests.collect()
 }

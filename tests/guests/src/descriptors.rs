@@ -31,12 +31,12 @@ pub(crate) const GUESTS: &[Entry] = &[
 ];
 
 /// Position of a descriptor.
-fn position(fd: i32) -> Check<i64> {
+pub(crate) fn position(fd: i32) -> Check<i64> {
     os!(libc::lseek(fd, 0, libc::SEEK_CUR))
 }
 
 /// Opens a file of ten bytes for reading and writing.
-fn digits(guest: &Guest, name: &str) -> Check<File> {
+pub(crate) fn digits(guest: &Guest, name: &str) -> Check<File> {
     fs::write(guest.path(name), b"0123456789")?;
     Ok(OpenOptions::new()
         .read(true)

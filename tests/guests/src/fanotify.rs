@@ -1,11 +1,12 @@
 //! Watches of `fanotify(7)`.
 //!
 //! `fanotify`: files and directories, what is ignored, groups that tell names. `fanotify-mount`: a mount, and a file system.
-//! `fanotify-permission`: somebody would wait for an answer.
+//! `fanotify-permission`: somebody would wait for an answer. `fanotify-overflow`: more than a queue takes, read since;
+//! `fanotify-unread`: the same, not read.
 
 use crate::Entry;
 use crate::os::{errno, os};
-use crate::protocol::{Check, Guest, ensure, same};
+use crate::protocol::{Check, Failure, Guest, ensure, same};
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +16,8 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("fanotify", inodes),
     Entry("fanotify-mount", mounts),
     Entry("fanotify-permission", permission),
+    Entry("fanotify-overflow", overflow),
+    Entry("fanotify-unread", unread),
 ];
 
 fn group(flags: u32) -> Check<i32> {
@@ -145,4 +148,52 @@ fn permission(guest: &Guest) -> Check {
     guest.hold()?;
     same!("group", told(group)?, before);
     Ok(())
+}
+
+/// A group that tells names of what is made in a directory, and has more to tell than it can.
+fn overflowing(guest: &Guest) -> Check<(i32, PathBuf)> {
+    let limit = fs::read_to_string("/proc/sys/fs/fanotify/max_queued_events");
+    let limit: usize = limit.map_or(Ok(usize::MAX), |text| text.trim().parse())?;
+    if limit > 1 << 15 {
+        return Err(Failure::skip(format!("{limit} events in a queue")));
+    }
+    let directory = guest.path("watched");
+    fs::create_dir(&directory)?;
+    let names = group(libc::FAN_REPORT_DIR_FID | libc::FAN_REPORT_NAME)?;
+    let moves = libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
+    mark(names, 0, moves, &directory)?;
+    let mut name = directory.join("0");
+    fs::write(&name, "")?;
+    // What happens to one name is one event.
+    for turn in 1..=limit + 1 {
+        let next = directory.join(turn.to_string());
+        fs::rename(&name, &next)?;
+        name = next;
+    }
+    Ok((names, name))
+}
+
+/// What was told; the last must be that there was more.
+fn told_of_overflow(group: i32) -> Check {
+    let found = events(group)?;
+    let last = found.last().map(|(mask, _)| *mask);
+    same!("the last", last, Some(libc::FAN_Q_OVERFLOW));
+    Ok(())
+}
+
+fn overflow(guest: &Guest) -> Check {
+    let (group, file) = overflowing(guest)?;
+    told_of_overflow(group)?;
+    guest.hold()?;
+    same!("meanwhile", events(group)?, vec![]);
+    fs::rename(&file, guest.path("watched/last"))?;
+    let masks: Vec<u64> = events(group)?.iter().map(|(mask, _)| *mask).collect();
+    same!("names", masks, [libc::FAN_MOVED_FROM, libc::FAN_MOVED_TO]);
+    Ok(())
+}
+
+fn unread(guest: &Guest) -> Check {
+    let (group, _) = overflowing(guest)?;
+    guest.hold()?;
+    told_of_overflow(group)
 }

@@ -3,11 +3,11 @@
 //! `inotify`: directories and files, masks, numbers with gaps; nothing has happened meanwhile. `inotify-oneshot`: a
 //! watch that ends with its first event. `inotify-all`: what is open was not opened or closed either.
 //! `inotify-deleted`: a watched file that is open and has no name. `inotify-blocked`: a reader, to be woken by a change.
-//! `inotify-unread`: events that nobody has read.
+//! `inotify-unread`: events that nobody has read. `inotify-overflow`: more than a queue takes, read since.
 
 use crate::Entry;
 use crate::os::{errno, os};
-use crate::protocol::{Check, Guest, ensure, nap, same, wait_blocked};
+use crate::protocol::{Check, Failure, Guest, ensure, nap, same, wait_blocked};
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -22,6 +22,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("inotify-deleted", deleted),
     Entry("inotify-blocked", blocked),
     Entry("inotify-unread", unread),
+    Entry("inotify-overflow", overflow),
 ];
 
 /// An event: watch, mask, name.
@@ -219,5 +220,40 @@ fn unread(guest: &Guest) -> Check {
         events(fd)?,
         [(wd, libc::IN_CREATE, "new".to_owned())]
     );
+    Ok(())
+}
+
+/// Lets so much happen to two files that a queue overflows, and reads all of it.
+fn overflow(guest: &Guest) -> Check {
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events")?;
+    let limit: usize = limit.trim().parse()?;
+    if limit > 1 << 15 {
+        return Err(Failure::skip(format!("{limit} events in a queue")));
+    }
+    let fd = os!(libc::inotify_init1(libc::IN_NONBLOCK))?;
+    let [one, other] = ["one", "other"].map(|name| File::create(guest.path(name)));
+    let files = [one?, other?];
+    let mut watches = Vec::new();
+    for name in ["one", "other"] {
+        watches.push(watch(fd, &guest.path(name), libc::IN_ATTRIB)?);
+    }
+    for turn in 0..=limit {
+        os!(libc::fchmod(files[turn % 2].as_raw_fd(), 0o600))?;
+    }
+    let mut found = Vec::new();
+    loop {
+        match events(fd)? {
+            none if none.is_empty() => break,
+            some => found.extend(some),
+        }
+    }
+    same!("events", found.len(), limit + 1);
+    let last = found.last().map(|event| (event.0, event.1));
+    same!("the last", last, Some((-1, libc::IN_Q_OVERFLOW)));
+    guest.hold()?;
+    same!("events meanwhile", events(fd)?, []);
+    os!(libc::fchmod(files[1].as_raw_fd(), 0o644))?;
+    let found: Vec<_> = events(fd)?.iter().map(|event| (event.0, event.1)).collect();
+    same!("events", found, [(watches[1], libc::IN_ATTRIB)]);
     Ok(())
 }

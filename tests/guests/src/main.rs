@@ -23,6 +23,7 @@ mod dispatch;
 mod epoll;
 mod eventfd;
 mod fanotify;
+mod full_table;
 mod headless;
 mod idle;
 mod inet;
@@ -111,6 +112,7 @@ const OBJECTS: &[&[Entry]] = &[
     epoll::GUESTS,
     eventfd::GUESTS,
     fanotify::GUESTS,
+    full_table::GUESTS,
     headless::GUESTS,
     idle::GUESTS,
     inotify::GUESTS,

@@ -4,7 +4,8 @@
 //! `unix-listening`: connections accepted, waiting in their order, still to come. `unix-listening-abstract`: the same
 //! without a file. `unix-lost-listener`: accepted by sockets that are closed since. `unix-many`: a server and its
 //! children. `unix-outside`, `unix-waiting-outside`, `unix-sent-early`,
-//! `unix-closed-early`, `unix-urgent`: what cannot be dumped.
+//! `unix-closed-early`, `unix-urgent`: what cannot be dumped. `unix-abroad`: sends to somebody else, whom the first
+//! argument names.
 
 use crate::Entry;
 use crate::os::os;
@@ -17,6 +18,7 @@ use rustix::net::{
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) const GUESTS: &[Entry] = &[
@@ -27,6 +29,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("unix-lost-listener", lost_listener),
     Entry("unix-many", many),
     Entry("unix-outside", outside),
+    Entry("unix-abroad", abroad),
     Entry("unix-waiting-outside", waiting_outside),
     Entry("unix-sent-early", sent_early),
     Entry("unix-closed-early", closed_early),
@@ -362,6 +365,30 @@ fn outside(guest: &Guest) -> Check {
     drop(theirs);
     guest.hold()?;
     same!("what the stranger said", now(&own), Ok("hello".to_owned()));
+    Ok(())
+}
+
+fn abroad(guest: &Guest) -> Check {
+    let known = guest.args.first();
+    let path = known.map_or_else(|| guest.path("strange"), PathBuf::from);
+    let address = SocketAddrUnix::new(path)?;
+    if known.is_none() {
+        let address = address.clone();
+        stranger(guest, move || {
+            let socket = socket(SocketType::DGRAM)?;
+            bind(&socket, &address)?;
+            std::mem::forget(socket);
+            Ok(())
+        })?;
+    }
+    let own = socket(SocketType::DGRAM)?;
+    connect(&own, &address)?;
+    say(&own, "before")?;
+    guest.hold()?;
+    same!("peer", peer(&own)?, shown(&address));
+    if known.is_some() {
+        say(&own, "after")?;
+    }
     Ok(())
 }
 

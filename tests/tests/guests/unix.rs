@@ -32,6 +32,7 @@ pub(super) const CASES: &[Case] = &[
     unlike("unix-chain", "who connects before whom"),
     refused("unix-reset-unread", "an error to tell"),
     refused("unix-outside", "is outside of the tree"),
+    refused("unix-abroad", "--ext-unix-sk"),
     refused("unix-waiting-outside", "by a socket outside of the tree"),
     refused("unix-sent-early", "before the connection was accepted"),
     refused("unix-closed-early", "closed already"),
