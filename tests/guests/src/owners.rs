@@ -6,7 +6,7 @@
 use crate::Entry;
 use crate::mounts::{mount, private, procfs, tmpfs};
 use crate::os::{errno, os};
-use crate::protocol::{Check, Gate, Guest, same};
+use crate::protocol::{Check, Failure, Gate, Guest, same};
 use crate::users::{become_user, hold, mapped, stay};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -69,8 +69,22 @@ fn grow(at: &Path) -> Check {
     Ok(())
 }
 
+/// Whether what is mounted here would be mounted for the caller too. In a pid namespace of its own nobody has called it.
+fn is_of_the_caller() -> Check<bool> {
+    let Some(parent) = rustix::process::getppid() else {
+        return Ok(false);
+    };
+    let of = |pid| fs::read_link(format!("/proc/{pid}/ns/mnt"));
+    Ok(of(parent.to_string())? == of("self".to_owned())?)
+}
+
 /// Lets everybody in, and procfs know the numbers of who is here.
 fn begin(guest: &Guest) -> Check {
+    if is_of_the_caller()? {
+        return Err(Failure::skip(
+            "it mounts: a mount namespace must be its own",
+        ));
+    }
     private()?;
     procfs()?;
     // Where it is not ours, others see it already.
