@@ -8,6 +8,7 @@ mod attributes;
 mod before;
 mod call;
 mod carry;
+mod cookies;
 mod creds;
 mod ended;
 mod error;
@@ -93,6 +94,7 @@ pub(crate) fn collect(
     before: &Before,
 ) -> Result<(Vec<Cores>, SeccompEntry), Error> {
     let defaults = Defaults::look()?;
+    cookies::note(tasks);
     let mut looks = thread::Looks {
         before,
         frozen: before::frozen(tree),

@@ -4,6 +4,7 @@
 //! the task's own tape, where only the numbers are needed.
 
 use rustix::io::Result;
+use rustix::process::Pid;
 
 use crate::syscall::call;
 
@@ -118,6 +119,30 @@ pub fn set_child_subreaper(on: bool) -> Result<()> {
     query(PR_SET_CHILD_SUBREAPER, usize::from(on)).map(drop)
 }
 
+/// The core-scheduling cookie of a thread, or of the caller: whoever has the same one may share a core with it. 0 for none.
+///
+/// # Errors
+///
+/// `EINVAL` where the kernel knows of no cookies, `ENODEV` where there is nothing to be shared, `EPERM` for threads that the
+/// caller may not look into.
+pub fn core_cookie(tid: Option<Pid>) -> Result<u64> {
+    const GET: usize = 0;
+    const OF_THREAD: usize = 0;
+    let tid = tid.map_or(0, |tid| tid.as_raw_pid() as usize);
+    let mut cookie = 0_u64;
+    let args = [
+        PR_SCHED_CORE as usize,
+        GET,
+        tid,
+        OF_THREAD,
+        (&raw mut cookie) as usize,
+        0,
+    ];
+    // SAFETY: the kernel writes one number of that size, which is a live local.
+    unsafe { call(libc::SYS_prctl as usize, args) }?;
+    Ok(cookie)
+}
+
 /// A `prctl` whose arguments are numbers.
 fn query(option: u64, value: usize) -> Result<usize> {
     // SAFETY: private to this module, and called only with options that take no address and change
@@ -159,6 +184,10 @@ mod tests {
         assert!(bounding_set_has(0).is_ok());
         assert_eq!(bounding_set_has(1000), Err(Errno::INVAL));
         assert_eq!(thp_disabled(), Ok(false));
+        match core_cookie(None) {
+            Ok(cookie) => assert_eq!(cookie, 0),
+            Err(errno) => assert!([Errno::INVAL, Errno::NODEV].contains(&errno)),
+        }
         match timer_restore_ids() {
             Ok(on) => assert!(!on),
             Err(errno) => assert_eq!(errno, Errno::INVAL),
