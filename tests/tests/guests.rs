@@ -205,7 +205,6 @@ const CASES: &[Case] = &[
         ..guest("device-elsewhere")
     },
     guest("many-files"),
-    // What is special is shown where nobody has more descriptors.
     seldom(guest("full-table")),
     guest("no-stdio"),
     Case {
