@@ -6,6 +6,8 @@
 //! peer may keep those only where `/run` is a tmpfs; so the bench gives itself one, in a mount namespace of its own.
 
 pub(crate) mod engine;
+mod family;
+mod memory;
 mod plot;
 mod redis;
 mod rows;
@@ -21,6 +23,7 @@ use anyhow::{Context, Result, ensure};
 use crate::process::{is_root, output, run};
 use crate::{dist, workspace};
 use engine::{Engine, Measured};
+use memory::{Memory, Watch};
 use rows::{ROWS, Row, Ways};
 use table::Table;
 use target::Running;
@@ -46,7 +49,7 @@ pub(crate) struct Comparison {
     /// Also write every single figure into this file
     #[arg(long, value_name = "FILE", requires = "peer")]
     json: Option<PathBuf>,
-    /// Also draw the dumps and restores of every row into files of this folder
+    /// Also draw every row, and the times over the sizes of rows that differ in size only, into files of this folder
     #[arg(long, value_name = "DIR", requires = "peer")]
     plots: Option<PathBuf>,
 }
@@ -77,7 +80,7 @@ impl Comparison {
                 Ways::Pages | Ways::Running => &[&raw, &zstd, &peer],
             };
             let all = self.measure(row, engines, &guests, &gelid, &mut spent)?;
-            table.add(row.name, all);
+            table.add(row, all);
         }
         print!("{table}");
         if let Some(path) = &self.json {
@@ -132,6 +135,7 @@ fn play(
     fs::create_dir(&images)?;
     let mut running = Running::start(&row.program, guests, &folder.join("work"))?;
     let left = row.ways == Ways::Running;
+    let memory = Memory::of(running.pid())?;
     running.pause()?;
     let dump = engine.dump(running.pid(), &images, left)?;
     let pause = running.pause()?.filter(|_| left);
@@ -139,13 +143,19 @@ fn play(
         true => running.end()?,
         false => running.await_death()?,
     }
+    let statistics = engine::statistics(gelid, &images)?;
     let restore = engine.restore(&images)?;
+    // What looking at the memory takes is no part of the answer's time.
+    let watch = Watch::begin(memory.of_content(statistics.pages));
+    let answer = running.answer().context("the restored program")?;
     running.finish().context("the restored program")?;
     Ok(Measured {
         dump,
         restore,
-        frozen: engine::frozen(gelid, &images)?,
+        frozen: statistics.frozen,
         pause,
+        answer: answer.map(|time| restore.wall + time),
+        resident: watch.end().map(|time| restore.wall + time),
         bytes: engine::bytes(&images)?,
     })
 }

@@ -1,4 +1,5 @@
-// A JVM at work: threads under locks, garbage, code that is compiled while it runs.
+// A JVM at work: threads under locks, garbage, code that is compiled while it runs. After the folder of its files comes for
+// how many milliseconds it is to work before it checks itself, 300 unless told.
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
@@ -28,6 +29,7 @@ public class Work {
 
     public static void main(String[] args) throws Exception {
         Path dir = Path.of(args[0]);
+        long span = args.length > 1 ? Long.parseLong(args[1]) : 300;
         byte[] bytes = new byte[16];
         new SecureRandom().nextBytes(bytes);
         String nonce = HexFormat.of().formatHex(bytes);
@@ -58,10 +60,13 @@ public class Work {
         }
         say(dir, "ready", ProcessHandle.current().pid() + " " + String.format("%016x", fnv1a(nonce.getBytes())) + "\n");
         while (!Files.exists(dir.resolve("go"))) {
-            Thread.sleep(10);
+            Thread.sleep(Math.min(span, 10));
         }
         long before = next.get();
-        Thread.sleep(300);
+        Thread.sleep(span);
+        for (int more = 0; next.get() == before && more < 1000; more++) {
+            Thread.sleep(1);
+        }
         stop = true;
         for (Thread thread : threads) {
             thread.join();

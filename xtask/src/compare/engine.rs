@@ -38,6 +38,10 @@ pub(crate) struct Measured {
     pub(crate) frozen: Duration,
     /// The longest time for which the program did not run, as it saw that itself, if it was left running.
     pub(crate) pause: Option<Duration>,
+    /// From the start of the restore until the program has given its first right answer, if it gives any.
+    pub(crate) answer: Option<Duration>,
+    /// From the start of the restore until all of its memory is there, unless that did not happen.
+    pub(crate) resident: Option<Duration>,
     /// The size of all images.
     pub(crate) bytes: u64,
 }
@@ -110,8 +114,16 @@ fn last_lines(log: &Path) -> String {
     lines[lines.len().saturating_sub(10)..].join("\n")
 }
 
-/// The time for which the tasks stood still, from the statistics of a dump.
-pub(crate) fn frozen(gelid: &Path, images: &Path) -> Result<Duration> {
+/// What a dump says of itself.
+pub(crate) struct Statistics {
+    /// The time for which the tasks stood still.
+    pub(crate) frozen: Duration,
+    /// Pages in the images.
+    pub(crate) pages: u64,
+}
+
+/// The statistics beside the images of a dump.
+pub(crate) fn statistics(gelid: &Path, images: &Path) -> Result<Statistics> {
     let text = output(
         Command::new(gelid)
             .arg("show")
@@ -119,11 +131,16 @@ pub(crate) fn frozen(gelid: &Path, images: &Path) -> Result<Duration> {
             .args(["stats-dump", "--json"]),
     )?;
     let document: Value = serde_json::from_str(&text)?;
-    let micros = document
-        .pointer("/entries/0/dump/frozen_time")
-        .and_then(Value::as_u64)
-        .with_context(|| format!("no frozen_time in {text}"))?;
-    Ok(Duration::from_micros(micros))
+    let number = |name: &str| {
+        document
+            .pointer(&format!("/entries/0/dump/{name}"))
+            .and_then(Value::as_u64)
+            .with_context(|| format!("no {name} in {text}"))
+    };
+    Ok(Statistics {
+        frozen: Duration::from_micros(number("frozen_time")?),
+        pages: number("pages_written")?,
+    })
 }
 
 /// The bytes of all images in a folder.

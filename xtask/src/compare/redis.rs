@@ -66,10 +66,19 @@ impl Redis {
 
     /// Asks for some of it.
     pub(super) fn ask(&self) -> Result<()> {
+        self.ask_for((0..self.keys).step_by(1 + self.keys as usize / 20))
+    }
+
+    /// Asks for one thing.
+    pub(super) fn ask_once(&self) -> Result<()> {
+        self.ask_for(std::iter::once(self.keys / 2))
+    }
+
+    fn ask_for(&self, keys: impl Iterator<Item = u64>) -> Result<()> {
         let stream = self.connect(Duration::from_secs(10))?;
         let mut answers = BufReader::new(stream.try_clone()?);
         let mut requests = stream;
-        for key in (0..self.keys).step_by(1 + self.keys as usize / 20) {
+        for key in keys {
             let name = format!("user:{key}");
             write!(requests, "*2\r\n$3\r\nGET\r\n${}\r\n{name}\r\n", name.len())?;
             let (mut head, mut text) = (String::new(), String::new());

@@ -2,32 +2,44 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::engine::{Engine, Measured};
+use super::family::Families;
 use super::plot;
+use super::rows::Row;
 
 /// All figures, by row and engine; the last engine of a row is the peer.
 pub(super) struct Table {
     rounds: usize,
-    rows: Vec<(&'static str, Vec<ByEngine>)>,
+    rows: Vec<(&'static Row, Vec<ByEngine>)>,
 }
 
 /// The rounds of one engine.
-type ByEngine = (&'static str, Vec<Measured>);
+pub(super) type ByEngine = (&'static str, Vec<Measured>);
 
 /// A column: its heading, and its figure in the unit of the heading.
-type Column = (&'static str, fn(&Measured) -> f64);
+pub(super) type Column = (&'static str, fn(&Measured) -> f64);
 
-const COLUMNS: [Column; 9] = [
-    ("dump ms", |m| milliseconds(m.dump.wall)),
+pub(super) const DUMP: Column = ("dump ms", |m| milliseconds(m.dump.wall));
+pub(super) const RESTORE: Column = ("restore ms", |m| milliseconds(m.restore.wall));
+
+/// What somebody waits for.
+const TIMES: [Column; 6] = [
+    DUMP,
     ("frozen ms", |m| milliseconds(m.frozen)),
     ("pause ms", |m| m.pause.map_or(f64::NAN, milliseconds)),
-    ("restore ms", |m| milliseconds(m.restore.wall)),
+    RESTORE,
+    ("answer ms", |m| m.answer.map_or(f64::NAN, milliseconds)),
+    ("resident ms", |m| m.resident.map_or(f64::NAN, milliseconds)),
+];
+
+/// What it takes of the machine.
+const COSTS: [Column; 5] = [
     ("images MiB", |m| mib(m.bytes)),
     ("dump CPU ms", |m| milliseconds(m.dump.processor)),
     ("restore CPU ms", |m| milliseconds(m.restore.processor)),
@@ -43,7 +55,7 @@ impl Table {
         }
     }
 
-    pub(super) fn add(&mut self, row: &'static str, figures: Vec<(&Engine, Vec<Measured>)>) {
+    pub(super) fn add(&mut self, row: &'static Row, figures: Vec<(&Engine, Vec<Measured>)>) {
         let figures = figures
             .into_iter()
             .map(|(engine, figures)| (engine.name, figures))
@@ -51,10 +63,10 @@ impl Table {
         self.rows.push((row, figures));
     }
 
-    /// Draws every row: medians of dump, frozen time and restore, beside the peer's.
+    /// Draws every row, medians of all times beside the peer's; and the rows that differ in size only, together.
     pub(super) fn plot(&self, folder: &Path) -> Result<()> {
         for (row, engines) in &self.rows {
-            let bars = COLUMNS[..4].iter().map(|(heading, column)| {
+            let bars = TIMES.iter().map(|(heading, column)| {
                 let values = engines.iter();
                 let values = values.map(|(engine, figures)| (*engine, median(figures, *column)));
                 (
@@ -62,9 +74,38 @@ impl Table {
                     values.filter(|(_, value)| !value.is_nan()).collect(),
                 )
             });
-            let name: String = row.chars().filter(|c| *c != ',').collect();
-            let path = folder.join(name.replace(' ', "-")).with_extension("svg");
-            fs::write(path, plot::svg(row, &bars.collect::<Vec<_>>()))?;
+            let picture = plot::svg(row.name, &bars.collect::<Vec<_>>());
+            fs::write(picture_of(folder, row.name), picture)?;
+        }
+        let mut families = Families::default();
+        for (row, engines) in &self.rows {
+            if let Some(size) = row.size {
+                families.add(size, engines);
+            }
+        }
+        for family in families.drawable() {
+            fs::write(picture_of(folder, family.name), family.svg()?)?;
+        }
+        Ok(())
+    }
+
+    /// One table of all rows.
+    fn write(&self, out: &mut Formatter<'_>, columns: &[Column]) -> fmt::Result {
+        write!(out, "| row | engine |")?;
+        columns
+            .iter()
+            .try_for_each(|(heading, _)| write!(out, " {heading} |"))?;
+        writeln!(out, "\n| --- | --- |{}", " ---: |".repeat(columns.len()))?;
+        for (row, engines) in &self.rows {
+            let peer = engines.last().map(|(_, figures)| figures.as_slice());
+            for (place, (engine, figures)) in engines.iter().enumerate() {
+                let peer = peer.filter(|_| place + 1 < engines.len());
+                write!(out, "| {} | {engine} |", row.name)?;
+                for column in columns {
+                    write!(out, "{} |", cell(figures, peer, column))?;
+                }
+                writeln!(out)?;
+            }
         }
         Ok(())
     }
@@ -75,7 +116,7 @@ impl Table {
             let engines = engines
                 .iter()
                 .map(|(engine, figures)| json!({"engine": engine, "rounds": figures}));
-            json!({"row": row, "engines": engines.collect::<Vec<_>>()})
+            json!({"row": row.name, "engines": engines.collect::<Vec<_>>()})
         });
         Value::Array(rows.collect())
     }
@@ -88,36 +129,27 @@ impl Display for Table {
             "Medians of {}, in brackets the ratio to the peer's.\n",
             self.rounds
         )?;
-        write!(out, "| row | engine |")?;
-        COLUMNS
-            .iter()
-            .try_for_each(|(heading, _)| write!(out, " {heading} |"))?;
-        writeln!(out, "\n| --- | --- |{}", " ---: |".repeat(COLUMNS.len()))?;
-        for (row, engines) in &self.rows {
-            let peer = engines.last().map(|(_, figures)| figures.as_slice());
-            for (place, (engine, figures)) in engines.iter().enumerate() {
-                write!(out, "| {row} | {engine} |")?;
-                for (_, column) in COLUMNS {
-                    let own = median(figures, column);
-                    if own.is_nan() {
-                        write!(out, " |")?;
-                        continue;
-                    }
-                    write!(out, " {}", figure(own))?;
-                    if place + 1 < engines.len() {
-                        write!(
-                            out,
-                            " ({:.2})",
-                            own / median(peer.unwrap_or_default(), column)
-                        )?;
-                    }
-                    write!(out, " |")?;
-                }
-                writeln!(out)?;
-            }
-        }
-        Ok(())
+        self.write(out, &TIMES)?;
+        writeln!(out)?;
+        self.write(out, &COSTS)
     }
+}
+
+/// A median, and its ratio to that of the peer; nothing if there is none.
+fn cell(figures: &[Measured], peer: Option<&[Measured]>, (_, column): &Column) -> String {
+    let own = median(figures, *column);
+    let ratio = own / peer.map_or(f64::NAN, |peer| median(peer, *column));
+    match (own.is_nan(), ratio.is_nan()) {
+        (true, _) => String::new(),
+        (false, true) => format!(" {}", figure(own)),
+        (false, false) => format!(" {} ({ratio:.2})", figure(own)),
+    }
+}
+
+/// The path of a picture.
+fn picture_of(folder: &Path, name: &str) -> PathBuf {
+    let name: String = name.chars().filter(|c| *c != ',').collect();
+    folder.join(name.replace(' ', "-")).with_extension("svg")
 }
 
 /// Three digits that matter.
@@ -130,7 +162,7 @@ fn figure(value: f64) -> String {
 }
 
 /// The middle of a column; of an even number, the mean of the two in the middle.
-fn median(figures: &[Measured], column: fn(&Measured) -> f64) -> f64 {
+pub(super) fn median(figures: &[Measured], column: fn(&Measured) -> f64) -> f64 {
     let mut values: Vec<f64> = figures.iter().map(column).collect();
     values.sort_by(f64::total_cmp);
     match (values.len(), values.len() / 2) {
@@ -149,23 +181,27 @@ fn mib(bytes: u64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{figure, median};
+pub(super) mod tests {
+    use super::{TIMES, cell, figure, median};
     use crate::compare::engine::{Cost, Measured};
     use std::time::Duration;
 
-    fn measured(bytes: u64) -> Measured {
+    /// A round in which everything took so many milliseconds.
+    pub(in crate::compare) fn measured(millis: u64) -> Measured {
+        let wall = Duration::from_millis(millis);
         let cost = Cost {
-            wall: Duration::ZERO,
-            processor: Duration::ZERO,
+            wall,
+            processor: wall,
             memory: 0,
         };
         Measured {
             dump: cost,
             restore: cost,
-            frozen: Duration::ZERO,
+            frozen: wall,
             pause: None,
-            bytes,
+            answer: Some(wall),
+            resident: None,
+            bytes: millis,
         }
     }
 
@@ -179,5 +215,14 @@ mod tests {
     #[test]
     fn figures_have_three_digits() {
         assert_eq!([3.456, 34.56, 345.6].map(figure), ["3.46", "34.6", "346"]);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_told() {
+        let (own, peer) = ([measured(5)], [measured(10)]);
+        let cells = TIMES.map(|column| cell(&own, Some(&peer), &column));
+        let all = " 5.00 (0.50)";
+        assert_eq!(cells, [all, all, "", all, all, ""]);
+        assert_eq!(cell(&own, None, &TIMES[0]), " 5.00");
     }
 }

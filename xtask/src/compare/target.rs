@@ -14,6 +14,9 @@ use super::redis::Redis;
 /// Nothing of a round may take longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Between two looks.
+const PAUSE: Duration = Duration::from_micros(250);
+
 /// What is started.
 pub(crate) enum Program {
     /// A guest of the integration tests, with its arguments.
@@ -117,30 +120,54 @@ impl Running {
         self.await_death()
     }
 
-    /// Lets a guest check itself; asks any other program, and ends it.
-    pub(crate) fn finish(&mut self) -> Result<()> {
-        let comm = fs::read_to_string(format!("/proc/{}/comm", self.pid()));
-        comm.context("it is not there")?;
+    /// Asks it, and waits for the first answer, which has to be right; how long that took, if it can be asked.
+    pub(crate) fn answer(&self) -> Result<Option<Duration>> {
+        let start = Instant::now();
         match &self.asked {
-            Asked::Guest => {}
+            Asked::No => return Ok(None),
+            Asked::Redis(redis) => redis.ask_once().context("ask redis")?,
+            Asked::Guest => {
+                fs::write(self.folder.join("go"), "")?;
+                let result = self.folder.join("result");
+                self.until("the program has checked itself", || Ok(result.exists()))?;
+                self.result()?;
+            }
+        }
+        Ok(Some(start.elapsed()))
+    }
+
+    /// Lets a guest check itself, if it has not; asks any other program, and ends it.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        let result = self.folder.join("result");
+        let comm = fs::read_to_string(format!("/proc/{}/comm", self.pid()));
+        ensure!(comm.is_ok() || result.exists(), "it is not there");
+        match &self.asked {
+            Asked::Guest if result.exists() => {}
+            Asked::Guest => fs::write(self.folder.join("go"), "")?,
             Asked::No => return self.end(),
             Asked::Redis(redis) => {
                 redis.ask().context("ask redis")?;
                 return self.end();
             }
         }
-        fs::write(self.folder.join("go"), "")?;
         let mut end = None;
         self.until("the program ends", || {
             end = waitpid(Some(self.pid), WaitOptions::NOHANG)?.map(|(_, status)| status);
             Ok(end.is_some())
         })?;
-        let result = fs::read_to_string(self.folder.join("result")).unwrap_or_default();
+        self.result()?;
         ensure!(
-            result.starts_with("ok\n") && end.is_some_and(|end| end.exit_status() == Some(0)),
-            "it says {result:?}, {end:?}"
+            end.is_some_and(|end| end.exit_status() == Some(0)),
+            "it ends with {end:?}"
         );
         self.await_death()
+    }
+
+    /// Whether a guest says that all is well.
+    fn result(&self) -> Result<()> {
+        let result = fs::read_to_string(self.folder.join("result")).unwrap_or_default();
+        ensure!(result.starts_with("ok\n"), "it says {result:?}");
+        Ok(())
     }
 
     fn until(&self, what: &str, mut test: impl FnMut() -> Result<bool>) -> Result<()> {
@@ -150,7 +177,7 @@ impl Running {
                 let said = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
                 bail!("{what}: not within {PATIENCE:?}; it said {said:?}");
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(PAUSE);
         }
         Ok(())
     }
@@ -172,7 +199,7 @@ fn words(program: &Program, folder: &Path) -> Result<(&'static str, Vec<String>,
             fs::write(&source, WORK)?;
             let (source, folder) = (source.display().to_string(), folder.display().to_string());
             // It would miss the file of its counters.
-            let words = ["java", "-XX:-UsePerfData", "-Xmx1g", &source, &folder];
+            let words = ["java", "-XX:-UsePerfData", "-Xmx1g", &source, &folder, "1"];
             ("run", owned(&words), Asked::Guest)
         }
     })
