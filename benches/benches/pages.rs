@@ -95,6 +95,38 @@ fn limits(c: &mut Criterion) {
         );
     });
     group.finish();
+    bare_zstd(c);
+}
+
+/// zstd alone, in one thread, with nothing read, tested or written.
+fn bare_zstd(c: &mut Criterion) {
+    let bytes = bench_bytes();
+    let mut group = group(c, "limit", bytes);
+    let chunk = memory::heap(CHUNK_BYTES);
+    let mut packed = vec![0; zstd_safe::compress_bound(CHUNK_BYTES)];
+    let mut packer = zstd_safe::CCtx::create();
+    let mut pack = || packer.compress(&mut packed[..], &chunk, -1).unwrap();
+    group.bench_function("zstd of a heap, packing", |b| {
+        b.iter(|| {
+            (0..bytes / CHUNK_BYTES)
+                .map(|_| black_box(pack()))
+                .sum::<usize>()
+        });
+    });
+    let len = pack();
+    let mut unpacked = vec![0; CHUNK_BYTES];
+    let mut unpacker = zstd_safe::DCtx::create();
+    group.bench_function("zstd of a heap, unpacking", |b| {
+        b.iter(|| {
+            for _ in 0..bytes / CHUNK_BYTES {
+                let packed = &packed[..len];
+                unpacker
+                    .decompress(black_box(&mut unpacked[..]), packed)
+                    .unwrap();
+            }
+        });
+    });
+    group.finish();
 }
 
 fn read(c: &mut Criterion) {

@@ -5,9 +5,12 @@ use rustix::process::Pid;
 use std::io::{self, BufRead, BufReader, Lines, Write};
 use std::ops::Range;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Barrier};
 
 const ROLE: &str = "GELID_BENCH_GUEST";
 const PAGE: usize = 4096;
+/// An order for threads.
+const THREADS: &str = "threads";
 
 /// What a guest's memory should hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +21,10 @@ pub enum Contents {
     Heap,
     /// [`memory::random`].
     Random,
+    /// A word in every page.
+    Touched,
+    /// A word in every other page.
+    Striped,
 }
 
 /// The running process; it ends when this is dropped.
@@ -62,6 +69,17 @@ impl Guest {
         Ok(start..start + (bytes / PAGE * PAGE) as u64)
     }
 
+    /// Lets it have so many more threads, which wait for nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the guest is gone or cannot have them.
+    pub fn spawn(&mut self, threads: usize) -> io::Result<()> {
+        writeln!(self.orders, "{threads} {THREADS}")?;
+        self.answers.next().ok_or(io::ErrorKind::BrokenPipe)??;
+        Ok(())
+    }
+
     /// Its pid.
     #[must_use]
     pub fn pid(&self) -> Pid {
@@ -101,6 +119,10 @@ pub fn serve_if_guest() -> io::Result<bool> {
 
 fn obey(order: &str) -> Option<Vec<u8>> {
     let (bytes, contents) = order.split_once(' ')?;
+    if contents == THREADS {
+        spawn(bytes.parse().ok()?)?;
+        return Some(Vec::new());
+    }
     let bytes = bytes.parse::<usize>().ok()? + PAGE;
     // Zeroed memory of this size comes from mmap and is not touched.
     let mut held = vec![0; bytes];
@@ -108,7 +130,31 @@ fn obey(order: &str) -> Option<Vec<u8>> {
         "Fresh" => {}
         "Heap" => held.copy_from_slice(&memory::heap(bytes)),
         "Random" => held.copy_from_slice(&memory::random(bytes)),
+        "Touched" => touch(&mut held, PAGE),
+        "Striped" => touch(&mut held, 2 * PAGE),
         _ => return None,
     }
     Some(held)
+}
+
+fn touch(held: &mut [u8], step: usize) {
+    held.iter_mut().step_by(step).for_each(|byte| *byte = 1);
+}
+
+/// Threads that have come to where they wait.
+fn spawn(threads: usize) -> Option<()> {
+    let here = Arc::new(Barrier::new(threads + 1));
+    for _ in 0..threads {
+        let arrived = Arc::clone(&here);
+        let builder = std::thread::Builder::new().stack_size(64 << 10);
+        let idle = move || {
+            arrived.wait();
+            loop {
+                std::thread::park();
+            }
+        };
+        builder.spawn(idle).ok()?;
+    }
+    here.wait();
+    Some(())
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the criterion benches, and with `--peer` the comparison.
+//! `cargo xtask bench`: the criterion benches, and with `--peer` or `--machine` the comparison.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::{compare, workspace};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Run every bench once, without measuring
-    #[arg(long, conflicts_with = "peer")]
+    #[arg(long, conflicts_with = "whole")]
     smoke: bool,
     #[command(flatten)]
     compare: compare::Comparison,

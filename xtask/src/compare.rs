@@ -1,12 +1,14 @@
-//! `cargo xtask bench --peer PATH`: whole dumps and restores, gelid beside another executable that takes CRIU's options.
+//! `cargo xtask bench --peer PATH` and `--machine`: whole dumps and restores, gelid beside another executable that takes
+//! CRIU's options, or beside what the machine can do.
 //!
-//! Both work on the same programs in turn, in one run, so that what the machine does meanwhile meets both. A
+//! Two executables work on the same programs in turn, in one run, so that what the machine does meanwhile meets both. A
 //! round is: start the program, dump it, see it dead, restore it, let it check itself, end it. The
 //! first round of each row is not counted: it warms the page cache, and the features that a peer remembers. The
 //! peer may keep those only where `/run` is a tmpfs; so the bench gives itself one, in a mount namespace of its own.
 
 pub(crate) mod engine;
 mod family;
+mod machine;
 mod memory;
 mod plot;
 mod redis;
@@ -35,19 +37,22 @@ const PREPARED: &str = "GELID_BENCH_PREPARED";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Comparison {
     /// Compare whole dumps and restores with this executable, which takes CRIU's options
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", group = "whole")]
     peer: Option<PathBuf>,
+    /// Compare a raw dump and restore of 4 GiB with what the machine needs for as many bytes at best
+    #[arg(long, group = "whole")]
+    machine: bool,
     /// Counted rounds of each row
-    #[arg(long, value_name = "N", default_value_t = 10, requires = "peer")]
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "whole")]
     rounds: usize,
     /// Another gelid than the one of this checkout
-    #[arg(long, value_name = "PATH", requires = "peer")]
+    #[arg(long, value_name = "PATH", requires = "whole")]
     gelid: Option<PathBuf>,
     /// Where the images are written for the time of a round [default: the folder for temporary files]
-    #[arg(long, value_name = "DIR", requires = "peer")]
+    #[arg(long, value_name = "DIR", requires = "whole")]
     images: Option<PathBuf>,
     /// Also write every single figure into this file
-    #[arg(long, value_name = "FILE", requires = "peer")]
+    #[arg(long, value_name = "FILE", requires = "whole")]
     json: Option<PathBuf>,
     /// Also draw every row, and the times over the sizes of rows that differ in size only, into files of this folder
     #[arg(long, value_name = "DIR", requires = "peer")]
@@ -57,7 +62,7 @@ pub(crate) struct Comparison {
 impl Comparison {
     /// Whether a comparison is asked for.
     pub(crate) fn wanted(&self) -> bool {
-        self.peer.is_some()
+        self.peer.is_some() || self.machine
     }
 
     /// Measures the rows whose name contains `filter`, and prints a table.
@@ -66,12 +71,14 @@ impl Comparison {
         if std::env::var_os(PREPARED).is_none() {
             return prepared();
         }
-        let peer = self.peer.as_deref().context("no peer")?;
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let (gelid, guests) = build(self.gelid.as_deref())?;
         let raw = Engine::new("gelid", &gelid, &["--compress=none"])?;
+        let Some(peer) = &self.peer else {
+            return self.beside_the_machine(&raw, &guests);
+        };
         let zstd = Engine::new("gelid zstd", &gelid, &["--compress=zstd"])?;
         let peer = Engine::new("peer", peer, &[])?;
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let mut table = Table::new(self.rounds);
         let mut spent = Vec::new();
         for row in ROWS.iter().filter(|row| row.is_wanted(filter)) {
@@ -83,14 +90,37 @@ impl Comparison {
             table.add(row, all);
         }
         print!("{table}");
-        if let Some(path) = &self.json {
-            let document = serde_json::json!({"host": host()?, "rows": table.figures()});
-            fs::write(path, serde_json::to_string_pretty(&document)?)?;
-        }
+        self.keep(&table.figures())?;
         if let Some(folder) = &self.plots {
             fs::create_dir_all(folder)?;
             table.plot(folder)?;
         }
+        Ok(())
+    }
+
+    /// What one engine takes for a heap, and the machine for as many bytes.
+    fn beside_the_machine(&self, engine: &Engine, guests: &Path) -> Result<()> {
+        let machine = machine::build()?;
+        let mut spent = Vec::new();
+        let mut table = machine::Table::default();
+        for round in 0..self.rounds {
+            eprintln!("the machine: round {}", round + 1);
+            let folder = workspace_for_a_round(self.images.as_deref())?;
+            table.add(machine::play(engine, guests, &machine, folder.path())?);
+            empty(folder.path())?;
+            spent.push(folder);
+        }
+        print!("{table}");
+        self.keep(&table.figures())
+    }
+
+    /// Writes the figures into the file that is wanted.
+    fn keep(&self, figures: &serde_json::Value) -> Result<()> {
+        let Some(path) = &self.json else {
+            return Ok(());
+        };
+        let document = serde_json::json!({"host": host()?, "rows": figures});
+        fs::write(path, serde_json::to_string_pretty(&document)?)?;
         Ok(())
     }
 
@@ -104,18 +134,31 @@ impl Comparison {
         spent: &mut Vec<tempfile::TempDir>,
     ) -> Result<Vec<(&'a Engine, Vec<Measured>)>> {
         let mut all: Vec<_> = engines.iter().map(|engine| (*engine, Vec::new())).collect();
+        let mut unable = None;
         eprintln!("{}: {} rounds", row.name, self.rounds);
         for round in 0..=self.rounds {
             for turn in 0..engines.len() {
                 // Nobody always comes first.
-                let (engine, figures) = &mut all[(round + turn) % engines.len()];
+                let place = (round + turn) % engines.len();
+                let (engine, figures) = &mut all[place];
+                if unable == Some(place) {
+                    continue;
+                }
                 let folder = workspace_for_a_round(self.images.as_deref())?;
                 let measured = play(row, engine, guests, gelid, folder.path())
-                    .with_context(|| format!("{}, {}, round {round}", row.name, engine.name))?;
+                    .with_context(|| format!("{}, {}, round {round}", row.name, engine.name));
                 empty(folder.path())?;
                 spent.push(folder);
-                if round > 0 {
-                    figures.push(measured);
+                match measured {
+                    Ok(measured) if round > 0 => figures.push(measured),
+                    Ok(_) => {}
+                    // What the peer, which comes last, cannot do is still worth a figure of ours.
+                    Err(error) if place + 1 == engines.len() => {
+                        eprintln!("{error:#}");
+                        figures.clear();
+                        unable = Some(place);
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         }

@@ -11,6 +11,9 @@ use wait4::Wait4;
 
 use crate::process::output;
 
+/// Seconds that a dump may take to stop a tree; more than the ten that both have otherwise, for trees of many threads.
+const PATIENCE: &str = "300";
+
 /// An executable with its options for dumps.
 pub(crate) struct Engine {
     pub(crate) name: &'static str,
@@ -65,7 +68,8 @@ impl Engine {
     pub(crate) fn dump(&self, pid: u32, images: &Path, left: bool) -> Result<Cost> {
         let pid = pid.to_string();
         let end: &[&str] = if left { &["--leave-running"] } else { &[] };
-        self.run("dump", images, &[&["-t", &pid], end, self.options].concat())
+        let own = ["-t", &pid, "--timeout", PATIENCE];
+        self.run("dump", images, &[&own, end, self.options].concat())
     }
 
     /// Restores a tree, detached.

@@ -45,7 +45,9 @@ impl Families {
         for (engine, figures) in engines {
             for column in [DUMP, RESTORE] {
                 let point = (f64::from(size.count), median(figures, column.1));
-                self.0[place].add(engine, column, point);
+                if !point.1.is_nan() {
+                    self.0[place].add(engine, column, point);
+                }
             }
         }
     }
@@ -175,6 +177,7 @@ mod tests {
         families.add(size("many", 10_000), &both(90, 300));
         families.add(size("many", 100), &both(2, 5));
         families.add(size("alone", 1), &both(1, 2));
+        families.add(size("many", 50_000), &[("peer", Vec::new())]);
         let drawable: Vec<_> = families.drawable().collect();
         assert_eq!(drawable.len(), 1);
         let many = drawable[0];
