@@ -57,6 +57,12 @@ pub(crate) fn end_of_freeze(tree: &Tree, outcome: &mut Outcome) {
     outcome.stats.frozen_time = micros(outcome.frozen);
 }
 
+/// Notes that the tree has stood still once more.
+pub(crate) fn more_freeze(time: Duration, outcome: &mut Outcome) {
+    outcome.frozen += time;
+    outcome.stats.frozen_time = micros(outcome.frozen);
+}
+
 /// Microseconds; an hour and more is as long as can be.
 fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)

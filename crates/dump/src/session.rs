@@ -25,7 +25,7 @@ use crate::namespace::Own;
 use crate::pages::{Flow, Queued, Sink, Stored};
 use crate::phase::Phases;
 use crate::records::{self, Collecting, Context};
-use crate::snapshot::{self, Taken};
+use crate::snapshot::{self, Copies, Taken};
 use crate::survey;
 use crate::{End, Error, Hook, Options, Outcome, Phase, account, inventory, shared};
 
@@ -117,6 +117,8 @@ fn write<'scope, 'a: 'scope>(
     let stopper = flow.stopper();
     collecting.prepared();
     let before = Before::look(context.options.tree);
+    // They end when the tree runs again.
+    let mut copies = Copies::new(context.options.tree);
     let mut tree = phases.run(Phase::Freeze, || freeze(context.options))?;
     locked.tell()?;
     let named = context.options.hooks.external(context.options.tree)?;
@@ -131,7 +133,7 @@ fn write<'scope, 'a: 'scope>(
     let begun = Instant::now();
     let wanted = phases.run(Phase::Memory, || {
         layouts.wait(&flow)?;
-        let wanted = snapshot::wanted(context.options, &tasks, &census);
+        let wanted = snapshot::wanted(context.options, &tree, &tasks);
         flow.queue(wanted.clone())?;
         Ok(wanted)
     })?;
@@ -155,8 +157,7 @@ fn write<'scope, 'a: 'scope>(
         files.network = Network::default();
     }
     // Nobody looks for others who have files of the tree any more.
-    let taken = snapshot::take(&mut tree, &tasks, &cores, &wanted);
-    let (copied, standing) = taken.into_iter().partition::<Vec<_>, _>(Taken::is_copy);
+    let standing = copies.take(&mut tree, &tasks, &cores, &wanted);
     let (mut pages, mut sink) = phases.run(Phase::Pages, || {
         let (mut sink, mut queued) = flow.finish()?;
         sink.queue_again(&mut queued, &tasks, &cores)?;
@@ -167,12 +168,12 @@ fn write<'scope, 'a: 'scope>(
     core::settled(&cores)?;
     drop(stopper);
     let mut outcome = account::outcome(&tree, &tasks);
-    let tree = hold(tree, context.options, &mut outcome)?;
-    if !copied.is_empty() {
+    let tree = hold(tree, (context.options, locked), &copies, &mut outcome)?;
+    if !copies.taken().is_empty() {
         let begun = Instant::now();
-        let queued = queue_taken(&mut sink, &copied)?;
+        let queued = queue_taken(&mut sink, copies.taken())?;
         pages.add(Pages::wait(queued, begun)?);
-        drop(copied);
+        account::more_freeze(copies.end(), &mut outcome);
     }
     account::add_pages(&mut outcome, &pages);
     phases.run(Phase::Write, || {
@@ -285,11 +286,17 @@ impl Pages {
 }
 
 /// Lets a tree that is to run on go as soon as nothing more is wanted of it. Whoever is told of the images finds it
-/// standing still.
-fn hold(tree: Tree, options: &Options, outcome: &mut Outcome) -> Result<Option<Tree>, Error> {
-    if options.end != End::Run || !options.hooks.is_empty() {
+/// standing still, unless its memory was copied all the same.
+fn hold(
+    tree: Tree,
+    (options, locked): (&Options, &NetworkLocked<'_>),
+    copies: &Copies,
+    outcome: &mut Outcome,
+) -> Result<Option<Tree>, Error> {
+    if options.end != End::Run || (!options.hooks.is_empty() && copies.taken().is_empty()) {
         return Ok(Some(tree));
     }
+    locked.over();
     account::end_of_freeze(&tree, outcome);
     tree.thaw()?;
     Ok(None)

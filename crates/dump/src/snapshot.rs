@@ -2,23 +2,26 @@
 //!
 //! The copy is made by the kernel, as by `fork(2)`: the tree stands still only for that, and whatever it writes
 //! afterwards is copied then. It is a process that never runs, belongs to the tracer, and ends with it.
+//!
+//! A tree in which somebody would adopt it stands still once more, for a moment, to collect it.
 
+mod collect;
 mod copy;
 mod headroom;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gelid_pages::{Memory, PageSource, ProcessSource};
 use gelid_seize::Tree;
 use gelid_sys::Pid;
-use gelid_sys::proc::ns::Kind as Namespace;
 use gelid_sys::proc::smaps::{Area, VmFlags};
+use gelid_sys::proc::{TaskDir, status};
 
-use self::copy::Copy;
+use self::copy::{Copy, Parent};
 use crate::core::{self, Cores};
 use crate::layout::Layout;
-use crate::namespace::Census;
 use crate::pages::Origin;
 use crate::survey::{Live, Space, Task};
 use crate::vma::{self, Kind};
@@ -43,18 +46,17 @@ pub enum Snapshot {
 
 /// Whether address spaces may be copied at all.
 pub(crate) fn may_be(options: &Options) -> bool {
-    // Hooks find the tree standing still after all is written. With a frozen cgroup, a copy would never be born.
-    options.snapshot != Snapshot::Never
-        && options.end == End::Run
-        && options.hooks.is_empty()
-        && options.freeze_cgroup.is_none()
+    // Hooks find the tree standing still after all is written, unless somebody says that they need not.
+    let hooks = options.hooks.is_empty() || options.snapshot == Snapshot::Always;
+    options.snapshot != Snapshot::Never && options.end == End::Run && hooks
 }
 
 /// Address spaces that are to be copied, by the number of the task that was seen with it first.
-pub(crate) fn wanted(options: &Options, tasks: &[Task], census: &Census) -> HashSet<Pid> {
-    // In a pid namespace of the tree's, the copy would become a child of its first process.
+pub(crate) fn wanted(options: &Options, tree: &Tree, tasks: &[Task]) -> HashSet<Pid> {
+    // In a cgroup that is frozen again, a copy would neither read nor end; and where the next child is the first
+    // process of a pid namespace, it would be that.
     if !may_be(options)
-        || census.of(Namespace::Pid).next().is_some()
+        || tree.was_frozen()
         || tasks.iter().any(|task| task.pid_ns_for_children.is_some())
     {
         return HashSet::new();
@@ -125,19 +127,63 @@ impl Taken {
     }
 }
 
-/// Copies what is `wanted`, as far as that can be. The tree is as it was.
-pub(crate) fn take(
-    tree: &mut Tree,
-    tasks: &[Task],
-    cores: &[Cores],
-    wanted: &HashSet<Pid>,
-) -> Vec<Taken> {
-    // One of those would become the parent of the copy.
+/// The copies of a tree that runs on or will, which end with this.
+pub(crate) struct Copies {
+    root: Pid,
+    taken: Vec<Taken>,
+}
+
+impl Copies {
+    /// None, of the tree of `root`. The tree must be let go before they end.
+    pub(crate) fn new(root: Pid) -> Self {
+        Self {
+            root,
+            taken: Vec::new(),
+        }
+    }
+
+    /// Copies what is `wanted`, as far as that can be, and returns the rest. The tree is as it was, but for children of
+    /// a task where it must be.
+    pub(crate) fn take(
+        &mut self,
+        tree: &mut Tree,
+        tasks: &[Task],
+        cores: &[Cores],
+        wanted: &HashSet<Pid>,
+    ) -> Vec<Taken> {
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let taken = take(tree, tasks, cores, wanted);
+        let (copied, standing) = taken.into_iter().partition(Taken::is_copy);
+        self.taken = copied;
+        standing
+    }
+
+    pub(crate) fn taken(&self) -> &[Taken] {
+        &self.taken
+    }
+
+    /// Ends them. How long the tree, which runs, stood still for that.
+    pub(crate) fn end(&mut self) -> Duration {
+        let taken = std::mem::take(&mut self.taken).into_iter();
+        collect::all(self.root, taken.filter_map(|taken| taken.copy).collect())
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn take(tree: &mut Tree, tasks: &[Task], cores: &[Cores], wanted: &HashSet<Pid>) -> Vec<Taken> {
     let adopts = |cores: &Cores| {
         let process = cores.leader.tc.as_ref();
         process.is_some_and(|process| process.child_subreaper == Some(true))
     };
-    let possible = !cores.iter().any(adopts);
+    let adopted = cores.iter().any(adopts);
+    let depth = depth();
     let mut taken = Vec::with_capacity(wanted.len());
     for (index, task) in tasks.iter().enumerate() {
         let Some(live) = task.live.as_ref().filter(|_| wanted.contains(&task.pid)) else {
@@ -153,8 +199,13 @@ pub(crate) fn take(
             copy: None,
             kept: Vec::new(),
         };
-        if possible && let Some(kept) = keep(task.pid, layout) {
-            this.copy = copy_one(tree, index, (task, live), layout);
+        // In another pid namespace, its first process would adopt it.
+        let parent = match adopted || depth.is_none_or(|depth| depth != live.status.ns_pid.len()) {
+            true => Parent::Task,
+            false => Parent::Outside,
+        };
+        if let Some(kept) = keep(task.pid, layout) {
+            this.copy = copy_one(tree, index, (task, live), layout, parent);
             this.kept = kept;
         }
         taken.push(this);
@@ -162,16 +213,23 @@ pub(crate) fn take(
     taken
 }
 
+/// In how many pid namespaces the dumper has a number.
+fn depth() -> Option<usize> {
+    let own = TaskDir::open(rustix::process::getpid()).ok()?;
+    Some(status::read(&own).ok()?.ns_pid.len())
+}
+
 fn copy_one(
     tree: &mut Tree,
     index: usize,
     (task, live): (&Task, &Live),
     layout: &Layout,
+    parent: Parent,
 ) -> Option<Copy> {
     let ground = core::ground(&tree.processes()[index], &layout.areas).ok()?;
     let identity = core::leader_identity(task, live);
     let leader = tree.processes_mut()[index].threads.first_mut()?;
-    let (stopped, copy) = copy::make(leader.take()?, identity, &ground, layout);
+    let (stopped, copy) = copy::make(leader.take()?, identity, &ground, layout, parent);
     if let Some(stopped) = stopped {
         leader.put(stopped);
     }

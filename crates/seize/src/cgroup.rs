@@ -147,6 +147,11 @@ pub(crate) struct Thawed {
 }
 
 impl Thawed {
+    /// Whether the group was found frozen.
+    pub(crate) fn freezes_again(&self) -> bool {
+        self.freezer.is_some()
+    }
+
     /// Freezes the group again if it was found frozen.
     pub(crate) fn restore(mut self) -> Result<(), CgroupError> {
         self.freezer

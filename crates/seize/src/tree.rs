@@ -220,6 +220,12 @@ impl Tree {
         self.seccomp_suspended
     }
 
+    /// Whether its cgroup was found frozen, and will be again.
+    #[must_use]
+    pub fn was_frozen(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(Thawed::freezes_again)
+    }
+
     /// Lets the tree run on, as dropping does, and tells what went wrong.
     ///
     /// # Errors

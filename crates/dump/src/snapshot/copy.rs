@@ -2,14 +2,16 @@
 //!
 //! The task makes a child in its own address space, and waits for it on the same tape. The child makes the copy,
 //! and is ended. So the copy is nobody's child of the tree, no signal tells of it, and the task has no child more
-//! than before. Both are born traced and stopped, and would end by themselves without a tracer.
+//! than before. Where somebody in the tree would adopt it, it is the task's own child instead, whose end no signal
+//! tells either, and [is collected](super::collect). All are born traced and stopped, and would end by themselves
+//! without a tracer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use gelid_sys::clone::flags;
 use gelid_sys::proc::stat::{self, State};
-use gelid_sys::proc::{self, TaskDir, tasks};
+use gelid_sys::proc::{self, TaskDir, status, tasks};
 use gelid_sys::ptrace::{Options, Running, Stopped};
 use gelid_sys::syscall::nr;
 use gelid_sys::wait::wait_task;
@@ -22,9 +24,9 @@ use crate::layout::Layout;
 /// `close_range(2)`
 const CLOSE_RANGE_UNSHARE: u64 = 2;
 /// Waits for children of any kind.
-const WALL: u64 = 0x4000_0000;
+pub(super) const WALL: u64 = 0x4000_0000;
 /// Bytes for one tape of some calls.
-const ROOM: usize = 512;
+pub(super) const ROOM: usize = 512;
 const PAUSE: Duration = Duration::from_micros(50);
 /// A birth takes microseconds, and a few milliseconds for each gigabyte.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,15 +51,29 @@ pub(super) enum Error {
     Cramped,
 }
 
+/// Whose child a copy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parent {
+    /// Whoever adopts orphans outside of the tree.
+    Outside,
+    /// The task.
+    Task,
+}
+
 /// A process that has the pages and never runs; ended when it is dropped.
 #[derive(Debug)]
 pub(super) struct Copy {
     pid: Pid,
+    parent: Parent,
 }
 
 impl Copy {
     pub(super) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    pub(super) fn parent(&self) -> Parent {
+        self.parent
     }
 }
 
@@ -80,6 +96,7 @@ pub(super) fn make(
     identity: Identity,
     ground: &Ground,
     layout: &Layout,
+    parent: Parent,
 ) -> (Option<Stopped>, Result<Copy, Error>) {
     let room = 2 * Host::region_size(ROOM);
     let (mut host, mut carrier) = match Host::seized(task, identity, ground, room, ROOM) {
@@ -87,7 +104,7 @@ pub(super) fn make(
         Err((error, task)) => return (task, Err(error.into())),
     };
     let copy = match host.lent().iter().all(|range| layout.is_in_vdso(range)) {
-        true => by_a_child(&mut host, &mut carrier),
+        true => by_a_child(&mut host, &mut carrier, parent),
         false => Err(Error::Cramped),
     };
     match host.leave(carrier) {
@@ -97,7 +114,7 @@ pub(super) fn make(
 }
 
 /// The task makes a child, and waits for its end.
-fn by_a_child(host: &mut Host, carrier: &mut Carrier) -> Result<Copy, Error> {
+fn by_a_child(host: &mut Host, carrier: &mut Carrier, parent: Parent) -> Result<Copy, Error> {
     let mut tape = Tape::new();
     let child = tape.birth(
         nr::clone,
@@ -115,11 +132,15 @@ fn by_a_child(host: &mut Host, carrier: &mut Carrier) -> Result<Copy, Error> {
             return Err(told.map_or(error, call("make a child")));
         }
     };
-    let copy = by(host, child, carrier.identity().signal);
+    let made = by(host, child, carrier.identity().signal, parent);
+    let copy = made.and_then(|()| match parent {
+        Parent::Outside => newborn(child, &[]),
+        Parent::Task => newborn(carrier.tid(), &[&before[..], &[child]].concat()),
+    });
     // The tape ends with the child.
     end(child);
     carrier.finish()?;
-    copy
+    Ok(Copy { pid: copy?, parent })
 }
 
 /// Waits for the end of a tape whose child has not come, and ends one that comes all the same: the tape would wait
@@ -142,11 +163,11 @@ fn without_children(carrier: &mut Carrier, before: &[Pid]) -> Result<Outcome, Er
 }
 
 /// The child makes the copy.
-fn by(host: &mut Host, child: Pid, signal: i32) -> Result<Copy, Error> {
+fn by(host: &mut Host, child: Pid, signal: i32, parent: Parent) -> Result<(), Error> {
     let stopped = Running::attached(child).stopped();
     let options = stopped.set_options(Options::TRACESYSGOOD | Options::EXITKILL);
     options.map_err(call("PTRACE_SETOPTIONS"))?;
-    let number = child.as_raw_pid();
+    let number = own_number(child)?;
     let identity = Identity {
         tgid: number,
         tid: number,
@@ -159,18 +180,26 @@ fn by(host: &mut Host, child: Pid, signal: i32) -> Result<Copy, Error> {
     // Files that it kept open would not end when the program closes them.
     let all = [0, u64::from(u32::MAX), CLOSE_RANGE_UNSHARE];
     tape.must(nr::close_range, all.map(Arg::Value));
-    tape.birth(nr::clone, clone_args(flags::PTRACE));
+    tape.birth(
+        nr::clone,
+        clone_args(match parent {
+            Parent::Outside => flags::PTRACE,
+            Parent::Task => flags::PTRACE | flags::PARENT,
+        }),
+    );
     let outcome = carrier.play(&tape)?;
-    if let Some((_, errno)) = outcome.failure() {
-        return Err(call("copy the memory")(errno));
-    }
-    Ok(Copy {
-        pid: newborn(child, &[])?,
-    })
+    let failure = outcome.failure();
+    failure.map_or(Ok(()), |(_, errno)| Err(call("copy the memory")(errno)))
+}
+
+/// How a process is called in its own pid namespace.
+pub(super) fn own_number(pid: Pid) -> Result<i32, Error> {
+    let status = status::read(&TaskDir::open(pid)?)?;
+    Ok(status.ns_pid.last().copied().unwrap_or(status.tgid))
 }
 
 fn clone_args(flags: u64) -> [Arg; 5] {
-    // Without a signal for the parent.
+    // Without a signal for the parent, whoever that is.
     [flags, 0, 0, 0, 0].map(Arg::Value)
 }
 
