@@ -141,7 +141,17 @@ pub(super) fn dump(
         return Ok(staging.put(ImageKind::Netns, id, &entry)?);
     }
     if context.options.empty_net {
-        return Ok(staging.put(ImageKind::Netns, id, &NetnsEntry::default())?);
+        // Whoever sets up the rest may not know of it: runc does not.
+        let loopback_up = instance.inside(|| Ok(link::loopback_is_up()?))?;
+        let gelid = loopback_up.then(|| GelidNetnsEntry {
+            loopback_up: Some(true),
+            ..GelidNetnsEntry::default()
+        });
+        let entry = NetnsEntry {
+            gelid,
+            ..NetnsEntry::default()
+        };
+        return Ok(staging.put(ImageKind::Netns, id, &entry)?);
     }
     let others = census.of(Kind::Net).filter(|other| other.id != id);
     let others = others.map(|other| Ok((other.id, other.open()?)));
@@ -199,6 +209,7 @@ fn look(id: u32, others: &[(u32, OwnedFd)]) -> Result<Found, Error> {
             nexthops: table::nexthops(&channel)?,
             neighbours: table::neighbours(&channel)?,
             disciplines: queue::all(&channel, &links)?,
+            loopback_up: None,
         }),
         ..NetnsEntry::default()
     };

@@ -41,6 +41,8 @@ messages! {
         optional bytes neighbours = 3;
         /// Queueing disciplines that somebody has set, as messages of rtnetlink.
         optional bytes disciplines = 4;
+        /// Whether `lo` is up in a namespace that is recorded as empty.
+        optional bool loopback_up = 5;
     }
 
     /// A sysctl.

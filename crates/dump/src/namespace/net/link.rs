@@ -8,7 +8,7 @@ use gelid_image::messages::{
 };
 use gelid_sys::netlink::channel::Channel;
 use gelid_sys::netlink::message::{Attributes, Message, messages, word};
-use gelid_sys::netlink::route::{GET_LINK, LINK, NEW_LINK, link, link_header};
+use gelid_sys::netlink::route::{GET_LINK, LINK, NEW_LINK, UP, link, link_header};
 use gelid_sys::tun;
 use rustix::io::Errno;
 
@@ -60,6 +60,17 @@ pub(super) fn all(channel: &Channel, around: &Surroundings) -> Result<Vec<NetDev
         }
     }
     Ok(links)
+}
+
+/// Whether `lo` is up in the namespace that the calling thread is in.
+pub(super) fn loopback_is_up() -> Result<bool, Error> {
+    /// Index of `lo`, which is the first link of each namespace.
+    const FIRST: u32 = 1;
+    let answer =
+        Channel::route().and_then(|channel| channel.ask(GET_LINK, &link_header(FIRST, 0, 0)));
+    let answer = answer.map_err(Error::kernel("ask for", "lo"))?;
+    let flags = word(&answer, 8).ok_or(Errno::BADMSG);
+    Ok(flags.map_err(Error::kernel("ask for", "lo"))? & UP != 0)
 }
 
 /// Understands a link.

@@ -50,7 +50,10 @@ pub(crate) enum Contents {
     /// The caller has the namespace.
     Given(Given),
     /// Somebody else sets it up.
-    Empty,
+    Empty {
+        /// All but `lo`, which is up.
+        loopback: bool,
+    },
     /// The images tell.
     Described(Box<Description>),
 }
@@ -103,7 +106,11 @@ impl Net {
         let key = entry.as_ref().and_then(|entry| entry.ext_key.clone());
         let contents = match (key, options.empty) {
             (Some(key), _) => Contents::Given(Given::Key(key)),
-            (None, true) => Contents::Empty,
+            (None, true) => Contents::Empty {
+                loopback: entry
+                    .and_then(|entry| entry.gelid?.loopback_up)
+                    .unwrap_or(false),
+            },
             (None, false) => {
                 let description = Description::read(dir, id, entry.unwrap_or_default())?;
                 Contents::Described(Box::new(description))

@@ -2,7 +2,7 @@
 
 use super::*;
 use gelid_image::Staging;
-use gelid_image::messages::{GelidNetDeviceEntry, GelidSysctlEntry, NdType};
+use gelid_image::messages::{GelidNetDeviceEntry, GelidNetnsEntry, GelidSysctlEntry, NdType};
 use gelid_sys::netlink::message::Builder;
 
 const ID: u32 = 9;
@@ -173,6 +173,17 @@ fn a_namespace_from_outside_has_a_key() {
         ..NetOptions::default()
     };
     assert!(matches!(read(&empty), Contents::Given(Given::Key(key)) if key == "extRootNetNS"));
+    let staging = Staging::new(&dir).unwrap();
+    let entry = NetnsEntry {
+        gelid: Some(GelidNetnsEntry {
+            loopback_up: Some(true),
+            ..GelidNetnsEntry::default()
+        }),
+        ..NetnsEntry::default()
+    };
+    staging.put(ImageKind::Netns, ID, &entry).unwrap();
+    staging.commit().unwrap();
+    assert!(matches!(read(&empty), Contents::Empty { loopback: true }));
     let joined = NetOptions {
         join: Some("/run/netns/x".into()),
         ..NetOptions::default()

@@ -311,6 +311,15 @@ pub(super) fn set_up(site: &Site<'_>, links: &[Link]) -> Result<(), NetError> {
     Ok(())
 }
 
+/// Sets up `lo` of a new namespace, which the calling thread has joined. Its addresses come by themselves.
+pub(super) fn set_up_loopback(id: u32) -> Result<(), NetError> {
+    /// In every namespace, as the first link.
+    const LOOPBACK: u32 = 1;
+    let told = Channel::route()
+        .and_then(|channel| channel.tell(SET_LINK, 0, &link_header(LOOPBACK, UP, UP)));
+    told.map_err(site_error(id, "set up the link", "lo"))
+}
+
 /// Sets what had to be otherwise while addresses came.
 pub(super) fn finish(site: &Site<'_>, links: &[Link]) -> Result<(), NetError> {
     let weak = site.options.weak_sysctls;

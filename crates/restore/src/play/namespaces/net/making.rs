@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::super::Stage;
 use super::outside::Outside;
-use super::{Others, finish, firewall, furnish};
+use super::{Others, finish, firewall, furnish, link};
 use crate::files::Networks;
 use crate::plan::births::Who;
 use crate::plan::namespaces::net::{Contents, Description, Given, Net};
@@ -102,6 +102,9 @@ impl Making {
             let lock = lock.map_err(|source| NetError::Firewall { id, source })?;
             let is_locked = lock.is_some();
             self.locks.extend(lock.map(|lock| (id, lock)));
+            if let Contents::Empty { loopback: true } = net.contents {
+                link::set_up_loopback(id)?;
+            }
             if let Some((id, description)) = description(net) {
                 let options = &options.net;
                 furnish(
