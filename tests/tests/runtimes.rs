@@ -21,7 +21,7 @@ use tempfile::TempDir;
 type Test = (&'static str, fn(&Yard) -> Result<()>);
 
 /// Commands that the shell of the container needs.
-const APPLETS: &[&str] = &["sh", "sleep", "mv", "cat", "ls", "echo"];
+const APPLETS: &[&str] = &["sh", "sleep", "mv", "cat", "ls", "echo", "mkfifo", "nc"];
 
 /// Counts, and tells by a file that is never half written.
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >/c; mv /c /count; sleep 0.02; done";

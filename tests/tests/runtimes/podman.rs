@@ -8,6 +8,20 @@ use std::process::Command;
 
 pub(super) const TESTS: &[Test] = &[("checkpoint", checkpoint), ("archive", archive)];
 
+/// What `checkpointctl` looks for in an archive.
+const READ_BY_OTHERS: &[&str] = &[
+    "checkpoint/inventory.img",
+    "checkpoint/pstree.img",
+    "checkpoint/core-1.img",
+    "checkpoint/pagemap-1.img",
+    "checkpoint/pages-1.img",
+    "checkpoint/files.img",
+    "config.dump",
+    "spec.dump",
+    "stats-dump",
+    "network.status",
+];
+
 /// podman with everything of its own below a yard; its containers are removed when it is dropped.
 struct Podman<'yard>(&'yard Yard);
 
@@ -101,13 +115,32 @@ fn archive(yard: &Yard) -> Result<()> {
     let words = ["container", "checkpoint", "--print-stats", "--export"];
     let stats = podman.succeed(&[&words[..], &[&archive, "one"]].concat())?;
     ensure!(stats.contains("pages_written"), "{stats}");
+    let mut list = yard.command("tar");
+    let members = yard.succeed(list.arg("-tf").arg(&archive), &[])?;
+    for member in READ_BY_OTHERS {
+        ensure!(members.lines().any(|line| line == *member), "no {member}");
+    }
     podman.succeed(&["rm", "one"])?;
     podman.succeed(&["container", "restore", "--import", &archive])?;
     podman.counts_on("one", before)?;
     for name in ["two", "three"] {
         let words = ["container", "restore", "--import", &archive, "--name", name];
-        podman.succeed(&words)?;
+        let addresses = ["--ignore-static-ip", "--ignore-static-mac"];
+        podman.succeed(&[&words[..], &addresses].concat())?;
         podman.counts_on(name, before)?;
     }
+    let plain = yard.at("checkpoint.tar").display().to_string();
+    let words = ["container", "checkpoint", "-c", "none", "--export", &plain];
+    podman.succeed(&[&words[..], &["two"]].concat())?;
+    podman.succeed(&["rm", "-f", "-t0", "three"])?;
+    podman.succeed(&[
+        "container",
+        "restore",
+        "--import",
+        &plain,
+        "--name",
+        "three",
+    ])?;
+    podman.counts_on("three", before)?;
     Ok(())
 }

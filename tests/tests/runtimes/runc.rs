@@ -6,6 +6,7 @@ use crate::unprivileged;
 use anyhow::{Context, Result, bail, ensure};
 use gelid_tests::{Engine, build, succeeds_alone};
 use rustix::cmsg_space;
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use std::fs;
@@ -20,10 +21,8 @@ use std::process::Command;
 pub(super) const TESTS: &[Test] = &[
     ("checkpoint", |yard| round(yard, &[], &[])),
     ("leave-running", leave_running),
-    ("options", |yard| {
-        let options = ["--tcp-established", "--file-locks", "--ext-unix-sk"];
-        round(yard, &options, &options)
-    }),
+    ("options", options),
+    ("mounts", mounts),
     ("cgroups-full", |yard| {
         let mode = ["--manage-cgroups-mode", "full"];
         round(yard, &mode, &mode)
@@ -34,6 +33,16 @@ pub(super) const TESTS: &[Test] = &[
     ("inside", inside),
     ("console", console),
 ];
+
+/// Counts what comes back by a connection of its own network.
+const COUNT_BY_TCP: &str = "mkfifo /in; nc -l -p 7000 -e cat & sleep 0.1; \
+    nc 127.0.0.1 7000 </in | while read n; do echo $n >/c; mv /c /count; done & \
+    exec 3>/in; i=0; while :; do i=$((i+1)); echo $i >&3; sleep 0.02; done";
+
+/// Counts beside zombies, and tells files of a volume and of a `tmpfs` what it has read of the latter.
+const COUNT_AT_MOUNTS: &str = "sh -c 'sh -c \"exit 3\" & exec sleep 1000' & exec 3>>/volume/log 4>/memory/file; \
+    echo hello >&4; i=0; \
+    while :; do i=$((i+1)); cat /memory/file >&3; echo $i >/c; mv /c /count; sleep 0.02; done";
 
 /// What `runc spec` says, as far as it matters here: namespaces of its own of all kinds but user, the usual mounts,
 /// masked and read-only paths.
@@ -189,12 +198,90 @@ fn round(yard: &Yard, dump: &[&str], restore: &[&str]) -> Result<()> {
 fn leave_running(yard: &Yard) -> Result<()> {
     let container = Container::start(yard)?;
     let before = container.checkpoint("images", &["--leave-running"])?;
+    let before = counts_on(&container.count, before)?;
+    let early = container.checkpoint("early", &["--pre-dump"]);
+    ensure!(early.is_err(), "a pre-dump, of which gelid knows nothing");
     counts_on(&container.count, before)?;
     container.remove()?;
     container.restore("images", &[])?;
     fs::remove_file(&container.count).ok();
     // From where it was when it was written down, whatever it counted since.
     counts_on(&container.count, 0)?;
+    Ok(())
+}
+
+/// With a connection that both ends of are inside.
+fn options(yard: &Yard) -> Result<()> {
+    let container = Container::make(yard, |config| config.replace("COUNT", COUNT_BY_TCP))?;
+    container.run(&[])?;
+    counts_on(&container.count, 0)?;
+    let options = ["--tcp-established", "--file-locks", "--ext-unix-sk"];
+    let before = container.checkpoint("images", &options)?;
+    container.restore("images", &options)?;
+    counts_on(&container.count, before)?;
+    Ok(())
+}
+
+/// An overlay, unmounted in the end.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    /// Over a folder, so that this is the lower layer of itself.
+    fn over(yard: &Yard, folder: PathBuf) -> Result<Self> {
+        for layer in ["upper", "work"] {
+            fs::create_dir(yard.at(layer))?;
+        }
+        let layers = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            folder.display(),
+            yard.at("upper").display(),
+            yard.at("work").display()
+        );
+        let mut mount = yard.command("mount");
+        mount.args(["-t", "overlay", "-o", &layers, "overlay"]);
+        let mounted = yard.succeed(mount.arg(&folder), &[]);
+        mounted.map_err(|error| CannotStart(format!("{error:#}")))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        if let Err(error) = unmount(&self.0, UnmountFlags::DETACH) {
+            eprintln!("{} stays mounted: {error}", self.0.display());
+        }
+    }
+}
+
+/// On an overlay, with a volume and a `tmpfs` that are in use, and zombies.
+fn mounts(yard: &Yard) -> Result<()> {
+    let volume = yard.at("volume");
+    fs::create_dir(&volume)?;
+    let root = yard.root("bundle/rootfs")?;
+    for folder in ["volume", "memory"] {
+        fs::create_dir(root.join(folder))?;
+    }
+    let _overlay = Overlay::over(yard, root)?;
+    let container = Container::make(yard, |config| {
+        let mounts = format!(
+            r#""mounts":[
+{{"destination":"/volume","type":"bind","source":"{}","options":["rbind","rw"]}},
+{{"destination":"/memory","type":"tmpfs","source":"tmpfs","options":["size=1m"]}},"#,
+            volume.display()
+        );
+        let script = COUNT_AT_MOUNTS.replace('"', r#"\""#);
+        config
+            .replace("COUNT", &script)
+            .replace(r#""mounts":["#, &mounts)
+    })?;
+    container.run(&[])?;
+    counts_on(&container.count, 0)?;
+    let before = container.checkpoint("images", &[])?;
+    fs::write(volume.join("log"), "")?;
+    container.restore("images", &[])?;
+    counts_on(&container.count, before)?;
+    let log = fs::read_to_string(volume.join("log"))?;
+    ensure!(log.starts_with("hello\n"), "{log:?}");
     Ok(())
 }
 
