@@ -111,10 +111,15 @@ pub(crate) fn run(
     options.phase(Phase::Files)?;
     let terminal = rustix::stdio::stdin();
     let hand = namespaces::Hand::of(plan, crew)?;
+    let spare = held
+        .is_crowded()
+        .then(|| descriptors::spare(plan))
+        .flatten();
     let files = plan.files.open(&Context {
         roots,
         base,
         held: &held,
+        spare: spare.as_ref(),
         terminal: (options.files.shell_job || options.files.console).then_some(terminal),
         hooks: Some(&options.hooks),
         birthplace: birthplace.as_ref(),

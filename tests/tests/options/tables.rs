@@ -7,8 +7,9 @@ use gelid_tests::{Engine, Verdict};
 
 pub(super) const TESTS: &[Test] = &[
     ("full-table-of-one", || full("one", 5)),
-    ("full-table-of-sockets", || full("sockets", 64)),
-    ("full-table-of-files", || full("files", 64)),
+    ("full-table-of-sockets", || full("sockets", 5)),
+    ("full-table-of-files", || full("files", 5)),
+    ("crowded-table-of-sockets", || full("sockets", 200)),
 ];
 
 /// What the guest leaves to its table, and everybody else has.

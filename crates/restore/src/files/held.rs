@@ -44,7 +44,7 @@ impl Held {
     }
 
     /// Whether open files are at numbers that tables need.
-    pub(super) fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         self.crowded
     }
 

@@ -208,6 +208,31 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+impl FilesPlan {
+    /// Open files that are watched.
+    pub(super) fn watched_files(&self) -> impl Iterator<Item = u32> {
+        let files = self.descriptions.values();
+        let watched = files.flat_map(|file| {
+            let (queue, group) = match &file.kind {
+                Kind::Inotify(queue) => (Some(queue), None),
+                Kind::Fanotify(group) => (None, Some(group)),
+                _ => (None, None),
+            };
+            let watches = queue.into_iter().flat_map(|queue| &queue.watches);
+            let marks = group.into_iter().flat_map(|group| &group.marks);
+            let marked = marks.filter_map(|mark| match &mark.on {
+                Marked::Inode(file) => Some(file),
+                _ => None,
+            });
+            watches.map(|watch| &watch.target).chain(marked)
+        });
+        watched.filter_map(|file| match file {
+            WatchedFile::File(id) => Some(*id),
+            _ => None,
+        })
+    }
+}
+
 impl OpenFiles {
     /// Adds all watches, after whatever else is open has been closed. Paths start at `roots`.
     pub(super) fn watch(&mut self, roots: Roots<'_>) -> Result<(), Error> {

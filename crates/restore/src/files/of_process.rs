@@ -138,10 +138,13 @@ impl OpenFiles {
         Ok(())
     }
 
-    /// For a file that tasks do not inherit: the number of the pidfd of this process that they do, and that of the
-    /// file in this process.
+    /// For a file that tasks do not inherit: the number of a pidfd that they do, of this process or of whoever else has the
+    /// file, and the number of the file there.
     #[must_use]
     pub fn to_be_fetched(&self, id: u32) -> Option<(RawFd, RawFd)> {
+        if let Some(found) = self.holders.find(id) {
+            return Some(found);
+        }
         let door = self.of_processes.door.as_ref()?;
         let file = self.of_processes.files.get(&id)?;
         Some((door.as_raw_fd(), file.as_raw_fd()))

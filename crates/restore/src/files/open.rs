@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use super::holder::{Holders, Reached};
 use super::memfd::Object;
 use super::network::Networks;
 use super::of_dead::StandIn;
@@ -87,6 +88,7 @@ pub(super) struct Opener<'a> {
     /// Takes the numbers below the base, so that what is opened lies above.
     _below: Row,
     of_processes: OfProcesses,
+    holders: Holders,
     crowded: bool,
 }
 
@@ -97,7 +99,12 @@ impl<'a> Opener<'a> {
         let own = rustix::fs::open(object, flags, Mode::empty())
             .and_then(|own| rustix::io::fcntl_dupfd_cloexec(&own, context.base));
         let own = own.map_err(|errno| too_many("open", object, context.base, errno))?;
+        let spare = context.spare.filter(|_| context.held.is_crowded());
+        let holders = spare.map(|spare| Holders::prepare(plan, spare, &own));
+        let holders = holders.transpose();
+        let holders = holders.map_err(|errno| too_many("open", object, context.base, errno))?;
         Ok(Self {
+            holders: holders.unwrap_or_default(),
             _below: occupy(&own, context.base, plan.descriptions.len()),
             plan,
             roots: context.roots,
@@ -151,7 +158,18 @@ impl<'a> Opener<'a> {
 
     /// Takes note of what was opened.
     pub(super) fn add(&mut self, id: u32, fd: OwnedFd) {
+        let number = fd.as_raw_fd();
         self.files.insert(id, Opened::new(fd));
+        self.holders.relieve(number, &mut self.files);
+    }
+
+    /// An open file, wherever it is by now.
+    pub(super) fn reach(&self, id: u32, object: &str) -> Result<Reached<'_>, Error> {
+        match self.holders.fetch(id) {
+            Some(Ok(fd)) => Ok(Reached::Elsewhere(fd)),
+            Some(Err(errno)) => Err(self.failed("fetch", object, errno)),
+            None => self.need(id, object).map(Reached::Here),
+        }
     }
 
     /// The same of what may be open at any number.
@@ -339,6 +357,7 @@ impl<'a> Opener<'a> {
             .map_err(|errno| too_many("hold", "a link", base, errno))?;
         Ok(OpenFiles {
             of_processes: self.of_processes,
+            holders: self.holders,
             crowded: self.crowded,
             plan: self.plan.clone(),
             files: self.files,

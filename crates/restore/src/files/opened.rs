@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 
+use super::holder::Holders;
 use super::memfd::Object;
 use super::network::Networks;
 use super::of_dead::StandIn;
@@ -39,6 +40,7 @@ impl Opened {
 pub struct OpenFiles {
     pub(super) plan: FilesPlan,
     pub(super) of_processes: OfProcesses,
+    pub(super) holders: Holders,
     pub(super) files: BTreeMap<u32, Opened>,
     pub(super) objects: BTreeMap<u64, Object>,
     pub(super) before: Vec<tty::Before>,

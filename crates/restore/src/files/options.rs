@@ -3,8 +3,8 @@
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
-use super::Held;
 use super::network::Networks;
+use super::{Held, Spare};
 use crate::Hooks;
 use crate::files::Roots;
 use crate::play::namespaces::{Birthplace, Hand};
@@ -70,6 +70,8 @@ pub struct Context<'a> {
     pub base: RawFd,
     /// Numbers that are held so far.
     pub held: &'a Held,
+    /// For a tree some of whose files may be open elsewhere.
+    pub(crate) spare: Option<&'a Spare>,
     /// The terminal that stands in for the one of the tree (`--shell-job`).
     pub terminal: Option<BorrowedFd<'a>>,
     /// Who is given the master of a console.

@@ -182,6 +182,7 @@ impl Images {
             roots: root.as_fd().into(),
             base: BASE,
             held: &Held::default(),
+            spare: None,
             hooks: None,
             terminal: None,
             birthplace: None,

@@ -9,13 +9,17 @@ use std::os::fd::AsRawFd;
 use gelid_sys::clone::flags::NEWNS;
 use gelid_sys::epoll;
 use gelid_sys::syscall::nr;
+use gelid_tape::Arg;
 use rustix::process::Resource;
 
 use self::crowded::Inherited;
 use super::script::{Object, Reel, Script};
 use crate::Error;
-use crate::files::{Directories, Held, Mounted, OpenFiles, PlannedFd, Watching, is_own_root};
+use crate::files::{
+    Directories, Held, Mounted, OpenFiles, PlannedFd, Spare, Watching, is_own_root,
+};
 use crate::plan::Plan;
+use crate::plan::space::Space;
 use crate::state::Machine;
 
 const O_CLOEXEC: i32 = 0o2_000_000;
@@ -87,9 +91,10 @@ fn table(
     }
     taken.extend(&left);
     taken.extend(&used);
+    let mut lowest = 0;
     for planned in fetched {
         if let Some(way) = way(planned.id, files, doors.now) {
-            fetch(reel, planned, way, &taken);
+            fetch(reel, planned, way, &mut lowest, &taken);
             taken.insert(planned.fd);
         }
     }
@@ -116,9 +121,10 @@ pub(crate) fn late(reel: &mut Reel, table: &[PlannedFd], files: &OpenFiles, door
     };
     let mut taken: BTreeSet<i32> = early.iter().map(|planned| planned.fd).collect();
     taken.insert(door);
+    let mut lowest = 0;
     for planned in late {
         if let Some((_, from)) = files.to_be_fetched(planned.id) {
-            fetch(reel, planned, (door, from), &taken);
+            fetch(reel, planned, (door, from), &mut lowest, &taken);
             taken.insert(planned.fd);
         }
     }
@@ -149,13 +155,21 @@ fn numbers_above(first: i32, numbers: &BTreeSet<i32>) -> impl Iterator<Item = i3
     numbers.range(first..).copied()
 }
 
-/// Appends what takes a descriptor from this process, by a pidfd and its number there. `taken` are the numbers
-/// that the table has so far; all others below the one wanted are free or of no use.
-fn fetch(reel: &mut Reel, planned: &PlannedFd, (door, from): (i32, i32), taken: &BTreeSet<i32>) {
+/// Appends what takes a descriptor from a process, by a pidfd and its number there. `taken` are the numbers that the table
+/// has so far, and all below `lowest` are among them; all others below the one wanted are free or of no use.
+fn fetch(
+    reel: &mut Reel,
+    planned: &PlannedFd,
+    (door, from): (i32, i32),
+    lowest: &mut i32,
+    taken: &BTreeSet<i32>,
+) {
     const F_SETFD: u64 = 2;
     let object = Object::Descriptor(planned.fd);
-    let lowest = (0..=planned.fd).find(|number| !taken.contains(number));
-    let lowest = lowest.unwrap_or(planned.fd);
+    while *lowest < planned.fd && taken.contains(lowest) {
+        *lowest += 1;
+    }
+    let lowest = planned.fd.min(*lowest);
     // It comes at the lowest number that is free.
     close(reel, lowest, lowest);
     reel.must(
@@ -183,26 +197,28 @@ fn watches(
     nearest: Option<i32>,
 ) -> Result<(), Error> {
     /// For the calls and data of a watch.
-    const SIZE: usize = 896;
+    const SIZE: usize = 1024;
     for Watching { set, file, watch } in watches {
         let object = Object::Descriptor(watch.number);
-        // It may not have been there when this task was born. What is fetched goes when the table is filled.
+        // It may not have been there when this task was born.
         let way = way(*file, files, nearest);
         inherited.make_room(reel, watch.number, way.is_none().then_some(*file));
         let set_fd = inherited.at(*set)?;
+        let free = inherited.free_but(watch.number);
         let script = reel.script(SIZE);
-        let fetched = way.map(|(door, from)| {
-            // So that it does not come at that very number.
-            let args = [door.into(), watch.number.into(), O_CLOEXEC.into()];
-            script.must(object, nr::dup3, args);
-            let args = [door.into(), from.into(), 0.into()];
-            script.must(object, nr::pidfd_getfd, args)
-        });
-        let file_fd = match fetched {
-            Some(fetched) => fetched.into(),
+        let file_fd: Arg = match way {
+            Some((door, from)) => {
+                // So that it does not come at that very number.
+                let args = [door.into(), watch.number.into(), O_CLOEXEC.into()];
+                script.must(object, nr::dup3, args);
+                let args = [door.into(), from.into(), 0.into()];
+                let fetched = script.must(object, nr::pidfd_getfd, args);
+                free.map_or(fetched.into(), Arg::from)
+            }
             None => inherited.at(*file)?.into(),
         };
-        if fetched.is_some() || inherited.at(*file)? != watch.number {
+        let is_there = way.is_none() && inherited.at(*file)? == watch.number;
+        if !is_there {
             let args = [file_fd, watch.number.into(), O_CLOEXEC.into()];
             script.must(object, nr::dup3, args);
         }
@@ -220,8 +236,13 @@ fn watches(
             let args = [set_fd.into(), event.into(), 1.into(), 0.into()];
             script.call(nr::epoll_wait, args);
         }
-        if let Some(fetched) = fetched.filter(|_| inherited.is_crowded()) {
-            script.must(object, nr::close, [fetched.into()]);
+        // Otherwise it goes when the table is filled.
+        if let Some(free) = free {
+            let fetched = way.is_some().then_some(free);
+            let copy = (!is_there).then_some(watch.number);
+            for number in fetched.into_iter().chain(copy) {
+                script.must(object, nr::close, [number.into()]);
+            }
         }
     }
     Ok(())
@@ -257,6 +278,36 @@ pub(crate) fn place(plan: &Plan) -> Result<(i32, Held), Error> {
         errno,
     })?;
     Ok((0, held))
+}
+
+/// What files of a tree are needed for beside tables, and who is in it. None if its tasks may not fetch files from somebody
+/// here.
+pub(crate) fn spare(plan: &Plan) -> Option<Spare> {
+    if plan.namespaces.user.is_some() || !plan.namespaces.below.is_empty() {
+        return None;
+    }
+    let mapped = plan.spaces.iter().flat_map(Space::files);
+    let mut needed: BTreeSet<u32> = mapped.map(|(id, _)| id).collect();
+    needed.extend(plan.spaces.iter().map(|space| space.mm.exe_file_id));
+    for (_, alive) in plan.alive() {
+        let of_threads = alive
+            .threads
+            .iter()
+            .filter_map(|thread| thread.apart.fs.as_ref());
+        let directories = alive.fs.iter().chain(of_threads);
+        needed.extend(directories.flat_map(|fs| [fs.cwd, fs.root]));
+    }
+    let nodes = plan.nodes.iter();
+    let numbers = nodes.flat_map(|node| {
+        node.threads
+            .iter()
+            .copied()
+            .chain([node.pid, node.pgid, node.sid])
+    });
+    Some(Spare {
+        needed,
+        numbers: numbers.collect(),
+    })
 }
 
 /// Has a task join a mount namespace: that of the root, if it is in no other.

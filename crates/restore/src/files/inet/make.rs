@@ -40,7 +40,8 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     for (description, socket) in sockets {
         let object = description.label();
         opener.enter_network(description.id, &object)?;
-        let fd = opener.need(description.id, &object)?;
+        let fd = opener.reach(description.id, &object)?;
+        let fd = fd.as_fd();
         if let (Role::Stream(peer, stream), Some(own)) = (&socket.role, socket.own) {
             let ends = (socket.scoped(own, &object)?, socket.scoped(*peer, &object)?);
             let making = Making::new(fd, &object, stream, ends);

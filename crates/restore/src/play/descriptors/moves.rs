@@ -20,6 +20,8 @@ pub(super) struct Stock {
     taken: BTreeMap<i32, u32>,
     /// Numbers that are left alone.
     reserved: BTreeSet<i32>,
+    /// None below is free.
+    lowest: i32,
 }
 
 impl Stock {
@@ -33,6 +35,7 @@ impl Stock {
             taken: at.iter().map(|(id, number)| (*number, *id)).collect(),
             at,
             reserved: reserved.into_iter().collect(),
+            lowest: 0,
         }
     }
 
@@ -75,6 +78,8 @@ impl Stock {
             .collect();
         let mut rest = 0..places.len();
         let mut done = vec![false; places.len()];
+        // Whoever goes there is gone again when nobody is ready any more.
+        let mut aside = None;
         loop {
             while let Some(index) = ready.pop_front() {
                 let (number, id) = places[index];
@@ -99,7 +104,7 @@ impl Stock {
                 return moves;
             };
             let number = places[index].0;
-            let to = self.free(|to| !wanted.contains_key(&to));
+            let to = *aside.get_or_insert_with(|| self.free(|to| !wanted.contains_key(&to)));
             if let Some(id) = self.taken.get(&number).copied() {
                 moves.push(Move::Aside { from: number, to });
                 self.go(id, to);
@@ -111,15 +116,22 @@ impl Stock {
     fn go(&mut self, id: u32, to: i32) {
         if let Some(from) = self.at.insert(id, to) {
             self.taken.remove(&from);
+            self.lowest = self.lowest.min(from);
         }
         self.taken.insert(to, id);
     }
 
-    fn free(&self, is_good: impl Fn(i32) -> bool) -> i32 {
-        let is_free = |number: &i32| {
-            !self.taken.contains_key(number) && !self.reserved.contains(number) && is_good(*number)
-        };
-        (0..i32::MAX).find(is_free).unwrap_or_default()
+    /// The lowest number that is free, and good.
+    pub(super) fn free(&mut self, is_good: impl Fn(i32) -> bool) -> i32 {
+        while !self.is_free(self.lowest) {
+            self.lowest += 1;
+        }
+        let mut free = (self.lowest..i32::MAX).filter(|number| self.is_free(*number));
+        free.find(|number| is_good(*number)).unwrap_or_default()
+    }
+
+    fn is_free(&self, number: i32) -> bool {
+        !self.taken.contains_key(&number) && !self.reserved.contains(&number)
     }
 }
 
