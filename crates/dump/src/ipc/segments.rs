@@ -191,7 +191,7 @@ impl Segments {
         let mut memory = Vec::with_capacity(all.len());
         for segment in all {
             let held = self.held.remove(&(inside, segment.id));
-            let mut found = memory_of(segment, alone(segment, held)?)?;
+            let mut found = memory_of(segment, alone(segment, held, may_stay)?)?;
             let key = keys.get(&segment.id).copied();
             writer.push(&IpcShmEntry {
                 gelid: may_stay.then_some(GelidSegmentEntry {
@@ -209,15 +209,16 @@ impl Segments {
     }
 }
 
-/// The memory of a segment, to which nobody may be attached that is not in the tree.
-fn alone(segment: &Segment, held: Option<Held>) -> Result<File, Error> {
+/// The memory of a segment. Where somebody of the tree is attached, nobody else may be, as it would not be common to them
+/// any more. To others of a namespace of the tree's own, which `may_stay` does not say of the dumper's, anybody may be.
+fn alone(segment: &Segment, held: Option<Held>, may_stay: bool) -> Result<File, Error> {
     let object = Object::Segment(segment.id);
     let (attached, own) = (
         segment.attached,
         held.as_ref().map_or(0, |held| held.mappings),
     );
     match held {
-        _ if attached != own => Err(Error::Outside {
+        _ if attached != own && (own > 0 || may_stay) => Err(Error::Outside {
             pid: held.map(|held| held.pid),
             object,
             attached,
