@@ -81,6 +81,7 @@ use crate::namespace::{Census, MountTable};
 pub(crate) use self::check::check;
 pub use self::error::{Error, LockRefusal};
 pub use self::inet::InetRefusal;
+pub(crate) use self::inet::NETWORK;
 pub(crate) use self::mapped::Mapped;
 pub(crate) use self::memfd::{Contents, Memory, Part, huge_flags};
 pub use self::place::{Name, Place};

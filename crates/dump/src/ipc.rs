@@ -21,7 +21,7 @@ use gelid_sys::{Errno, Pid};
 
 use crate::Error as DumpError;
 use crate::namespace::Users;
-pub(crate) use posix::device as device_of_queues;
+pub(crate) use posix::device_of;
 pub(crate) use segments::Segments;
 
 /// Why System V IPC of a tree cannot be dumped.

@@ -126,6 +126,7 @@ pub(crate) fn run(
         hand: Some(&hand),
         keeper: keeper.as_ref().map(|keeper| keeper.pidfd.as_fd()),
         networks: &networks_made,
+        further: Some(&further),
     });
     let mut crew = hand.into_crew();
     let mut files = files?;

@@ -23,6 +23,7 @@ use gelid_sys::{Errno, tcp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::multicast::Groups;
+pub(crate) use self::network::NETWORK;
 use self::options::Fresh;
 pub use self::refusal::InetRefusal;
 use super::regfile::Opening;

@@ -14,7 +14,7 @@ use crate::namespace::Users;
 /// Lists those of the namespace that the calling thread is in, which must be empty.
 pub(super) fn list(users: &Users) -> Result<Vec<GelidMqueueEntry>, Error> {
     let failed = || failed("list", Object::Every("POSIX message queues"));
-    let root = match mount() {
+    let root = match mount(c"mqueue") {
         // The kernel has none.
         Err(Errno::NODEV) => return Ok(Vec::new()),
         root => root.map_err(failed())?,
@@ -31,20 +31,21 @@ pub(super) fn list(users: &Users) -> Result<Vec<GelidMqueueEntry>, Error> {
     Ok(queues)
 }
 
-/// The device of the file system of queues of the namespace that the calling thread is in, if the kernel has any.
-pub(crate) fn device() -> Result<Option<u64>, Error> {
-    match mount().and_then(rustix::fs::fstat) {
+/// The device of a file system of which there is one for each namespace, here that of the calling thread; if the kernel
+/// has any.
+pub(crate) fn device_of(kind: &CStr) -> Result<Option<u64>, Error> {
+    match mount(kind).and_then(rustix::fs::fstat) {
         Err(Errno::NODEV) => Ok(None),
         stat => {
-            let every = Object::Every("POSIX message queues");
+            let every = Object::Every("file systems");
             Ok(Some(stat.map_err(failed("look at", every))?.st_dev))
         }
     }
 }
 
-/// A file system of queues that is mounted nowhere.
-fn mount() -> Result<OwnedFd, Errno> {
-    let system = fsopen(c"mqueue", FsOpenFlags::FSOPEN_CLOEXEC)?;
+/// A file system that is mounted nowhere.
+fn mount(kind: &CStr) -> Result<OwnedFd, Errno> {
+    let system = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&system)?;
     let root = fsmount(
         &system,

@@ -15,6 +15,7 @@ mod look;
 mod owners;
 mod procfs;
 mod refusal;
+mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -151,6 +152,7 @@ pub(super) fn dump(
     let shown = procfs::shown(&mounts, &seen, census)?;
     formats::refuse(&instances, &mounts)?;
     let owners = owners::find(&instances, &mounts, census)?;
+    let elsewhere = shown::find(&mounts, census)?;
     contents::write(staging, &instances, &mounts, census)?;
     let automounters = automount::look(&instances, &mounts, census)?;
     for (namespace, instance) in instances.iter().enumerate() {
@@ -164,6 +166,8 @@ pub(super) fn dump(
             let procfs = shown.get(&mount.info.dev);
             entry.pid_ns = procfs.copied().filter(|_| mount.kind == Fstype::Proc);
             entry.user_ns = owners.get(&mount.info.dev).copied();
+            let elsewhere = elsewhere.get(&mount.info.dev).copied();
+            entry.shown_ns = elsewhere.filter(|_| mount.fate == Fate::New);
             writer.push(&entry)?;
         }
         writer.finish()?;
@@ -262,6 +266,7 @@ fn record(mount: &Mount, new_instance: bool) -> MntEntry {
         ext_key,
         pid_ns: None,
         user_ns: None,
+        shown_ns: None,
         id_map: mount.id_map.as_ref().map(|map| UsernsEntry {
             uid_map: map.uids.iter().map(user::extent).collect(),
             gid_map: map.gids.iter().map(user::extent).collect(),

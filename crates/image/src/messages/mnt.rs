@@ -103,5 +103,8 @@ messages! {
         optional message UsernsEntry id_map = 1001;
         /// gelid: the user namespace that a file system belongs to, if it is one below the root's.
         optional uint32 user_ns = 1002;
+        /// gelid: the network namespace that a sysfs shows, or the IPC namespace whose queues are shown, if it is not the
+        /// root's.
+        optional uint32 shown_ns = 1003;
     }
 }

@@ -42,5 +42,7 @@ messages! {
         /// gelid's own; CRIU skips it. A POSIX message queue; `name` is where it would be if queues were mounted on
         /// `/dev/mqueue`.
         optional bool mqueue = 1000;
+        /// gelid's own. The IPC namespace of a POSIX message queue, if it is not the root's.
+        optional uint32 ipc_ns = 1001;
     }
 }

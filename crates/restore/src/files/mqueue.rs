@@ -1,11 +1,14 @@
-//! POSIX message queues: `mq_overview(7)`. They are the host's, and there already.
+//! POSIX message queues: `mq_overview(7)`. They are there already: the host's, or made with
+//! their namespaces.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use gelid_image::messages::RegFileEntry;
-use gelid_sys::mqueue;
+use gelid_sys::namespace::join;
+use gelid_sys::proc::ns::Kind as Namespace;
+use gelid_sys::{Errno, mqueue};
 use rustix::fs::OFlags;
 
 use super::open::{Opener, set_status};
@@ -16,6 +19,8 @@ use super::{Error, Kind};
 pub struct Queue {
     name: CString,
     mode: Option<u32>,
+    /// Its IPC namespace, if that is not the root's.
+    ipc_ns: Option<u32>,
 }
 
 impl fmt::Display for Queue {
@@ -49,6 +54,7 @@ pub(super) fn plan(object: &str, entry: &RegFileEntry) -> Result<Queue, Error> {
     Ok(Queue {
         name: name.ok_or_else(wrong)?,
         mode: entry.mode,
+        ipc_ns: entry.ipc_ns,
     })
 }
 
@@ -62,7 +68,7 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         let label = description.label();
         let access = OFlags::from_bits_retain(description.flags.access());
         let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = mqueue::open(&queue.name, flags);
+        let fd = open(opener, queue, flags);
         let fd = fd.map_err(|errno| opener.failed("open", &label, errno))?;
         let stat = rustix::fs::fstat(&fd).map_err(Error::system("examine", &*label))?;
         if queue.mode.is_some_and(|mode| mode != stat.st_mode) {
@@ -79,6 +85,23 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         opener.add(description.id, fd);
     }
     Ok(())
+}
+
+/// Opens a queue where it is.
+fn open(opener: &Opener<'_>, queue: &Queue, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let Some(id) = queue.ipc_ns else {
+        return mqueue::open(&queue.name, flags);
+    };
+    let mut all = opener.further.into_iter();
+    let namespace = all.find_map(|made| made.of(Namespace::Ipc).find(|(other, _)| *other == id));
+    let (_, namespace) = namespace.ok_or(Errno::NOENT)?;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            join(namespace, Namespace::Ipc)?;
+            mqueue::open(&queue.name, flags)
+        });
+        thread.join().unwrap_or(Err(Errno::IO))
+    })
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::Hooks;
 use crate::files::Roots;
+use crate::play::namespaces::further::Made;
 use crate::play::namespaces::{Birthplace, Hand};
 
 /// Opens everything. See [`FilesPlan::open`].
@@ -77,6 +78,8 @@ pub(super) struct Opener<'a> {
     pub(super) hand: Option<&'a Hand<'a>>,
     /// Where sockets are made.
     pub(super) networks: &'a Arc<Networks>,
+    /// Where queues of others than the root are.
+    pub(super) further: Option<&'a Made>,
     pub(super) nodes: unix::Nodes,
     files: BTreeMap<u32, Opened>,
     /// Names that the dump made and that a success makes superfluous.
@@ -118,6 +121,7 @@ impl<'a> Opener<'a> {
             birthplace: context.birthplace,
             hand: context.hand,
             networks: context.networks,
+            further: context.further,
             nodes: unix::Nodes::default(),
             files: BTreeMap::new(),
             leftovers: BTreeMap::new(),

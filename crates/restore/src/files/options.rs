@@ -7,6 +7,7 @@ use super::network::Networks;
 use super::{Held, Spare};
 use crate::Hooks;
 use crate::files::Roots;
+use crate::play::namespaces::further::Made;
 use crate::play::namespaces::{Birthplace, Hand};
 
 /// How a file is compared with the one that was dumped.
@@ -84,4 +85,6 @@ pub struct Context<'a> {
     pub(crate) keeper: Option<BorrowedFd<'a>>,
     /// Where sockets are made.
     pub(crate) networks: &'a Arc<Networks>,
+    /// IPC namespaces that the root is not in, if there are any.
+    pub(crate) further: Option<&'a Made>,
 }

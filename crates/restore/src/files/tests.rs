@@ -189,6 +189,7 @@ impl Images {
             hand: None,
             keeper: None,
             networks: &Arc::default(),
+            further: None,
         })
     }
 

@@ -278,7 +278,9 @@ pub(crate) fn make(
         uts::make(names, &stage)?;
     }
     let mounts = plan.namespaces.mounts.as_ref();
-    let mounted = mounts.map(|mounts| mnt::make(mounts, &mut stage, dir, base));
+    let others = networks.made();
+    let mounted =
+        mounts.map(|mounts| mnt::make(mounts, &mut stage, (dir, base), (&others, &further)));
     let mounted = mounted.transpose()?;
     let keepers = Keepers::of(&mut stage, base)?;
     if let Some(mounted) = &mounted {

@@ -10,7 +10,7 @@ use super::super::{Collector, Error, Object};
 use super::Internet;
 
 /// Number of the dumper's network namespace (section 4.2).
-const NETWORK: u32 = 2;
+pub(crate) const NETWORK: u32 = 2;
 
 impl Collector<'_> {
     /// Has the calling thread be in the network namespace of a socket; its number, if it is one of the tree.

@@ -24,8 +24,8 @@ pub enum MountRefusal {
     Mapped,
     /// It belongs to a user namespace below that of the root, and is no tmpfs.
     Owner,
-    /// It shows message queues of a namespace that the root is not in.
-    Queues,
+    /// It shows a network, or message queues, of a namespace that nobody of the tree is in.
+    Elsewhere,
     /// No mount shows all of a file system in memory.
     Partial,
     /// It receives from a mount outside.
@@ -63,8 +63,9 @@ impl fmt::Display for MountRefusal {
                 "of a file system that was mounted in a user namespace below that of the root, which does not come back as its \
                  yet, but for a tmpfs of one that has users: unmount it, or leave it out (--skip-mnt)"
             }
-            Self::Queues => {
-                "one of the message queues of an IPC namespace that the root of the tree is not in: unmount it"
+            Self::Elsewhere => {
+                "one of a network namespace, or of the message queues of an IPC namespace, that nobody of the tree is in: \
+                 unmount it, or leave it out (--skip-mnt)"
             }
             Self::Partial => {
                 "a part of a file system in memory or an automounter of which no mount shows all: mount all of it somewhere, or give it \

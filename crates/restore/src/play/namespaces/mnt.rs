@@ -31,11 +31,13 @@ use crate::play::script::Script;
 
 pub(crate) use stage::make;
 
-/// Whose a file system is, where it is not the root's: pid and user namespaces below those of the root.
+/// Whose a file system is, where it is not the root's: pid and user namespaces below those of the root, a network or IPC
+/// namespace that it shows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Whose {
     pub(crate) pid_ns: Option<u32>,
     pub(crate) users: Option<u32>,
+    pub(crate) shown: Option<(Kind, u32)>,
 }
 
 /// What making mounts needs of the task whose namespaces they are.

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use gelid_image::messages::{Fstype, MntEntry};
+use gelid_sys::proc::ns::Kind;
 
 use super::automount::{self, Automount};
 use super::{Checked, MountOptions, below, wrong};
@@ -69,6 +70,8 @@ pub(crate) struct New {
     pub(crate) pid_ns: Option<u32>,
     /// The user namespace below the root's that it belongs to.
     pub(crate) users: Option<u32>,
+    /// The network or IPC namespace that it shows, if that is not the root's.
+    pub(crate) shown: Option<(Kind, u32)>,
     /// Who is asked for what is in it.
     pub(crate) automount: Option<Box<Automount>>,
 }
@@ -253,6 +256,11 @@ fn make(entry: &MntEntry, device: Option<&Path>, options: &MountOptions) -> Resu
         contents: filled.then_some(entry.root_dev),
         pid_ns: entry.pid_ns.filter(|_| name == "proc"),
         users: entry.user_ns,
+        shown: match name {
+            "sysfs" => entry.shown_ns.map(|id| (Kind::Net, id)),
+            "mqueue" => entry.shown_ns.map(|id| (Kind::Ipc, id)),
+            _ => None,
+        },
         automount: None,
     })
 }

@@ -1,6 +1,8 @@
 //! Plans of mounts.
 
 use gelid_image::messages::{Fstype, MntEntry};
+use gelid_image::{Staging, StagingOptions};
+use gelid_sys::proc::ns::Kind;
 use proptest::prelude::*;
 
 use super::*;
@@ -149,6 +151,46 @@ fn masters_come_before_slaves() {
     assert!(complaint(circle).contains("own master"));
     let torn = vec![root, group(2, 1, 8), group(3, 1, 9)];
     assert!(complaint(torn).contains("other masters"));
+}
+
+/// What is to be made, of a namespace with a mount of a kind that is read from images.
+fn made(kind: Fstype, shown: Option<u32>, by_gelid: bool) -> filesystem::New {
+    let home = tempfile::tempdir().unwrap();
+    let dir = Dir::open(home.path()).unwrap();
+    let options = StagingOptions {
+        manifest: by_gelid,
+        ..StagingOptions::default()
+    };
+    let staging = Staging::with_options(&dir, options).unwrap();
+    let mut writer = staging.writer(ImageKind::Mountpoints, 9).unwrap();
+    writer.push(&entry(1, 0, DISK, "/", "/")).unwrap();
+    let mount = entry(2, 1, (kind, 3), "/", "/a");
+    let shown_ns = shown;
+    writer.push(&MntEntry { shown_ns, ..mount }).unwrap();
+    writer.finish().unwrap();
+    staging.commit().unwrap();
+    let plan = Mounts::read(&dir, &[9], &MountOptions::default()).unwrap();
+    let mut origins = plan.filesystems.into_iter().map(|one| one.origin);
+    let made = origins.find_map(|origin| match origin {
+        Origin::New(new) => Some(new),
+        _ => None,
+    });
+    made.unwrap()
+}
+
+#[test]
+fn cgroups_of_criu_end_where_those_of_the_tree_do() {
+    assert!(made(Fstype::Cgroup2, None, false).within);
+    assert!(!made(Fstype::Cgroup2, None, true).within);
+    assert!(!made(Fstype::Mqueue, None, false).within);
+}
+
+#[test]
+fn what_shows_other_namespaces_is_made_there() {
+    let shown = |kind| made(kind, Some(7), true).shown;
+    assert_eq!(shown(Fstype::Sysfs), Some((Kind::Net, 7)));
+    assert_eq!(shown(Fstype::Mqueue), Some((Kind::Ipc, 7)));
+    assert_eq!(shown(Fstype::Proc), None);
 }
 
 #[test]

@@ -87,8 +87,12 @@ fn made(new: &New, place: &mut impl Place, label: &str) -> Result<OwnedFd, Error
         false => {
             let name = CString::new(new.name.as_str());
             let name = name.map_err(|_| failed("make", label)(Errno::INVAL))?;
-            let (pid_ns, users) = (new.pid_ns, new.users);
-            place.fsopen(&name, Whose { pid_ns, users })?
+            let whose = Whose {
+                pid_ns: new.pid_ns,
+                users: new.users,
+                shown: new.shown,
+            };
+            place.fsopen(&name, whose)?
         }
     };
     if !new.source.is_empty() {

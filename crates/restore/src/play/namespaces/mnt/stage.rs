@@ -8,15 +8,17 @@ use gelid_sys::Errno;
 use gelid_sys::namespace::{join, make_files_as};
 use gelid_sys::proc::ns::Kind;
 use gelid_sys::syscall::nr;
+use rustix::mount::{FsOpenFlags, fsopen};
 use rustix::process::{getegid, geteuid};
 
 use super::{Leader, Place, Whose, failed, put_together};
 use crate::Error;
-use crate::files::Mounted;
+use crate::files::{Mounted, Networks};
 use crate::plan::births::Who;
 use crate::plan::namespaces::mnt::Mounts;
 use crate::plan::namespaces::user::Users;
 use crate::play::namespaces::Stage;
+use crate::play::namespaces::further::Made;
 use crate::play::script::{Object, Script};
 
 /// Makes the mount namespaces of a tree whose root is in the first one. What the tasks are to join is at descriptors
@@ -24,13 +26,17 @@ use crate::play::script::{Object, Script};
 pub(crate) fn make(
     plan: &Mounts,
     stage: &mut Stage<'_>,
-    dir: &Dir,
-    base: i32,
+    (dir, base): (&Dir, i32),
+    others: (&Networks, &Made),
 ) -> Result<Mounted, Error> {
     let nested = nested(plan, stage, base)?;
-    let mut place = OnStage { stage, nested };
+    let mut place = OnStage {
+        stage,
+        nested,
+        others,
+    };
     let mut mounted = put_together(plan, &mut place, dir)?;
-    let OnStage { stage, nested } = place;
+    let OnStage { stage, nested, .. } = place;
     for (_, automounter) in &mut mounted.automounters {
         let kept = rustix::io::fcntl_dupfd_cloexec(&*automounter, base);
         *automounter = kept.map_err(failed("hold", "an automounter"))?;
@@ -65,25 +71,54 @@ fn nested(plan: &Mounts, stage: &mut Stage<'_>, base: i32) -> Result<Vec<OwnedFd
     Ok(nested)
 }
 
+impl OnStage<'_, '_> {
+    /// Opens a file system that shows a namespace of a kind.
+    fn fsopen_in(&self, kind: Kind, id: u32, name: &CStr) -> Result<OwnedFd, Error> {
+        let (networks, further) = self.others;
+        let namespace = match kind {
+            Kind::Net => networks.get(id),
+            _ => further
+                .of(kind)
+                .find(|(other, _)| *other == id)
+                .map(|(_, fd)| fd),
+        };
+        let lost = |errno| failed("open a file system of", format!("namespace {id}"))(errno);
+        let namespace = namespace.ok_or_else(|| lost(Errno::NOENT))?;
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                join(namespace, kind)?;
+                fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)
+            });
+            let opened = thread.join().unwrap_or(Err(Errno::IO));
+            opened.map_err(lost)
+        })
+    }
+}
+
 struct OnStage<'a, 's> {
     stage: &'a mut Stage<'s>,
     /// Namespaces beyond the first.
     nested: Vec<OwnedFd>,
+    /// Network and IPC namespaces.
+    others: (&'a Networks, &'a Made),
 }
 
 impl Place for OnStage<'_, '_> {
-    fn fsopen(&mut self, kind: &CStr, whose: Whose) -> Result<OwnedFd, Error> {
+    fn fsopen(&mut self, name: &CStr, whose: Whose) -> Result<OwnedFd, Error> {
+        if let Some((kind, id)) = whose.shown {
+            return self.fsopen_in(kind, id, name);
+        }
         if let Some(users) = whose.users {
-            return self.stage.fsopen_in(users, kind);
+            return self.stage.fsopen_in(users, name);
         }
         let Some(pid_ns) = whose.pid_ns else {
-            return self.stage.fsopen(kind);
+            return self.stage.fsopen(name);
         };
         let mut nodes = self.stage.plan.nodes.iter();
         let first = nodes.position(|node| node.begins(pid_ns));
         let first = first.ok_or_else(|| failed("make", "a procfs of nobody")(Errno::SRCH))?;
         self.stage.leave_mounts(first)?;
-        self.stage.fsopen_by(Who::Task(first), kind)
+        self.stage.fsopen_by(Who::Task(first), name)
     }
 
     fn make_files_in(&self, users: Option<u32>) -> Result<(), Error> {
