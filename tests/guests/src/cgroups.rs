@@ -1,5 +1,6 @@
 //! `cgroups`: a process in a group of its own, a child in one below it, in every hierarchy that this machine has
-//! mounted and lets groups be made in. `cgroup-threads`: threads in different groups.
+//! mounted and lets groups be made in. `cgroup-threads`: threads in different groups. `cgroup-mounted`: groups, mounted
+//! where a cgroup namespace begins; with the argument `alone` nobody has others there.
 
 use crate::Entry;
 use crate::protocol::{Check, Failure, Gate, Guest, ensure, same, until};
@@ -8,7 +9,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-pub(crate) const GUESTS: &[Entry] = &[Entry("cgroups", cgroups), Entry("cgroup-threads", threads)];
+pub(crate) const GUESTS: &[Entry] = &[
+    Entry("cgroups", cgroups),
+    Entry("cgroup-threads", threads),
+    Entry("cgroup-mounted", mounted),
+];
 
 /// Where hierarchies are mounted.
 const MOUNTS: &[&str] = &[
@@ -141,4 +146,32 @@ fn threads(guest: &Guest) -> Check {
     });
     thread?;
     groups.leave()
+}
+
+/// What is mounted at a place shows its root, as this process sees it.
+fn shows_root(at: &Path) -> Check {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let at = at.to_str();
+    let mut lines = lines.filter(|line| line.get(4).copied() == at);
+    let line = lines.next().ok_or("groups are not mounted")?;
+    same!("root", line[3], "/");
+    Ok(())
+}
+
+fn mounted(guest: &Guest) -> Check {
+    let at = guest.path("groups");
+    crate::mounts::mount(&at, &at, "cgroup2", 0, "")
+        .map_err(|error| Failure::skip(error.to_string()))?;
+    shows_root(&at)?;
+    guest.hold()?;
+    shows_root(&at)?;
+    ensure!(at.join("cgroup.procs").exists(), "no processes are told");
+    for entry in fs::read_dir(&at)?.flatten() {
+        // The test has made one.
+        let is_own = entry.file_name() == "inner" || !entry.file_type()?.is_dir();
+        let is_alone = guest.args.iter().any(|word| word == "alone");
+        ensure!(is_own || !is_alone, "others: {}", entry.path().display());
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 //! watch that ends with its first event. `inotify-all`: what is open was not opened or closed either.
 //! `inotify-deleted`: a watched file that is open and has no name. `inotify-blocked`: a reader, to be woken by a change.
 //! `inotify-unread`: events that nobody has read. `inotify-overflow`: more than a queue takes, read since.
+//! `inotify-unread`: events that nobody has read. `inotify-boxed`: on the disk, and on what is mounted in a container.
 
 use crate::Entry;
 use crate::os::{errno, os};
@@ -12,6 +13,7 @@ use std::ffi::{CString, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("inotify-blocked", blocked),
     Entry("inotify-unread", unread),
     Entry("inotify-overflow", overflow),
+    Entry("inotify-boxed", boxed),
 ];
 
 /// An event: watch, mask, name.
@@ -255,5 +258,34 @@ fn overflow(guest: &Guest) -> Check {
     os!(libc::fchmod(files[1].as_raw_fd(), 0o644))?;
     let found: Vec<_> = events(fd)?.iter().map(|event| (event.0, event.1)).collect();
     same!("events", found, [(watches[1], libc::IN_ATTRIB)]);
+    Ok(())
+}
+
+fn boxed(guest: &Guest) -> Check {
+    let fd = os!(libc::inotify_init1(libc::IN_NONBLOCK))?;
+    let mut watched = Vec::new();
+    for place in [guest.path("watched"), "/tmp/watched".into()] {
+        let file = place.join("file");
+        fs::create_dir(&place)?;
+        fs::write(&file, "x")?;
+        let directory = watch(fd, &place, libc::IN_CLOSE_WRITE | libc::IN_CREATE)?;
+        watched.push((directory, watch(fd, &file, libc::IN_ATTRIB)?, place));
+    }
+    guest.hold()?;
+    same!("events meanwhile", events(fd)?, []);
+    for (directory, file, place) in watched {
+        let path = place.join("file");
+        fs::write(&path, "y")?;
+        let written = (directory, libc::IN_CLOSE_WRITE, "file".to_owned());
+        same!("of the directory", events(fd)?, [written]);
+        fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        same!(
+            "of the file",
+            events(fd)?,
+            [(file, libc::IN_ATTRIB, String::new())]
+        );
+        fs::write(place.join("new"), "z")?;
+        same!("new", events(fd)?.len(), 2);
+    }
     Ok(())
 }

@@ -135,12 +135,20 @@ fn plain(guest: &Guest) -> Check {
         attached.fill(PAGE, 2 * PAGE, seed);
         os!(libc::shmdt(attached.start()))?;
     }
+    // Nobody of the tree has attached to it, but somebody else.
+    crate::locks::stranger(guest, || idle.attach(0, libc::SHM_RDONLY).map(drop))?;
     let attached = segment.attach(0, 0)?;
     let set = os!(libc::semget(7, 3, 0o600 | libc::IPC_CREAT))?;
     os!(libc::semctl(set, 2, libc::SETVAL, 5))?;
     let queue = os!(libc::msgget(8, 0o600 | libc::IPC_CREAT))?;
     send(queue, 3, 4)?;
-    let look = || -> Check<_> { Ok((objects("shm")?, objects("sem")?, objects("msg")?)) };
+    let look = || -> Check<_> {
+        let mut segments = objects("shm")?;
+        for segment in &mut segments {
+            segment.remove("nattch");
+        }
+        Ok((segments, objects("sem")?, objects("msg")?))
+    };
     let before = look()?;
     guest.hold()?;
     same!("objects", look()?, before);
@@ -288,10 +296,7 @@ fn fill(guest: &Guest, gate: &crate::protocol::Gate, seed: u64) -> Check {
     let queue = os!(libc::msgget(8, 0o600 | libc::IPC_CREAT))?;
     send(queue, number, 4)?;
     fs::write("/proc/sys/kernel/msgmni", format!("{}", 30 + seed))?;
-    os!(libc::close(self::queue(
-        libc::O_RDWR | libc::O_CREAT,
-        Some((number, 80))
-    )?))?;
+    let held = self::queue(libc::O_RDWR | libc::O_CREAT, Some((number, 80)))?;
     let kid = guest.fork("with an undo", |guest| {
         let mut up = libc::sembuf {
             sem_num: 2,
@@ -327,10 +332,12 @@ fn fill(guest: &Guest, gate: &crate::protocol::Gate, seed: u64) -> Check {
     let most = fs::read_to_string("/proc/sys/kernel/msgmni")?;
     same!("setting", most.trim_end(), format!("{}", 30 + seed));
     let posix = self::queue(libc::O_RDWR, None)?;
+    os!(libc::mq_send(posix, c"one".as_ptr(), 3, 1))?;
     // SAFETY: a structure of numbers.
     let mut found: libc::mq_attr = unsafe { std::mem::zeroed() };
-    os!(libc::mq_getattr(posix, &raw mut found))?;
-    same!("limits", (found.mq_maxmsg, found.mq_msgsize), (number, 80));
+    os!(libc::mq_getattr(held, &raw mut found))?;
+    let found = (found.mq_maxmsg, found.mq_msgsize, found.mq_curmsgs);
+    same!("queue", found, (number, 80, 1));
     Ok(())
 }
 

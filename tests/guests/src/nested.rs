@@ -2,20 +2,24 @@
 //!
 //! `nested-names`: a child on a host of another name, a child of that on a third, and one that has gone back.
 //! `nested-clocks`: a child whose children have other clocks, two of them, and a child of one of these with still other ones.
-//! `nested-cgroups`: a child that sees its own group as the root of all.
+//! `nested-cgroups`: a child that sees its own group as the root of all. `nested-shown`: a child with mounts that show the
+//! network and the message queues of its own namespaces, and open queues.
 
 use crate::Entry;
 use crate::cgroups::Groups;
 use crate::os::os;
 use crate::protocol::{Check, Failure, Gate, Guest, ensure, same};
 use std::fs;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub(crate) const GUESTS: &[Entry] = &[
     Entry("nested-names", names),
     Entry("nested-clocks", clocks),
     Entry("nested-cgroups", cgroups),
+    Entry("nested-shown", shown),
 ];
 
 fn leave(kind: i32) -> Check {
@@ -201,4 +205,69 @@ fn cgroups(guest: &Guest) -> Check {
     same!("outer", read()?, before);
     kid.join(guest)?;
     groups.leave()
+}
+
+/// Gives the loopback device another size of packets, by which its network is recognized.
+fn resize_packets(mtu: i32) -> Check {
+    let mut request = [0_u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    request[16..20].copy_from_slice(&mtu.to_ne_bytes());
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    os!(libc::ioctl(
+        socket.as_raw_fd(),
+        libc::SIOCSIFMTU,
+        request.as_mut_ptr()
+    ))?;
+    Ok(())
+}
+
+/// Names in a directory.
+fn listed(at: &Path) -> Check<Vec<String>> {
+    let names = fs::read_dir(at)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into()));
+    names.collect()
+}
+
+fn shown(guest: &Guest) -> Check {
+    let terminals = fs::metadata("/dev/pts/ptmx")?;
+    let owner = |of: &fs::Metadata| (of.uid(), of.gid(), of.mode());
+    let gate = Gate::new()?;
+    let [network, queues] = ["network", "queues"].map(|name| guest.path(name));
+    let kid = guest.fork("elsewhere", |guest| {
+        leave(libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC)?;
+        resize_packets(1234)?;
+        // Where all others are hidden, no new one may be mounted either.
+        let is_mounted = crate::mounts::mount(&network, &network, "sysfs", 0, "").is_ok();
+        crate::mounts::mount(&queues, &queues, "mqueue", 0, "")?;
+        let open = |flags| {
+            os!(libc::mq_open(
+                c"/there".as_ptr(),
+                flags,
+                0o600,
+                std::ptr::null::<libc::mq_attr>()
+            ))
+        };
+        let queue = open(libc::O_RDWR | libc::O_CREAT)?;
+        let file = fs::File::open(queues.join("there"))?;
+        gate.arrive()?;
+        guest.wait();
+        if is_mounted {
+            let mtu = fs::read_to_string(network.join("class/net/lo/mtu"))?;
+            same!("network", mtu.trim_end(), "1234");
+        }
+        same!("queues", listed(&queues)?, ["there"]);
+        os!(libc::mq_send(open(libc::O_WRONLY)?, c"x".as_ptr(), 1, 1))?;
+        let told = std::io::read_to_string(&file)?;
+        ensure!(told.starts_with("QSIZE:1 "), "the file says {told}");
+        let mut text = [0; 8192];
+        let (room, none) = (text.len(), std::ptr::null_mut());
+        let got = os!(libc::mq_receive(queue, text.as_mut_ptr(), room, none))?;
+        same!("message", got, 1);
+        Ok(())
+    })?;
+    gate.wait(1)?;
+    guest.hold()?;
+    kid.join(guest)?;
+    let now = fs::metadata("/dev/pts/ptmx")?;
+    same!("terminals", owner(&now), owner(&terminals));
+    Ok(())
 }

@@ -3,11 +3,15 @@
 use super::{BEFORE, SHARED, SIGTRAP, guest, locking, refused, terminals, unlike};
 use gelid_tests::{Case, Mode};
 
-/// How the images are written makes no difference.
+/// A guest that is the first process in namespaces of its own.
 const fn inside(kinds: &'static str, of: Case) -> Case {
     Case {
         inside: Some(kinds),
-        without: &[Mode::Zstd, Mode::Rounds],
+        // How the images are written makes no difference.
+        without: match of.without {
+            [] => &[Mode::Zstd, Mode::Rounds],
+            without => without,
+        },
         ..of
     }
 }
@@ -170,6 +174,13 @@ pub(super) const CASES: &[Case] = &[
     contained(guest("cow-tree")),
     contained(locking(guest("locks-posix"))),
     contained(terminals(guest("pty-opened"))),
+    contained(guest("inotify-boxed")),
+    contained(Case {
+        without: &[Mode::Zstd, Mode::Rounds, Mode::ToCriu],
+        ..guest("cgroup-mounted")
+    }),
+    contained(unlike("nested-shown", NESTED)),
+    of_nobody(unlike("nested-shown", NESTED)),
     of_nobody(guest("tree-deep")),
     of_nobody(guest("deleted")),
     of_nobody(guest("memfd-shared")),
