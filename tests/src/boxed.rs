@@ -8,7 +8,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Makes what a guest needs below its root: itself, its libraries, and places for what is mounted.
-pub(crate) fn furnish(root: &Path, guest: &Path) -> Result<()> {
+///
+/// # Errors
+///
+/// What cannot be copied or made.
+pub fn furnish(root: &Path, guest: &Path) -> Result<()> {
     for place in ["proc", "tmp", "dev/pts", "etc"] {
         fs::create_dir_all(root.join(place))?;
     }

@@ -38,6 +38,7 @@ mod mode;
 mod process;
 mod snapshot;
 
+pub use boxed::furnish;
 pub use case::{Case, Verdict, terminals};
 pub use client::{Client, Reply, consent, request};
 pub use compare::{compare, diff};

@@ -1,5 +1,7 @@
 //! Every phase of a dump and of a restore fails once, with trees that have much to be undone.
 
+mod listed;
+
 use crate::failures::{must_be_gone, must_be_untouched, must_fail, start};
 use crate::trial;
 use anyhow::{Context, Result, ensure};
@@ -50,13 +52,18 @@ fn of_restore<'a>(of_dump: &[&'a str]) -> Vec<&'a str> {
 
 /// Every test of this file.
 pub(crate) fn trials() -> Vec<Trial> {
+    let listed = listed::CONTAINERS.iter();
+    let listed = listed.map(|container| {
+        let name = format!("fault/listed-{}", container.name);
+        trial(name, || listed::run(container))
+    });
     let both = GUESTS.iter().flat_map(|(guest, options)| {
         [
             trial(format!("fault/dump-{guest}"), || dump(guest, options)),
             trial(format!("fault/restore-{guest}"), || restore(guest, options)),
         ]
     });
-    both.collect()
+    both.chain(listed).collect()
 }
 
 /// The engine, unless it is CRIU, which has its own points of failure.
