@@ -389,6 +389,7 @@ const CASES: &[Case] = &[
         ignore: &["maps", "fd "],
         ..unlike("steady", INTERRUPTED)
     },
+    changing("relay", &["maps", "fd "]),
     Case {
         refused: Some("is traced by"),
         ..guest("traced")

@@ -158,20 +158,23 @@ fn write<'scope, 'a: 'scope>(
     }
     // Nobody looks for others who have files of the tree any more.
     let standing = copies.take(&mut tree, &tasks, &cores, &wanted);
+    let memory = shared::Object::all(files.memory)?;
+    let (memory, memory_copied) = shared::copied(memory, copies.taken(), context.options);
     let (mut pages, mut sink) = phases.run(Phase::Pages, || {
         let (mut sink, mut queued) = flow.finish()?;
         sink.queue_again(&mut queued, &tasks, &cores)?;
         queued.extend(queue_taken(&mut sink, &standing)?);
-        queued.extend(shared::queue(&mut sink, files.memory)?);
+        queued.extend(shared::queue(&mut sink, &memory)?);
         Ok((Pages::wait(queued, begun)?, sink))
     })?;
     core::settled(&cores)?;
     drop(stopper);
     let mut outcome = account::outcome(&tree, &tasks);
     let tree = hold(tree, (context.options, locked), &copies, &mut outcome)?;
-    if !copies.taken().is_empty() {
+    if !copies.taken().is_empty() || !memory_copied.is_empty() {
         let begun = Instant::now();
-        let queued = queue_taken(&mut sink, copies.taken())?;
+        let mut queued = queue_taken(&mut sink, copies.taken())?;
+        queued.extend(shared::queue(&mut sink, &memory_copied)?);
         pages.add(Pages::wait(queued, begun)?);
         account::more_freeze(copies.end(), &mut outcome);
     }

@@ -51,6 +51,21 @@ pub(crate) fn may_be(options: &Options) -> bool {
     options.snapshot != Snapshot::Never && options.end == End::Run && hooks
 }
 
+/// Whether so many bytes are to be copied rather than read while the tree stands still.
+pub(crate) fn is_worth_while(options: &Options, bytes: u64) -> bool {
+    let large = match options.snapshot {
+        Snapshot::Never => return false,
+        Snapshot::Auto => SMALL,
+        Snapshot::Always => 1,
+    };
+    may_be(options) && bytes >= large
+}
+
+/// Bytes that a process may still get, of its cgroups and of the machine.
+pub(crate) fn headroom(pid: Pid) -> u64 {
+    headroom::of_group(pid).min(headroom::of_machine())
+}
+
 /// Address spaces that are to be copied, by the number of the task that was seen with it first.
 pub(crate) fn wanted(options: &Options, tree: &Tree, tasks: &[Task]) -> HashSet<Pid> {
     // In a cgroup that is frozen again, a copy would neither read nor end; and where the next child is the first
@@ -61,22 +76,20 @@ pub(crate) fn wanted(options: &Options, tree: &Tree, tasks: &[Task]) -> HashSet<
     {
         return HashSet::new();
     }
-    let large = match options.snapshot {
-        Snapshot::Never => return HashSet::new(),
-        Snapshot::Auto => SMALL,
-        Snapshot::Always => 1,
-    };
     let mut all = 0;
     let mut wanted = HashSet::new();
     // The copy of one that has lost its main thread would be a child of nobody knows whom.
     let spaces = spaces(tasks).filter(|(task, _)| task.has_leader());
     for (task, layout) in spaces {
-        let bytes = layout.areas.iter().map(|area| area.anonymous).sum::<u64>();
+        let bytes = anonymous(layout);
         // A copy would be attached to segments too, and nobody may be that is not in the tree.
         let can = |area: &Area| {
             !area.flags.contains(VmFlags::HUGETLB) && vma::kind(area) != Kind::Segment
         };
-        if bytes >= large && layout.areas.iter().all(can) && headroom::of_group(task.pid) >= bytes {
+        if is_worth_while(options, bytes)
+            && layout.areas.iter().all(can)
+            && headroom::of_group(task.pid) >= bytes
+        {
             all += bytes;
             wanted.insert(task.pid);
         }
@@ -85,6 +98,10 @@ pub(crate) fn wanted(options: &Options, tree: &Tree, tasks: &[Task]) -> HashSet<
         true => HashSet::new(),
         false => wanted,
     }
+}
+
+fn anonymous(layout: &Layout) -> u64 {
+    layout.areas.iter().map(|area| area.anonymous).sum()
 }
 
 /// The address spaces of a tree.
@@ -111,6 +128,11 @@ impl Taken {
     /// Whether the task may run on.
     pub(crate) fn is_copy(&self) -> bool {
         self.copy.is_some()
+    }
+
+    /// Bytes that the copy may come to take.
+    pub(crate) fn bytes(&self) -> u64 {
+        anonymous(&self.layout)
     }
 
     /// Where its pages are read.

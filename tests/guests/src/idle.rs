@@ -1,10 +1,10 @@
 //! Programs at rest, of one size each: what dumps and restores are measured with.
 //!
 //! `idle-threads [COUNT]`: threads that are all alike and wait on a futex. `idle-tree [COUNT]`: children that have
-//! written to some pages of their own and wait on a pipe. `idle-heap [MIB] [objects|noise|huge|zeros|sparse]`: a heap like
-//! that of an object-oriented program, one that cannot be compressed, one of objects in huge pages, one that has them in
-//! every sixteenth page and zeros in all others, one of islands in a thousand times as much; with `beat`, a thread beside
-//! it notes for how long it did not run. `idle-workers [COUNT] [MIB]`: children that have a heap in common since they were forked.
+//! written to some pages of their own and wait on a pipe. `idle-heap [MIB] [objects|shared|noise|huge|zeros|sparse]`: a heap like
+//! that of an object-oriented program, the same in shared memory, one that cannot be compressed, one of objects in huge
+//! pages, one that has them in every sixteenth page and zeros in all others, one of islands in a thousand times as much;
+//! with `beat`, a thread beside it notes for how long it did not run. `idle-workers [COUNT] [MIB]`: children that have a heap in common since they were forked.
 //! `idle-mappings [COUNT]`: mappings of one page each. `idle-descriptors [COUNT]`: files, pipes, sockets and
 //! counters in equal parts. No other task than the first and that thread wakes up by itself.
 
@@ -105,10 +105,14 @@ fn tree(guest: &Guest) -> Check {
 fn heap(guest: &Guest) -> Check {
     let len = guest.number(0, 16)? * MIB;
     let kind = guest.args.get(1).map_or("objects", String::as_str);
-    let map = Map::anon(if kind == "sparse" { len * FAR } else { len })?;
+    let map = match kind {
+        "shared" => Map::shared(len)?,
+        "sparse" => Map::anon(len * FAR)?,
+        _ => Map::anon(len)?,
+    };
     let mut parts = vec![0..len];
     match kind {
-        "objects" => objects(&map, 0..len),
+        "objects" | "shared" => objects(&map, 0..len),
         "noise" => map.fill(0, len / PAGE, 33),
         "huge" => {
             map.advise(0, len, libc::MADV_HUGEPAGE)?;

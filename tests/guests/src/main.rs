@@ -54,6 +54,7 @@ mod refused_sockets;
 mod refused_tasks;
 mod registers;
 mod regular;
+mod relay;
 mod robust;
 mod rseq;
 mod seccomp;
@@ -135,6 +136,7 @@ const OBJECTS: &[&[Entry]] = &[
     pty_session::GUESTS,
     raw::GUESTS,
     registers::GUESTS,
+    relay::GUESTS,
     regular::GUESTS,
     robust::GUESTS,
     rseq::GUESTS,

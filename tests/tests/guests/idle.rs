@@ -8,6 +8,7 @@ pub(super) const CASES: &[Case] = &[
     guest("idle-tree"),
     guest("idle-heap"),
     with("idle-heap", &["16", "noise", "beat"]),
+    with("idle-heap", &["16", "shared", "beat"]),
     with("idle-heap", &["16", "huge"]),
     with("idle-heap", &["16", "zeros"]),
     with("idle-heap", &["16", "sparse"]),

@@ -182,6 +182,10 @@ pub(super) const ROWS: &[Row] = &[
         "1 GiB of objects, left running",
         Guest("idle-heap", &["1024", "objects", "beat"]),
     ),
+    running(
+        "1 GiB of shared memory, left running",
+        Guest("idle-heap", &["1024", "shared", "beat"]),
+    ),
     gib(
         NOISE,
         1,
