@@ -7,6 +7,7 @@ mod namespaces;
 mod pipes;
 mod refusals;
 mod unix;
+mod working;
 
 use crate::trial;
 use anyhow::{Result, ensure};
@@ -386,11 +387,6 @@ const CASES: &[Case] = &[
     unlike("pending-thread", "a SIGCHLD that waits in a thread"),
     guest("pending-many"),
     Case {
-        ignore: &["maps", "fd "],
-        ..unlike("steady", INTERRUPTED)
-    },
-    changing("relay", &["maps", "fd "]),
-    Case {
         refused: Some("is traced by"),
         ..guest("traced")
     },
@@ -480,7 +476,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     let sockets = internet::CASES.iter().chain(unix::CASES);
     let others = ipc::CASES.iter().chain(refusals::CASES);
     let others = others.chain(namespaces::CASES).chain(pipes::CASES);
-    let others = others.chain(idle::CASES);
+    let others = others.chain(idle::CASES).chain(working::CASES);
     CASES.iter().chain(sockets).chain(others)
 }
 
