@@ -97,9 +97,12 @@ impl Holders {
         const ROOM: u64 = 256;
         /// Fewer are not worth it.
         const FEW: usize = 16;
+        if self.reserved.is_empty() {
+            return;
+        }
         let limit = limit();
         let room = ROOM.min(limit / 4);
-        if self.reserved.is_empty() || (number.unsigned_abs() as u64) < limit - room {
+        if u64::from(number.unsigned_abs()) < limit - room {
             return;
         }
         let ids: Vec<u32> = files.keys().copied().collect();
