@@ -17,20 +17,22 @@ use super::{Error, Kind};
 pub struct Namespace {
     /// Its kind, as in `/proc/PID/ns`.
     pub kind: &'static str,
-    /// Number in the images of a network namespace of the tree's own.
+    /// Number in the images of a network namespace.
     pub network: Option<u32>,
+    /// The dumper was in it. Another one stands for it if the caller gives one.
+    pub is_dumpers: bool,
 }
 
 impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.network {
+        match self.network.filter(|_| !self.is_dumpers) {
             None => write!(f, "{} namespace of the restore", self.kind),
             Some(id) => write!(f, "network namespace {id} of the tree"),
         }
     }
 }
 
-/// Checks a record: the namespace must be that of the dumper.
+/// Checks a record: the namespace must be that of the dumper, or one of a network.
 pub(super) fn plan(dir: &Dir, object: &str, entry: &NsFileEntry) -> Result<Namespace, Error> {
     let inventory: Option<InventoryEntry> = dir.read_opt(ImageKind::Inventory, ())?;
     let host = inventory.and_then(|inventory| inventory.root_ids);
@@ -50,12 +52,13 @@ pub(super) fn plan(dir: &Dir, object: &str, entry: &NsFileEntry) -> Result<Names
         }
     };
     let network = Some(entry.ns_id).filter(|_| kind == "net");
-    match host.is_none_or(|host| host == entry.ns_id) {
+    let is_dumpers = host.is_none_or(|host| host == entry.ns_id);
+    match is_dumpers || network.is_some() {
         true => Ok(Namespace {
             kind,
-            network: None,
+            network,
+            is_dumpers,
         }),
-        false if network.is_some() => Ok(Namespace { kind, network }),
         false => Err(Error::Unsupported {
             object: object.to_owned(),
             what: "a namespace of the tree's own",
@@ -75,7 +78,7 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         let own = format!("/proc/self/ns/{}", namespace.kind);
         let path = match namespace.network.and_then(|id| opener.networks.get(id)) {
             Some(network) => format!("/proc/thread-self/fd/{}", network.as_raw_fd()),
-            None if namespace.network.is_some() => {
+            None if !namespace.is_dumpers => {
                 return Err(opener.failed("find", &label, Errno::NOENT));
             }
             None => own,
