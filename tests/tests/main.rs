@@ -9,6 +9,7 @@ mod failures;
 mod faults;
 mod guests;
 mod hooks;
+mod joined;
 mod networks;
 mod options;
 mod programs;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     trials.extend(faults::trials());
     trials.extend(examine::trials());
     trials.extend(hooks::trials());
+    trials.extend(joined::trials());
     trials.extend(networks::trials());
     trials.extend(options::trials());
     trials.extend(rpc::trials());

@@ -37,7 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn tool(program: &str, words: &[&str]) -> Command {
+pub(crate) fn tool(program: &str, words: &[&str]) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new(program);
     command.args(words).env("PATH", format!("{path}:{PLACES}"));
@@ -83,7 +83,7 @@ fn missing() -> Option<Verdict> {
 }
 
 /// Dumps the guest, with its pair, into a new folder.
-fn dumped(guest: &Guest, engine: &Engine) -> Result<PathBuf> {
+pub(crate) fn dumped(guest: &Guest, engine: &Engine) -> Result<PathBuf> {
     let images = guest.images("images");
     let options = ["--tcp-established"];
     let outcome = engine.dump(guest.tree.root(), &images, &options)?;
@@ -172,7 +172,7 @@ fn pids_of_others() -> Result<Verdict> {
     tried
 }
 
-fn await_word(holder: &mut Child) -> Result<()> {
+pub(crate) fn await_word(holder: &mut Child) -> Result<()> {
     let output = holder.stdout.take();
     let told = output.context("output")?.read_exact(&mut [0; 6]);
     told.context("the holder says nothing")
@@ -222,7 +222,7 @@ fn among_those_of(holder: &Child) -> Result<Verdict> {
 }
 
 /// The only child of a process.
-fn child_of(pid: u32) -> Result<String> {
+pub(crate) fn child_of(pid: u32) -> Result<String> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     let first = children.split_whitespace().next();
     Ok(first.context("a child")?.to_owned())

@@ -22,6 +22,7 @@ pub(crate) use self::options::{Files, Namespaces, Options};
 pub(crate) use self::request::Preset;
 pub(crate) use self::values::{
     Compression, CpuCap, FileValidation, InheritFd, ManageCgroups, NetworkLock, Snapshot, inodes,
+    user_and_group,
 };
 
 /// The level of the log where nothing is said: errors and warnings.

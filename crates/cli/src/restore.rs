@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
 
 use crate::action_scripts::Scripts;
-use crate::args::{FileValidation, InheritFd, Invocation, ManageCgroups};
+use crate::args::{FileValidation, InheritFd, Invocation, ManageCgroups, user_and_group};
 use crate::moments::{Audience, Client};
 use crate::pidfile::Pidfile;
 use crate::surroundings::Surroundings;
@@ -227,7 +227,15 @@ fn others_joined(specs: &[String]) -> JoinOptions {
         time: joined(specs, "time"),
         mnt: joined(specs, "mnt"),
         pid: joined(specs, "pid"),
+        user: joined(specs, "user"),
+        ids: specs.iter().rev().find_map(|spec| ids(spec)),
     }
+}
+
+/// Who makes what the tree gets in a user namespace that is joined.
+fn ids(spec: &str) -> Option<(u32, u32)> {
+    let (_, ids) = spec.strip_prefix("user:")?.split_once(',')?;
+    user_and_group(ids)
 }
 
 /// The namespace of a kind that is to be joined: a file, or that of a process.

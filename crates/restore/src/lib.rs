@@ -137,7 +137,9 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
             damage,
         });
     }
-    let mut plan = Plan::read(dir, &options.files)?;
+    let users = play::namespaces::joined::users(&options.join)?;
+    let joined = users.as_ref().map(|users| (&options.join, users));
+    let mut plan = Plan::read(dir, &options.files, joined)?;
     plan.join(&options.join)?;
     plan.read_mounts(dir, &options.mounts())?;
     plan.read_cgroups(dir, &options.cgroups)?;

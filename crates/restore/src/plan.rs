@@ -21,7 +21,6 @@ use gelid_image::messages::{CoreEntry, InventoryEntry, TaskKobjIdsEntry};
 use gelid_image::{Dir, ImageKind, ReadError};
 use gelid_sys::lsm::Module;
 use gelid_sys::proc::ns::Kind;
-use gelid_sys::signal::SigSet;
 
 use crate::files::{self, Directories, FileOptions, FilesPlan, Session};
 use crate::state::seccomp;
@@ -31,6 +30,8 @@ use cgroup::Cgroups;
 use inheritance::Inheritance;
 use ipc::Ipc;
 use namespaces::Namespaces;
+use namespaces::joined::JoinOptions;
+use namespaces::user::Users;
 pub(crate) use pagemap::SharedPages;
 use sharing::first;
 use space::Space;
@@ -162,6 +163,14 @@ pub enum PlanError {
         /// Number of the namespace.
         id: u32,
     },
+    /// Somebody is not known in the user namespace that is given.
+    #[error("task {pid} has user or group {id}, whom the user namespace to be joined does not map")]
+    Unknown {
+        /// The task or thread.
+        pid: i32,
+        /// Who it is.
+        id: u32,
+    },
     /// No place is left in the address spaces.
     #[error("no {need} bytes are free in all of the address spaces at the same place")]
     NoRoom {
@@ -214,20 +223,6 @@ pub(crate) struct Alive {
     pub(crate) undo: Vec<ipc::Undo>,
 }
 
-impl Alive {
-    /// Some thread has descriptors or directories of its own.
-    pub(crate) fn has_apart(&self) -> bool {
-        self.threads.iter().any(|thread| thread.apart.is_any())
-    }
-
-    /// Signals that will be pending for the process or any of its threads.
-    pub(crate) fn pending(&self) -> SigSet {
-        let threads = self.threads.iter().map(|thread| thread.state.pending());
-        let all = threads.fold(self.process.pending().0, |all, set| all | set.0);
-        SigSet(all)
-    }
-}
-
 /// What becomes of a task.
 #[derive(Debug)]
 pub(crate) enum Life {
@@ -267,7 +262,11 @@ impl Plan {
     /// # Errors
     ///
     /// [`PlanError`]: what is missing, damaged, contradictory or not supported.
-    pub fn read(dir: &Dir, options: &FileOptions) -> Result<Self, PlanError> {
+    pub(crate) fn read(
+        dir: &Dir,
+        options: &FileOptions,
+        joined: Option<(&JoinOptions, &Users)>,
+    ) -> Result<Self, PlanError> {
         let inventory: InventoryEntry = dir.read_one(ImageKind::Inventory, ())?;
         let nodes = tree::read(dir)?;
         let mut reader = Reader::new(dir, &inventory)?;
@@ -280,8 +279,13 @@ impl Plan {
         let tables = thread::tables(&reader.lives, &reader.files)?;
         let mut files = FilesPlan::read(dir, &tables, options)?;
         if let Some(users) = &namespaces.user {
-            files.leave_users(users);
             users.enter(&mut reader.lives);
+        }
+        if let (Some((options, users)), [root, ..]) = (joined, &nodes[..]) {
+            namespaces.join_users(users, options, (root.pid, &mut reader.lives))?;
+        }
+        if let Some(users) = namespaces.outside() {
+            files.leave_users(users);
         }
         let sessions: Vec<Session> = files.sessions().collect();
         let mut births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;

@@ -33,6 +33,7 @@ use gelid_sys::Pid;
 use gelid_sys::proc::ns::Kind;
 use rustix::process::{WaitOptions, waitpid};
 
+use self::births::root::Cradle;
 use self::cgroup::Groups;
 use self::crew::Crew;
 pub(crate) use self::crew::Numbering;
@@ -87,13 +88,13 @@ pub(crate) fn run(
     let mut networks = namespaces::net::Making::start(plan, options)?;
     let mut filled = namespaces::Filled::default();
     if has_namespaces {
-        births::root::bear(
-            plan,
-            (&zone, &kernel),
-            options.sibling,
-            pids.as_ref(),
-            &mut crew,
-        )?;
+        let users = namespaces::joined::first_users(plan, &options.join)?;
+        let cradle = Cradle {
+            sibling: options.sibling,
+            pids: pids.as_ref(),
+            users: users.as_ref().map(AsFd::as_fd),
+        };
+        births::root::bear(plan, (&zone, &kernel), cradle, &mut crew)?;
         let given = (dir, options, base);
         filled = namespaces::make(plan, given, &groups, &mut networks, &mut crew)?;
     }
@@ -153,7 +154,11 @@ pub(crate) fn run(
         true => births::early::part(&mut crew)?,
         // Its number had to be free so far.
         false => {
-            births::root::bear(plan, (&zone, &kernel), options.sibling, None, &mut crew)?;
+            let cradle = Cradle {
+                sibling: options.sibling,
+                ..Cradle::default()
+            };
+            births::root::bear(plan, (&zone, &kernel), cradle, &mut crew)?;
             births::root::enter(plan, &groups, &mut crew)?;
         }
     }

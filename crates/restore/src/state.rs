@@ -237,6 +237,17 @@ impl ThreadState {
         self.creds.as_ref().map(Creds::ids)
     }
 
+    /// Sees that its users and groups are known outside; makes them those unless it `stays`.
+    pub(crate) fn leave_users<E>(
+        &mut self,
+        uid: impl Fn(u32) -> std::result::Result<u32, E>,
+        gid: impl Fn(u32) -> std::result::Result<u32, E>,
+        stays: bool,
+    ) -> std::result::Result<(), E> {
+        let creds = self.creds.as_mut();
+        creds.map_or(Ok(()), |creds| creds.leave_users(uid, gid, stays))
+    }
+
     /// Its supplementary groups.
     pub(crate) fn groups(&self) -> &[u32] {
         self.creds.as_ref().map_or(&[], Creds::groups)

@@ -1,7 +1,12 @@
 //! `clone3(2)` with chosen pids.
 
+use crate::aside::{Shared, Zeroed, block_all, end as end_with, unblock};
+use crate::namespace::join;
+use crate::proc::ns::Kind;
 use crate::{Pid, syscall};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, Result};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 /// `struct clone_args` up to `cgroup` (88 bytes, `CLONE_ARGS_SIZE_VER2`).
 #[repr(C)]
@@ -184,6 +189,74 @@ pub fn fork_inside(namespaces: u64, pid: Option<Pid>, parent: bool) -> Result<Pi
     sleeper(pid, parent, namespaces & new | flags::FILES)
 }
 
+/// What a go-between has to tell: the number of its child, or an error.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    pid: i32,
+    errno: i32,
+}
+
+// SAFETY: numbers.
+unsafe impl Zeroed for Told {}
+
+/// The same in new namespaces that belong to a user namespace which is there already, as the child does: a go-between
+/// joins it, bears the child for the caller, and ends. With `parent` the caller's parent is told of that end too.
+///
+/// # Errors
+///
+/// As [`fork_sleeper`], and `EINVAL` for the user namespace that the caller is in.
+pub fn fork_within(
+    users: impl AsFd,
+    namespaces: u64,
+    pid: Option<Pid>,
+    parent: bool,
+) -> Result<Pid> {
+    let mut told = Shared::<Told>::new()?;
+    let told = &mut *told;
+    let new = namespaces & !flags::NEWUSER;
+    let mut pidfd = -1;
+    let args = CloneArgs {
+        flags: flags::FILES | libc::CLONE_PIDFD as u64 | if parent { flags::PARENT } else { 0 },
+        pidfd: (&raw mut pidfd) as u64,
+        // The child gets the signal of the go-between.
+        exit_signal: if parent { 0 } else { libc::SIGCHLD as u64 },
+        ..CloneArgs::default()
+    };
+    let before = block_all()?;
+    // SAFETY: `args` and `pidfd` outlive the call. The go-between shares no memory with the caller but what it is to
+    // write, and makes nothing but system calls.
+    let between = unsafe {
+        let args = (&raw const args) as usize;
+        let size = size_of::<CloneArgs>();
+        syscall::call(libc::SYS_clone3 as usize, [args, size, 0, 0, 0, 0])
+    };
+    if between == Ok(0) {
+        end_with(|| {
+            unblock(&before);
+            let born = join(users, Kind::User).and_then(|()| fork_inside(new, pid, true));
+            match born {
+                Ok(pid) => told.pid = pid.as_raw_nonzero().get(),
+                Err(errno) => told.errno = errno.raw_os_error(),
+            }
+            Ok(())
+        });
+    }
+    unblock(&before);
+    let between = between? as i32;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    while let Err(Errno::INTR) = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None) {}
+    if !parent {
+        // SAFETY: numbers; nobody is told how it has ended.
+        unsafe { libc::waitpid(between, std::ptr::null_mut(), libc::__WALL) };
+    }
+    match (told.pid, told.errno) {
+        (0, 0) => Err(Errno::CHILD),
+        (0, errno) => Err(Errno::from_raw_os_error(errno)),
+        (pid, _) => Pid::from_raw(pid).ok_or(Errno::INVAL),
+    }
+}
+
 fn sleeper(pid: Option<Pid>, parent: bool, shared: u64) -> Result<Pid> {
     let set_tid = pid.map_or(0, |pid| pid.as_raw_nonzero().get());
     let args = CloneArgs {
@@ -220,4 +293,40 @@ fn sleeper(pid: Option<Pid>, parent: bool, shared: u64) -> Result<Pid> {
         }
     }
     Pid::from_raw(got as i32).ok_or(Errno::INVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::{inode, owner};
+    use crate::proc::{TaskDir, ns};
+    use rustix::process::{Signal, WaitOptions, getpid, kill_process, waitpid};
+
+    fn end(pid: Pid) {
+        kill_process(pid, Signal::KILL).unwrap();
+        waitpid(Some(pid), WaitOptions::empty()).unwrap();
+    }
+
+    #[test]
+    fn what_is_born_within_belongs_there() {
+        let Ok(first) = fork_inside(flags::NEWUSER, None, false) else {
+            return; // Not allowed here.
+        };
+        let users = ns::open(&TaskDir::open(first).unwrap(), Kind::User).unwrap();
+        let one = Pid::from_raw(1);
+        let born = fork_within(&users, flags::NEWPID | flags::NEWUTS, one, false).unwrap();
+        let task = TaskDir::open(born).unwrap();
+        let of = |kind| inode(owner(ns::open(&task, kind).unwrap()).unwrap()).unwrap();
+        let all = [Kind::Pid, Kind::Uts].map(of);
+        assert_eq!(ns::id(&task, Kind::User).ok(), inode(&users).ok());
+        end(born);
+        end(first);
+        assert_eq!(all.map(Ok), [inode(&users); 2]);
+    }
+
+    #[test]
+    fn nobody_is_born_within_where_one_is() {
+        let own = ns::open(&TaskDir::open(getpid()).unwrap(), Kind::User).unwrap();
+        assert_eq!(fork_within(&own, 0, None, false), Err(Errno::INVAL));
+    }
 }

@@ -1,6 +1,6 @@
 //! Options that contradict each other or the command.
 
-use super::values::{InheritFd, inodes};
+use super::values::{InheritFd, inodes, user_and_group};
 use super::{Command, Invocation};
 
 /// The first contradiction, in CRIU's words where it has some.
@@ -62,10 +62,33 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
         return Err((*what).to_owned());
     }
     check_external_mounts(&options.files.external)?;
+    options
+        .namespaces
+        .join_ns
+        .iter()
+        .try_for_each(check_joined)?;
     for text in &options.files.ext_unix_sk {
         inodes(text).map_err(|wrong| format!("--ext-unix-sk: {wrong}"))?;
     }
     options.files.inherit_fd.iter().try_for_each(check_open)
+}
+
+/// A kind of namespace, one of it, and of users who is to be whom.
+fn check_joined(spec: &String) -> Result<(), String> {
+    let kinds = ["net", "uts", "ipc", "time", "mnt", "pid", "user"];
+    let (kind, target) = spec.split_once(':').unwrap_or((spec, ""));
+    if !kinds.contains(&kind) || target.is_empty() {
+        return Err(format!(
+            "--join-ns {spec}: not a kind of namespace and one of it"
+        ));
+    }
+    match (kind, target.split_once(',')) {
+        ("user", Some((_, ids))) if user_and_group(ids).is_none() => Err(format!(
+            "--join-ns {spec}: not a user and a group, each at most {}",
+            u16::MAX
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// `mnt[]` takes one letter, `m` or `s`.

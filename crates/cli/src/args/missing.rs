@@ -11,10 +11,9 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
     if !matches!(invocation.command, Command::Dump | Command::Restore) {
         return Ok(());
     }
-    let restores = invocation.command == Command::Restore;
     let incremental = "incremental dumps are not there yet";
     let travelling = "memory does not travel yet";
-    let asked: [(bool, &str, &str); 9] = [
+    let asked: [(bool, &str, &str); 8] = [
         (
             options.general.prev_images_dir.is_some(),
             "--prev-images-dir",
@@ -26,11 +25,6 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
         (options.memory.lazy_pages, "--lazy-pages", travelling),
         (options.memory.tls, "--tls", travelling),
         (options.general.stream, "--stream", travelling),
-        (
-            restores && others_are_joined(&options.namespaces.join_ns),
-            "--join-ns",
-            "user namespaces cannot be joined yet",
-        ),
         (
             options
                 .general
@@ -45,11 +39,4 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
         Some((_, option, why)) => Err(format!("{option}: {why}")),
         None => Ok(()),
     }
-}
-
-/// Whether a namespace is to be joined of a kind that cannot be.
-fn others_are_joined(specs: &[String]) -> bool {
-    let kinds = ["net:", "uts:", "ipc:", "time:", "mnt:", "pid:"];
-    let known = |spec: &String| kinds.iter().any(|kind| spec.starts_with(kind));
-    !specs.iter().all(known)
 }

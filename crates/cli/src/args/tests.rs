@@ -116,6 +116,10 @@ fn nonsense_is_refused() {
             "gelid restore --inherit-fd 987",
             "Invalid inherit fd argument",
         ),
+        ("gelid restore -J disk:1", "not a kind of namespace"),
+        ("gelid restore -J user:", "not a kind of namespace"),
+        ("gelid restore -J user:1,x", "not a user and a group"),
+        ("gelid restore -J user:1,0,65536", "not a user and a group"),
         ("gelid dump -t 1 --compress=lz4", "zstd"),
         (
             "gelid dump -t 1 --lazy-pages",
@@ -127,6 +131,16 @@ fn nonsense_is_refused() {
         let said = refused(line);
         assert!(said.contains(words), "{line}: {said}");
     }
+}
+
+#[test]
+fn users_of_others_may_be_told() {
+    for line in ["user:1", "user:/proc/1/ns/user,0", "user:1,7,9", "net:/x,y"] {
+        invocation(&format!("gelid restore --join-ns {line}")).unwrap();
+    }
+    assert_eq!(user_and_group("7"), Some((7, 7)));
+    assert_eq!(user_and_group("7,9"), Some((7, 9)));
+    assert_eq!(user_and_group("-1"), None);
 }
 
 #[test]

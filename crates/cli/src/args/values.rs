@@ -51,6 +51,13 @@ pub(crate) fn descriptor(text: &str) -> Result<i32, String> {
         .ok_or_else(|| "not a descriptor".to_owned())
 }
 
+/// A user, and a group, which is that of the same number if none is given.
+pub(crate) fn user_and_group(text: &str) -> Option<(u32, u32)> {
+    let id = |text: &str| text.parse::<u16>().ok().map(u32::from);
+    let (uid, gid) = text.split_once(',').unwrap_or((text, text));
+    Some((id(uid)?, id(gid)?))
+}
+
 /// A size in bytes, with an optional suffix K, M or G.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let number = u64::try_from(atoi(text)).map_err(|_| "negative size".to_owned())?;

@@ -74,7 +74,7 @@ impl Ipc {
             }
             ipc.nested.insert(id, nested);
         }
-        if let Some(users) = &namespaces.user {
+        if let Some(users) = namespaces.outside() {
             let nested = ipc.nested.values_mut();
             nested.for_each(|nested| nested.leave(users));
             ipc.leave(users);

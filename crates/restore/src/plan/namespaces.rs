@@ -59,6 +59,8 @@ pub(crate) struct Namespaces {
     is_joined: bool,
     /// What the caller gives as the pid namespace of the root.
     pub(crate) given_pids: Option<net::Given>,
+    /// What the caller gives as the user namespace of the tree.
+    pub(crate) given_users: Option<joined::GivenUsers>,
     /// Those of other tasks, of all other kinds.
     pub(crate) further: Further,
     /// Those that are neither the restorer's nor the root's, by their numbers.
@@ -356,7 +358,7 @@ impl Plan {
             point: "an autofs".into(),
             what: what.into(),
         };
-        if self.namespaces.root(Kind::User).is_some() {
+        if self.namespaces.outside().is_some() {
             return Err(wrong("there are no automounters in user namespaces"));
         }
         let is_known = self.daemon(automount).is_some() && self.pipe_of(automount).is_some();

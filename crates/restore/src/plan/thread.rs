@@ -4,8 +4,9 @@
 use std::collections::{HashMap, HashSet};
 
 use gelid_image::messages::CoreEntry;
+use gelid_sys::signal::SigSet;
 
-use super::{Life, PlanError, cgroup};
+use super::{Alive, Life, PlanError, cgroup};
 use crate::files::{Directories, FilesPlan};
 use crate::state::ThreadState;
 use crate::state::seccomp::Restraint;
@@ -36,6 +37,20 @@ impl Apart {
     /// True if there is anything.
     pub(crate) fn is_any(&self) -> bool {
         self.files.is_some() || self.has_fs
+    }
+}
+
+impl Alive {
+    /// Some thread has descriptors or directories of its own.
+    pub(crate) fn has_apart(&self) -> bool {
+        self.threads.iter().any(|thread| thread.apart.is_any())
+    }
+
+    /// Signals that will be pending for the process or any of its threads.
+    pub(crate) fn pending(&self) -> SigSet {
+        let threads = self.threads.iter().map(|thread| thread.state.pending());
+        let all = threads.fold(self.process.pending().0, |all, set| all | set.0);
+        SigSet(all)
     }
 }
 

@@ -232,6 +232,8 @@ pub(crate) fn make(
     };
     if let Some(users) = &plan.namespaces.user {
         user::make(users, &mut stage)?;
+    }
+    if let Some(users) = plan.namespaces.outside() {
         // Pipes and the like are theirs.
         let (uid, gid) = (users.first_uid(), users.first_gid());
         if let (Some(uid), Some(gid)) = (uid, gid) {
@@ -267,6 +269,7 @@ pub(crate) fn make(
         }
     }
     let mut further = Made::default();
+    joined::hold_users(plan, &options.join, base, &mut further)?;
     below::make(&mut stage, base, &mut further)?;
     further::make(groups, &mut stage, base, &mut further)?;
     births::early::bear(plan, &mut further, base, stage.crew)?;

@@ -187,6 +187,7 @@ mod tests {
                 uids: map.to_vec(),
                 gids: map.to_vec(),
                 denies_groups: false,
+                makers: None,
             },
             parent,
             creator: 0,

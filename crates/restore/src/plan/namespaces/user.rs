@@ -16,6 +16,8 @@ pub(crate) struct Users {
     pub(crate) gids: Vec<IdRange>,
     /// `setgroups(2)` is denied.
     pub(crate) denies_groups: bool,
+    /// The user and the group that make what the tree gets, if not the first.
+    pub(crate) makers: Option<(u32, u32)>,
 }
 
 impl Users {
@@ -43,6 +45,7 @@ impl Users {
             uids: map(&entry.uid_map)?,
             gids: map(&entry.gid_map)?,
             denies_groups: entry.setgroups_denied.unwrap_or_default(),
+            makers: None,
         })
     }
 }
@@ -50,12 +53,14 @@ impl Users {
 impl Users {
     /// The user that may do everything, or else the first that there is.
     pub(crate) fn first_uid(&self) -> Option<u32> {
-        first(&self.uids)
+        let given = self.makers.map(|(uid, _)| uid);
+        given.or_else(|| first(&self.uids))
     }
 
     /// The same of groups.
     pub(crate) fn first_gid(&self) -> Option<u32> {
-        first(&self.gids)
+        let given = self.makers.map(|(_, gid)| gid);
+        given.or_else(|| first(&self.gids))
     }
 }
 

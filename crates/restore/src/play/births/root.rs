@@ -1,8 +1,9 @@
 //! The root: forked from this process, which is then taken away from it.
 
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 
-use gelid_sys::clone::{fork_inside, fork_sleeper};
+use gelid_sys::clone::{fork_inside, fork_sleeper, fork_within};
 use gelid_sys::ptrace::{self, Options, Stopped};
 use gelid_sys::signal::{KernelSigAction, NSIG};
 use gelid_sys::syscall::nr;
@@ -22,17 +23,26 @@ use crate::plan::births::Who;
 use crate::plan::space::TASK_SIZE;
 use crate::plan::zone::PARKING;
 
-/// Bears the root, in new namespaces if it is to have some, and in the pid namespace that the caller gives. In these it
-/// shares the descriptors of this process.
+/// How the root is born.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cradle<'a> {
+    /// As a child of the parent of this process.
+    pub(crate) sibling: bool,
+    /// In a pid namespace that the caller gives.
+    pub(crate) pids: Option<&'a Birthplace>,
+    /// In a user namespace that the caller gives.
+    pub(crate) users: Option<BorrowedFd<'a>>,
+}
+
+/// Bears the root, in new namespaces if it is to have some. In these it shares the descriptors of this process.
 pub(crate) fn bear(
     plan: &Plan,
     (zone, kernel): (&Range<u64>, &Kernel),
-    sibling: bool,
-    pids: Option<&Birthplace>,
+    cradle: Cradle<'_>,
     crew: &mut Crew,
 ) -> Result<(), Error> {
     let number = plan.root();
-    let task = fork(plan, sibling, pids, crew)?;
+    let task = fork(plan, cradle, crew)?;
     let pid = task.pid();
     let rseq = task.rseq().unwrap_or_default();
     let made = Host::fresh(
@@ -81,12 +91,8 @@ pub(crate) fn enter(plan: &Plan, groups: &Groups, crew: &mut Crew) -> Result<(),
     groups.enter(&plan.cgroups, crew.root()?.as_raw_pid(), None, set)
 }
 
-fn fork(
-    plan: &Plan,
-    sibling: bool,
-    pids: Option<&Birthplace>,
-    crew: &mut Crew,
-) -> Result<Stopped, Error> {
+fn fork(plan: &Plan, cradle: Cradle<'_>, crew: &mut Crew) -> Result<Stopped, Error> {
+    let Cradle { sibling, pids, .. } = cradle;
     let number = plan.root();
     let failed = |operation| {
         move |errno| Error::Task {
@@ -102,9 +108,11 @@ fn fork(
     }
     let inside = pids.map(Birthplace::enter).transpose();
     let inside = inside.map_err(failed("joining the pid namespace"))?;
-    let born = match plan.namespaces.any() {
-        true => fork_inside(plan.namespaces.flags(), wanted, sibling),
-        false => fork_sleeper(wanted, sibling),
+    let flags = plan.namespaces.flags();
+    let born = match cradle.users {
+        Some(users) => fork_within(users, flags, wanted, sibling),
+        None if plan.namespaces.any() => fork_inside(flags, wanted, sibling),
+        None => fork_sleeper(wanted, sibling),
     };
     drop(inside);
     let pid = born.map_err(|errno| match errno {

@@ -3,16 +3,20 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use gelid_sys::proc::ns::Kind;
+use gelid_sys::aside::beside;
+use gelid_sys::proc::TaskDir;
+use gelid_sys::proc::ns::{self, Kind};
 use gelid_sys::syscall::nr;
-use gelid_sys::{Errno, namespace, pidfd};
+use gelid_sys::{Errno, Pid, namespace, pidfd};
 use rustix::fs::{Mode, OFlags};
 
 use super::super::script::{Object, Script};
+use super::further::Made;
 use super::{Birthplace, Stage};
 use crate::plan::Plan;
-use crate::plan::namespaces::joined::JoinOptions;
+use crate::plan::namespaces::joined::{JoinOptions, USERS};
 use crate::plan::namespaces::net::Given;
+use crate::plan::namespaces::user::{Users, outside};
 use crate::{Error, Options};
 
 fn failed(operation: &'static str, kind: Kind, path: &Path) -> impl FnOnce(Errno) -> Error {
@@ -67,6 +71,60 @@ pub(crate) fn root(options: &Options) -> Result<OwnedFd, Error> {
         let lost = |_| Err(failed("join", Kind::Mnt, path)(Errno::IO));
         thread.join().unwrap_or_else(lost)
     })
+}
+
+/// Who is who in the user namespace that the caller gives.
+pub(crate) fn users(options: &JoinOptions) -> Result<Option<Users>, Error> {
+    let Some(path) = &options.user else {
+        return Ok(None);
+    };
+    let namespace = open(Kind::User, path)?;
+    let mut seen = None;
+    let join = || namespace::join(&namespace, Kind::User);
+    beside(join, |member| seen = Some(maps(member))).map_err(failed("join", Kind::User, path))?;
+    let unseen = || failed("look at", Kind::User, path)(Errno::CHILD);
+    let users = seen.ok_or_else(unseen)??;
+    let known = options.ids.is_none_or(|(uid, gid)| {
+        outside(&users.uids, uid).is_some() && outside(&users.gids, gid).is_some()
+    });
+    match known {
+        true => Ok(Some(users)),
+        false => Err(failed("be that user in", Kind::User, path)(Errno::INVAL)),
+    }
+}
+
+/// Who is who where somebody is, as this process sees it.
+fn maps(member: Pid) -> Result<Users, Error> {
+    let task = TaskDir::open(member)?;
+    Ok(Users {
+        uids: ns::uid_map(&task)?,
+        gids: ns::gid_map(&task)?,
+        denies_groups: ns::denies_groups(&task)?,
+        makers: None,
+    })
+}
+
+/// The user namespace that the root is to be born in.
+pub(crate) fn first_users(plan: &Plan, options: &JoinOptions) -> Result<Option<OwnedFd>, Error> {
+    let given = plan.namespaces.given_users.as_ref();
+    let path = options.user.as_ref();
+    let path = path.filter(|_| given.is_some_and(|given| given.is_early));
+    path.map(|path| open(Kind::User, path)).transpose()
+}
+
+/// Holds the one that tasks enter when all is made, from `base` on.
+pub(super) fn hold_users(
+    plan: &Plan,
+    options: &JoinOptions,
+    base: i32,
+    made: &mut Made,
+) -> Result<(), Error> {
+    let is_late = plan.namespaces.below.contains_key(&USERS);
+    let (Some(path), true) = (&options.user, is_late) else {
+        return Ok(());
+    };
+    let added = made.add((Kind::User, USERS), open(Kind::User, path)?, base);
+    added.map_err(failed("hold", Kind::User, path))
 }
 
 /// The pid namespace that the caller gives.

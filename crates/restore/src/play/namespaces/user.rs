@@ -11,13 +11,15 @@ use crate::plan::namespaces::user::Users;
 
 const PR_SET_DUMPABLE: u64 = 4;
 
-/// Tells who is who, and makes the root the first user there.
+/// Tells who is who, unless others have done so, and makes the root the first user there.
 pub(super) fn make(planned: &Users, stage: &mut Stage<'_>) -> Result<(), Error> {
-    stage.write("uid_map", &text(&planned.uids))?;
-    if planned.denies_groups {
-        stage.write("setgroups", b"deny")?;
+    if stage.plan.namespaces.given_users.is_none() {
+        stage.write("uid_map", &text(&planned.uids))?;
+        if planned.denies_groups {
+            stage.write("setgroups", b"deny")?;
+        }
+        stage.write("gid_map", &text(&planned.gids))?;
     }
-    stage.write("gid_map", &text(&planned.gids))?;
     let mut script = Script::default();
     let three = |id: u32| [Arg::Value(id.into()); 3];
     if let Some(gid) = planned.first_gid() {

@@ -51,6 +51,29 @@ impl Creds {
         prctl(tape, PR_SET_SECUREBITS, 0, 0);
     }
 
+    /// Finds out who they are outside of the user namespace that they are of, and makes them those unless the task `stays`
+    /// where it is.
+    pub(crate) fn leave_users<E>(
+        &mut self,
+        uid: impl Fn(u32) -> Result<u32, E>,
+        gid: impl Fn(u32) -> Result<u32, E>,
+        stays: bool,
+    ) -> Result<(), E> {
+        let mut left = (self.uids, self.gids, self.groups.clone());
+        left.0.iter_mut().try_for_each(|id| {
+            *id = uid(*id)?;
+            Ok(())
+        })?;
+        left.1.iter_mut().chain(&mut left.2).try_for_each(|id| {
+            *id = gid(*id)?;
+            Ok(())
+        })?;
+        if !stays {
+            (self.uids, self.gids, self.groups) = left;
+        }
+        Ok(())
+    }
+
     /// Users, groups (real, effective, saved, filesystem), and supplementary groups.
     pub(crate) fn ids(&self) -> ([u32; 4], [u32; 4], &[u32]) {
         (self.uids, self.gids, &self.groups)

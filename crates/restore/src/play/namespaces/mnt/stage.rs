@@ -128,7 +128,7 @@ impl Place for OnStage<'_, '_> {
             (first.0.unwrap_or_default(), first.1.unwrap_or_default())
         };
         let below = users.and_then(|users| namespaces.first_user_of(users));
-        let own = namespaces.user.as_ref().map(first);
+        let own = namespaces.outside().map(first);
         let (uid, gid) = match below.or(own) {
             Some((uid, gid)) => self.owner(uid, gid),
             None => (geteuid().as_raw(), getegid().as_raw()),
@@ -177,7 +177,7 @@ impl Place for OnStage<'_, '_> {
     }
 
     fn owner(&self, uid: u32, gid: u32) -> (u32, u32) {
-        match &self.stage.plan.namespaces.user {
+        match self.stage.plan.namespaces.outside() {
             Some(users) => (users.uid(uid), users.gid(gid)),
             None => (uid, gid),
         }
