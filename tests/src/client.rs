@@ -75,6 +75,23 @@ impl Client {
         Self::start(engine, "exec \"$0\" swrk 3 3<&0 </dev/null", prepare)
     }
 
+    /// The same where one folder is bound to another, as runtimes do it with the root of a container.
+    ///
+    /// # Errors
+    ///
+    /// As of [`swrk`](Self::swrk).
+    pub fn swrk_at(
+        engine: &Engine,
+        (from, to): (&Path, &Path),
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        const BOUND: &str = r#"exec unshare -m sh -c 'mount --rbind "$FROM" "$TO" && exec "$0" swrk 3' "$0" 3<&0 </dev/null"#;
+        Self::start(engine, BOUND, |command| {
+            command.env("FROM", from).env("TO", to);
+            prepare(command);
+        })
+    }
+
     /// The same, with the descriptors 0 to 2 closed.
     ///
     /// # Errors

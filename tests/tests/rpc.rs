@@ -1,6 +1,8 @@
 //! CRIU's RPC: what its clients send, in their order, and what they count on.
 
+mod clients;
 mod console;
+mod crun;
 mod refusals;
 mod service;
 
@@ -24,9 +26,6 @@ type Test = (&'static str, fn() -> Result<Verdict>);
 
 const TESTS: &[Test] = &[
     ("as-runc", as_runc),
-    ("as-crun", as_crun),
-    ("as-go-criu", as_go_criu),
-    ("as-pycriu", as_pycriu),
     ("configuration", configuration),
     ("log-of-a-check", log_of_a_check),
     ("successor", successor),
@@ -36,6 +35,8 @@ const TESTS: &[Test] = &[
 pub(crate) fn trials() -> Vec<Trial> {
     let tests = TESTS
         .iter()
+        .chain(clients::TESTS)
+        .chain(crun::TESTS)
         .chain(refusals::TESTS)
         .chain(console::TESTS)
         .chain(service::TESTS);
@@ -227,75 +228,6 @@ fn as_runc() -> Result<Verdict> {
         log.ends_with("Restore finished successfully. Tasks resumed.\n"),
         "{log}"
     );
-    scene.guest.check()?;
-    Ok(Verdict::Passed)
-}
-
-/// By libcriu: without notifications on a dump, with them on a restore; the images by their path.
-fn as_crun() -> Result<Verdict> {
-    let mut scene = Scene::new()?;
-    let by_path = |options: Options| Options {
-        images_dir_fd: -1,
-        images_dir: Some(scene.images.0.display().to_string().into()),
-        manage_cgroups: Some(true),
-        ..options
-    };
-    let dump = by_path(scene.dump_options());
-    let restore = Options {
-        notify_scripts: Some(true),
-        ..by_path(scene.restore_options())
-    };
-    let dumped = ask_alone(&scene, &request(RequestKind::Dump, Some(dump)))?;
-    ensure!(dumped.dump.and_then(|dump| dump.restored) == Some(false));
-    scene.await_death()?;
-    let client = scene.swrk()?;
-    let reply = client.ask(&request(RequestKind::Restore, Some(restore)))?;
-    ensure!(reply.expect("restore")?.told.len() == 4);
-    ensure!(client.end()? == Some(0));
-    scene.guest.check()?;
-    Ok(Verdict::Passed)
-}
-
-/// One connection for all, dumps of memory first, which are refused as long as there are none.
-fn as_go_criu() -> Result<Verdict> {
-    let mut scene = Scene::new()?;
-    let client = scene.swrk()?;
-    let first = Request {
-        keep_open: Some(true),
-        ..version()
-    };
-    client.ask(&first)?.expect("version")?;
-    let options = Options {
-        track_mem: Some(true),
-        ..scene.dump_options()
-    };
-    let reply = client.ask(&request(RequestKind::PreDump, Some(options.clone())))?;
-    ensure!(reply.response.r#type() == RequestKind::PreDump && !reply.response.success);
-    ensure!(
-        reply.message().contains("not there yet"),
-        "{}",
-        reply.message()
-    );
-    ensure!(client.end()? == Some(255));
-    let client = scene.swrk()?;
-    let reply = client.ask(&request(RequestKind::SinglePreDump, Some(options)))?;
-    ensure!(!reply.response.success && client.end()? == Some(255));
-    scene.guest.check()?;
-    Ok(Verdict::Passed)
-}
-
-/// Without descriptors 0 to 2.
-fn as_pycriu() -> Result<Verdict> {
-    let mut scene = Scene::new()?;
-    let client = Client::swrk_alone(&scene.engine)?;
-    let dump = request(RequestKind::Dump, Some(scene.dump_options()));
-    client.ask(&dump)?.expect("dump")?;
-    ensure!(client.end()? == Some(0));
-    scene.await_death()?;
-    let client = Client::swrk_alone(&scene.engine)?;
-    let restore = request(RequestKind::Restore, Some(scene.restore_options()));
-    client.ask(&restore)?.expect("restore")?;
-    ensure!(client.end()? == Some(0));
     scene.guest.check()?;
     Ok(Verdict::Passed)
 }

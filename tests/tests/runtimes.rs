@@ -64,22 +64,22 @@ fn at(program: &str, body: fn(&Yard) -> Result<()>) -> Result<Verdict> {
 #[error("no container can be started here: {0}")]
 struct CannotStart(String);
 
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let mut folders = std::env::split_paths(&path);
     folders.find_map(|folder| fs::canonicalize(folder.join(program)).ok())
 }
 
 /// A folder with a root file system, and `criu` on the path.
-struct Yard {
+pub(crate) struct Yard {
     folder: TempDir,
     path: String,
     /// No other container on this machine is called so.
-    name: String,
+    pub(crate) name: String,
 }
 
 impl Yard {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("gelid-yard.").tempdir()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let programs = folder.path().join("bin");
@@ -96,12 +96,12 @@ impl Yard {
         })
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// A root file system at a new folder.
-    fn root(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn root(&self, name: &str) -> Result<PathBuf> {
         let root = self.at(name);
         for folder in ["bin", "dev", "proc", "sys", "tmp", "etc", "run"] {
             fs::create_dir_all(root.join(folder))?;
@@ -173,7 +173,7 @@ impl Drop for Yard {
 }
 
 /// Removes a group of all hierarchies, as soon as nobody is in it any more.
-fn remove_everywhere(name: &str) {
+pub(crate) fn remove_everywhere(name: &str) {
     let hierarchies = fs::read_dir("/sys/fs/cgroup");
     let hierarchies = hierarchies.into_iter().flatten().flatten();
     let groups = hierarchies.map(|hierarchy| hierarchy.path().join(name));

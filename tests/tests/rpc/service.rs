@@ -18,13 +18,13 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 /// A service in the background, ended when it is dropped.
-struct Service {
-    address: PathBuf,
+pub(super) struct Service {
+    pub(super) address: PathBuf,
     pid: Pid,
 }
 
 impl Service {
-    fn start(scene: &Scene) -> Result<Self> {
+    pub(super) fn start(scene: &Scene) -> Result<Self> {
         let folder = &scene.work.0;
         let mut command = Command::new(scene.engine.program());
         command
