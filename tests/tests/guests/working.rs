@@ -1,15 +1,17 @@
 //! Guests that work without a pause.
 
-use super::{INTERRUPTED, changing, unlike};
-use gelid_tests::Case;
-
-/// What they change themselves.
-const CHANGED: &[&str] = &["maps", "fd "];
+use super::{INTERRUPTED, guest, unlike};
+use gelid_tests::{Case, Mode};
 
 pub(super) const CASES: &[Case] = &[
     Case {
-        ignore: CHANGED,
+        ignore: &["maps", "fd "],
         ..unlike("steady", INTERRUPTED)
     },
-    changing("relay", CHANGED),
+    // It is its own witness, and that of a thousand rounds.
+    Case {
+        moving: true,
+        without: &[Mode::None, Mode::Raw, Mode::Zstd],
+        ..guest("relay")
+    },
 ];
