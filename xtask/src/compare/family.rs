@@ -99,6 +99,8 @@ impl Family {
             .configure_mesh()
             .x_desc(self.unit)
             .y_desc("ms")
+            .x_label_formatter(&f64::to_string)
+            .y_label_formatter(&f64::to_string)
             .label_style((FONT, 13))
             .draw()?;
         for line in &self.lines {
