@@ -1,6 +1,6 @@
 //! Plan a restore from images, and play the plan.
 //!
-//! **Model.** [`Plan::read`] turns an image directory into plain data: every task, address space, open
+//! **Model.** [`plan()`] turns an image directory into plain data: every task, address space, open
 //! file and the order of everything. It changes nothing and trusts nothing; [`Plan::describe`] prints
 //! it. [`restore`] plays it: open file descriptions are made once and inherited, tasks are born under
 //! their pids by `clone3(2)`, live by tapes until their registers are set, and are let go all at once. If

@@ -232,7 +232,7 @@ pub(crate) enum Life {
     Alive(Box<Alive>),
 }
 
-/// A restore, planned. See [`read`](Self::read).
+/// A restore, planned. See [`plan()`](crate::plan()).
 #[derive(Debug)]
 pub struct Plan {
     pub(crate) nodes: Vec<Node>,
