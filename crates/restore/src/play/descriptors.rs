@@ -204,7 +204,8 @@ fn watches(
         let way = way(*file, files, nearest);
         inherited.make_room(reel, watch.number, way.is_none().then_some(*file));
         let set_fd = inherited.at(*set)?;
-        let free = inherited.free_but(watch.number);
+        // So that it is known what is to be closed.
+        let free = way.and_then(|_| inherited.free_but(watch.number));
         let script = reel.script(SIZE);
         let file_fd: Arg = match way {
             Some((door, from)) => {
@@ -237,10 +238,9 @@ fn watches(
             script.call(nr::epoll_wait, args);
         }
         // Otherwise it goes when the table is filled.
-        if let Some(free) = free {
-            let fetched = way.is_some().then_some(free);
+        if inherited.is_crowded() {
             let copy = (!is_there).then_some(watch.number);
-            for number in fetched.into_iter().chain(copy) {
+            for number in free.into_iter().chain(copy) {
                 script.must(object, nr::close, [number.into()]);
             }
         }

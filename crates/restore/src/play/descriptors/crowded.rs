@@ -37,6 +37,11 @@ impl<'a> Inherited<'a> {
         Self { pid, files, stock }
     }
 
+    /// Whether they are in the midst of the table.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.stock.is_some()
+    }
+
     /// The lowest number that is free beside one, if they are in the midst of the table.
     pub(super) fn free_but(&mut self, number: i32) -> Option<i32> {
         let stock = self.stock.as_mut()?;
