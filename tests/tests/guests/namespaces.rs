@@ -213,7 +213,11 @@ pub(super) const CASES: &[Case] = &[
         ..unlike("below-levels", NESTED)
     },
     unlike("below-empty", NESTED),
-    inside("pid", unlike("last-pid", "the number given last")),
+    Case {
+        // A copy of its memory takes numbers.
+        without: &[Mode::Zstd, Mode::Rounds, Mode::Running],
+        ..inside("pid", unlike("last-pid", "the number given last"))
+    },
     inside("pid", below(&["pid", "pidfd"])),
     inside("pid user", below(&["pid", "owner-signal"])),
     users("users-maps"),

