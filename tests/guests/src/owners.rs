@@ -69,6 +69,16 @@ fn grow(at: &Path) -> Check {
     Ok(())
 }
 
+/// Skips the guest unless what it mounts is for nobody else.
+pub(crate) fn alone_with_mounts() -> Check {
+    match is_of_the_caller()? {
+        true => Err(Failure::skip(
+            "it mounts: a mount namespace must be its own",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Whether what is mounted here would be mounted for the caller too. In a pid namespace of its own nobody has called it.
 fn is_of_the_caller() -> Check<bool> {
     let Some(parent) = rustix::process::getppid() else {
@@ -80,11 +90,7 @@ fn is_of_the_caller() -> Check<bool> {
 
 /// Lets everybody in, and procfs know the numbers of who is here.
 fn begin(guest: &Guest) -> Check {
-    if is_of_the_caller()? {
-        return Err(Failure::skip(
-            "it mounts: a mount namespace must be its own",
-        ));
-    }
+    alone_with_mounts()?;
     private()?;
     procfs()?;
     // Where it is not ours, others see it already.
