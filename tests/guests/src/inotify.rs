@@ -262,6 +262,7 @@ fn overflow(guest: &Guest) -> Check {
 }
 
 fn boxed(guest: &Guest) -> Check {
+    crate::owners::alone_with_mounts()?;
     let fd = os!(libc::inotify_init1(libc::IN_NONBLOCK))?;
     let mut watched = Vec::new();
     for place in [guest.path("watched"), "/tmp/watched".into()] {
