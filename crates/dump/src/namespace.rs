@@ -13,7 +13,7 @@ mod user;
 mod users;
 mod uts;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use gelid_image::messages::{GelidNamespaceEntry, TaskKobjIdsEntry};
 use gelid_sys::ipc::shm::Segment;
@@ -187,15 +187,9 @@ impl Instance {
         job: impl FnOnce() -> Result<T, Error> + Send,
     ) -> Result<T, Error> {
         let namespace = self.open()?;
-        let join = || gelid_sys::namespace::join(namespace.as_fd(), self.kind);
         let (pid, kind) = (self.task, self.kind.name());
         let failed = |errno| Error::Join { pid, kind, errno };
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| join().map_err(failed).and_then(|()| job()));
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(failed(rustix::io::Errno::IO)))
-        })
+        gelid_sys::namespace::inside(namespace, self.kind, failed, job)
     }
 }
 

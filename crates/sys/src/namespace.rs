@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 
 use crate::proc::ns::Kind;
 use crate::syscall;
@@ -28,6 +28,24 @@ pub fn join(namespace: impl AsFd, kind: Kind) -> Result<()> {
     let flag = flag(kind) as usize;
     // SAFETY: as above.
     unsafe { syscall::call(libc::SYS_setns as usize, [fd, flag, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Runs something in a thread that has [joined](join) a namespace, and does nothing else: with all capabilities of this
+/// process.
+///
+/// # Errors
+///
+/// Those of `job`, and what `failed` makes of those of [`join`], or of `EIO` if the thread has panicked.
+pub fn inside<T: Send, E: Send>(
+    namespace: impl AsFd + Send,
+    kind: Kind,
+    failed: impl Fn(Errno) -> E + Sync,
+    job: impl FnOnce() -> std::result::Result<T, E> + Send,
+) -> std::result::Result<T, E> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| join(namespace, kind).map_err(&failed).and_then(|()| job()));
+        thread.join().unwrap_or_else(|_| Err(failed(Errno::IO)))
+    })
 }
 
 /// Has the calling thread, and no other, be in a new namespace of a kind.

@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString};
 
 use gelid_image::messages::{FdTypes, RegFileEntry};
-use gelid_sys::namespace::join;
+use gelid_sys::namespace::inside;
 use gelid_sys::proc::ns::Kind;
 use gelid_sys::{Errno, mqueue};
 use rustix::fs::OFlags;
@@ -67,13 +67,9 @@ impl Collector<'_> {
         let nested = self.census.of(Kind::Ipc).filter(|one| !one.root);
         for instance in nested {
             let namespace = instance.open().map_err(|_| unsupported())?;
-            let inside = || {
-                join(&namespace, Kind::Ipc)?;
-                told(&path, object.inode())
-            };
-            let found = std::thread::scope(|scope| scope.spawn(inside).join());
-            let found = found.unwrap_or(Err(Errno::IO)).map_err(failed())?;
-            if let Some(told) = found {
+            let look = || told(&path, object.inode());
+            let found = inside(namespace, Kind::Ipc, |errno| errno, look);
+            if let Some(told) = found.map_err(failed())? {
                 return Ok((told, Some(instance.id)));
             }
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 
 use gelid_image::messages::RegFileEntry;
-use gelid_sys::namespace::join;
+use gelid_sys::namespace::inside;
 use gelid_sys::proc::ns::Kind as Namespace;
 use gelid_sys::{Errno, mqueue};
 use rustix::fs::OFlags;
@@ -92,16 +92,10 @@ fn open(opener: &Opener<'_>, queue: &Queue, flags: OFlags) -> Result<OwnedFd, Er
     let Some(id) = queue.ipc_ns else {
         return mqueue::open(&queue.name, flags);
     };
-    let mut all = opener.further.into_iter();
-    let namespace = all.find_map(|made| made.of(Namespace::Ipc).find(|(other, _)| *other == id));
-    let (_, namespace) = namespace.ok_or(Errno::NOENT)?;
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            join(namespace, Namespace::Ipc)?;
-            mqueue::open(&queue.name, flags)
-        });
-        thread.join().unwrap_or(Err(Errno::IO))
-    })
+    let made = opener.further.and_then(|made| made.one(Namespace::Ipc, id));
+    let namespace = made.ok_or(Errno::NOENT)?;
+    let open = || mqueue::open(&queue.name, flags);
+    inside(namespace, Namespace::Ipc, |errno| errno, open)
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use gelid_image::Dir;
 use gelid_image::manifest::Manifest;
 use gelid_pages::{Filler, Filling};
 use gelid_sys::Errno;
-use gelid_sys::namespace::join;
 use gelid_sys::proc::ns::Kind;
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
@@ -161,13 +160,7 @@ fn inside<T: Send>(
     namespace: BorrowedFd<'_>,
     job: impl FnOnce() -> Result<T, Error> + Send,
 ) -> Result<T, Error> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            join(namespace, Kind::Ipc).map_err(lost)?;
-            job()
-        });
-        thread.join().unwrap_or_else(|_| Err(lost(Errno::IO)))
-    })
+    gelid_sys::namespace::inside(namespace, Kind::Ipc, lost, job)
 }
 
 fn lost(errno: Errno) -> Error {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use gelid_sys::Errno;
 use gelid_sys::clone::flags::NEWTIME;
-use gelid_sys::namespace::{self, join};
+use gelid_sys::namespace;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::ns::{self, Kind};
 use gelid_sys::syscall::nr;
@@ -88,14 +88,7 @@ fn inside<T: Send>(
     kind: Kind,
     job: impl FnOnce() -> Result<T, Error> + Send,
 ) -> Result<T, Error> {
-    let failed = stage.failed("setns");
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            join(namespace.as_fd(), kind).map_err(&failed)?;
-            job()
-        });
-        thread.join().unwrap_or_else(|_| Err(failed(Errno::IO)))
-    })
+    namespace::inside(namespace, kind, stage.failed("setns"), job)
 }
 
 impl Made {
@@ -127,6 +120,11 @@ impl Made {
     pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
         let all = self.0.iter().filter(move |((other, _), _)| *other == kind);
         all.filter_map(|((_, id), fd)| Some(((*id)?, fd.as_fd())))
+    }
+
+    /// One of them.
+    pub(crate) fn one(&self, kind: Kind, id: u32) -> Option<BorrowedFd<'_>> {
+        self.0.get(&(kind, Some(id))).map(AsFd::as_fd)
     }
 
     /// Has a task join those of some kinds, where these are not the root's.

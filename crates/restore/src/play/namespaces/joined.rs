@@ -63,14 +63,8 @@ pub(crate) fn root(options: &Options) -> Result<OwnedFd, Error> {
         return options.root();
     };
     let namespace = open(Kind::Mnt, path)?;
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            namespace::join(&namespace, Kind::Mnt).map_err(failed("join", Kind::Mnt, path))?;
-            options.root()
-        });
-        let lost = |_| Err(failed("join", Kind::Mnt, path)(Errno::IO));
-        thread.join().unwrap_or_else(lost)
-    })
+    let lost = |errno| failed("join", Kind::Mnt, path)(errno);
+    namespace::inside(namespace, Kind::Mnt, lost, || options.root())
 }
 
 /// Who is who in the user namespace that the caller gives.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use gelid_image::Dir;
 use gelid_sys::Errno;
-use gelid_sys::namespace::{join, make_files_as};
+use gelid_sys::namespace::{inside, make_files_as};
 use gelid_sys::proc::ns::Kind;
 use gelid_sys::syscall::nr;
 use rustix::mount::{FsOpenFlags, fsopen};
@@ -77,21 +77,12 @@ impl OnStage<'_, '_> {
         let (networks, further) = self.others;
         let namespace = match kind {
             Kind::Net => networks.get(id),
-            _ => further
-                .of(kind)
-                .find(|(other, _)| *other == id)
-                .map(|(_, fd)| fd),
+            _ => further.one(kind, id),
         };
         let lost = |errno| failed("open a file system of", format!("namespace {id}"))(errno);
         let namespace = namespace.ok_or_else(|| lost(Errno::NOENT))?;
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                join(namespace, kind)?;
-                fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)
-            });
-            let opened = thread.join().unwrap_or(Err(Errno::IO));
-            opened.map_err(lost)
-        })
+        let open = || fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC).map_err(lost);
+        inside(namespace, kind, lost, open)
     }
 }
 
@@ -167,13 +158,7 @@ impl Place for OnStage<'_, '_> {
             .get(at)
             .ok_or_else(|| lost(Errno::NOENT))?
             .as_fd();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                join(nested, Kind::Mnt).map_err(lost)?;
-                job()
-            });
-            thread.join().unwrap_or_else(|_| Err(lost(Errno::IO)))
-        })
+        inside(nested, Kind::Mnt, lost, job)
     }
 
     fn owner(&self, uid: u32, gid: u32) -> (u32, u32) {
