@@ -48,7 +48,7 @@ pub(crate) use aio::{Ring, settled};
 pub(crate) use before::Before;
 pub use error::Error;
 pub(crate) use labels::module;
-pub(crate) use process::leader_identity;
+pub(crate) use process::{identity_by, leader_identity};
 
 #[cfg(test)]
 mod tests;

@@ -170,8 +170,9 @@ fn write<'scope, 'a: 'scope>(
     core::settled(&cores)?;
     drop(stopper);
     let mut outcome = account::outcome(&tree, &tasks);
-    let tree = hold(tree, (context.options, locked), &copies, &mut outcome)?;
-    if !copies.taken().is_empty() || !memory_copied.is_empty() {
+    let is_copied = !copies.taken().is_empty() || !memory_copied.is_empty();
+    let tree = hold(tree, (context.options, locked), is_copied, &mut outcome)?;
+    if is_copied {
         let begun = Instant::now();
         let mut queued = queue_taken(&mut sink, copies.taken())?;
         queued.extend(shared::queue(&mut sink, &memory_copied)?);
@@ -293,10 +294,10 @@ impl Pages {
 fn hold(
     tree: Tree,
     (options, locked): (&Options, &NetworkLocked<'_>),
-    copies: &Copies,
+    is_copied: bool,
     outcome: &mut Outcome,
 ) -> Result<Option<Tree>, Error> {
-    if options.end != End::Run || (!options.hooks.is_empty() && copies.taken().is_empty()) {
+    if options.end != End::Run || (!options.hooks.is_empty() && !is_copied) {
         return Ok(Some(tree));
     }
     locked.over();

@@ -54,9 +54,8 @@ pub(crate) fn may_be(options: &Options) -> bool {
 /// Whether so many bytes are to be copied rather than read while the tree stands still.
 pub(crate) fn is_worth_while(options: &Options, bytes: u64) -> bool {
     let large = match options.snapshot {
-        Snapshot::Never => return false,
-        Snapshot::Auto => SMALL,
         Snapshot::Always => 1,
+        Snapshot::Auto | Snapshot::Never => SMALL,
     };
     may_be(options) && bytes >= large
 }

@@ -5,6 +5,7 @@ use gelid_seize::{Process, State};
 use gelid_sys::Pid;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::smaps::Area;
+use gelid_sys::proc::status::Status;
 use gelid_sys::signal::{SigInfo, SigSet};
 use gelid_tape::{Identity, closing_signal};
 
@@ -28,9 +29,12 @@ const STOPPED: u32 = 3;
 
 /// How the first thread of a process knows itself when it plays a tape, as far as is seen from outside.
 pub(crate) fn leader_identity(task: &Task, live: &Live) -> Identity {
-    let status = &live.status;
+    identity_by(&live.status, own(task, live))
+}
+
+/// The same of whoever calls itself so, by its status alone.
+pub(crate) fn identity_by(status: &Status, (tgid, tid): (i32, i32)) -> Identity {
     let waiting = SigSet(status.sig_pending | status.shared_pending);
-    let (tgid, tid) = own(task, live);
     Identity {
         tgid,
         tid,

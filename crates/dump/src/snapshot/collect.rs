@@ -10,9 +10,8 @@ use gelid_sys::Pid;
 use gelid_sys::proc::stat::{self, State};
 use gelid_sys::proc::{TaskDir, smaps, status};
 use gelid_sys::ptrace::Stopped;
-use gelid_sys::signal::SigSet;
 use gelid_sys::syscall::nr;
-use gelid_tape::{Arg, Ground, Host, Identity, Tape, closing_signal};
+use gelid_tape::{Arg, Ground, Host, Identity, Tape};
 
 use super::copy::{self, Copy, Parent, ROOM, WALL};
 use crate::core;
@@ -40,9 +39,6 @@ enum Stays {
     /// A tape could not be played.
     #[error(transparent)]
     Tape(#[from] gelid_tape::Error),
-    /// Its own number.
-    #[error(transparent)]
-    Copy(#[from] copy::Error),
     /// Registers of its parent.
     #[error(transparent)]
     Core(#[from] core::Error),
@@ -107,7 +103,8 @@ fn one(tree: &mut Tree, copy: &Ended) -> Result<(), Stays> {
     let process = processes.find(|process| process.pid.as_raw_pid() == parent);
     let process = process.filter(|process| process.is_alive() && process.ended_leader.is_none());
     let process = process.ok_or(Stays::Away { parent })?;
-    wait(process, copy::own_number(copy.pid)?)
+    let copy = status::read(&TaskDir::open(copy.pid)?)?;
+    wait(process, copy::own_number(&copy))
 }
 
 /// Has a process wait for a child.
@@ -115,12 +112,9 @@ fn wait(process: &mut Process, child: i32) -> Result<(), Stays> {
     let dir = process.dir()?;
     let status = status::read(&dir)?;
     let ground = core::ground(process, &smaps::read(&dir)?)?;
-    let pending = SigSet(status.sig_pending | status.shared_pending);
-    let identity = Identity {
-        tgid: status.ns_tgid.last().copied().unwrap_or(status.tgid),
-        tid: status.ns_pid.last().copied().unwrap_or(status.tgid),
-        signal: closing_signal(SigSet(status.sig_caught), pending),
-    };
+    // Of a first thread they are the same.
+    let number = copy::own_number(&status);
+    let identity = core::identity_by(&status, (number, number));
     let parent = process.pid.as_raw_pid();
     let away = Stays::Away { parent };
     let leader = process.threads.first_mut().ok_or(away)?;

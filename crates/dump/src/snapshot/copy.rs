@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use gelid_sys::clone::flags;
 use gelid_sys::proc::stat::{self, State};
-use gelid_sys::proc::{self, TaskDir, status, tasks};
+use gelid_sys::proc::status::{self, Status};
+use gelid_sys::proc::{self, TaskDir, tasks};
 use gelid_sys::ptrace::{Options, Running, Stopped};
 use gelid_sys::syscall::nr;
 use gelid_sys::wait::wait_task;
@@ -167,7 +168,7 @@ fn by(host: &mut Host, child: Pid, signal: i32, parent: Parent) -> Result<(), Er
     let stopped = Running::attached(child).stopped();
     let options = stopped.set_options(Options::TRACESYSGOOD | Options::EXITKILL);
     options.map_err(call("PTRACE_SETOPTIONS"))?;
-    let number = own_number(child)?;
+    let number = own_number(&status::read(&TaskDir::open(child)?)?);
     let identity = Identity {
         tgid: number,
         tid: number,
@@ -193,9 +194,8 @@ fn by(host: &mut Host, child: Pid, signal: i32, parent: Parent) -> Result<(), Er
 }
 
 /// How a process is called in its own pid namespace.
-pub(super) fn own_number(pid: Pid) -> Result<i32, Error> {
-    let status = status::read(&TaskDir::open(pid)?)?;
-    Ok(status.ns_pid.last().copied().unwrap_or(status.tgid))
+pub(super) fn own_number(status: &Status) -> i32 {
+    status.ns_pid.last().copied().unwrap_or(status.tgid)
 }
 
 fn clone_args(flags: u64) -> [Arg; 5] {
