@@ -75,7 +75,8 @@ impl Client {
         Self::start(engine, "exec \"$0\" swrk 3 3<&0 </dev/null", prepare)
     }
 
-    /// The same where one folder is bound to another, as runtimes do it with the root of a container.
+    /// The same where one folder is bound to another, as runtimes do it with the root of a container, and a file is open
+    /// as descriptor 4.
     ///
     /// # Errors
     ///
@@ -83,11 +84,12 @@ impl Client {
     pub fn swrk_at(
         engine: &Engine,
         (from, to): (&Path, &Path),
+        given: &Path,
         prepare: impl FnOnce(&mut Command),
     ) -> Result<Self> {
-        const BOUND: &str = r#"exec unshare -m sh -c 'mount --rbind "$FROM" "$TO" && exec "$0" swrk 3' "$0" 3<&0 </dev/null"#;
+        const BOUND: &str = r#"exec unshare -m sh -c 'mount --rbind "$FROM" "$TO" && exec "$0" swrk 3' "$0" 3<&0 4<"$GIVEN" </dev/null"#;
         Self::start(engine, BOUND, |command| {
-            command.env("FROM", from).env("TO", to);
+            command.env("FROM", from).env("TO", to).env("GIVEN", given);
             prepare(command);
         })
     }

@@ -150,8 +150,8 @@ impl Container {
         all.map(mount).into()
     }
 
-    fn network(&self) -> Result<File> {
-        Ok(File::open(format!("/proc/{}/ns/net", self.inner))?)
+    fn network(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.inner).into()
     }
 
     fn dump_options(&self) -> Result<Options> {
@@ -160,7 +160,7 @@ impl Container {
             root: Some(self.rootfs.display().to_string().into()),
             ext_mnt: self.mounts("/etc/hosts", "/proc/timer_list"),
             external: vec![
-                format!("net[{}]:extRootNetNS", self.network()?.metadata()?.ino()).into(),
+                format!("net[{}]:extRootNetNS", self.network().metadata()?.ino()).into(),
             ],
             freeze_cgroup: Some(self.group.display().to_string().into()),
             leave_running: Some(false),
@@ -169,13 +169,13 @@ impl Container {
     }
 
     /// The container has a group of this name now.
-    fn restore_options(&self, network: i32, pipe: &str) -> Options {
+    fn restore_options(&self, pipe: &str) -> Options {
         let join = |kind: &str| JoinNamespace {
             ns: kind.into(),
             ns_file: format!("/proc/{}/ns/{kind}", self.inner).into(),
             extra_opt: None,
         };
-        let inherited = [("extRootNetNS", network), (pipe, 1)];
+        let inherited = [("extRootNetNS", 4), (pipe, 1)];
         let inherited = inherited.map(|(key, fd)| InheritFd {
             key: key.into(),
             fd,
@@ -269,15 +269,14 @@ fn as_crun() -> Result<Verdict> {
         last = count(&mut container.output)?;
     }
 
-    let network = container.network()?;
     let places = (container.rootfs.as_path(), &*container.yard.at("criu-root"));
-    // It inherits what crun has.
-    let inherited = rustix::io::dup(&network)?;
+    // It inherits what crun has; whoever else is started meanwhile must not.
+    let network = container.network();
     let output = container.input.try_clone()?;
-    let client = Client::swrk_at(&engine, places, |command| {
+    let client = Client::swrk_at(&engine, places, &network, |command| {
         command.stdout(output);
     })?;
-    let options = container.restore_options(inherited.as_raw_fd(), &pipe);
+    let options = container.restore_options(&pipe);
     let reply = ask(client, RequestKind::Restore, options);
     let reply = reply.with_context(|| container.log("restore.log"))?;
     let root = reply.response.restore.as_ref().map(|restore| restore.pid);
