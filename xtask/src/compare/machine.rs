@@ -6,12 +6,12 @@ use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::engine::Engine;
+use super::table::{median, milliseconds};
 use super::target::{Program, Running};
 use crate::process::{output, run};
 use crate::workspace;
@@ -97,10 +97,6 @@ fn workers() -> Result<usize> {
     Ok(std::thread::available_parallelism()?.get())
 }
 
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
 fn of(round: &Round, name: &str) -> f64 {
     round.get(name).copied().unwrap_or(f64::NAN)
 }
@@ -116,9 +112,7 @@ impl Table {
     }
 
     fn median(&self, figure: impl Fn(&Round) -> f64) -> f64 {
-        let mut figures: Vec<f64> = self.0.iter().map(figure).collect();
-        figures.sort_by(f64::total_cmp);
-        figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+        median(&self.0, figure)
     }
 }
 

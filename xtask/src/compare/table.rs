@@ -162,7 +162,7 @@ fn figure(value: f64) -> String {
 }
 
 /// The middle of a column; of an even number, the mean of the two in the middle.
-pub(super) fn median(figures: &[Measured], column: fn(&Measured) -> f64) -> f64 {
+pub(super) fn median<T>(figures: &[T], column: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = figures.iter().map(column).collect();
     values.sort_by(f64::total_cmp);
     match (values.len(), values.len() / 2) {
@@ -172,7 +172,7 @@ pub(super) fn median(figures: &[Measured], column: fn(&Measured) -> f64) -> f64 
     }
 }
 
-fn milliseconds(time: Duration) -> f64 {
+pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
