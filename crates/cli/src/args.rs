@@ -156,11 +156,14 @@ impl Invocation {
         checks::check(self).and_then(|()| missing::check(self))
     }
 
-    /// How pages are stored: as asked for, else packed, but as CRIU does under its name.
+    /// How pages are stored: as asked for, else packed, but as CRIU does under its name and for who wants no
+    /// defaults beyond its own.
     pub(crate) fn compression(&self) -> Compression {
-        let default = match self.identity {
-            Identity::Gelid => Compression::DEFAULT,
-            Identity::Criu => Compression::None,
+        let as_criu = self.identity == Identity::Criu || self.options.general.no_default_config;
+        let default = if as_criu {
+            Compression::None
+        } else {
+            Compression::DEFAULT
         };
         self.options.memory.compress.unwrap_or(default)
     }

@@ -133,7 +133,7 @@ pub(crate) struct General {
     /// Configuration file to read instead of the default ones
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Read no default configuration files
+    /// Read no default configuration files, and store pages as CRIU does
     #[arg(long)]
     pub(crate) no_default_config: bool,
     /// Run without being root
@@ -242,7 +242,7 @@ pub(crate) struct Files {
 
 #[derive(Debug, Args)]
 pub(crate) struct Memory {
-    /// How pages are stored: zstd[:LEVEL] or none
+    /// How pages are stored: zstd[:LEVEL], the default under the name of gelid, or none
     #[arg(long, value_name = "HOW")]
     pub(crate) compress: Option<Compression>,
     /// When memory is copied, so that a tree that is left running stands still only for that

@@ -43,6 +43,10 @@ fn defaults_depend_on_the_name() {
     assert_eq!(gelid.compression(), Compression::DEFAULT);
     assert_eq!(gelid.verbosity(), 2);
     assert_eq!(gelid.options.general.images_dir, Path::new("."));
+    let plain = invocation("gelid dump --no-default-config -t 1").unwrap();
+    assert_eq!(plain.compression(), Compression::None);
+    let packed = invocation("gelid dump --no-default-config -t 1 --compress=zstd").unwrap();
+    assert_eq!(packed.compression(), Compression::DEFAULT);
     let criu = invocation("/usr/bin/criu dump -t 1 --compress=zstd:3").unwrap();
     assert_eq!(criu.compression(), Compression::Zstd { level: Some(3) });
     assert_eq!(
