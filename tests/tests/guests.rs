@@ -249,6 +249,7 @@ const CASES: &[Case] = &[
     seldom(guest("inotify-overflow")),
     leasing(guest("leases")),
     leasing(unlike("leases-unowned", "files that nobody owns")),
+    leasing(guest("leases-foreign")),
     leasing(unlike("leases-breaking", "leases that are being broken")),
     leasing(unlike("leases-blocked", "leases that are being broken")),
     Case {

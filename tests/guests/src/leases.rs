@@ -1,12 +1,12 @@
 //! Leases: `fcntl(F_SETLEASE)`.
 //!
 //! `leases`: of every kind; broken afterwards, the right descriptor is told. `leases-unowned`: nobody is. `leases-breaking`: somebody has wanted to open
-//! the files, and the holder has not answered. `leases-blocked`: who waits for the holder. `leases-deleted`: of a file
+//! the files, and the holder has not answered. `leases-foreign`: of a file of somebody else. `leases-blocked`: who waits for the holder. `leases-deleted`: of a file
 //! without a name.
 
 use crate::Entry;
 use crate::os::{errno, os};
-use crate::protocol::{Check, Guest, ensure, nap, same, wait_blocked};
+use crate::protocol::{Check, Guest, ensure, nap, same, status_field, wait_blocked};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,6 +17,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("leases", of_every_kind),
     Entry("leases-unowned", unowned),
     Entry("leases-breaking", breaking),
+    Entry("leases-foreign", foreign),
     Entry("leases-blocked", blocked),
     Entry("leases-deleted", deleted),
 ];
@@ -119,6 +120,24 @@ fn of_every_kind(guest: &Guest) -> Check {
     }
     os!(libc::fcntl(read.as_raw_fd(), libc::F_SETLEASE, NONE))?;
     same!("given back", open(guest, "a", true), Ok(()));
+    Ok(())
+}
+
+/// In a user namespace nobody takes the lease of somebody else's file, not even root.
+fn foreign(guest: &Guest) -> Check {
+    const SOMEBODY: u32 = 1;
+    fs::write(guest.path("a"), "a")?;
+    std::os::unix::fs::chown(guest.path("a"), Some(SOMEBODY), None)?;
+    let file = File::open(guest.path("a"))?;
+    // SAFETY: no memory is passed.
+    unsafe { libc::setfsuid(SOMEBODY) };
+    os!(libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, READ))?;
+    // SAFETY: as above.
+    unsafe { libc::setfsuid(0) };
+    guest.hold()?;
+    same!("lease", kind(file.as_raw_fd())?, READ);
+    let uids = status_field("Uid")?;
+    same!("users", uids.split_whitespace().last(), Some("0"));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Guests in namespaces of their own.
 
-use super::{BEFORE, SHARED, SIGTRAP, guest, locking, refused, terminals, unlike};
+use super::{BEFORE, SHARED, SIGTRAP, guest, leasing, locking, refused, terminals, unlike};
 use gelid_tests::{Case, Mode};
 
 /// A guest that is the first process in namespaces of its own.
@@ -128,6 +128,7 @@ pub(super) const CASES: &[Case] = &[
     inside("pid user", guest("pipe-reopened")),
     inside("pid user", guest("memfd-shared")),
     inside("pid user", locking(guest("locks-posix"))),
+    inside("pid user", leasing(guest("leases-foreign"))),
     inside("pid user", guest("owner-signal")),
     inside("pid user", guest("sessions")),
     // Names without a file belong to a network, and have the pid in them.

@@ -186,6 +186,26 @@ impl FilesPlan {
 }
 
 impl OpenFiles {
+    /// Whose an open file is.
+    ///
+    /// # Errors
+    ///
+    /// What `fstat(2)` says; `EBADF` if it is not there.
+    pub(crate) fn owner(&self, file: u32) -> Result<u32, Error> {
+        let fd = self.fd(file).ok_or(Errno::BADF);
+        let status = fd.and_then(rustix::fs::fstat);
+        let label = || {
+            self.plan
+                .descriptions
+                .get(&file)
+                .map(super::Description::label)
+        };
+        let status = status.map_err(|errno| {
+            Error::system("ask for the owner of", label().unwrap_or_default())(errno)
+        })?;
+        Ok(status.st_uid)
+    }
+
     /// Breaks leases as far as they were. Nobody may be the owner of those files yet.
     ///
     /// # Errors
