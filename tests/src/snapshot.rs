@@ -349,7 +349,7 @@ struct Mapping {
     from: u64,
     to: u64,
     offset: u64,
-    /// Permissions, path and flags: what makes mappings alike.
+    /// Permissions, path, key and flags: what makes mappings alike.
     kind: String,
     file: bool,
 }
@@ -360,6 +360,10 @@ fn mappings(smaps: &str, past: &[&str]) -> String {
     for line in smaps.lines() {
         if let Some(mapping) = header(line) {
             all.push(mapping);
+        } else if let (Some(key), Some(last)) =
+            (line.strip_prefix("ProtectionKey:"), all.last_mut())
+        {
+            let _ = write!(last.kind, " {}", key.trim());
         } else if let (Some(flags), Some(last)) = (line.strip_prefix("VmFlags:"), all.last_mut()) {
             let flags: Vec<&str> = flags
                 .split_whitespace()

@@ -140,6 +140,7 @@ const CASES: &[Case] = &[
     guest("prot-none"),
     guest("write-only"),
     guest("read-only"),
+    guest("execute-only"),
     guest("cow-tree"),
     unlike(
         "cow-generations",

@@ -38,6 +38,7 @@ mod hook;
 mod ids;
 mod inventory;
 mod ipc;
+mod keys;
 mod kinship;
 mod layout;
 mod mm;

@@ -9,6 +9,7 @@ use crate::Error;
 use crate::core::{Cores, Ring};
 use crate::files::{self, Collector};
 use crate::ipc::Segments;
+use crate::keys;
 use crate::layout::Layout;
 use crate::survey::Task;
 use crate::vma::{self, Kind};
@@ -41,6 +42,7 @@ pub(crate) fn entry(
         exe_file_id: files.executable(held)?,
         mm_saved_auxv: auxv,
         vmas: vmas(task, layout, held, files, segments)?,
+        execute_only_key: keys::execute_only(&layout.areas),
         ..MmEntry::default()
     })
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use gelid_sys::Pid;
 use gelid_sys::proc::smaps::{Area, VmFlags};
 
+use crate::keys;
 use crate::namespace::MountRefusal;
 use crate::vma::{self, Kind};
 
@@ -169,7 +170,7 @@ pub enum Unmappable {
     Sealed,
     /// A shadow stack.
     ShadowStack,
-    /// A protection key other than 0.
+    /// A protection key that the program has chosen.
     Key(u32),
     /// The trampoline of uprobes.
     Uprobes,
@@ -243,7 +244,7 @@ fn why(area: &Area) -> Option<Unmappable> {
     let flagged = flagged
         .into_iter()
         .find(|(flags, _)| area.flags.intersects(*flags));
-    let keyed = (area.protection_key != 0).then_some(Unmappable::Key(area.protection_key));
+    let keyed = keys::is_refused(area).then_some(Unmappable::Key(area.protection_key));
     known.or(flagged.map(|(_, why)| why)).or(keyed)
 }
 

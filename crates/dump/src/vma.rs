@@ -179,6 +179,7 @@ pub(crate) fn entry(area: &Area, file: Option<Mapped>) -> VmaEntry {
         },
         accounted: was_writable(area).then_some(true),
         name: name(&area.map.path),
+        protection_key: (area.protection_key != 0).then_some(area.protection_key),
     }
 }
 

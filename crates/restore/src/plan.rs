@@ -8,6 +8,7 @@ pub(crate) mod labels;
 pub(crate) mod namespaces;
 pub(crate) mod pagemap;
 mod place;
+pub(crate) mod protection;
 pub(crate) mod ranges;
 mod sharing;
 pub(crate) mod space;

@@ -46,6 +46,7 @@ pub mod nofile;
 pub mod packet;
 pub mod pagemap;
 pub mod pidfd;
+pub mod pkey;
 pub mod prctl;
 pub mod probe;
 pub mod proc;

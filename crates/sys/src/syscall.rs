@@ -115,6 +115,9 @@ pub mod nr {
         pidfd_open = SYS_pidfd_open;
         pipe2 = SYS_pipe2;
         pivot_root = SYS_pivot_root;
+        pkey_alloc = SYS_pkey_alloc;
+        pkey_free = SYS_pkey_free;
+        pkey_mprotect = SYS_pkey_mprotect;
         poll = SYS_poll;
         prctl = SYS_prctl;
         prlimit64 = SYS_prlimit64;

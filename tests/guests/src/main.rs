@@ -45,6 +45,7 @@ mod packet;
 mod pidfd;
 mod pipe;
 mod place;
+mod protection;
 mod protocol;
 mod pty;
 mod pty_session;
@@ -132,6 +133,7 @@ const OBJECTS: &[&[Entry]] = &[
     packet::GUESTS,
     pipe::GUESTS,
     place::GUESTS,
+    protection::GUESTS,
     pty::GUESTS,
     pty_session::GUESTS,
     raw::GUESTS,

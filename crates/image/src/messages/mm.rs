@@ -53,5 +53,8 @@ messages! {
         repeated message AioRingEntry aios = 16;
         /// Transparent huge pages disabled for the process.
         optional bool thp_disabled = 17;
+        /// gelid's own; CRIU skips it. The protection key that the kernel gives to memory that can only be
+        /// executed, if there is any.
+        optional uint32 execute_only_key = 1001;
     }
 }

@@ -32,5 +32,7 @@ messages! {
         optional bool accounted = 1000;
         /// gelid's own: the name of anonymous memory (`PR_SET_VMA_ANON_NAME`).
         optional bytes name = 1001;
+        /// gelid's own: its protection key (`pkey_mprotect(2)`), 1 to 15; absent for 0.
+        optional uint32 protection_key = 1002;
     }
 }

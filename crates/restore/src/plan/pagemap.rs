@@ -208,6 +208,7 @@ mod tests {
             mm: MmEntry::default(),
             areas: Vec::new(),
             guards: Vec::new(),
+            protection: crate::plan::protection::Protection::default(),
             rings: Vec::new(),
             vdso: None,
             pages_id: pid.cast_unsigned(),

@@ -9,10 +9,17 @@ use gelid_sys::PAGE_SIZE;
 
 use super::PlanError;
 use super::pagemap::{self, Same};
+use super::protection::{self, Protection};
 use super::ranges::Ranged;
 
 /// End of what a 64-bit task can map (`TASK_SIZE_MAX` with four levels of page tables).
 pub(crate) const TASK_SIZE: u64 = 0x7fff_ffff_f000;
+
+/// Permissions, as `vma_entry.prot` has them.
+pub(crate) mod prot {
+    pub(crate) const READ: u32 = 1;
+    pub(crate) const EXEC: u32 = 4;
+}
 
 /// Bits of `vma_entry.status` (format, section 8.3).
 pub(crate) mod status {
@@ -98,8 +105,10 @@ pub(crate) enum Lock {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Area {
     pub(crate) range: Range<u64>,
-    /// `PROT_*`.
+    /// `PROT_*`, until its [protection](Protection) is there.
     pub(crate) prot: u32,
+    /// It gets one.
+    pub(crate) guarded: bool,
     /// `MAP_*`, without `MAP_FIXED`.
     pub(crate) flags: u32,
     pub(crate) backing: Backing,
@@ -162,6 +171,7 @@ impl Area {
             && self.backing == Backing::Anonymous
             && self.advice == 0
             && !self.filled
+            && !self.guarded
             && self.locked.is_none()
             && !self.accounted
             && self.name.is_none()
@@ -193,6 +203,7 @@ pub(crate) struct Space {
     pub(crate) mm: MmEntry,
     pub(crate) areas: Vec<Area>,
     pub(crate) guards: Vec<Range<u64>>,
+    pub(crate) protection: Protection,
     /// Ascending.
     pub(crate) rings: Vec<Ring>,
     pub(crate) vdso: Option<Vdso>,
@@ -213,6 +224,7 @@ impl Space {
             mm,
             areas: Vec::new(),
             guards: Vec::new(),
+            protection: Protection::default(),
             rings: Vec::new(),
             vdso: None,
             pages_id,
@@ -230,6 +242,7 @@ impl Space {
     /// From the records to what is to be made.
     fn sort_areas(&mut self) -> Result<(), PlanError> {
         let vmas = std::mem::take(&mut self.mm.vmas);
+        self.protection = Protection::of(&self.mm).map_err(|what| self.wrong(what, &(0..0)))?;
         let mut end = 0;
         for vma in &vmas {
             let range = vma.start..vma.end;
@@ -247,8 +260,12 @@ impl Space {
                 return Err(self.wrong("areas overlap", &range));
             }
             end = range.end;
+            let noted = self.protection.note(vma);
+            noted.map_err(|what| self.wrong(what, &range))?;
             self.take_vma(vma, range)?;
         }
+        let protected = self.protection.check();
+        protected.map_err(|what| self.wrong(what, &(0..0)))?;
         match self.rings.len() == self.mm.aios.len() {
             true => Ok(()),
             false => Err(self.wrong("there are AIO contexts without a ring", &(0..0))),
@@ -336,7 +353,8 @@ impl Space {
         }
         Ok(Area {
             range,
-            prot: vma.prot,
+            prot: protection::early(vma),
+            guarded: protection::is_guarded(vma),
             flags,
             backing,
             advice: vma.madv.unwrap_or(0),

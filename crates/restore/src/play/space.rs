@@ -1,5 +1,6 @@
 //! An address space on tapes: mappings, the kernel's own areas, boundaries; and what follows the pages.
 
+mod protection;
 mod segments;
 mod together;
 
@@ -18,6 +19,8 @@ use crate::files::OpenFiles;
 use crate::plan::ranges::meet;
 use crate::plan::space::{Area, Backing, Lock, Space, map};
 use crate::plan::zone;
+
+pub(crate) use protection::suit;
 
 const MAP_FIXED: u32 = 0x10;
 const PROT_READ: u32 = 1;
@@ -286,6 +289,7 @@ pub(crate) fn complete(reel: &mut Reel, space: &Space, zone: &Range<u64>, missin
             reel.must(object, nr::mlock2, args);
         }
     }
+    protection::add(reel, &space.protection);
 }
 
 /// The last call in an address space, which takes the zone away.
