@@ -1,6 +1,6 @@
 //! A stopped thread that plays tapes, and its way back.
 
-use crate::arch::{self, BLOCK_SIZE, Block, OP_SIZE};
+use crate::arch::{self, BLOCK_SIZE, Block, OP_SIZE, Way};
 use crate::diverted::Diverted;
 use crate::error::Error;
 use crate::tape::{Op, Outcome, Tape};
@@ -68,6 +68,8 @@ pub struct Carrier {
     identity: Identity,
     /// Address of the stub.
     stub: u64,
+    /// There are protection keys.
+    keys: bool,
     /// Block, then the tape's room.
     region: u64,
     room: usize,
@@ -83,12 +85,11 @@ impl Carrier {
     pub(crate) fn board(
         task: Stopped,
         identity: Identity,
-        stub: u64,
-        region: u64,
+        way: Way,
         room: usize,
     ) -> Result<Self, (Error, Stopped)> {
         let tid = task.pid();
-        let (saved, diverted) = match save(&task, stub) {
+        let (saved, diverted) = match save(&task, way.stub) {
             Ok(saved) => saved,
             Err(error) => return Err((error, task)),
         };
@@ -97,8 +98,9 @@ impl Carrier {
             place: Place::Still(task),
             saved,
             identity,
-            stub,
-            region,
+            stub: way.stub,
+            keys: way.keys,
+            region: way.block,
             room,
             diverted,
             masked: false,
@@ -159,6 +161,11 @@ impl Carrier {
         }
     }
 
+    fn way(&self, block: u64) -> Way {
+        let Self { stub, keys, .. } = *self;
+        Way { stub, block, keys }
+    }
+
     pub(crate) fn block(&self) -> Block {
         Block {
             tgid: self.identity.tgid as u64,
@@ -196,7 +203,7 @@ impl Carrier {
             Err(errno) => return Err(of(self.tid, "writing a tape", errno)),
         }
         let end = ops + image.ops_len as u64;
-        let regs = arch::play_regs(&self.saved.regs, self.stub, self.region, ops, end);
+        let regs = arch::play_regs(&self.saved.regs, self.way(self.region), ops, end);
         self.depart(&regs)?;
         self.playing = Some((image.ops_len, image.bytes.len()));
         self.resume(|task| task.cont(0))
@@ -336,7 +343,7 @@ impl Carrier {
         args: [u64; 6],
     ) -> Result<u64, Error> {
         let at = self.stub + arch::single_offset();
-        let regs = arch::single_regs(&self.saved.regs, at, block, nr, args);
+        let regs = arch::single_regs(&self.saved.regs, at, self.way(block), nr, args);
         self.depart(&regs)?;
         self.resume(|task| task.cont(0))?;
         let regs = self.arrive()?;
@@ -346,7 +353,7 @@ impl Carrier {
     /// Issues one system call at the instruction `at` by two system call stops, where there is no stub. If
     /// the tracer dies now, the thread is lost.
     pub(crate) fn lone_call(&mut self, at: u64, nr: usize, args: [u64; 6]) -> Result<u64, Error> {
-        let regs = arch::single_regs(&self.saved.regs, at, 0, nr, args);
+        let regs = arch::single_regs(&self.saved.regs, at, self.way(0), nr, args);
         self.depart(&regs)?;
         for _entry_then_exit in 0..2 {
             self.resume(|task| task.cont_to_syscall())?;

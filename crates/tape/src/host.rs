@@ -1,6 +1,6 @@
 //! An address space that holds the stub and the room for tapes.
 
-use crate::arch::{self, BLOCK_SIZE};
+use crate::arch::{self, BLOCK_SIZE, Way};
 use crate::carrier::{Carrier, Identity, of};
 use crate::cave::Cave;
 use crate::error::Error;
@@ -8,7 +8,7 @@ use crate::tape::Tape;
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::syscall::nr;
 use gelid_sys::vm::Mem;
-use gelid_sys::{Errno, PAGE_SIZE, Pid};
+use gelid_sys::{Errno, PAGE_SIZE, Pid, pkey};
 use std::ops::Range;
 
 const PROT_READ: u64 = 1;
@@ -44,6 +44,8 @@ enum Room {
 #[derive(Debug)]
 pub struct Host {
     stub: u64,
+    /// There are protection keys.
+    keys: bool,
     single: u64,
     /// Block used by lone calls: beside the stub, so that it outlives the room.
     block: u64,
@@ -76,10 +78,13 @@ impl Host {
             Err(error) => return Err((error, Some(task))),
         };
         let (stub, block) = (cave.stub(), cave.block());
-        let mut carrier = Carrier::board(task, identity, stub, block, 0)
-            .map_err(|(error, task)| (error, Some(task)))?;
+        let keys = pkey::are_there();
+        let way = Way { stub, block, keys };
+        let mut carrier =
+            Carrier::board(task, identity, way, 0).map_err(|(error, task)| (error, Some(task)))?;
         let mut host = Self {
             stub,
+            keys,
             single: stub + arch::single_offset(),
             block,
             data: 0..0,
@@ -176,12 +181,19 @@ impl Host {
         let tid = task.pid();
         let stub = zone.start;
         let data = zone.start + PAGE_SIZE as u64..zone.end;
-        let carrier = Carrier::board(task, identity, stub, data.start, 0)
-            .map_err(|(error, task)| (error, Some(task)))?;
+        let keys = pkey::are_there();
+        let way = Way {
+            stub,
+            block: data.start,
+            keys,
+        };
+        let carrier =
+            Carrier::board(task, identity, way, 0).map_err(|(error, task)| (error, Some(task)))?;
         let block = stub + arch::code().len().next_multiple_of(16) as u64;
         let next = data.start;
         let mut host = Self {
             stub,
+            keys,
             single: syscall_at,
             block,
             data,
@@ -265,9 +277,12 @@ impl Host {
                 Some(task),
             ));
         }
-        let region = self.take(room);
-        Carrier::board(task, identity, self.stub, region, room)
-            .map_err(|(error, task)| (error, Some(task)))
+        let way = Way {
+            stub: self.stub,
+            block: self.take(room),
+            keys: self.keys,
+        };
+        Carrier::board(task, identity, way, room).map_err(|(error, task)| (error, Some(task)))
     }
 
     /// Memory of the program's own in which bytes of ours lie until the host [leaves](Self::leave). Who reads it

@@ -1,7 +1,7 @@
 //! Batches of system calls, run inside another task.
 //!
 //! **Model.** What only a task itself can do is written on a [`Tape`]: an array of system calls and the
-//! bytes they read and write. A stub of some 300 bytes plays it from start to end inside the task, at
+//! bytes they read and write. A stub of some 400 bytes plays it from start to end inside the task, at
 //! the price of one ptrace stop, whatever its length. A [`Host`] is the place of stub and tapes in an
 //! address space; a [`Carrier`] is a stopped thread that plays. Tapes of many threads run at once:
 //! [`Carrier::start`] them all, then [`Carrier::finish`] them all ([`play_all`]).
@@ -16,7 +16,7 @@
 //! it, and none that changes the signal mask. Tasks with a shadow stack cannot recover from the death of
 //! the tracer. A tape under a seccomp filter needs the filter suspended by the tracer, and the filter has to
 //! allow `rt_sigpending` and `rt_sigprocmask` if the thread is to survive the tracer's death. A thread whose
-//! stack pointer has no 144 writable bytes below it survives that no more than it does a signal.
+//! stack pointer has no 160 writable bytes below it survives that no more than it does a signal.
 //!
 //! ```no_run
 //! use gelid_sys::{ptrace, wait};

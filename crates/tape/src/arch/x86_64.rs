@@ -1,10 +1,15 @@
-//! The stub for x86-64: about 320 bytes, position independent, no logic beyond "next call".
+//! The stub for x86-64: about 420 bytes, position independent, no logic beyond "next call".
 //!
 //! Registers on entry: `rbx` the first op, `rbp` behind the last one, `r15` the thread's block, `rsp` as
-//! the interrupted program had it. A single call needs no op: it is entered with all registers set, and
-//! leaves its result in `rbx`. The stub ends by sending the thread a signal that only its tracer sees. Where the tracer is gone the signal does nothing, and the code behind it puts mask, flags and
+//! the interrupted program had it, `r14` whether there are protection keys. A single call needs no op: it is entered
+//! with all registers set, and leaves its result in `rbx`. The stub ends by sending the thread a signal that only its
+//! tracer sees. Where the tracer is gone the signal does nothing, and the code behind it puts mask, flags and
 //! registers back from the block and jumps to where the program was: below the red zone of the
 //! program's own stack, as a signal frame would be.
+//!
+//! A program may have forbidden itself the memory that tapes lie in, or that their calls write to (`pkeys(7)`). So the
+//! stub gives the thread all rights while it plays, keeps its own ones in `r13`, and puts them back each time before it
+//! can be left: whoever comes or goes, the thread never runs code of the program with other rights.
 
 use gelid_sys::arch::{NR_RESTART_SYSCALL, SYSCALL_INSN, UserRegs};
 use std::arch::global_asm;
@@ -29,7 +34,20 @@ pub(crate) const BLOCK_OWNER: usize = 168;
 global_asm!(
     ".pushsection .rodata",
     ".globl gelid_stub_start, gelid_stub_single, gelid_stub_end, gelid_stub_limit",
+    // All rights, and those of the program in r13.
+    ".macro gelid_stub_open",
+    "test r14, r14",
+    "jz 9f",
+    "xor ecx, ecx",
+    "rdpkru",
+    "mov r13d, eax",
+    "xor eax, eax",
+    "wrpkru",
+    "9:",
+    ".endm",
     "gelid_stub_start:",
+    "gelid_stub_open",
+    "8:",
     "cmp rbx, rbp",
     "jae 3f",
     "mov rax, [rbx]",
@@ -57,27 +75,36 @@ global_asm!(
     "jae 3f",
     "1:",
     "add rbx, 80",
-    "jmp gelid_stub_start",
+    "jmp 8b",
     "3:",
     // tgkill(tgid, tid, signal)
-    "mov eax, 234",
     "mov rdi, [r15]",
     "mov rsi, [r15 + 8]",
-    "mov rdx, [r15 + 16]",
+    "mov r12, [r15 + 16]",
+    "test r14, r14",
+    "jz 7f",
+    "mov eax, r13d",
+    "xor ecx, ecx",
+    "xor edx, edx",
+    "wrpkru",
+    "7:",
+    "mov rdx, r12",
+    "mov eax, 234",
     "syscall",
     "gelid_stub_end:",
+    "gelid_stub_open",
     // rt_sigpending(word, 8): a call that a handler ends is not issued again if one is about to run
     "mov eax, 127",
     "lea rdi, [rsp - 136]",
     "mov esi, 8",
     "syscall",
-    "mov r13, [r15 + 32]",
-    "mov r14, [r15 + 48]",
+    "mov r12, [r15 + 32]",
+    "mov rbx, [r15 + 48]",
     "mov rax, [rsp - 136]",
     "test rax, [r15 + 192]",
     "jz 4f",
-    "mov r13, [r15 + 176]",
-    "mov r14, [r15 + 184]",
+    "mov r12, [r15 + 176]",
+    "mov rbx, [r15 + 184]",
     "4:",
     // rt_sigprocmask(SIG_SETMASK, mask, NULL, 8)
     "mov eax, 14",
@@ -86,15 +113,18 @@ global_asm!(
     "mov edx, 0",
     "mov r10d, 8",
     "syscall",
-    "mov [rsp - 136], r13",
+    "mov [rsp - 136], r12",
     "mov rax, [r15 + 40]",
     "mov [rsp - 144], rax",
     "lea rsp, [rsp - 144]",
     "popfq",
-    "mov rax, r14",
+    // From here on flags must not change, and what wrpkru needs lies on the stack, which the program may use.
+    "push qword ptr [r15 + 72]",
+    "push qword ptr [r15 + 64]",
+    "push rbx",
+    "mov eax, r13d",
+    "mov rcx, r14",
     "mov rbx, [r15 + 56]",
-    "mov rcx, [r15 + 64]",
-    "mov rdx, [r15 + 72]",
     "mov rsi, [r15 + 80]",
     "mov rdi, [r15 + 88]",
     "mov rbp, [r15 + 96]",
@@ -106,6 +136,14 @@ global_asm!(
     "mov r13, [r15 + 144]",
     "mov r14, [r15 + 152]",
     "mov r15, [r15 + 160]",
+    "jrcxz 4f",
+    "mov ecx, 0",
+    "mov edx, 0",
+    "wrpkru",
+    "4:",
+    "pop rax",
+    "pop rcx",
+    "pop rdx",
     "ret 128",
     "6:",
     // exit(0)
@@ -115,8 +153,10 @@ global_asm!(
     "gelid_stub_single:",
     "syscall",
     "mov rbx, rax",
+    "gelid_stub_open",
     "jmp 3b",
     "gelid_stub_limit:",
+    ".purgem gelid_stub_open",
     ".popsection",
 );
 
@@ -238,13 +278,25 @@ fn ended_regs(regs: &UserRegs) -> Option<UserRegs> {
     }
 }
 
+/// Where a thread finds what is its own, and whether there are protection keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    /// Address of the stub.
+    pub(crate) stub: u64,
+    /// Address of the thread's block.
+    pub(crate) block: u64,
+    /// The processor has keys.
+    pub(crate) keys: bool,
+}
+
 /// Registers that play the ops in `ops..end`.
-pub(crate) fn play_regs(saved: &UserRegs, stub: u64, block: u64, ops: u64, end: u64) -> UserRegs {
+pub(crate) fn play_regs(saved: &UserRegs, way: Way, ops: u64, end: u64) -> UserRegs {
     UserRegs {
-        rip: stub,
+        rip: way.stub,
         rbx: ops,
         rbp: end,
-        r15: block,
+        r14: way.keys.into(),
+        r15: way.block,
         orig_rax: u64::MAX,
         rax: 0,
         ..*saved
@@ -256,12 +308,13 @@ pub(crate) fn play_regs(saved: &UserRegs, stub: u64, block: u64, ops: u64, end: 
 pub(crate) fn single_regs(
     saved: &UserRegs,
     at: u64,
-    block: u64,
+    way: Way,
     nr: usize,
     args: [u64; 6],
 ) -> UserRegs {
     UserRegs {
-        r15: block,
+        r14: way.keys.into(),
+        r15: way.block,
         ..saved.for_syscall(at, nr, args)
     }
 }
@@ -293,7 +346,7 @@ mod tests {
     #[test]
     fn the_stub_is_small_and_its_marks_lie_inside() {
         let code = code();
-        assert!(code.len() < 352, "{} bytes", code.len());
+        assert!(code.len() < 480, "{} bytes", code.len());
         assert!(end_offset() < single_offset());
         let single = single_offset() as usize;
         assert_eq!(&code[single..single + 2], &SYSCALL_INSN);
