@@ -5,6 +5,7 @@ mod internet;
 mod ipc;
 mod namespaces;
 mod pipes;
+mod protection;
 mod refusals;
 mod unix;
 mod working;
@@ -140,7 +141,6 @@ const CASES: &[Case] = &[
     guest("prot-none"),
     guest("write-only"),
     guest("read-only"),
-    guest("execute-only"),
     guest("cow-tree"),
     unlike(
         "cow-generations",
@@ -478,7 +478,8 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     let sockets = internet::CASES.iter().chain(unix::CASES);
     let others = ipc::CASES.iter().chain(refusals::CASES);
     let others = others.chain(namespaces::CASES).chain(pipes::CASES);
-    let others = others.chain(idle::CASES).chain(working::CASES);
+    let others = others.chain(idle::CASES).chain(protection::CASES);
+    let others = others.chain(working::CASES);
     CASES.iter().chain(sockets).chain(others)
 }
 

@@ -13,6 +13,7 @@ mod creds;
 mod ended;
 mod error;
 mod fpu;
+mod keys;
 mod labels;
 mod limits;
 mod locking;
@@ -41,6 +42,7 @@ use crate::namespace::Census;
 use crate::survey::{Live, Space, Task};
 use crate::vma::{self, Kind};
 use carry::Played;
+use keys::Keys;
 use sched::Defaults;
 use seccomp::Restraint;
 
@@ -76,6 +78,8 @@ pub(crate) struct Cores {
     pub(crate) dumpable: i32,
     /// `PR_GET_THP_DISABLE`
     pub(crate) thp_disabled: bool,
+    /// Protection keys of its address space.
+    pub(crate) keys: Keys,
     /// Memory of its own that held something of ours meanwhile.
     pub(crate) lent: Vec<Range<u64>>,
 }

@@ -38,7 +38,6 @@ mod hook;
 mod ids;
 mod inventory;
 mod ipc;
-mod keys;
 mod kinship;
 mod layout;
 mod mm;

@@ -9,7 +9,6 @@ use crate::Error;
 use crate::core::{Cores, Ring};
 use crate::files::{self, Collector};
 use crate::ipc::Segments;
-use crate::keys;
 use crate::layout::Layout;
 use crate::survey::Task;
 use crate::vma::{self, Kind};
@@ -42,7 +41,6 @@ pub(crate) fn entry(
         exe_file_id: files.executable(held)?,
         mm_saved_auxv: auxv,
         vmas: vmas(task, layout, held, files, segments)?,
-        execute_only_key: keys::execute_only(&layout.areas),
         ..MmEntry::default()
     })
 }
@@ -73,6 +71,8 @@ pub(crate) fn complete(mm: &mut MmEntry, cores: &Cores, guards: &[Range<u64>]) {
     mm.aios = cores.rings.iter().map(Ring::entry).collect();
     mm.dumpable = Some(cores.dumpable);
     mm.thp_disabled = Some(cores.thp_disabled);
+    mm.protection_keys = Some(cores.keys.allocated).filter(|keys| *keys != 0);
+    mm.execute_only_key = cores.keys.execute_only;
     let guards = guards.iter();
     mm.vmas
         .extend(guards.map(|range| vma::guard(range.start, range.end)));

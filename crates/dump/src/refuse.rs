@@ -5,7 +5,6 @@ use std::fmt;
 use gelid_sys::Pid;
 use gelid_sys::proc::smaps::{Area, VmFlags};
 
-use crate::keys;
 use crate::namespace::MountRefusal;
 use crate::vma::{self, Kind};
 
@@ -166,12 +165,8 @@ pub enum Unmappable {
     Device,
     /// Registered with userfaultfd.
     Userfaultfd,
-    /// `mseal(2)`.
-    Sealed,
     /// A shadow stack.
     ShadowStack,
-    /// A protection key that the program has chosen.
-    Key(u32),
     /// The trampoline of uprobes.
     Uprobes,
     /// Made by the kernel for a purpose that is not known.
@@ -187,18 +182,9 @@ impl fmt::Display for Unmappable {
             Self::Userfaultfd => {
                 "registered with userfaultfd, which is not dumped yet: unregister it first"
             }
-            Self::Sealed => {
-                "sealed (mseal), which is not dumped yet: run the program without sealing"
-            }
             Self::ShadowStack => {
                 "a shadow stack, which is not dumped yet: run the program with \
                  GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"
-            }
-            Self::Key(key) => {
-                return write!(
-                    f,
-                    "under protection key {key}, which is not dumped yet: free the key first"
-                );
             }
             Self::Uprobes => "the trampoline of uprobes: remove the probes first",
             Self::Special => "made by the kernel for a purpose that gelid does not know",
@@ -237,15 +223,13 @@ fn why(area: &Area) -> Option<Unmappable> {
     let flagged = [
         (userfaultfd, Unmappable::Userfaultfd),
         (VmFlags::PFN_MAP | VmFlags::IO, Unmappable::Device),
-        (VmFlags::SEALED, Unmappable::Sealed),
         (VmFlags::SHADOW_STACK, Unmappable::ShadowStack),
         (VmFlags::UNKNOWN, Unmappable::UnknownFlag),
     ];
     let flagged = flagged
         .into_iter()
         .find(|(flags, _)| area.flags.intersects(*flags));
-    let keyed = keys::is_refused(area).then_some(Unmappable::Key(area.protection_key));
-    known.or(flagged.map(|(_, why)| why)).or(keyed)
+    known.or(flagged.map(|(_, why)| why))
 }
 
 #[cfg(test)]
@@ -273,12 +257,12 @@ mod tests {
     fn a_refusal_names_the_mapping_and_a_remedy() {
         let pid = Pid::from_raw(7).unwrap();
         let plain = area(b"[heap]", VmFlags::READ);
-        let sealed = area(b"", VmFlags::SEALED);
-        let error = mappings(pid, &[plain.clone(), sealed]).unwrap_err();
+        let watched = area(b"", VmFlags::UFFD_WP);
+        let error = mappings(pid, &[plain.clone(), watched]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "task 7: mapping 1000-2000  is sealed (mseal), which is not dumped yet: \
-             run the program without sealing"
+            "task 7: mapping 1000-2000  is registered with userfaultfd, which is not dumped yet: \
+             unregister it first"
         );
         assert_eq!(mappings(pid, &[plain]), Ok(()));
     }

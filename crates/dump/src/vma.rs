@@ -180,6 +180,7 @@ pub(crate) fn entry(area: &Area, file: Option<Mapped>) -> VmaEntry {
         accounted: was_writable(area).then_some(true),
         name: name(&area.map.path),
         protection_key: (area.protection_key != 0).then_some(area.protection_key),
+        sealed: is_sealed(area).then_some(true),
     }
 }
 
@@ -194,6 +195,12 @@ fn name(path: &[u8]) -> Option<Vec<u8>> {
 fn was_writable(area: &Area) -> bool {
     let perms = area.map.perms;
     !perms.intersects(Perms::SHARED | Perms::WRITE) && area.flags.contains(VmFlags::ACCOUNT)
+}
+
+/// Whether the program has sealed a mapping. Some kernels seal their own.
+fn is_sealed(area: &Area) -> bool {
+    let kernels = matches!(kind(area), Kind::Vsyscall | Kind::Vdso | Kind::Vvar);
+    area.flags.contains(VmFlags::SEALED) && !kernels
 }
 
 /// The record of a range of guard markers.
@@ -330,6 +337,16 @@ mod tests {
             None,
         );
         assert_eq!((vdso.status, vdso.flags), (0x209, 0x22));
+    }
+
+    #[test]
+    fn keys_and_seals_are_recorded() {
+        let text = "1000-2000 rw-p 0 00:00 0 \nProtectionKey: 0\nVmFlags: rd wr mr mw me ac \n\
+            2000-3000 rw-p 0 00:00 0 \nProtectionKey: 3\nVmFlags: rd wr mr mw me ac sl \n\
+            7000-9000 r-xp 0 00:00 0 [vdso]\nProtectionKey: 0\nVmFlags: rd ex mr mw me de sl \n";
+        let entries = areas(text).into_iter().map(|area| entry(&area, None));
+        let found: Vec<_> = entries.map(|it| (it.protection_key, it.sealed)).collect();
+        assert_eq!(found, [(None, None), (Some(3), Some(true)), (None, None)]);
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(crate) fn run(
     if !plan.namespaces.below.is_empty() {
         machine.enter_below()?;
     }
-    space::suit(&mut plan.spaces);
+    space::suit(&mut plan.spaces)?;
     check(plan, &machine)?;
     // Their directories may be open.
     let groups = Groups::make(&plan.cgroups, &options.cgroups)?;

@@ -39,6 +39,7 @@ pub mod map;
 pub mod mm;
 pub mod mount;
 pub mod mqueue;
+pub mod mseal;
 pub mod multicast;
 pub mod namespace;
 pub mod netlink;

@@ -105,6 +105,7 @@ pub mod nr {
         move_mount = SYS_move_mount;
         mprotect = SYS_mprotect;
         mremap = SYS_mremap;
+        mseal = SYS_mseal;
         munmap = SYS_munmap;
         nanosleep = SYS_nanosleep;
         open = SYS_open;

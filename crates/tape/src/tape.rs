@@ -103,6 +103,11 @@ impl Tape {
         self.calls[op.0].nr
     }
 
+    /// Numbers of all system calls, in order.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> {
+        self.calls.iter().map(|call| call.nr)
+    }
+
     /// Appends a system call whose failure does not end the tape.
     pub fn call<const N: usize>(&mut self, nr: usize, args: [Arg; N]) -> Op {
         self.push(nr, &args, 0)

@@ -1,9 +1,9 @@
 //! What a dump refuses, one object each; the guest finds that nothing of it was disturbed.
 //!
-//! `refused-bpf`, `refused-perf`, `refused-userfaultfd`, `refused-device`, `refused-sealed`.
+//! `refused-bpf`, `refused-perf`, `refused-userfaultfd`, `refused-device`.
 
 use crate::Entry;
-use crate::os::{Map, PAGE, os};
+use crate::os::os;
 use crate::protocol::{Check, Failure, Guest, same};
 use std::fs::File;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -14,7 +14,6 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("refused-perf", perf),
     Entry("refused-userfaultfd", userfaultfd),
     Entry("refused-device", device),
-    Entry("refused-sealed", sealed),
 ];
 
 /// A descriptor that a system call has given, or why there is none.
@@ -69,18 +68,4 @@ fn device(guest: &Guest) -> Check {
         Ok(file) => holds(guest, &file.into()),
         Err(_) => Err(Failure::skip("no /dev/kmsg here")),
     }
-}
-
-fn sealed(guest: &Guest) -> Check {
-    const MSEAL: libc::c_long = 462;
-    let map = Map::anon(4 * PAGE)?;
-    map.fill(0, 4, 82);
-    if os!(libc::syscall(MSEAL, map.addr(), 4 * PAGE, 0)).is_err() {
-        return Err(Failure::skip("no mseal(2)"));
-    }
-    guest.hold()?;
-    map.check("sealed memory", 0, 4, 82)?;
-    // Nobody can unmap it.
-    map.leak();
-    Ok(())
 }

@@ -5,7 +5,7 @@
 //! namespace, the lock of a file, or the pidfd of a thread that its process has not; `refused-thread-file`: or a file of
 //! a thread in `/proc`. `refused-thread-watched`: such a pidfd in an epoll set. `refused-dead-thread`: a file of a thread that has ended. `refused-group`: in a group whose
 //! leader is outside. `refused-discipline`, `refused-terminal`: a terminal with another line discipline, or of a session
-//! outside. `refused-key`: memory under a protection key.
+//! outside.
 
 use crate::Entry;
 use crate::os::{Map, PAGE, os};
@@ -33,7 +33,6 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("refused-group", group),
     Entry("refused-discipline", discipline),
     Entry("refused-terminal", terminal),
-    Entry("refused-key", key),
 ];
 
 fn shared_undo(guest: &Guest) -> Check {
@@ -305,22 +304,4 @@ fn terminal(guest: &Guest) -> Check {
     let sid = rustix::termios::tcgetsid(&pty.master)?;
     same!("session", sid.as_raw_pid(), leader);
     Ok(())
-}
-
-fn key(guest: &Guest) -> Check {
-    let Ok(key) = os!(libc::syscall(libc::SYS_pkey_alloc, 0, 0)) else {
-        return Err(Failure::skip("no protection keys"));
-    };
-    let map = Map::anon(PAGE)?;
-    map.fill(0, 1, 7);
-    let rights = libc::PROT_READ | libc::PROT_WRITE;
-    os!(libc::syscall(
-        libc::SYS_pkey_mprotect,
-        map.addr(),
-        PAGE,
-        rights,
-        key
-    ))?;
-    guest.hold()?;
-    map.check("memory", 0, 1, 7)
 }

@@ -17,7 +17,6 @@ pub(super) const CASES: &[Case] = &[
     refused("refused-perf", "perf"),
     refused("refused-userfaultfd", "userfaultfd"),
     refused("refused-device", "device"),
-    refused("refused-sealed", "seal"),
     refused("refused-thread-files", "descriptors"),
     refused("refused-leader-death", "PR_SET_PDEATHSIG"),
     Case {
@@ -64,7 +63,6 @@ pub(super) const CASES: &[Case] = &[
     refused("refused-group", "whose leader runs outside of the tree"),
     terminals(refused("refused-discipline", "another line discipline")),
     terminals(refused("refused-terminal", "whose leader is outside")),
-    refused("refused-key", "under protection key"),
     refused("io-uring", "an io_uring"),
     refused("io-uring-mapped", "an io_uring"),
 ];

@@ -16,6 +16,8 @@ const HEADER: usize = 64;
 /// Components that have a field of their own.
 const KNOWN: u64 = 0b10_1111_1111;
 const NT_X86_SHSTK: u32 = 0x204;
+/// The rights to protection keys.
+const PKRU: u32 = 9;
 
 /// Reads the registers of one thread after the other.
 #[derive(Debug)]
@@ -91,6 +93,8 @@ fn extended(area: &[u8], place: impl Fn(u32) -> Option<XComponent>) -> UserX86Xs
     };
     // A component is as long as the processor has it, padding included, and a field as its registers are.
     let whole = |number: u32, len: usize| bytes(number).get(..len).unwrap_or_default();
+    // What a thread has of its own accord may not count as in use.
+    let used = used | u64::from(bytes(PKRU).iter().any(|byte| *byte != 0)) << PKRU;
     let others = (2..63).filter(|number| used & !KNOWN & 1 << number != 0);
     UserX86XsaveEntry {
         xstate_bv: used,
@@ -100,7 +104,7 @@ fn extended(area: &[u8], place: impl Fn(u32) -> Option<XComponent>) -> UserX86Xs
         opmask_reg: words64(whole(5, 64)),
         zmm_upper: words64(whole(6, 512)),
         hi16_zmm: words64(whole(7, 1024)),
-        pkru: words32(whole(9, 8)),
+        pkru: words32(whole(PKRU, 8)),
         cet: None,
         gelid: others
             .map(|component| GelidXsaveEntry {

@@ -13,6 +13,7 @@ use super::aio::AskedRings;
 use super::attributes::{AskedProcess, OfThread, Outside};
 use super::call::Answers;
 use super::carry::{Job, Played};
+use super::keys::AskedKeys;
 use super::limits::AskedLimits;
 use super::sched::Defaults;
 use super::seccomp::Restraint;
@@ -52,6 +53,7 @@ pub(super) struct Asked {
     timers: AskedTimers,
     attributes: AskedProcess,
     rings: AskedRings,
+    keys: AskedKeys,
     /// The leader first, if it lives.
     pub(super) threads: Vec<thread::Asked>,
 }
@@ -86,7 +88,9 @@ impl Asked {
             )?);
         }
         let first = threads.first_mut();
-        let tape = &mut first.ok_or(Error::Gone { tid: process.pid })?.tape;
+        let first = first.ok_or(Error::Gone { tid: process.pid })?;
+        let has_keys = first.has_keys();
+        let tape = &mut first.tape;
         Ok(Self {
             outside: Outside::look(&dir, own_session(process.pid, sid))?,
             shared: signals::pending(leader, true)?,
@@ -95,6 +99,7 @@ impl Asked {
             timers: AskedTimers::ask(tape, timers::look(&dir)?),
             attributes: AskedProcess::ask(tape),
             rings: AskedRings::ask(process.living(), areas, tape)?,
+            keys: AskedKeys::ask(tape, has_keys),
             threads,
         })
     }
@@ -221,6 +226,7 @@ impl Asked {
             threads: cores.map(|(tid, core, _)| (tid, core)).collect(),
             restraints,
             rings: self.rings.answer(leader)?,
+            keys: self.keys.answer(leader, areas)?,
             brk: space.brk,
             dumpable: space.dumpable,
             thp_disabled: space.thp_disabled,

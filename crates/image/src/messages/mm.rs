@@ -53,8 +53,11 @@ messages! {
         repeated message AioRingEntry aios = 16;
         /// Transparent huge pages disabled for the process.
         optional bool thp_disabled = 17;
-        /// gelid's own; CRIU skips it. The protection key that the kernel gives to memory that can only be
-        /// executed, if there is any.
+        /// gelid's own; CRIU skips it. Bit n: the protection key n is allocated (`pkey_alloc(2)`), 1 to 15; absent
+        /// if none is.
+        optional uint32 protection_keys = 1000 as hex;
+        /// gelid's own: the protection key that the kernel gives to memory that can only be executed, if there is
+        /// any.
         optional uint32 execute_only_key = 1001;
     }
 }

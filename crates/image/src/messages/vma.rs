@@ -34,5 +34,7 @@ messages! {
         optional bytes name = 1001;
         /// gelid's own: its protection key (`pkey_mprotect(2)`), 1 to 15; absent for 0.
         optional uint32 protection_key = 1002;
+        /// gelid's own: nobody may change it any more (`mseal(2)`).
+        optional bool sealed = 1003;
     }
 }

@@ -8,7 +8,7 @@ use gelid_sys::proc::{self, stat};
 use gelid_sys::{Pid, proc::ns::Kind};
 
 use super::kernel::Kernel;
-use super::{Sources, vdso_code};
+use super::{Sources, space, vdso_code};
 use crate::plan::Plan;
 use crate::state::Machine;
 use crate::{Error, Options};
@@ -27,6 +27,7 @@ pub(crate) fn run(
     for (space, reader) in plan.spaces.iter().zip(&sources.spaces) {
         let code = vdso_code(space, reader)?;
         found.extend(kernel.check(space, code.as_deref()).err());
+        found.extend(space::check(space).err().map(Error::from));
     }
     let machine = Machine::look()?;
     for (_, alive) in plan.alive() {

@@ -20,7 +20,7 @@ use crate::plan::ranges::meet;
 use crate::plan::space::{Area, Backing, Lock, Space, map};
 use crate::plan::zone;
 
-pub(crate) use protection::suit;
+pub(crate) use protection::{check, suit};
 
 const MAP_FIXED: u32 = 0x10;
 const PROT_READ: u32 = 1;

@@ -51,6 +51,16 @@ pub enum Error {
         /// Which registers.
         component: String,
     },
+    /// The kernel lacks a call.
+    #[error("task {tid} has {what}, which this kernel does not know; restore on {since} or later")]
+    Kernel {
+        /// The task.
+        tid: i32,
+        /// What it has.
+        what: &'static str,
+        /// The first kernel that knows it.
+        since: &'static str,
+    },
     /// A label of a security module that is not at work here.
     #[error(
         "task {tid} is under the label {label:?} of {module}, which is not at work on this machine; restore where it \

@@ -16,6 +16,9 @@ const HEADER: usize = 64;
 /// x87 and SSE: the legacy part.
 const LEGACY_USED: u64 = 3;
 const CET_USER: u32 = 11;
+/// The rights to protection keys, and those that the kernel gives to a program: to key 0 alone.
+const PKRU: u32 = 9;
+const DEFAULT_RIGHTS: u32 = 0x5555_5554;
 /// Largest component that is believed.
 const LARGEST: usize = 64 << 10;
 /// Offset of `mxcsr` and of the mask of its bits that exist.
@@ -35,6 +38,8 @@ pub(super) struct Fpu {
     legacy: Box<[u8; LEGACY]>,
     /// Those in use.
     components: Vec<Component>,
+    /// Rights to protection keys, if the image is of a machine that has some.
+    rights: Option<u32>,
 }
 
 impl Fpu {
@@ -43,8 +48,13 @@ impl Fpu {
             tid,
             what: "the floating point registers are not whole",
         })?;
-        let mut components = Vec::new();
+        let (mut components, mut rights) = (Vec::new(), None);
         if let Some(xsave) = &entry.xsave {
+            let is_used = xsave.xstate_bv & 1 << PKRU != 0;
+            rights = xsave
+                .pkru
+                .first()
+                .map(|word| if is_used { *word } else { 0 });
             components = found(xsave).ok_or(Error::Wrong {
                 tid,
                 what: "the vector registers are not whole",
@@ -59,7 +69,11 @@ impl Fpu {
                 });
             }
         }
-        Ok(Self { legacy, components })
+        Ok(Self {
+            legacy,
+            components,
+            rights,
+        })
     }
 
     /// Every component in use has to be there.
@@ -125,6 +139,14 @@ impl Fpu {
             slot.ok_or_else(missing)?.copy_from_slice(&component.bytes);
             used |= 1 << component.number;
         }
+        if saved & 1 << PKRU != 0
+            && let Some(place) = place(PKRU)
+            && let Some(slot) = area.get_mut(place.offset..place.offset + 4)
+        {
+            let rights = self.rights.unwrap_or(DEFAULT_RIGHTS);
+            slot.copy_from_slice(&rights.to_le_bytes());
+            used |= 1 << PKRU;
+        }
         area[USED_AT..USED_AT + HEADER].fill(0);
         area[USED_AT..USED_AT + 8].copy_from_slice(&used.to_le_bytes());
         Ok(())
@@ -176,8 +198,10 @@ fn found(xsave: &UserX86XsaveEntry) -> Option<Vec<Component>> {
         (5, bytes64(&xsave.opmask_reg), 64),
         (6, bytes64(&xsave.zmm_upper), 512),
         (7, bytes64(&xsave.hi16_zmm), 1024),
-        (9, bytes32(&xsave.pkru), 8),
     ];
+    if ![0, 2].contains(&xsave.pkru.len()) {
+        return None;
+    }
     let mut all = Vec::new();
     for (number, bytes, size) in fixed {
         match bytes.len() {
@@ -206,7 +230,6 @@ fn name(number: u32) -> String {
         2 => "AVX".into(),
         3 | 4 => "MPX".into(),
         5..=7 => "AVX-512".into(),
-        9 => "protection keys".into(),
         17 | 18 => "AMX".into(),
         19 => "APX".into(),
         number => format!("component {number} of the extended state"),
@@ -255,13 +278,38 @@ mod tests {
         assert_eq!(word(&area, 160), 100);
         assert_eq!(word(&area, 600), 200);
         assert_eq!((word(&area, USED_AT), word(&area, USED_AT + 8)), (7, 0));
+        // Rights are those of the image, where there are keys, or the usual ones.
+        let place = |number| match number {
+            PKRU => Some(XComponent {
+                offset: 880,
+                size: 8,
+            }),
+            number => place(number),
+        };
+        area[SAVED_AT + 1] = 2;
+        for (pkru, used, rights) in [
+            (vec![], 7, DEFAULT_RIGHTS),
+            (vec![5, 0], 7, 0),
+            (vec![5, 0], 0x207, 5),
+        ] {
+            let mut entry = entry();
+            let xsave = entry.xsave.as_mut().unwrap();
+            (xsave.pkru, xsave.xstate_bv) = (pkru, used);
+            Fpu::read(1, &entry)
+                .unwrap()
+                .fill(&mut area, place)
+                .unwrap();
+            assert_eq!((word(&area, 880), word(&area, USED_AT)), (rights, 0x207));
+        }
+        area[SAVED_AT + 1] = 0;
         area[SAVED_AT] = 3;
         assert_eq!(fpu.fill(&mut area, place), Err("AVX".into()));
     }
 
     #[test]
     fn odd_sizes_are_refused() {
-        let cases: [fn(&mut UserX86FpregsEntry); 5] = [
+        let cases: [fn(&mut UserX86FpregsEntry); 6] = [
+            |entry| entry.xsave.as_mut().unwrap().pkru = vec![1],
             |entry| entry.cwd = 1 << 16,
             |entry| entry.st_space.truncate(31),
             |entry| entry.xmm_space.push(1),

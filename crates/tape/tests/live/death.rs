@@ -119,6 +119,7 @@ fn the_target_never_notices() {
         "rseq-critical",
         "sigmasks",
         "dispatch",
+        "key-read-only",
     ];
     let guests: Vec<_> = names
         .iter()
