@@ -222,6 +222,9 @@ fn every_step_of_the_tracer_may_be_its_last() {
             continue;
         };
         let pid = guest.root.pid();
+        // A thread that has just been born blocks all signals.
+        let has_begun = |mask: &u64| mask.count_zeros() > 4;
+        eventually(|| masks(pid).is_some_and(|masks| masks.iter().all(has_begun)));
         let before = masks(pid);
         let mut steps = 1;
         while die_at(pid, steps) {
