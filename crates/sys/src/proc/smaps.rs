@@ -25,16 +25,32 @@ macro_rules! vm_flags {
             }
         }
 
-        impl VmFlags {
-            /// The flag that a mnemonic of two letters stands for.
-            fn from_mnemonic(mnemonic: &[u8]) -> Self {
-                match mnemonic {
-                    $(bytes if bytes == $mnemonic.as_bytes() => Self::$name,)*
-                    _ => Self::UNKNOWN,
-                }
-            }
-        }
+        /// The flag of each pair of letters.
+        static BY_LETTERS: [VmFlags; LETTERS * LETTERS] = {
+            let mut flags = [VmFlags::UNKNOWN; LETTERS * LETTERS];
+            $(flags[letters($mnemonic.as_bytes()).unwrap()] = VmFlags::$name;)*
+            flags
+        };
     };
+}
+
+const LETTERS: usize = 26;
+
+/// Where a pair of letters is in a table of all; `None` if it is none.
+const fn letters(pair: &[u8]) -> Option<usize> {
+    match *pair {
+        [one @ b'a'..=b'z', two @ b'a'..=b'z'] => {
+            Some((one - b'a') as usize * LETTERS + (two - b'a') as usize)
+        }
+        _ => None,
+    }
+}
+
+impl VmFlags {
+    /// The flag that a mnemonic of two letters stands for.
+    fn from_mnemonic(mnemonic: &[u8]) -> Self {
+        letters(mnemonic).map_or(Self::UNKNOWN, |at| BY_LETTERS[at])
+    }
 }
 
 vm_flags! {
@@ -152,6 +168,9 @@ pub fn parse(text: &[u8]) -> Result<Vec<Area>> {
     Ok(areas)
 }
 
+/// How fields end that are as they are without a line. Most do.
+const NOTHING: &[u8] = b" 0 kB";
+
 /// Takes one line: the head of a new area, or a field of the last.
 fn add(areas: &mut Vec<Area>, line: &[u8]) -> Result<()> {
     if is_head(line) {
@@ -162,6 +181,9 @@ fn add(areas: &mut Vec<Area>, line: &[u8]) -> Result<()> {
         return Ok(());
     }
     let area = areas.last_mut().ok_or(Malformed("range"))?;
+    if line.ends_with(NOTHING) {
+        return Ok(());
+    }
     let (key, value) = split_once(line, b':').ok_or(Malformed("line"))?;
     match key {
         b"KernelPageSize" => area.kernel_page_size = kilobytes(value, "KernelPageSize")?,
