@@ -1,11 +1,12 @@
 //! The guard over a frozen tree, and what is in it.
 
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use gelid_sys::ptrace::{Running, Stopped};
 use gelid_sys::wait::{self, Whom};
-use gelid_sys::{Errno, Pid, proc};
+use gelid_sys::{Errno, Pid, pidfd, proc};
 use rustix::process::{Signal, kill_process};
 
 use crate::backoff::Backoff;
@@ -247,9 +248,14 @@ impl Tree {
         if let Some(cgroup) = self.cgroup.take() {
             cgroup.forget();
         }
+        let large = only_large(&processes);
         for process in processes.iter().filter(|process| process.is_alive()) {
             // It cannot have been reaped by another, so the pid is still its own; ESRCH: dead already.
             let _ = kill_process(process.pid, Signal::KILL);
+        }
+        if let Some(large) = large {
+            // Whatever is in the way, it ends without help too.
+            let _ = pidfd::release_memory(large);
         }
         let deadline = Instant::now() + 5 * PATIENCE;
         // A leader is reported only when all its threads are gone, but the last thread of the first process of a pid
@@ -333,6 +339,24 @@ impl Drop for Tree {
 }
 
 /// Waits until all of the killed tracees are dead, and reaps them.
+/// Pages of anonymous memory that take so long to give back that a second processor is of use: 256 MiB, some 20 ms.
+const LARGE: u64 = 1 << 16;
+
+/// The process of a tree of one that has much memory. Of several each has a processor for itself.
+fn only_large(processes: &[Process]) -> Option<OwnedFd> {
+    let is_large = |process: &&Process| {
+        let dir = proc::task_dir(process.pid).ok();
+        let pages = dir.and_then(|dir| proc::scalar::anonymous_pages(&dir).ok());
+        pages.is_some_and(|pages| pages >= LARGE)
+    };
+    let mut alive = processes.iter().filter(|process| process.is_alive());
+    let large = alive.next().filter(is_large)?;
+    match alive.next() {
+        None => pidfd::open(large.pid).ok(),
+        Some(_) => None,
+    }
+}
+
 fn reap(mut tids: Vec<Pid>, deadline: Instant) -> Result<(), ThawError> {
     let mut backoff = Backoff::new();
     loop {
