@@ -51,6 +51,7 @@ fn start(format: Format, workers: usize) -> Store {
     Store::start(StoreOptions {
         format,
         workers: NonZeroUsize::new(workers).unwrap(),
+        ..StoreOptions::default()
     })
     .unwrap()
 }

@@ -153,6 +153,7 @@ fn scaling(mib: &str, workers: &str, dir: &Path) -> Result<Value, Failure> {
                 let store = Store::start(StoreOptions {
                     format,
                     workers: count,
+                    ..StoreOptions::default()
                 })?;
                 let source: Arc<dyn PageSource> = Arc::new(ProcessSource::new(guest.pid()));
                 let mut object = store.object(KEY, Box::new(file.try_clone()?));

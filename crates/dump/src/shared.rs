@@ -78,6 +78,8 @@ fn queue_object(sink: &mut Sink<'_>, object: &Object) -> Result<Queued, Error> {
             range: range.clone(),
             flags: RunFlags::PRESENT,
             zeros: Zeros::Drop,
+            // Only tasks refer to pages, and only to those of tasks.
+            alike: false,
         };
         writer.push(&object.source, extent)?;
     }

@@ -1,5 +1,6 @@
 //! What a worker does with one chunk: read, leave out zeros, pack or checksum.
 
+use crate::dedup::{self, Finder, Found, Reference, Ticket};
 use crate::frame::{self, Packer};
 use crate::order::Turn;
 use crate::pace::{Effort, Pace};
@@ -19,11 +20,14 @@ pub(crate) struct Job {
     pub(crate) turn: Turn,
     pub(crate) source: Arc<dyn PageSource>,
     pub(crate) pieces: Vec<Extent>,
+    /// To leave out what others have; gone once that has been looked up.
+    pub(crate) ticket: Option<Ticket>,
 }
 
 /// A chunk ready to be written; the buffer is reused.
 pub(crate) struct Encoded {
     pub(crate) runs: Vec<Run>,
+    pub(crate) references: Vec<Reference>,
     pub(crate) pages: usize,
     pub(crate) zero_pages: u64,
     /// Checksum of a raw chunk.
@@ -40,6 +44,7 @@ impl Encoded {
         };
         Self {
             runs: Vec::new(),
+            references: Vec::new(),
             pages: 0,
             zero_pages: 0,
             xxh3: 0,
@@ -66,6 +71,7 @@ pub(crate) struct Encoder {
     zstd: Option<Zstd>,
     pub(crate) chunk: Encoded,
     ranges: Vec<Range<u64>>,
+    finder: Finder,
 }
 
 struct Zstd {
@@ -93,15 +99,17 @@ impl Encoder {
             zstd,
             chunk: Encoded::new(format),
             ranges: Vec::new(),
+            finder: Finder::default(),
         }
     }
 
     /// Turns `job` into [`Self::chunk`].
-    pub(crate) fn encode(&mut self, job: &Job) -> Result<(), StoreError> {
+    pub(crate) fn encode(&mut self, job: &mut Job) -> Result<(), StoreError> {
         let Self {
             zstd,
             chunk,
             ranges,
+            finder,
         } = self;
         let pages = match zstd {
             Some(zstd) => &mut zstd.pages,
@@ -109,7 +117,13 @@ impl Encoder {
         };
         read(job, ranges, pages)?;
         chunk.runs.clear();
-        let kept = keep(&job.pieces, pages, &mut chunk.runs);
+        chunk.references.clear();
+        let found = match job.ticket.take() {
+            Some(ticket) => finder.find(job.turn.object.key, ticket, &job.pieces, pages),
+            None => &[],
+        };
+        let lists = (&mut chunk.runs, &mut chunk.references);
+        let kept = keep(&job.pieces, found, pages, lists);
         let len = kept.pages * PAGE_SIZE;
         (chunk.pages, chunk.zero_pages) = (kept.pages, kept.zero_pages);
         chunk.len = match zstd {
@@ -180,8 +194,14 @@ struct Kept {
     zero_pages: u64,
 }
 
-/// Moves the pages to be kept together at the start of `pages` and records their runs.
-fn keep(pieces: &[Extent], pages: &mut [u8], runs: &mut Vec<Run>) -> Kept {
+/// Moves the pages to be kept together at the start of `pages` and records their runs; and where those are that were
+/// found elsewhere.
+fn keep(
+    pieces: &[Extent],
+    found: &[Option<Found>],
+    pages: &mut [u8],
+    (runs, references): (&mut Vec<Run>, &mut Vec<Reference>),
+) -> Kept {
     let (mut from, mut to) = (0, 0);
     let mut zero_pages = 0;
     for piece in pieces {
@@ -201,6 +221,11 @@ fn keep(pieces: &[Extent], pages: &mut [u8], runs: &mut Vec<Run>) -> Kept {
         for index in 0..nr_pages {
             let here = from..from + PAGE_SIZE;
             from = here.end;
+            let vaddr = vaddr + index * PAGE_SIZE as u64;
+            if let Some(Some((owner, at))) = found.get(here.start / PAGE_SIZE) {
+                dedup::append(references, Reference::to_page(vaddr, *owner, *at));
+                continue;
+            }
             if piece.zeros == Zeros::Drop && is_zero(&pages[here.clone()]) {
                 zero_pages += 1;
                 continue;
@@ -209,7 +234,6 @@ fn keep(pieces: &[Extent], pages: &mut [u8], runs: &mut Vec<Run>) -> Kept {
                 pages.copy_within(here, to);
             }
             to += PAGE_SIZE;
-            let vaddr = vaddr + index * PAGE_SIZE as u64;
             run::append(
                 runs,
                 Run {

@@ -5,9 +5,9 @@ use crate::compare::Comparison;
 use crate::huge::Areas;
 use crate::jobs::Jobs;
 use crate::key::ObjectKey;
+use crate::placement::{self, Layers, Placement};
 use crate::pool::{Failure, Fault, Pool, Promise, default_workers, lock};
 use crate::read::{ObjectReader, ReadError, Scratch};
-use crate::run::Run;
 use crate::target::PageTarget;
 use crossbeam_channel::Sender;
 use std::io;
@@ -76,55 +76,13 @@ impl Fault for FillError {
     }
 }
 
-/// Consecutive pages of the store and where they go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placement {
-    /// First address in the target; a multiple of the page size.
-    pub vaddr: u64,
-    /// First page in the store.
-    pub first_page: u64,
-    /// Number of pages.
-    pub nr_pages: u64,
-}
-
-impl Placement {
-    /// Where the pages of a whole pagemap go: those of its present runs lie one behind the other.
-    #[must_use]
-    pub fn of_pagemap(runs: &[Run]) -> Vec<Self> {
-        let mut first_page = 0_u64;
-        let place = |run: &Run| {
-            let placement = Self {
-                vaddr: run.vaddr,
-                first_page,
-                nr_pages: run.nr_pages,
-            };
-            first_page = first_page.saturating_add(run.nr_pages);
-            placement
-        };
-        runs.iter()
-            .filter(|run| run.is_present())
-            .map(place)
-            .collect()
-    }
-
-    pub(crate) fn pages(&self) -> Range<u64> {
-        self.first_page..self.first_page + self.nr_pages
-    }
-
-    /// The addresses of the store's pages `pages`, which must belong to this placement.
-    pub(crate) fn addresses(&self, pages: Range<u64>) -> Range<u64> {
-        let at = |page: u64| self.vaddr + (page - self.first_page) * PAGE_SIZE as u64;
-        at(pages.start)..at(pages.end)
-    }
-}
-
 /// One target to be filled from one object.
 pub struct FillRequest {
     /// Where the pages are.
     pub reader: Arc<ObjectReader>,
     /// Where they go.
     pub target: Arc<dyn PageTarget>,
-    /// Which go where; ascending by page, without overlap.
+    /// Which go where: ascending by their first page, without overlap of addresses. A page may go to many places.
     pub placements: Vec<Placement>,
     /// Addresses that may be backed by huge pages: private anonymous mappings. Ascending.
     pub huge: Vec<Range<u64>>,
@@ -162,10 +120,10 @@ struct Job {
 }
 
 /// A request shared by its jobs.
-pub(crate) struct Request {
-    pub(crate) reader: Arc<ObjectReader>,
+struct Request {
+    reader: Arc<ObjectReader>,
     target: Arc<dyn PageTarget>,
-    pub(crate) placements: Vec<Placement>,
+    layers: Layers,
     areas: Areas,
     compared: Vec<Range<u64>>,
     stats: Mutex<FillStats>,
@@ -192,7 +150,7 @@ impl Filler {
     /// [`FillError::Run`] for this request; [`FillError::Start`] if the system gives no threads; else the first error
     /// of any request.
     pub fn fill(&self, request: FillRequest) -> Result<Filling, FillError> {
-        check(&request.reader, &request.placements)?;
+        placement::check(&request.reader, &request.placements)?;
         let pages = request.placements.iter().map(|place| place.nr_pages).sum();
         let mut own = lock(&self.own);
         let (worker, left) = &mut *own;
@@ -230,18 +188,19 @@ fn each_job(
     mut take: impl FnMut(Job) -> Result<(), FillError>,
 ) -> Result<Filling, FillError> {
     let (done, promise) = Promise::new(failure);
+    let placements = request.placements;
     let request = Arc::new(Request {
-        areas: Areas::new(&request.placements, &request.huge),
+        areas: Areas::new(&placements, &request.huge),
+        layers: Layers::new(&placements),
         reader: request.reader,
         target: request.target,
-        placements: request.placements,
         compared: request.compared,
         stats: Mutex::default(),
         // One for this function, so that the count cannot reach 0 early.
         jobs_left: AtomicU64::new(1),
         done,
     });
-    let mut jobs = Jobs::new(&request);
+    let mut jobs = Jobs::new(&request.reader, &placements);
     while let Some(chunks) = jobs.next()? {
         request.jobs_left.fetch_add(1, Ordering::Relaxed);
         let request = Arc::clone(&request);
@@ -249,40 +208,6 @@ fn each_job(
     }
     request.job_done();
     Ok(Filling { promise })
-}
-
-/// Placements come from an image: nothing about them is taken for granted.
-fn check(reader: &ObjectReader, placements: &[Placement]) -> Result<(), FillError> {
-    let mut behind_last = 0;
-    for placement in placements {
-        let Placement {
-            vaddr,
-            first_page,
-            nr_pages,
-        } = *placement;
-        let end_page = first_page
-            .checked_add(nr_pages)
-            .filter(|end| *end <= reader.pages());
-        let end = nr_pages
-            .checked_mul(PAGE_SIZE as u64)
-            .and_then(|bytes| vaddr.checked_add(bytes));
-        let (Some(end_page), Some(_)) = (end_page, end) else {
-            return Err(FillError::Run {
-                key: reader.key(),
-                vaddr,
-                nr_pages,
-            });
-        };
-        if nr_pages == 0 || first_page < behind_last || vaddr % PAGE_SIZE as u64 != 0 {
-            return Err(FillError::Run {
-                key: reader.key(),
-                vaddr,
-                nr_pages,
-            });
-        }
-        behind_last = end_page;
-    }
-    Ok(())
 }
 
 impl Request {
@@ -310,24 +235,6 @@ impl Request {
                 0
             }
         }
-    }
-
-    /// The placements that have some of `pages`, each with the addresses of those pages.
-    fn placed(&self, pages: &Range<u64>) -> impl Iterator<Item = (Range<u64>, Range<u64>)> {
-        let pages = pages.clone();
-        let first = self
-            .placements
-            .partition_point(|place| place.pages().end <= pages.start);
-        let placed = self.placements[first..].iter();
-        placed
-            .take_while({
-                let end = pages.end;
-                move |place| place.first_page < end
-            })
-            .map(move |place| {
-                let both = place.pages().start.max(pages.start)..place.pages().end.min(pages.end);
-                (both.clone(), place.addresses(both))
-            })
     }
 }
 
@@ -364,7 +271,7 @@ impl FillWorker {
         self.ranges.clear();
         let reader = &request.reader;
         let pages = reader.chunk_pages(chunks.start).start..reader.chunk_pages(chunks.end - 1).end;
-        for (_, addresses) in request.placed(&pages) {
+        for (_, addresses) in request.layers.placed(&pages) {
             let first = self.claimed.len();
             request.areas.claim(&addresses, &mut self.claimed);
             // The kernel collapses only where there is a page already. It is one that this job fills later, for
@@ -404,7 +311,7 @@ impl FillWorker {
         ranges.clear();
         // Pages gathered so far for one write: consecutive in the store.
         let mut batch = pages.start..pages.start;
-        for (whole, addresses) in request.placed(&pages) {
+        for (whole, addresses) in request.layers.placed(&pages) {
             stats.pages += whole.end - whole.start;
             different.clear();
             comparison.different(

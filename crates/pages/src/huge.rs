@@ -8,7 +8,7 @@
 //! whose host takes free memory back, the first touch of 2 MiB took 4.5 ms, 0.13 ms elsewhere. Then most areas
 //! are left to small pages, and now and then one is tried again.
 
-use crate::fill::Placement;
+use crate::placement::Placement;
 use crate::{HUGE_BYTES, PAGE_SIZE};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -50,6 +50,8 @@ impl Areas {
     /// The areas that lie wholly in one placement and in one of the ranges `allowed`.
     pub(crate) fn new(placements: &[Placement], allowed: &[Range<u64>]) -> Self {
         let mut spans: Vec<Span> = Vec::new();
+        let mut placements: Vec<&Placement> = placements.iter().collect();
+        placements.sort_by_key(|placement| placement.vaddr);
         for placement in placements {
             let end = placement.vaddr + placement.nr_pages * PAGE_SIZE as u64;
             let first = allowed.partition_point(|range| range.end <= placement.vaddr);
@@ -63,7 +65,7 @@ impl Areas {
                     .checked_next_multiple_of(HUGE_BYTES);
                 let end = range.end.min(end) / HUGE_BYTES;
                 let behind_last = spans.last().map_or(0, Span::end);
-                // Out of order is no error: it is only a hint.
+                // That they overlap is no error: it is only a hint.
                 if let Some(start) = start
                     && start >= behind_last
                     && start / HUGE_BYTES < end

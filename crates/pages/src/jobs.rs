@@ -1,8 +1,8 @@
 //! What one worker fills in a row.
 
 use crate::HUGE_BYTES;
-use crate::fill::{Placement, Request};
-use crate::read::ReadError;
+use crate::placement::Placement;
+use crate::read::{ObjectReader, ReadError};
 use std::ops::Range;
 
 /// Chunks that one worker takes in a row: the two halves of a huge page should meet the same worker.
@@ -10,16 +10,18 @@ const CHUNKS_PER_JOB: u64 = 4;
 
 /// Cuts a request into jobs: the chunks it needs, a few in a row.
 pub(crate) struct Jobs<'a> {
-    request: &'a Request,
+    reader: &'a ObjectReader,
+    placements: &'a [Placement],
     /// The placement and the chunk to come next.
     placement: usize,
     chunk: u64,
 }
 
 impl<'a> Jobs<'a> {
-    pub(crate) fn new(request: &'a Request) -> Self {
+    pub(crate) fn new(reader: &'a ObjectReader, placements: &'a [Placement]) -> Self {
         Self {
-            request,
+            reader,
+            placements,
             placement: 0,
             chunk: 0,
         }
@@ -27,10 +29,10 @@ impl<'a> Jobs<'a> {
 
     pub(crate) fn next(&mut self) -> Result<Option<Range<u64>>, ReadError> {
         let mut job: Option<Range<u64>> = None;
-        while let Some(placement) = self.request.placements.get(self.placement) {
+        while let Some(placement) = self.placements.get(self.placement) {
             let pages = placement.pages();
-            let first = self.request.reader.chunk_of(pages.start)?.max(self.chunk);
-            let last = self.request.reader.chunk_of(pages.end - 1)?;
+            let first = self.reader.chunk_of(pages.start)?.max(self.chunk);
+            let last = self.reader.chunk_of(pages.end - 1)?;
             if first > last {
                 self.placement += 1;
                 continue;
@@ -51,7 +53,7 @@ impl<'a> Jobs<'a> {
     /// Where a job is to end that takes some of `chunks` of a placement: before a chunk that begins a huge page.
     fn huge_end(&self, placement: &Placement, chunks: Range<u64>) -> u64 {
         let begins = |chunk: &u64| {
-            let page = self.request.reader.chunk_pages(*chunk).start;
+            let page = self.reader.chunk_pages(*chunk).start;
             page > placement.first_page
                 && placement
                     .addresses(page..page)

@@ -4,6 +4,7 @@
 //! waits. That cannot lock up: jobs are taken in order, so the chunk everybody waits for is in the
 //! hands of a worker that need not wait. Memory is bounded by workers and spares together.
 
+use crate::dedup;
 use crate::encode::Encoded;
 use crate::key::ObjectKey;
 use crate::pace::Pace;
@@ -234,6 +235,9 @@ impl Out {
         let bytes = chunk.bytes().len();
         for run in &chunk.runs {
             run::append(&mut self.summary.pagemap, *run);
+        }
+        for reference in &chunk.references {
+            dedup::append(&mut self.summary.references, *reference);
         }
         self.summary.count(chunk.pages, bytes);
         self.summary.zero_pages += chunk.zero_pages;

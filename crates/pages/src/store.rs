@@ -1,5 +1,6 @@
 //! The writing pipeline: many objects, one crew of workers.
 
+use crate::dedup::Known;
 use crate::encode::{Encoded, Encoder, Job};
 use crate::key::ObjectKey;
 use crate::order::{Object, Out, Spares, Turn};
@@ -49,6 +50,9 @@ pub struct StoreOptions {
     pub format: Format,
     /// Threads that read and encode.
     pub workers: NonZeroUsize,
+    /// Whether pages that are equal to others of the store are left out, where [extents](Extent::alike) allow it and the
+    /// format is packed: [`Summary::references`] tells where they are.
+    pub dedup: bool,
 }
 
 impl Default for StoreOptions {
@@ -57,6 +61,7 @@ impl Default for StoreOptions {
         Self {
             format: Format::Adaptive,
             workers: default_workers(),
+            dedup: false,
         }
     }
 }
@@ -149,6 +154,8 @@ pub struct Extent {
     pub flags: RunFlags,
     /// What becomes of pages of zeros.
     pub zeros: Zeros,
+    /// Whether pages may be left out that are equal to others, and others refer to these.
+    pub alike: bool,
 }
 
 impl Extent {
@@ -159,6 +166,7 @@ impl Extent {
             range,
             flags: RunFlags::PRESENT,
             zeros: Zeros::Keep,
+            alike: false,
         }
     }
 
@@ -170,6 +178,7 @@ impl Extent {
             range,
             flags: RunFlags::PRESENT | RunFlags::LAZY,
             zeros: Zeros::Drop,
+            alike: true,
         }
     }
 
@@ -180,6 +189,7 @@ impl Extent {
             range,
             flags: RunFlags::PARENT,
             zeros: Zeros::Keep,
+            alike: false,
         }
     }
 }
@@ -191,6 +201,7 @@ pub struct Store {
     pool: Pool<Job, StoreError>,
     format: Format,
     pace: Arc<Pace>,
+    known: Option<Arc<Known>>,
 }
 
 impl Store {
@@ -200,7 +211,11 @@ impl Store {
     ///
     /// [`StoreError::Start`] if the system gives no threads.
     pub fn start(options: StoreOptions) -> Result<Self, StoreError> {
-        let StoreOptions { format, workers } = options;
+        let StoreOptions {
+            format,
+            workers,
+            dedup,
+        } = options;
         let spares = workers.get().min(MAX_SPARES);
         let spares = Arc::new(Spares::new(spares, || Encoded::new(format)));
         let pace = Arc::new(Pace::new(workers.get()));
@@ -222,7 +237,18 @@ impl Store {
         let pool = pool.map_err(|error| StoreError::Start {
             source: Arc::new(error),
         })?;
-        Ok(Self { pool, format, pace })
+        Ok(Self {
+            pool,
+            format,
+            pace,
+            known: (dedup && format.is_packed()).then(Arc::default),
+        })
+    }
+
+    /// Objects begun from now on do not refer to those begun before; false if none does anyway.
+    pub fn forget(&mut self) -> bool {
+        self.known = self.known.take().map(|_| Arc::default());
+        self.known.is_some()
     }
 
     /// Begins an object, whose bytes go to `sink`: a file, a stream, any [`Write`](io::Write).
@@ -240,6 +266,7 @@ impl Store {
             },
             submitter,
             promise,
+            known: self.known.clone(),
             end: 0,
             chunk: Gathering::default(),
         }
@@ -252,6 +279,7 @@ pub struct ObjectWriter {
     promise: Promise<Summary, StoreError>,
     /// The place of the chunk being gathered.
     next: Turn,
+    known: Option<Arc<Known>>,
     /// End of the last extent.
     end: u64,
     chunk: Gathering,
@@ -337,11 +365,20 @@ impl ObjectWriter {
             delivered: false,
         };
         let turn = std::mem::replace(&mut self.next, next);
-        self.submitter.submit(Job {
-            turn,
-            source,
-            pieces,
-        })
+        let known = self.known.as_ref();
+        let known = known.filter(|_| pieces.iter().any(|piece| piece.alike));
+        let submit = |ticket| {
+            self.submitter.submit(Job {
+                turn,
+                source,
+                pieces,
+                ticket,
+            })
+        };
+        match known {
+            Some(known) => known.queue(|ticket| submit(Some(ticket))),
+            None => submit(None),
+        }
     }
 }
 

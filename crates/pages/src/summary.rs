@@ -1,5 +1,6 @@
 //! What is known of an object once its last page is written.
 
+use crate::dedup::Reference;
 use crate::run::Run;
 use crate::{CHUNK_PAGES, PAGE_SIZE};
 use std::fmt::Write as _;
@@ -28,6 +29,8 @@ pub struct Summary {
     pub checksums: Vec<ChunkSum>,
     /// What `pagemap-*.img` has to say: ascending, merged.
     pub pagemap: Vec<Run>,
+    /// Pages left out since an object has equal ones; ascending, merged, and apart from those in the pagemap.
+    pub references: Vec<Reference>,
 }
 
 /// An index of checksums that does not fit its text form.

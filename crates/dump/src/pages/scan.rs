@@ -334,7 +334,11 @@ fn extent(area: &Area, range: Range<u64>) -> Option<Extent> {
             range,
             flags: RunFlags::PRESENT,
             zeros: Zeros::Drop,
+            alike: true,
         }),
-        Pages::Copied => Some(Extent::present(range)),
+        Pages::Copied => Some(Extent {
+            alike: true,
+            ..Extent::present(range)
+        }),
     }
 }

@@ -254,7 +254,7 @@ fn placements_that_do_not_fit_are_refused() {
         vec![place(1, 0, 1)],
         vec![place(0, 0, 0)],
         vec![place(u64::MAX - 4095, 0, 2)],
-        vec![place(0, 5, 2), place(0x10000, 6, 1)],
+        vec![place(0, 5, 2), place(0x10000, 4, 1)],
     ] {
         let target = Arc::new(Memory::new(0, vec![]));
         let request = FillRequest {

@@ -6,6 +6,7 @@
 )]
 
 mod damage;
+mod dedup;
 mod guest;
 
 mod pipeline;
@@ -50,6 +51,7 @@ fn options(format: Format, workers: usize) -> StoreOptions {
     StoreOptions {
         format,
         workers: NonZeroUsize::new(workers).unwrap(),
+        dedup: false,
     }
 }
 
