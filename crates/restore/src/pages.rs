@@ -2,14 +2,12 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::slice;
 
 use gelid_image::manifest::{Checksum, Manifest};
 use gelid_image::{Dir, ReadError};
 use gelid_pages::{ObjectKey, ObjectReader, Placement, Run, parse_checksums};
 
 use crate::Error;
-use crate::plan::ranges::{Ranged, meet, without};
 
 const PAGE: u64 = gelid_pages::PAGE_SIZE as u64;
 
@@ -45,27 +43,33 @@ fn open_raw(
     )?)
 }
 
-impl Ranged for Placement {
-    fn range(&self) -> Range<u64> {
-        self.vaddr..self.vaddr + self.nr_pages * PAGE
+/// Where some pages of a pagemap go, ascending by where they are in the store. Each of `wanted` is where they go, and
+/// what leads from there to their addresses in the pagemap, modulo 2^64.
+pub(crate) fn placements(
+    pagemap: &[Run],
+    wanted: impl IntoIterator<Item = (Range<u64>, u64)>,
+) -> Vec<Placement> {
+    let stored = Placement::of_pagemap(pagemap);
+    let end = |place: &Placement| place.vaddr + place.nr_pages * PAGE;
+    let mut placements = Vec::new();
+    for (range, shift) in wanted {
+        let (from, to) = (
+            range.start.wrapping_add(shift),
+            range.end.wrapping_add(shift),
+        );
+        let first = stored.partition_point(|place| end(place) <= from);
+        let there = stored[first..].iter().take_while(|place| place.vaddr < to);
+        placements.extend(there.map(|place| {
+            let (from, to) = (place.vaddr.max(from), end(place).min(to));
+            Placement {
+                vaddr: from.wrapping_sub(shift),
+                first_page: place.first_page + (from - place.vaddr) / PAGE,
+                nr_pages: (to - from) / PAGE,
+            }
+        }));
     }
-}
-
-/// Where the pages of a pagemap go, leaving out those in `skip`.
-pub(crate) fn placements(pagemap: &[Run], skip: &Range<u64>) -> Vec<Placement> {
-    let all = 0..u64::MAX;
-    let rest = without(slice::from_ref(&all), slice::from_ref(skip));
-    within(&Placement::of_pagemap(pagemap), &rest)
-}
-
-/// The parts of placements that lie in `ranges`, which ascend as they do.
-pub(crate) fn within(places: &[Placement], ranges: &[Range<u64>]) -> Vec<Placement> {
-    let part = |(part, place, _): (Range<u64>, &Placement, _)| Placement {
-        vaddr: part.start,
-        first_page: place.first_page + (part.start - place.vaddr) / PAGE,
-        nr_pages: (part.end - part.start) / PAGE,
-    };
-    meet(places, ranges).map(part).collect()
+    placements.sort_by_key(|place| place.first_page);
+    placements
 }
 
 #[cfg(test)]
@@ -74,41 +78,36 @@ mod tests {
     use gelid_pages::RunFlags;
 
     #[test]
-    fn placements_are_cut() {
-        let place = |vaddr, first_page, nr_pages| Placement {
+    fn placements_are_cut_and_moved() {
+        let run = |vaddr, nr_pages| Run {
             vaddr,
-            first_page,
             nr_pages,
-        };
-        let places = [
-            place(0x10000, 5, 4),
-            place(0x20000, 9, 2),
-            place(0x30000, 20, 1),
-        ];
-        assert_eq!(within(&places, &[0..u64::MAX]), places);
-        let ranges = [0x11000..0x12000, 0x13000..0x21000, 0x31000..0x40000];
-        let cut = [
-            place(0x11000, 6, 1),
-            place(0x13000, 8, 1),
-            place(0x20000, 9, 1),
-        ];
-        assert_eq!(within(&places, &ranges), cut);
-    }
-
-    #[test]
-    fn pages_of_the_vdso_are_left_out() {
-        let run = Run {
-            vaddr: 0x10000,
-            nr_pages: 8,
             flags: RunFlags::PRESENT,
         };
-        let places = placements(&[run], &(0x12000..0x14000));
-        let parts: Vec<_> = places
-            .iter()
-            .map(|place| (place.vaddr, place.first_page, place.nr_pages))
-            .collect();
-        assert_eq!(parts, [(0x10000, 0, 2), (0x14000, 4, 4)]);
-        assert_eq!(placements(&[run], &(0..0)).len(), 1);
-        assert_eq!(placements(&[run], &(0x20000..0x22000)).len(), 1);
+        let pagemap = [run(0x10000, 4), run(0x20000, 2), run(0x30000, 1)];
+        let placements = |wanted: &[(Range<u64>, u64)]| {
+            let placements = placements(&pagemap, wanted.iter().cloned());
+            let places = placements.iter();
+            let places = places.map(|place| (place.vaddr, place.first_page, place.nr_pages));
+            places.collect::<Vec<_>>()
+        };
+        assert_eq!(placements(&[]), []);
+        let all = [(0x10000, 0, 4), (0x20000, 4, 2), (0x30000, 6, 1)];
+        assert_eq!(placements(&[(0..u64::MAX, 0)]), all);
+        let cut = [
+            (0x11000..0x12000, 0),
+            (0x13000..0x21000, 0),
+            (0x31000..0x40000, 0),
+        ];
+        let parts = [(0x11000, 1, 1), (0x13000, 3, 1), (0x20000, 4, 1)];
+        assert_eq!(placements(&cut), parts);
+        // One below, one above where they are stored, and one of the same pages.
+        let moved = [
+            (0x1000..0x3000, 0x1f000),
+            (0x12000..0x14000, 0),
+            (0x50000..0x52000, 0x12000_u64.wrapping_sub(0x50000)),
+        ];
+        let parts = [(0x12000, 2, 2), (0x50000, 2, 2), (0x1000, 4, 2)];
+        assert_eq!(placements(&moved), parts);
     }
 }

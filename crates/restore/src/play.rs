@@ -341,7 +341,7 @@ fn vdso_code(space: &Space, reader: &ObjectReader) -> Result<Option<Vec<u8>>, Er
         let end = place.vaddr + place.nr_pages * gelid_pages::PAGE_SIZE as u64;
         place.vaddr <= code.start && code.end <= end
     };
-    let places = pages::placements(&space.pagemap, &(0..0));
+    let places = gelid_pages::Placement::of_pagemap(&space.pagemap);
     let Some(place) = places.iter().find(whole) else {
         return Ok(None);
     };
@@ -372,7 +372,7 @@ fn fill_shared(
         filling.push(filler.fill(FillRequest {
             reader: Arc::new(pages::open(dir, manifest, key)?),
             target: Arc::new(MemoryTarget::new(file, size)),
-            placements: pages::placements(&shared.pagemap, &(0..0)),
+            placements: gelid_pages::Placement::of_pagemap(&shared.pagemap),
             huge: Vec::new(),
             compared: Vec::new(),
         })?);

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use super::Life;
 use super::births::{Births, Step, Who};
-use super::pagemap::contents;
+use super::pagemap::{Source, contents};
 use super::ranges::{Ranged, both, meet, without};
 use super::space::{Area, Backing, Space, map};
 
@@ -54,8 +54,8 @@ impl Inheritance {
 struct Held {
     /// Each with the range that is there.
     areas: Vec<Area>,
-    /// Where pages are, each with the address space whose images hold them; ascending.
-    pages: Vec<(Range<u64>, usize)>,
+    /// Where pages are, each with the images that hold them; ascending.
+    pages: Vec<(Range<u64>, Source)>,
 }
 
 /// Plans it for each task, as they are born. Tasks that share an address space with others get nothing.
@@ -138,7 +138,7 @@ impl<'a> Planner<'a> {
         own.is_early = true;
         let there = own.there();
         let areas = meet(&space.areas, &there).map(|(range, area, _)| area.part(range));
-        let pages = meet(&pages, &there).map(|(range, (_, owner), _)| (range, *owner));
+        let pages = meet(&pages, &there).map(|(range, (_, source), _)| (range, *source));
         let left = Held {
             areas: areas.collect(),
             pages: pages.collect(),
@@ -187,13 +187,13 @@ fn born_by(steps: &[Step]) -> impl Iterator<Item = Who> + use<'_> {
     })
 }
 
-fn ranges(pages: &[(Range<u64>, usize)]) -> Vec<Range<u64>> {
+fn ranges(pages: &[(Range<u64>, Source)]) -> Vec<Range<u64>> {
     pages.iter().map(Ranged::range).collect()
 }
 
-/// Where both have pages of the same images.
-fn equal(one: &[(Range<u64>, usize)], other: &[(Range<u64>, usize)]) -> Vec<Range<u64>> {
-    let equal = meet(one, other).filter(|(_, (_, owner), (_, others))| owner == others);
+/// Where both have the same pages of the same images.
+fn equal(one: &[(Range<u64>, Source)], other: &[(Range<u64>, Source)]) -> Vec<Range<u64>> {
+    let equal = meet(one, other).filter(|(_, (_, source), (_, others))| source == others);
     equal.map(|(range, ..)| range).collect()
 }
 

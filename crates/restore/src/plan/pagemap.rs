@@ -8,15 +8,17 @@ use gelid_image::{Dir, ImageKind, Key};
 use gelid_pages::{Run, RunFlags};
 
 use super::PlanError;
-use super::ranges::both;
+use super::ranges::meet;
 use super::space::{Space, aligned};
 
-/// Pages that the images of another task hold, at the same addresses.
+/// Pages that the images of another task hold, or those of the same one at other addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Same {
     pub(crate) range: Range<u64>,
     /// Pid of that task.
     pub(crate) owner: u32,
+    /// Where that task has them.
+    pub(crate) at: u64,
     /// Index of its address space, once all are known.
     pub(crate) space: usize,
 }
@@ -91,9 +93,16 @@ pub(crate) fn read(
         }
         end = range.end;
         if let Some(owner) = entry.same_as {
+            let at = entry.same_at.unwrap_or(range.start);
+            let bytes = range.end - range.start;
+            let there = at..at.saturating_add(bytes);
+            if !aligned(&there) || there.end - at != bytes {
+                return Err(wrong("pages are to be at impossible addresses of a task"));
+            }
             all_same.push(Same {
                 range,
                 owner,
+                at,
                 space: 0,
             });
             continue;
@@ -111,31 +120,65 @@ pub(crate) fn read(
     Ok((head.pages_id, runs, all_same))
 }
 
-/// Where pages of an address space are, ascending, each with the address space whose images hold them.
-pub(crate) fn contents(spaces: &[Space], index: usize) -> Vec<(Range<u64>, usize)> {
+/// Which images hold pages, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// The address space whose images they are.
+    pub(crate) space: usize,
+    /// What leads from an address to where it is there, modulo 2^64: 0 for the same.
+    pub(crate) shift: u64,
+}
+
+impl Source {
+    fn unmoved(space: usize) -> Self {
+        Self { space, shift: 0 }
+    }
+}
+
+impl Same {
+    fn source(&self) -> Source {
+        Source {
+            space: self.space,
+            shift: self.at.wrapping_sub(self.range.start),
+        }
+    }
+
+    fn is_moved(&self) -> bool {
+        self.at != self.range.start
+    }
+
+    /// The addresses of the owner.
+    fn there(&self) -> Range<u64> {
+        self.at..self.at + (self.range.end - self.range.start)
+    }
+}
+
+/// Where pages of an address space are, ascending, each with the images that hold them.
+pub(crate) fn contents(spaces: &[Space], index: usize) -> Vec<(Range<u64>, Source)> {
     let space = &spaces[index];
-    let mut contents: Vec<_> = space.own_pages().map(|range| (range, index)).collect();
-    let same = space
-        .same
-        .iter()
-        .map(|same| (same.range.clone(), same.space));
-    for (owner, ranges) in by_owner(same) {
+    let own = space.own_pages();
+    let mut contents: Vec<_> = own.map(|range| (range, Source::unmoved(index))).collect();
+    let (moved, unmoved): (Vec<&Same>, _) = space.same.iter().partition(|same| same.is_moved());
+    let pages = |same: &Same| (same.range.clone(), same.source());
+    contents.extend(moved.into_iter().map(pages));
+    for (owner, pages) in by_owner(unmoved.into_iter().map(pages)) {
         let there: Vec<_> = spaces[owner].own_pages().collect();
         // What neither has is zero in both.
-        let pages = both(&ranges, &there).into_iter();
-        contents.extend(pages.map(|range| (range, owner)));
+        let pages = meet(&pages, &there).map(|(range, ..)| range);
+        contents.extend(pages.map(|range| (range, Source::unmoved(owner))));
     }
     contents.sort_by_key(|(range, _)| range.start);
     contents
 }
 
-/// Pages, sorted by the address space whose images hold them.
+/// Pages, sorted by the address space whose images hold them; each with its shift.
 pub(crate) fn by_owner(
-    pages: impl IntoIterator<Item = (Range<u64>, usize)>,
-) -> BTreeMap<usize, Vec<Range<u64>>> {
+    pages: impl IntoIterator<Item = (Range<u64>, Source)>,
+) -> BTreeMap<usize, Vec<(Range<u64>, u64)>> {
     let mut owners: BTreeMap<usize, Vec<_>> = BTreeMap::new();
-    for (range, owner) in pages {
-        owners.entry(owner).or_default().push(range);
+    for (range, source) in pages {
+        let pages = owners.entry(source.space).or_default();
+        pages.push((range, source.shift));
     }
     owners
 }
@@ -147,6 +190,11 @@ pub(crate) fn find_owners(spaces: &mut [Space]) -> Result<(), PlanError> {
         .enumerate()
         .map(|(index, space)| (space.pid.cast_unsigned(), index))
         .collect();
+    // What each has itself, and what it has from others.
+    let own: Vec<Vec<Range<u64>>> = spaces
+        .iter()
+        .map(|space| space.own_pages().collect())
+        .collect();
     let borrowed: Vec<Vec<Range<u64>>> = spaces
         .iter()
         .map(|space| space.same.iter().map(|same| same.range.clone()).collect())
@@ -155,11 +203,9 @@ pub(crate) fn find_owners(spaces: &mut [Space]) -> Result<(), PlanError> {
         let pages_id = space.pages_id;
         for same in &mut space.same {
             let owner = by_pid.get(&same.owner).copied();
-            let owner = owner.filter(|owner| {
-                let others = &borrowed[*owner];
-                let next = others.partition_point(|range| range.end <= same.range.start);
-                let next = others.get(next);
-                *owner != index && next.is_none_or(|next| next.start >= same.range.end)
+            let owner = owner.filter(|owner| match same.is_moved() {
+                true => is_within(&same.there(), &own[*owner]),
+                false => *owner != index && is_apart(&same.range, &borrowed[*owner]),
             });
             same.space = owner.ok_or(PlanError::Pagemap {
                 pages_id,
@@ -169,6 +215,26 @@ pub(crate) fn find_owners(spaces: &mut [Space]) -> Result<(), PlanError> {
         }
     }
     Ok(())
+}
+
+/// Whether ascending ranges have nothing of a range.
+fn is_apart(range: &Range<u64>, others: &[Range<u64>]) -> bool {
+    let next = others.partition_point(|other| other.end <= range.start);
+    let next = others.get(next);
+    next.is_none_or(|next| next.start >= range.end)
+}
+
+/// Whether ascending ranges have all of a range.
+fn is_within(range: &Range<u64>, others: &[Range<u64>]) -> bool {
+    let first = others.partition_point(|other| other.end <= range.start);
+    let mut at = range.start;
+    for other in &others[first..] {
+        if at >= range.end || other.start > at {
+            break;
+        }
+        at = other.end;
+    }
+    at >= range.end
 }
 
 /// A record in its present form (format, section 9.1).
@@ -193,14 +259,21 @@ mod tests {
     const PAGE: u64 = gelid_pages::PAGE_SIZE as u64;
 
     fn space(pid: i32, own: &[Range<u64>], same: &[(Range<u64>, u32)]) -> Space {
+        let same = same.iter().cloned();
+        let same = same.map(|(range, owner)| (range.clone(), owner, range.start));
+        moved(pid, own, &same.collect::<Vec<_>>())
+    }
+
+    fn moved(pid: i32, own: &[Range<u64>], same: &[(Range<u64>, u32, u64)]) -> Space {
         let run = |range: &Range<u64>| Run {
             vaddr: range.start * PAGE,
             nr_pages: range.end - range.start,
             flags: RunFlags::PRESENT,
         };
-        let same = same.iter().map(|(range, owner)| Same {
+        let same = same.iter().map(|(range, owner, at)| Same {
             range: range.start * PAGE..range.end * PAGE,
             owner: *owner,
+            at: at * PAGE,
             space: 0,
         });
         Space {
@@ -227,13 +300,35 @@ mod tests {
         find_owners(&mut spaces).unwrap();
         let contents = |index| {
             let pages = contents(&spaces, index).into_iter();
-            let pages = pages.map(|(range, owner)| (range.start / PAGE..range.end / PAGE, owner));
+            let pages = pages.map(|(range, source)| {
+                assert_eq!(source.shift, 0);
+                (range.start / PAGE..range.end / PAGE, source.space)
+            });
             pages.collect::<Vec<_>>()
         };
         assert_eq!(contents(0), [(1..4, 0), (6..9, 0)]);
         // Pages that the other does not have are zero in both.
         assert_eq!(contents(1), [(1..2, 0), (2..3, 1), (3..4, 0), (6..8, 0)]);
         assert_eq!(contents(2), [(2..3, 1), (6..7, 0)]);
+    }
+
+    #[test]
+    fn moved_pages_are_found_where_they_are() {
+        let mut spaces = [
+            moved(7, &[1..4, 4..9], &[(20..22, 7, 3)]),
+            moved(8, &[3..4], &[(4..6, 7, 1), (6..7, 8, 3)]),
+        ];
+        find_owners(&mut spaces).unwrap();
+        let contents = |index| {
+            let pages = contents(&spaces, index).into_iter();
+            let pages = pages.map(|(range, source)| {
+                let at = range.start.wrapping_add(source.shift) / PAGE;
+                (range.start / PAGE..range.end / PAGE, source.space, at)
+            });
+            pages.collect::<Vec<_>>()
+        };
+        assert_eq!(contents(0), [(1..4, 0, 1), (4..9, 0, 4), (20..22, 0, 3)]);
+        assert_eq!(contents(1), [(3..4, 1, 3), (4..6, 0, 1), (6..7, 1, 3)]);
     }
 
     #[test]
@@ -250,6 +345,17 @@ mod tests {
                 space(8, &[], &[(1..4, 7)]),
                 space(9, &[], &[(3..5, 8)]),
             ],
+            // Moved: of nobody, not all there, zero there, among those of others.
+            vec![owner(), moved(8, &[], &[(1..2, 6, 3)])],
+            vec![owner(), moved(8, &[], &[(1..3, 7, 8)])],
+            vec![owner(), moved(8, &[], &[(5..6, 7, 0)])],
+            vec![space(7, &[1..4, 5..9], &[]), moved(8, &[], &[(1..4, 7, 2)])],
+            vec![
+                owner(),
+                space(8, &[5..6], &[(1..4, 7)]),
+                moved(9, &[], &[(3..5, 8, 2)]),
+            ],
+            vec![moved(7, &[1..3], &[(4..5, 7, 5), (5..6, 7, 4)])],
         ] {
             assert!(wrong(spaces).contains("does not have them"));
         }

@@ -73,11 +73,12 @@ fn mappings(space: &Space, zone: &Range<u64>) -> Vec<Range<u64>> {
 
 fn is_worth_it(request: &FillRequest, mappings: &[Range<u64>]) -> bool {
     let pages = PAGE_SIZE as u64;
-    let placed: Vec<Range<u64>> = request
+    let mut placed: Vec<Range<u64>> = request
         .placements
         .iter()
         .map(|place| place.vaddr..place.vaddr + place.nr_pages * pages)
         .collect();
+    placed.sort_by_key(|range| range.start);
     let bytes = meet(&placed, mappings).map(|(common, ..)| common.end - common.start);
     bytes.sum::<u64>() >= FEWEST
 }

@@ -16,7 +16,7 @@ use crate::files::{Mounted, OpenFiles};
 use crate::plan::births::Who;
 use crate::plan::inheritance::Inheritance;
 use crate::plan::pagemap::{by_owner, contents};
-use crate::plan::ranges::{both, without};
+use crate::plan::ranges::{both, meet, without};
 use crate::plan::space::{Space, TASK_SIZE};
 use crate::plan::{Life, Plan};
 use crate::{Error, pages};
@@ -127,11 +127,12 @@ pub(crate) fn requests(
     // What is collapsed is shared no more.
     let huge = both(&without(&space.huge_ranges(), &inheritance.kept), &wanted);
     let compared = both(&inheritance.compared, &wanted);
-    let request = |(owner, ranges): (usize, Vec<Range<u64>>)| {
-        let code = space.vdso.as_ref().filter(|_| owner == number);
-        let code = code.map_or(0..0, |vdso| vdso.code.clone());
-        let placements = pages::placements(&plan.spaces[owner].pagemap, &code);
-        let placements = pages::within(&placements, &both(&ranges, &missing));
+    // The kernel's code has been put in place.
+    let code = space.vdso.as_ref().map(|vdso| vdso.code.clone());
+    let missing = without(&missing, code.as_slice());
+    let request = |(owner, pages): (usize, Vec<(Range<u64>, u64)>)| {
+        let wanted = meet(&pages, &missing).map(|(range, (_, shift), _)| (range, *shift));
+        let placements = pages::placements(&plan.spaces[owner].pagemap, wanted);
         (!placements.is_empty()).then(|| FillRequest {
             reader: Arc::clone(&sources.spaces[owner]),
             target: Arc::new(ProcessTarget::new(pid)),

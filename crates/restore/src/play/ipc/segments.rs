@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gelid_image::Dir;
 use gelid_image::manifest::Manifest;
-use gelid_pages::{FillRequest, Filler, Filling, ObjectKey, Owner};
+use gelid_pages::{FillRequest, Filler, Filling, ObjectKey, Owner, Placement};
 use gelid_sys::Errno;
 use gelid_sys::ipc::Kind;
 use gelid_sys::ipc::shm::{self, Attached};
@@ -112,7 +112,7 @@ impl Segments {
             filling.push(filler.fill(FillRequest {
                 reader: Arc::new(pages::open(dir, manifest, key)?),
                 target: Arc::new(MemoryTarget::new(again, segment.extent())),
-                placements: pages::placements(&segment.pages.pagemap, &(0..0)),
+                placements: Placement::of_pagemap(&segment.pages.pagemap),
                 huge: Vec::new(),
                 compared: Vec::new(),
             })?);
