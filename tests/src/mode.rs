@@ -15,7 +15,7 @@ pub enum Mode {
     /// Dump with `--leave-running`, from a copy of the memory: the original goes on and passes; when it is gone, the
     /// images restore, and that one passes as well.
     Running,
-    /// Several dumps and restores one after the other.
+    /// Several dumps and restores one after the other, with raw pages and with packed ones that are stored once.
     Rounds,
     /// Dumped by gelid, restored by CRIU.
     ToCriu,
@@ -67,6 +67,9 @@ impl Mode {
         let mut words = Vec::new();
         if !engine.is_criu() {
             words.push(pages);
+            if self == Self::Rounds && round % 2 == 1 {
+                words.push("--dedup-content");
+            }
         }
         if self == Self::Running {
             words.push("--leave-running");

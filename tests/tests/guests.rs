@@ -1,5 +1,6 @@
 //! The table: every guest of `gelid-guest --list`, and what is peculiar about it.
 
+mod equal;
 mod idle;
 mod internet;
 mod ipc;
@@ -141,12 +142,6 @@ const CASES: &[Case] = &[
     guest("prot-none"),
     guest("write-only"),
     guest("read-only"),
-    guest("cow-tree"),
-    unlike(
-        "cow-generations",
-        "pages that three generations have in common",
-    ),
-    guest("cow-siblings"),
     guest("reservation"),
     guest("many-mappings"),
     guest("brk"),
@@ -479,7 +474,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     let others = ipc::CASES.iter().chain(refusals::CASES);
     let others = others.chain(namespaces::CASES).chain(pipes::CASES);
     let others = others.chain(idle::CASES).chain(protection::CASES);
-    let others = others.chain(working::CASES);
+    let others = others.chain(working::CASES).chain(equal::CASES);
     CASES.iter().chain(sockets).chain(others)
 }
 

@@ -1,6 +1,7 @@
 //! What options of the two commands do beside a dump and a restore.
 
 mod around;
+mod equal;
 mod tables;
 
 use crate::failures::{must_be_gone, must_fail, start};
@@ -28,7 +29,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Every test of this file.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests = TESTS.iter().chain(around::TESTS).chain(tables::TESTS);
+    let tests = TESTS.iter().chain(around::TESTS);
+    let tests = tests.chain(equal::TESTS).chain(tables::TESTS);
     let tests = tests.map(|(name, body)| trial(format!("option/{name}"), body));
     tests.collect()
 }

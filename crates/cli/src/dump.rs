@@ -121,6 +121,7 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         end,
         pages: StoreOptions {
             format: format(invocation.compression()),
+            dedup: given.memory.dedup_content,
             ..defaults.pages
         },
         timeout,

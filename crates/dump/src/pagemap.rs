@@ -1,11 +1,13 @@
 //! `pagemap-*.img` and the names of files of pages. Section 9 of the format.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use gelid_image::messages::{PagemapEntry, PagemapHead};
 use gelid_image::{ImageKind, Staging};
-use gelid_pages::{Format, Owner, PAGE_SIZE, Run, encode_checksums};
+use gelid_pages::{Format, Owner, PAGE_SIZE, Reference, Run, encode_checksums};
 
 use crate::Error;
-use crate::frames::Same;
 use crate::pages::Stored;
 
 /// The file of pages number `pages_id`.
@@ -20,11 +22,12 @@ pub(crate) fn pages_file(pages_id: u32, format: Format) -> String {
 const FRAMES: &str = "zstd frames";
 
 impl Stored {
-    /// Writes the pagemap, and notes the checksum of the file of pages. `number` tells what the process is called that
-    /// was asked.
+    /// Writes the pagemap, and notes the checksum of the file of pages. `all` has all objects of the dump, `number` tells
+    /// what the process is called that was asked.
     pub(crate) fn write(
         &self,
         staging: &Staging,
+        all: &HashMap<Owner, &Self>,
         number: impl Fn(i32) -> i32,
     ) -> Result<(), Error> {
         let mut writer = match self.owner {
@@ -34,9 +37,9 @@ impl Stored {
         let pages_id = self.pages_id;
         writer.push(&PagemapHead { pages_id })?;
         let own = self.summary.pagemap.iter().map(entry);
-        let mut entries: Vec<_> = own
-            .chain(self.same.iter().map(|same| of_another(same, &number)))
-            .collect();
+        let elsewhere = self.elsewhere(all);
+        let elsewhere = elsewhere.iter().map(|pages| pages.entry(&number));
+        let mut entries: Vec<_> = own.chain(elsewhere).collect();
         entries.sort_by_key(|entry| entry.vaddr);
         for entry in &entries {
             writer.push(entry)?;
@@ -50,16 +53,73 @@ impl Stored {
         staging.set_checksum(&self.file, checksum)?;
         Ok(())
     }
+
+    /// The pages that it does not hold itself, each where they are held: what it has in common with another may be among
+    /// what that one has left out, since a third has equal pages.
+    fn elsewhere(&self, all: &HashMap<Owner, &Self>) -> Vec<Elsewhere> {
+        let left_out = self.summary.references.iter();
+        let mut elsewhere: Vec<_> = left_out
+            .map(|reference| Elsewhere::of(reference, reference.range()))
+            .collect();
+        for same in &self.same {
+            let owner = Owner::Task(same.owner.as_raw_pid());
+            let theirs = all.get(&owner).map(|stored| &stored.summary.references[..]);
+            let theirs = theirs.unwrap_or_default();
+            let mut at = same.range.start;
+            let first = theirs.partition_point(|reference| reference.range().end <= at);
+            for reference in &theirs[first..] {
+                let there = reference.range();
+                let part = there.start.max(at)..there.end.min(same.range.end);
+                if part.is_empty() {
+                    break;
+                }
+                elsewhere.extend(Elsewhere::unmoved(owner, at..part.start));
+                at = part.end;
+                elsewhere.push(Elsewhere::of(reference, part));
+            }
+            elsewhere.extend(Elsewhere::unmoved(owner, at..same.range.end));
+        }
+        elsewhere
+    }
 }
 
-/// Pages that are among those of another task.
-fn of_another(same: &Same, number: impl Fn(i32) -> i32) -> PagemapEntry {
-    PagemapEntry {
-        vaddr: same.range.start,
-        flags: Some(0),
-        nr_pages: Some((same.range.end - same.range.start) / PAGE_SIZE as u64),
-        same_as: Some(number(same.owner.as_raw_pid()).cast_unsigned()),
-        ..PagemapEntry::default()
+/// Pages that are among those of another task, or elsewhere among its own.
+#[derive(Debug, PartialEq, Eq)]
+struct Elsewhere {
+    range: Range<u64>,
+    owner: Owner,
+    at: u64,
+}
+
+impl Elsewhere {
+    /// Some of the pages that were left out.
+    fn of(reference: &Reference, range: Range<u64>) -> Self {
+        Self {
+            at: reference.at + (range.start - reference.vaddr),
+            owner: reference.owner.owner,
+            range,
+        }
+    }
+
+    /// Pages, if any, that another has at the same addresses.
+    fn unmoved(owner: Owner, range: Range<u64>) -> Option<Self> {
+        let at = range.start;
+        (!range.is_empty()).then_some(Self { range, owner, at })
+    }
+
+    fn entry(&self, number: impl Fn(i32) -> i32) -> PagemapEntry {
+        PagemapEntry {
+            vaddr: self.range.start,
+            flags: Some(0),
+            nr_pages: Some((self.range.end - self.range.start) / PAGE_SIZE as u64),
+            same_as: match self.owner {
+                Owner::Task(pid) => Some(number(pid).cast_unsigned()),
+                // Nobody refers to shared memory.
+                Owner::Shared(_) => None,
+            },
+            same_at: Some(self.at).filter(|at| *at != self.range.start),
+            ..PagemapEntry::default()
+        }
     }
 }
 
@@ -69,5 +129,82 @@ fn entry(run: &Run) -> PagemapEntry {
         flags: Some(run.flags.bits()),
         nr_pages: Some(run.nr_pages),
         ..PagemapEntry::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gelid_pages::{ObjectKey, Summary};
+    use gelid_sys::Pid;
+
+    use super::*;
+    use crate::frames::Same;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+
+    fn stored(
+        pid: i32,
+        same: &[(Range<u64>, i32)],
+        references: &[(Range<u64>, i32, u64)],
+    ) -> Stored {
+        let same = same.iter().map(|(range, owner)| Same {
+            range: range.start * PAGE..range.end * PAGE,
+            owner: Pid::from_raw(*owner).unwrap(),
+        });
+        let references = references.iter().map(|(range, owner, at)| Reference {
+            vaddr: range.start * PAGE,
+            nr_pages: range.end - range.start,
+            owner: ObjectKey {
+                pages_id: owner.unsigned_abs(),
+                owner: Owner::Task(*owner),
+            },
+            at: at * PAGE,
+        });
+        Stored {
+            owner: Owner::Task(pid),
+            pages_id: pid.unsigned_abs(),
+            file: String::new(),
+            scanned: 0,
+            guards: Vec::new(),
+            same: same.collect(),
+            summary: Summary {
+                references: references.collect(),
+                ..Summary::default()
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_elsewhere_is_where_it_is_stored() {
+        let all = [
+            stored(1, &[], &[]),
+            stored(2, &[], &[(4..6, 1, 40), (8..12, 2, 20)]),
+            stored(3, &[(1..9, 2), (11..14, 2), (30..31, 1)], &[(15..16, 3, 9)]),
+        ];
+        let by_owner = all.iter().map(|stored| (stored.owner, stored)).collect();
+        let mut elsewhere = all[2].elsewhere(&by_owner);
+        elsewhere.sort_by_key(|pages| pages.range.start);
+        let entries = elsewhere.iter().map(|pages| {
+            let entry = pages.entry(|pid| pid + 100);
+            let pages = |address: u64| address / PAGE;
+            let (same_as, same_at) = (entry.same_as.unwrap(), entry.same_at.map(pages));
+            (
+                pages(entry.vaddr),
+                entry.nr_pages.unwrap(),
+                same_as,
+                same_at,
+            )
+        });
+        let want = [
+            (1, 3, 102, None),
+            (4, 2, 101, Some(40)),
+            (6, 2, 102, None),
+            (8, 1, 102, Some(20)),
+            (11, 1, 102, Some(23)),
+            (12, 2, 102, None),
+            (15, 1, 103, Some(9)),
+            (30, 1, 101, None),
+        ];
+        assert_eq!(entries.collect::<Vec<_>>(), want);
     }
 }

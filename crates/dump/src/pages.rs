@@ -345,16 +345,29 @@ impl Sink<'_> {
         cores: &[Cores],
     ) -> Result<(), Error> {
         let live = tasks.iter().filter_map(|task| task.live.as_ref());
-        for (live, cores) in live.zip(cores) {
-            if let Space::Own(layout) = &live.space
-                && let Some(layout) = layout.get()
-                && !cores.lent.iter().all(|range| layout.is_in_vdso(range))
+        let spaces = live
+            .zip(cores)
+            .filter_map(|(live, cores)| match &live.space {
+                Space::Own(layout) => Some((cores.living, layout.get()?, &cores.lent)),
+                _ => None,
+            });
+        let spaces: Vec<_> = spaces
+            .map(|(pid, layout, lent)| {
+                let is_lent = !lent.iter().all(|range| layout.is_in_vdso(range));
+                (pid, layout, is_lent)
+            })
+            .collect();
+        // Others may refer to what is left of it.
+        let all = spaces.iter().any(|(.., is_lent)| *is_lent) && self.store.forget();
+        for (pid, layout, is_lent) in spaces {
+            let owner = Owner::Task(pid.as_raw_pid());
+            if (all || is_lent)
                 && let Some(place) = queued
                     .iter_mut()
-                    .find(|queued| queued.stored.owner == Owner::Task(cores.living.as_raw_pid()))
+                    .find(|queued| queued.stored.owner == owner)
             {
-                tracing::debug!(pid = cores.living.as_raw_pid(), lent = ?cores.lent, "pages again");
-                let (pid, go_on) = (cores.living, AtomicBool::new(false));
+                tracing::debug!(pid = pid.as_raw_pid(), is_lent, "pages again");
+                let go_on = AtomicBool::new(false);
                 let anew = scan::queue(self, pid, Origin::task(pid, layout), layout, None, &go_on)?;
                 let first = std::mem::replace(place, anew).wait()?;
                 self.staging.discard(&first.file)?;

@@ -308,8 +308,9 @@ impl Spaces {
             Some(number) => *number,
             None => census.numbers.number(pid),
         };
+        let all = pages.iter().map(|stored| (stored.owner, stored)).collect();
         for stored in pages {
-            stored.write(context.staging, number)?;
+            stored.write(context.staging, &all, number)?;
         }
         Ok(())
     }

@@ -112,7 +112,9 @@ fn write<'scope, 'a: 'scope>(
     let store = Store::start(context.options.pages)?;
     let format = context.options.pages.format;
     let sink = Sink::new(store, format, context.staging);
-    let flow = Flow::start(scope, sink, !snapshot::may_be(context.options))?;
+    // What is queued at once may have to be thrown away, and nobody is to refer to it by then.
+    let at_once = !snapshot::may_be(context.options) && !context.options.pages.dedup;
+    let flow = Flow::start(scope, sink, at_once)?;
     // On every way out but the last it is to stop.
     let stopper = flow.stopper();
     collecting.prepared();

@@ -21,6 +21,7 @@ mod credentials;
 mod descriptors;
 mod dispatch;
 mod epoll;
+mod equal;
 mod eventfd;
 mod fanotify;
 mod full_table;
@@ -112,6 +113,7 @@ const OBJECTS: &[&[Entry]] = &[
     descriptors::GUESTS,
     dispatch::GUESTS,
     epoll::GUESTS,
+    equal::GUESTS,
     eventfd::GUESTS,
     fanotify::GUESTS,
     full_table::GUESTS,

@@ -1,6 +1,6 @@
 //! Options that contradict each other or the command.
 
-use super::values::{InheritFd, inodes, user_and_group};
+use super::values::{Compression, InheritFd, inodes, user_and_group};
 use super::{Command, Invocation};
 
 /// The first contradiction, in CRIU's words where it has some.
@@ -14,7 +14,7 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
         invocation.command == Command::Dump,
         invocation.command == Command::Restore,
     );
-    let rules: [(bool, &str); 10] = [
+    let rules: [(bool, &str); 11] = [
         (options.general.ms, "--ms was removed: use check without it"),
         (
             options.tasks.restore_sibling && !options.tasks.restore_detached,
@@ -52,6 +52,10 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
         (
             options.tasks.dry_run && !restores,
             "--dry-run is only for restore",
+        ),
+        (
+            dumps && options.memory.dedup_content && invocation.compression() == Compression::None,
+            "--dedup-content needs packed pages (--compress=zstd): CRIU's form has no word for pages of others",
         ),
         (
             dumps && options.general.tree.is_none(),

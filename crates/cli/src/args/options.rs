@@ -15,10 +15,11 @@ use super::values::{
 };
 
 /// Flags, by their field, and the option that switches them off again.
-pub(super) const NEGATABLE: [(&str, &str); 27] = [
+pub(super) const NEGATABLE: [(&str, &str); 28] = [
     ("allow_uprobes", "no-allow-uprobes"),
     ("auto_dedup", "no-auto-dedup"),
     ("restore_detached", "no-daemon"),
+    ("dedup_content", "no-dedup-content"),
     ("deprecated", "no-deprecated"),
     ("display_stats", "no-display-stats"),
     ("evasive_devices", "no-evasive-devices"),
@@ -245,6 +246,9 @@ pub(crate) struct Memory {
     /// How pages are stored: zstd[:LEVEL], the default under the name of gelid, or none
     #[arg(long, value_name = "HOW")]
     pub(crate) compress: Option<Compression>,
+    /// Store equal pages of the tree once, wherever they are
+    #[arg(long)]
+    pub(crate) dedup_content: bool,
     /// When memory is copied, so that a tree that is left running stands still only for that
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     pub(crate) snapshot: Snapshot,

@@ -126,6 +126,11 @@ fn nonsense_is_refused() {
         ("gelid restore -J user:1,0,65536", "not a user and a group"),
         ("gelid dump -t 1 --compress=lz4", "zstd"),
         (
+            "gelid dump -t 1 --dedup-content --compress=none",
+            "--dedup-content needs packed pages",
+        ),
+        ("criu dump -t 1 --dedup-content", "--dedup-content needs"),
+        (
             "gelid dump -t 1 --lazy-pages",
             "--lazy-pages: memory does not travel yet",
         ),
