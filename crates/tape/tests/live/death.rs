@@ -155,6 +155,8 @@ fn calls_that_wait_go_on_waiting() {
 
 #[test]
 fn a_signal_meanwhile_ends_the_call_that_waits_for_one() {
+    /// How `/proc/PID/syscall` begins in `pause(2)`.
+    const PAUSES: &str = "34 ";
     let mut guest = Python::start(
         "import ctypes, signal\n\
          libc = ctypes.CDLL(None, use_errno=True)\n\
@@ -165,7 +167,10 @@ fn a_signal_meanwhile_ends_the_call_that_waits_for_one() {
          \x20 done = libc.pause()\n\
          \x20 print(done, ctypes.get_errno(), len(seen))",
     );
+    let call = format!("/proc/{}/syscall", guest.pid());
     for round in 1..=5 {
+        // A signal that comes before the call does not end it.
+        eventually(|| std::fs::read_to_string(&call).is_ok_and(|text| text.starts_with(PAUSES)));
         let (mut tracer, _) = trace(guest.pid(), ABOARD);
         guest.signal(rustix::process::Signal::USR1);
         tracer.0.kill().unwrap();
