@@ -338,7 +338,6 @@ impl Drop for Tree {
     }
 }
 
-/// Waits until all of the killed tracees are dead, and reaps them.
 /// Pages of anonymous memory that take so long to give back that a second processor is of use: 256 MiB, some 20 ms.
 const LARGE: u64 = 1 << 16;
 
@@ -357,6 +356,7 @@ fn only_large(processes: &[Process]) -> Option<OwnedFd> {
     }
 }
 
+/// Waits until all of the killed tracees are dead, and reaps them.
 fn reap(mut tids: Vec<Pid>, deadline: Instant) -> Result<(), ThawError> {
     let mut backoff = Backoff::new();
     loop {

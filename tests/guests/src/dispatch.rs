@@ -7,6 +7,7 @@
 use crate::Entry;
 use crate::os::os;
 use crate::protocol::{Check, Failure, Guest, same, until};
+use crate::signals::handle_informed;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 pub(crate) const GUESTS: &[Entry] = &[
@@ -40,13 +41,7 @@ extern "C" fn divert(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
 }
 
 fn handle() -> Check {
-    // SAFETY: all zeros is an action, without flags and with an empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = divert as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO;
-    let none = std::ptr::null_mut();
-    os!(libc::sigaction(libc::SIGSYS, &raw const action, none))?;
-    Ok(())
+    handle_informed(libc::SIGSYS, divert, 0)
 }
 
 fn set(mode: u64, offset: u64, len: u64, selector: Option<&AtomicU8>) -> Check {

@@ -7,6 +7,7 @@
 use crate::Entry;
 use crate::os::{errno, os};
 use crate::protocol::{Check, Guest, ensure, nap, same, status_field, wait_blocked};
+use crate::signals::handle_informed;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -39,16 +40,7 @@ extern "C" fn broken(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
 }
 
 fn handle() -> Check {
-    // SAFETY: all-zero is a valid `sigaction`.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = broken as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-    os!(libc::sigaction(
-        libc::SIGUSR1,
-        &raw const action,
-        std::ptr::null_mut()
-    ))?;
-    Ok(())
+    handle_informed(libc::SIGUSR1, broken, libc::SA_RESTART)
 }
 
 /// Opens a file and takes a lease of it.

@@ -8,6 +8,7 @@
 use crate::Entry;
 use crate::os::{Map, PAGE, errno, os, smaps};
 use crate::protocol::{Check, Failure, Gate, Guest, ensure, same, until};
+use crate::signals::handle_informed;
 use std::arch::{asm, global_asm};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -31,31 +32,20 @@ const CODE: u64 = u64::from_le_bytes([0xb8, 42, 0, 0, 0, 0xc3, 0, 0]);
 static FAULT: (AtomicI32, AtomicU32) = (AtomicI32::new(0), AtomicU32::new(0));
 
 /// Notes a fault, and goes on behind the instruction of three bytes that caused it.
-extern "C" fn note(_signal: i32, info: *const u8, context: *mut libc::ucontext_t) {
+extern "C" fn note(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel gives both, and the key is at this place of the first.
     unsafe {
-        FAULT
-            .0
-            .store((*info.cast::<libc::siginfo_t>()).si_code, Ordering::SeqCst);
-        FAULT
-            .1
-            .store(info.add(32).cast::<u32>().read(), Ordering::SeqCst);
+        let key = info.cast::<u8>().add(32).cast::<u32>().read();
+        FAULT.0.store((*info).si_code, Ordering::SeqCst);
+        FAULT.1.store(key, Ordering::SeqCst);
+        let context = context.cast::<libc::ucontext_t>();
         (*context).uc_mcontext.gregs[libc::REG_RIP as usize] += 3;
     }
 }
 
 /// Has faults noted.
 fn catch() -> Check {
-    // SAFETY: all-zero is a valid `sigaction`.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = note as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO;
-    os!(libc::sigaction(
-        libc::SIGSEGV,
-        &raw const action,
-        std::ptr::null_mut()
-    ))?;
-    Ok(())
+    handle_informed(libc::SIGSEGV, note, 0)
 }
 
 /// The fault that something causes: code and key; zeros for none.

@@ -66,11 +66,23 @@ pub(crate) fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
+/// A handler that is told what a signal is about.
+pub(crate) type Informed = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
 /// Installs a handler by the C library.
 pub(crate) fn handle(signal: i32, handler: extern "C" fn(i32), flags: i32) -> Check {
+    install(signal, handler as *const (), flags)
+}
+
+/// The same, of one that is told more.
+pub(crate) fn handle_informed(signal: i32, handler: Informed, flags: i32) -> Check {
+    install(signal, handler as *const (), flags | libc::SA_SIGINFO)
+}
+
+fn install(signal: i32, handler: *const (), flags: i32) -> Check {
     // SAFETY: all zeros is a valid action.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = handler as *const () as usize;
+    action.sa_sigaction = handler as usize;
     action.sa_flags = flags;
     os!(libc::sigaction(
         signal,

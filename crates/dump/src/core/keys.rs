@@ -27,12 +27,12 @@ pub(crate) struct Keys {
 
 impl AskedKeys {
     /// Asks for them by giving each to memory that there is not.
-    pub(super) fn ask(tape: &mut Tape, are_there: bool) -> Self {
+    pub(super) fn ask(tape: &mut Tape) -> Self {
         let mut ask = |key: u32| {
             let args = [pkey::NOWHERE, PAGE_SIZE as u64, 0, key.into()];
             tape.call(nr::pkey_mprotect, args.map(Into::into))
         };
-        let keys = 1..=if are_there { pkey::LAST } else { 0 };
+        let keys = 1..=if pkey::are_there() { pkey::LAST } else { 0 };
         Self {
             allocated: keys.map(&mut ask).collect(),
         }

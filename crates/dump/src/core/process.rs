@@ -88,9 +88,7 @@ impl Asked {
             )?);
         }
         let first = threads.first_mut();
-        let first = first.ok_or(Error::Gone { tid: process.pid })?;
-        let has_keys = first.has_keys();
-        let tape = &mut first.tape;
+        let tape = &mut first.ok_or(Error::Gone { tid: process.pid })?.tape;
         Ok(Self {
             outside: Outside::look(&dir, own_session(process.pid, sid))?,
             shared: signals::pending(leader, true)?,
@@ -99,7 +97,7 @@ impl Asked {
             timers: AskedTimers::ask(tape, timers::look(&dir)?),
             attributes: AskedProcess::ask(tape),
             rings: AskedRings::ask(process.living(), areas, tape)?,
-            keys: AskedKeys::ask(tape, has_keys),
+            keys: AskedKeys::ask(tape),
             threads,
         })
     }

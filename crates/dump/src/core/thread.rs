@@ -80,12 +80,6 @@ impl Asked {
         })
     }
 
-    /// Processor and kernel have protection keys.
-    pub(super) fn has_keys(&self) -> bool {
-        let xsave = self.fpu.xsave.as_ref();
-        xsave.is_some_and(|xsave| !xsave.pkru.is_empty())
-    }
-
     /// `status` is there for the leader; `shared` are the signals for the process that this thread will take.
     pub(super) fn record(
         &self,

@@ -194,16 +194,14 @@ impl OpenFiles {
     pub(crate) fn owner(&self, file: u32) -> Result<u32, Error> {
         let fd = self.fd(file).ok_or(Errno::BADF);
         let status = fd.and_then(rustix::fs::fstat);
-        let label = || {
-            self.plan
-                .descriptions
-                .get(&file)
-                .map(super::Description::label)
-        };
-        let status = status.map_err(|errno| {
-            Error::system("ask for the owner of", label().unwrap_or_default())(errno)
-        })?;
+        let status = status
+            .map_err(|errno| Error::system("ask for the owner of", self.label(file))(errno))?;
         Ok(status.st_uid)
+    }
+
+    fn label(&self, file: u32) -> String {
+        let description = self.plan.descriptions.get(&file);
+        description.map_or_else(String::new, super::Description::label)
     }
 
     /// Breaks leases as far as they were. Nobody may be the owner of those files yet.
@@ -225,10 +223,7 @@ impl OpenFiles {
                 Left::Nothing => OFlags::WRONLY,
             };
             let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let object = || {
-                let description = self.plan.descriptions.get(&lock.file);
-                description.map_or_else(String::new, super::Description::label)
-            };
+            let object = || self.label(lock.file);
             let fd = self.fd(lock.file).ok_or(Errno::BADF);
             let opened = fd.and_then(|fd| {
                 let name = fd.as_raw_fd().to_string();
