@@ -1,4 +1,6 @@
-//! The limit of open files of this process (`RLIMIT_NOFILE`, `getrlimit(2)`).
+//! The limit of open files of this process (`RLIMIT_NOFILE`, `getrlimit(2)`), and the table that holds them.
+
+use std::os::fd::AsFd;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -45,9 +47,30 @@ pub fn left(used: u64) -> u64 {
     limit.map_or(u64::MAX, |limit| limit.saturating_sub(used))
 }
 
+/// Makes the table of descriptors large enough for the numbers below `need`, as far as the limit allows, with the help of
+/// any descriptor. A table that grows when several threads share it waits for a grace period of RCU at 64, 128, 256 ...
+/// descriptors, some milliseconds each (`expand_files` in `fs/file.c`); before the first thread it waits for none.
+pub fn widen(any: impl AsFd, need: u64) {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let last = need.min(limit).saturating_sub(1);
+    if let Ok(last) = i32::try_from(last) {
+        // Without it all goes on, only later.
+        drop(rustix::io::fcntl_dupfd_cloexec(any, last));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_grows() {
+        let own = std::fs::File::open("/proc/self/status").unwrap();
+        widen(&own, 1000);
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+        assert!(size.unwrap().trim().parse::<u64>().unwrap() >= 1000);
+    }
 
     #[test]
     fn the_limit_is_put_back() {
