@@ -1,23 +1,28 @@
 //! Writing a whole image set that becomes visible only when it is complete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
-use crate::blank::{Blanks, Nameless, Roomy};
+use crate::blank::{Blanks, Roomy};
 use crate::claim::{HIDDEN, claim, empty};
 use crate::dir::plain;
 use crate::manifest::{self, Checksum, Manifest};
+use crate::naming::Naming;
+use crate::staged::{Shared, Staged};
 use crate::{Dir, ImageKind, ImageWriter, Key, Record, WriteError};
 
-const INVENTORY: &str = "inventory.img";
+pub(crate) const INVENTORY: &str = "inventory.img";
+
+/// So many files are worth a thread that names them.
+const WORTH_A_THREAD: usize = 64;
 
 /// How a set is written.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +47,7 @@ impl Default for StagingOptions {
 
 /// An image set under construction. Files live in a hidden sub-directory; [`commit`](Self::commit)
 /// moves them into place, the inventory last, so a directory with an inventory is whole. Dropped
-/// without commit, nothing is left. What a killed predecessor left behind is removed first.
+/// without commit, nothing is left. What a killed predecessor left in the sub-directory is removed first.
 ///
 /// All methods take `&self` and may be called from several threads.
 #[derive(Debug)]
@@ -50,42 +55,8 @@ pub struct Staging {
     dir: Dir,
     options: StagingOptions,
     shared: Arc<Shared>,
+    naming: Mutex<Option<Naming>>,
     done: bool,
-}
-
-/// What the writers of a set share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    hidden: OwnedFd,
-    mode: Mode,
-    blanks: Blanks,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    files: BTreeMap<String, Staged>,
-    /// Those of them that get their names in the end.
-    nameless: BTreeMap<String, Nameless>,
-    links: Vec<String>,
-    failure: Option<WriteError>,
-}
-
-#[derive(Debug)]
-enum Staged {
-    /// A writer is at work.
-    Open,
-    /// A writer has finished.
-    Finished(Finished),
-    /// Written by somebody else; checksum at commit unless given.
-    Raw(Option<String>),
-}
-
-/// What a finished writer knows about its file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Finished {
-    pub(crate) len: u64,
-    pub(crate) blake3: blake3::Hash,
 }
 
 impl Staging {
@@ -107,8 +78,43 @@ impl Staging {
             dir: dir.clone(),
             options,
             shared: Arc::new(shared),
+            naming: Mutex::default(),
             done: false,
         })
+    }
+
+    /// From now on files get their names as soon as they are finished, by another thread, if there are as many as that is
+    /// worth. To be called when hardly anything can go wrong any more: if it does, names are taken away again, but
+    /// whoever is killed leaves them. The inventory gets its name in the commit.
+    pub fn name_early(&self) {
+        let mut naming = self.naming();
+        let mut state = self.shared.state();
+        if naming.is_some() || self.options.sync || state.nameless.len() < WORTH_A_THREAD {
+            return;
+        }
+        let Some((begun, finished)) = Naming::start(&self.shared, &self.dir) else {
+            return;
+        };
+        for (name, staged) in &state.files {
+            if matches!(staged, Staged::Finished(_)) {
+                // It waits for them.
+                let _ = finished.send(name.clone());
+            }
+        }
+        state.naming = Some(finished);
+        *naming = Some(begun);
+    }
+
+    /// Waits for files to be named that are finished, and says which have been.
+    fn named(&self) -> BTreeSet<String> {
+        self.shared.state().naming = None;
+        let mut naming = self.naming();
+        naming.as_mut().map(Naming::end).unwrap_or_default()
+    }
+
+    fn naming(&self) -> MutexGuard<'_, Option<Naming>> {
+        // Every critical section leaves it whole.
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes files in advance, so that less is to be done when they are written. File systems that cannot are left
@@ -216,7 +222,9 @@ impl Staging {
     /// names and those its manifest lists are replaced and removed.
     pub fn commit(mut self) -> Result<(), WriteError> {
         let (files, links) = self.take_files()?;
-        let mut names: Vec<String> = files.keys().cloned().chain(links).collect();
+        let named = self.named();
+        let others = files.keys().filter(|name| !named.contains(*name));
+        let mut names: Vec<String> = others.cloned().chain(links).collect();
         let manifest = self.manifest(&files)?;
         if self.options.manifest {
             self.write_manifest(&manifest)?;
@@ -352,108 +360,12 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if !self.done {
+            for name in self.named() {
+                // Without an inventory nobody takes it for anything.
+                let _ = self.unlink(&name);
+            }
             self.remove_hidden();
         }
-    }
-}
-
-impl Shared {
-    /// Creates a file of the set and notes it as being written.
-    pub(crate) fn create(&self, name: &str) -> Result<File, WriteError> {
-        if let Some(file) = self.take_blank(name)? {
-            return Ok(file);
-        }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.hidden, name, flags, self.mode) {
-            Ok(fd) => {
-                self.set(name, Staged::Open);
-                Ok(File::from(fd))
-            }
-            Err(Errno::EXIST) => Err(WriteError::Duplicate { file: name.into() }),
-            Err(source) => Err(WriteError::io(name, "create", source)),
-        }
-    }
-
-    /// A file made in advance, if there is one.
-    fn take_blank(&self, name: &str) -> Result<Option<File>, WriteError> {
-        self.take(name, || self.blanks.take())
-    }
-
-    /// The file with blocks that is for somebody, if there is one.
-    fn take_roomy(&self, name: &str, whose: u32) -> Result<Option<File>, WriteError> {
-        self.take(name, || self.blanks.take_roomy(whose))
-    }
-
-    fn take(
-        &self,
-        name: &str,
-        made: impl FnOnce() -> Option<(File, Nameless)>,
-    ) -> Result<Option<File>, WriteError> {
-        let mut state = self.state();
-        if state.files.contains_key(name) {
-            return Err(WriteError::Duplicate { file: name.into() });
-        }
-        Ok(made().map(|(file, nameless)| {
-            state.nameless.insert(name.into(), nameless);
-            state.files.insert(name.into(), Staged::Open);
-            file
-        }))
-    }
-
-    /// Makes a file visible, in the place of another one.
-    fn publish(&self, name: &str, dir: &Dir) -> io::Result<()> {
-        let Some(nameless) = self.state().nameless.remove(name) else {
-            return Ok(rustix::fs::renameat(&self.hidden, name, dir, name)?);
-        };
-        match nameless.name(dir, name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
-                nameless.name(dir, name)
-            }
-            named => named,
-        }
-    }
-
-    pub(crate) fn finish(&self, name: &str, finished: Finished) {
-        self.set(name, Staged::Finished(finished));
-    }
-
-    /// Notes the first failure that nobody else could be told of.
-    pub(crate) fn fail(&self, error: WriteError) {
-        self.state().failure.get_or_insert(error);
-    }
-
-    fn set(&self, name: &str, staged: Staged) {
-        self.state().files.insert(name.into(), staged);
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Every critical section leaves the state consistent, so a panic elsewhere does no harm.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn open(&self, name: &str) -> Result<File, WriteError> {
-        if let Some(nameless) = self.state().nameless.get(name) {
-            let opened = nameless.open();
-            return opened.map_err(|source| WriteError::io(name, "open", source));
-        }
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.hidden, name, flags, Mode::empty()) {
-            Ok(fd) => Ok(File::from(fd)),
-            Err(source) => Err(WriteError::io(name, "open", source)),
-        }
-    }
-
-    fn len(&self, name: &str) -> Result<u64, WriteError> {
-        let found = self.open(name)?.metadata();
-        let found = found.map_err(|source| WriteError::io(name, "stat", source))?;
-        Ok(found.len())
-    }
-
-    fn hash(&self, name: &str) -> Result<(u64, Checksum), WriteError> {
-        let hashed = manifest::hash(self.open(name)?);
-        let (len, hash) = hashed.map_err(|source| WriteError::io(name, "read", source))?;
-        Ok((len, Checksum::Blake3(hash)))
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::kind::{COMMON_MAGIC, Header, SERVICE_MAGIC};
 use crate::schema::Record;
-use crate::staging::{Finished, Shared};
+use crate::staged::{Finished, Shared};
 use crate::{Dir, ImageKind, Key, WriteError};
 
 /// Bytes gathered before they are written.

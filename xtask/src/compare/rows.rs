@@ -132,7 +132,7 @@ pub(super) const ROWS: &[Row] = &[
     of(
         500,
         "processes",
-        row("500 processes", Guest("idle-tree", &["500"])),
+        heap("500 processes", Guest("idle-tree", &["500"])),
     ),
     of(
         2_000,

@@ -1,0 +1,170 @@
+//! The files of a set under construction, and what is known of each.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::blank::{Blanks, Nameless};
+use crate::manifest::{self, Checksum};
+use crate::{Dir, WriteError};
+
+/// What the writers of a set share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) hidden: OwnedFd,
+    pub(crate) mode: Mode,
+    pub(crate) blanks: Blanks,
+    pub(crate) state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) files: BTreeMap<String, Staged>,
+    /// Those of them that get their names in the end.
+    pub(crate) nameless: BTreeMap<String, Nameless>,
+    pub(crate) links: Vec<String>,
+    pub(crate) failure: Option<WriteError>,
+    /// Who wants to know of files that are finished.
+    pub(crate) naming: Option<Sender<String>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Staged {
+    /// A writer is at work.
+    Open,
+    /// A writer has finished.
+    Finished(Finished),
+    /// Written by somebody else; checksum at commit unless given.
+    Raw(Option<String>),
+}
+
+/// What a finished writer knows about its file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finished {
+    pub(crate) len: u64,
+    pub(crate) blake3: blake3::Hash,
+}
+
+impl Shared {
+    /// Creates a file of the set and notes it as being written.
+    pub(crate) fn create(&self, name: &str) -> Result<File, WriteError> {
+        if let Some(file) = self.take_blank(name)? {
+            return Ok(file);
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.hidden, name, flags, self.mode) {
+            Ok(fd) => {
+                self.set(name, Staged::Open);
+                Ok(File::from(fd))
+            }
+            Err(Errno::EXIST) => Err(WriteError::Duplicate { file: name.into() }),
+            Err(source) => Err(WriteError::io(name, "create", source)),
+        }
+    }
+
+    /// A file made in advance, if there is one.
+    fn take_blank(&self, name: &str) -> Result<Option<File>, WriteError> {
+        self.take(name, || self.blanks.take())
+    }
+
+    /// The file with blocks that is for somebody, if there is one.
+    pub(crate) fn take_roomy(&self, name: &str, whose: u32) -> Result<Option<File>, WriteError> {
+        self.take(name, || self.blanks.take_roomy(whose))
+    }
+
+    fn take(
+        &self,
+        name: &str,
+        made: impl FnOnce() -> Option<(File, Nameless)>,
+    ) -> Result<Option<File>, WriteError> {
+        let mut state = self.state();
+        if state.files.contains_key(name) {
+            return Err(WriteError::Duplicate { file: name.into() });
+        }
+        Ok(made().map(|(file, nameless)| {
+            state.nameless.insert(name.into(), nameless);
+            state.files.insert(name.into(), Staged::Open);
+            file
+        }))
+    }
+
+    /// Makes a file visible, in the place of another one.
+    pub(crate) fn publish(&self, name: &str, dir: &Dir) -> io::Result<()> {
+        let Some(nameless) = self.state().nameless.remove(name) else {
+            return Ok(rustix::fs::renameat(&self.hidden, name, dir, name)?);
+        };
+        match nameless.name(dir, name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
+                nameless.name(dir, name)
+            }
+            named => named,
+        }
+    }
+
+    pub(crate) fn finish(&self, name: &str, finished: Finished) {
+        let mut state = self.state();
+        let finished = Staged::Finished(finished);
+        state.files.insert(name.into(), finished);
+        if let Some(naming) = &state.naming {
+            // Whom it does not reach, the commit names.
+            let _ = naming.send(name.into());
+        }
+    }
+
+    /// Gives a file its name, if it has none and nobody else has it; whether it has it now.
+    pub(crate) fn name_early(&self, name: &str, dir: &Dir) -> bool {
+        let Some(nameless) = self.state().nameless.remove(name) else {
+            return false;
+        };
+        let named = nameless.name(dir, name).is_ok();
+        if !named {
+            self.state().nameless.insert(name.into(), nameless);
+        }
+        named
+    }
+
+    /// Notes the first failure that nobody else could be told of.
+    pub(crate) fn fail(&self, error: WriteError) {
+        self.state().failure.get_or_insert(error);
+    }
+
+    pub(crate) fn set(&self, name: &str, staged: Staged) {
+        self.state().files.insert(name.into(), staged);
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state consistent, so a panic elsewhere does no harm.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn open(&self, name: &str) -> Result<File, WriteError> {
+        if let Some(nameless) = self.state().nameless.get(name) {
+            let opened = nameless.open();
+            return opened.map_err(|source| WriteError::io(name, "open", source));
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.hidden, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(File::from(fd)),
+            Err(source) => Err(WriteError::io(name, "open", source)),
+        }
+    }
+
+    pub(crate) fn len(&self, name: &str) -> Result<u64, WriteError> {
+        let found = self.open(name)?.metadata();
+        let found = found.map_err(|source| WriteError::io(name, "stat", source))?;
+        Ok(found.len())
+    }
+
+    pub(crate) fn hash(&self, name: &str) -> Result<(u64, Checksum), WriteError> {
+        let hashed = manifest::hash(self.open(name)?);
+        let (len, hash) = hashed.map_err(|source| WriteError::io(name, "read", source))?;
+        Ok((len, Checksum::Blake3(hash)))
+    }
+}
