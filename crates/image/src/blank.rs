@@ -75,6 +75,11 @@ impl Blanks {
         lock(&self.roomy).insert(whose, fd);
     }
 
+    /// How many there still are, without blocks.
+    pub(crate) fn left(&self) -> usize {
+        lock(&self.all).len()
+    }
+
     /// One of them, to be written, and what gives it a name. `None` if there are no more.
     pub(crate) fn take(&self) -> Option<(File, Nameless)> {
         written(lock(&self.all).pop()?)

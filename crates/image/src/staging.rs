@@ -89,7 +89,8 @@ impl Staging {
     pub fn name_early(&self) {
         let mut naming = self.naming();
         let mut state = self.shared.state();
-        if naming.is_some() || self.options.sync || state.nameless.len() < WORTH_A_THREAD {
+        let made = state.nameless.len() + self.shared.blanks.left();
+        if naming.is_some() || self.options.sync || made < WORTH_A_THREAD {
             return;
         }
         let Some((begun, finished)) = Naming::start(&self.shared, &self.dir) else {

@@ -48,7 +48,7 @@ pub struct Data {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Op(pub(crate) usize);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Call {
     nr: usize,
     args: [Arg; 6],
@@ -56,7 +56,7 @@ struct Call {
 }
 
 /// A batch of system calls, in order, with the bytes that they read and write.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tape {
     calls: Vec<Call>,
     data: Vec<u8>,

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use gelid_seize::Tree;
 use gelid_sys::ptrace::{Dispatch, Stopped};
@@ -19,7 +20,7 @@ pub(super) struct Job {
     /// Index of the process in the tree, and of the thread in it.
     pub(super) place: (usize, usize),
     pub(super) identity: Identity,
-    pub(super) tape: Tape,
+    pub(super) tape: Arc<Tape>,
 }
 
 /// The threads of an address space, of one process or several.

@@ -1,5 +1,7 @@
 //! A process: looked at, asked by its leader, recorded.
 
+use std::sync::Arc;
+
 use gelid_image::messages::{CoreEntry, TaskCoreEntry};
 use gelid_seize::{Process, State};
 use gelid_sys::Pid;
@@ -80,15 +82,17 @@ impl Asked {
             // Of a process that has lost its leader, the status is that of the first that lives.
             let other = thread > 0 || process.ended_leader.is_some();
             let leader = other.then_some(&live.status);
-            threads.push(thread::Asked::look(
-                held(process, thread)?,
-                &dir,
-                leader,
-                looks,
-            )?);
+            let mut asked = thread::Asked::look(held(process, thread)?, &dir, leader, looks)?;
+            // The first is asked more. What thousands of the others are asked is hardly worth keeping thousands of times.
+            let last = threads.get(1..).and_then(<[thread::Asked]>::last);
+            if let Some(last) = last.filter(|last| last.tape == asked.tape) {
+                asked.tape = Arc::clone(&last.tape);
+            }
+            threads.push(asked);
         }
         let first = threads.first_mut();
         let tape = &mut first.ok_or(Error::Gone { tid: process.pid })?.tape;
+        let tape = Arc::make_mut(tape);
         Ok(Self {
             outside: Outside::look(&dir, own_session(process.pid, sid))?,
             shared: signals::pending(leader, true)?,

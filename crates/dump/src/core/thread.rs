@@ -1,5 +1,6 @@
 //! A thread: looked at, asked, recorded.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use gelid_image::messages::{
@@ -52,7 +53,8 @@ pub(super) struct Asked {
     restraint: AskedRestraint,
     /// Of all but the leader.
     creds: Option<AskedCreds>,
-    pub(super) tape: Tape,
+    /// Threads that are asked the same share it.
+    pub(super) tape: Arc<Tape>,
 }
 
 impl Asked {
@@ -76,7 +78,7 @@ impl Asked {
             bits: AskedBits::ask(&mut tape),
             restraint: AskedRestraint::look(task, looks.suspended, &mut tape)?,
             creds: leader.map(|leader| AskedCreds::ask(&mut tape, leader)),
-            tape,
+            tape: Arc::new(tape),
         })
     }
 

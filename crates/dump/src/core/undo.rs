@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use gelid_image::messages::GelidUndoEntry;
 use gelid_seize::Tree;
@@ -364,7 +365,7 @@ fn play(tree: &mut Tree, tasks: &[Task], index: usize, tape: Tape) -> Result<car
     let job = Job {
         place: (index, 0),
         identity: process::identity(process, task, live)?,
-        tape,
+        tape: Arc::new(tape),
     };
     let space = Space {
         ground,
