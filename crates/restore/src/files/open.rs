@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use gelid_sys::nofile::Raised;
+use gelid_sys::nofile::{self, Raised};
 use gelid_sys::row::Row;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -29,10 +29,18 @@ use crate::files::Roots;
 use crate::play::namespaces::further::Made;
 use crate::play::namespaces::{Birthplace, Hand};
 
+/// So many may make the table of descriptors grow.
+const MANY: usize = 64;
+
 /// Opens everything. See [`FilesPlan::open`].
 pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles, Error> {
-    let limit = Raised::to(plan.most_descriptors(context.base));
+    let most = plan.most_descriptors(context.base);
+    let limit = Raised::to(most);
     let mut opener = Opener::new(plan, context)?;
+    if plan.descriptions.len() > MANY {
+        // Helpers share the table with this process, and what grows then is waited for.
+        nofile::widen(&opener.own, most);
+    }
     context.held.make_room();
     opener.give()?;
     regular::open_all(&mut opener)?;
