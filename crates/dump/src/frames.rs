@@ -22,6 +22,13 @@ pub(crate) fn shared(areas: &[Area]) -> Vec<Range<u64>> {
     areas.map(|area| area.map.range()).collect()
 }
 
+/// About how many bytes of a task are stored with others, if all who have them are dumped.
+pub(crate) fn elsewhere(areas: &[Area]) -> u64 {
+    let areas = areas.iter().filter(|area| is_shared(area));
+    let of = areas.map(|area| area.rss.saturating_sub(area.pss).min(area.anonymous));
+    of.sum()
+}
+
 /// Pages that are looked at in one go.
 const PAGES: usize = 512;
 

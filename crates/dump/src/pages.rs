@@ -324,12 +324,16 @@ impl Sink<'_> {
     /// Queues the pages of tasks. What several of them have in common is queued once, if the format has a word for it.
     pub(crate) fn queue<'l>(
         &mut self,
-        tasks: impl ExactSizeIterator<Item = (Pid, &'l Layout, Origin)>,
+        tasks: impl ExactSizeIterator<Item = (Pid, &'l Layout, Origin)> + Clone,
         stop: &AtomicBool,
     ) -> Result<Vec<Queued>, Error> {
         // CRIU's own form of pages has none.
         let packed = self.format.is_packed();
         let mut frames = (packed && tasks.len() > 1).then(Frames::default);
+        if frames.is_some() {
+            let areas = tasks.clone().map(|(_, layout, _)| &layout.areas[..]);
+            self.store.shared(areas.map(frames::elsewhere).sum());
+        }
         let queued = tasks.map(|(pid, layout, origin)| {
             scan::queue(self, pid, origin, layout, frames.as_mut(), stop)
         });

@@ -3,7 +3,7 @@
 //! Whoever dumps waits for the slower of two: the processors, which pack, or whatever takes the bytes. While the
 //! processors are slower, packing less thoroughly, and some chunks not at all, makes a dump faster; while the disk is,
 //! it makes it slower. Both are measured as the work goes on. However fast the disk, what is stored stays below
-//! [`MOST`] of what was read, as far as the data allow.
+//! [`MOST`] of the memory that it stands for, as far as the data allow: where tasks share pages, that is more than is read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const THOROUGH: i32 = -1;
 const HASTY: i32 = -5;
 /// Bytes to be packed, and to be written, before a verdict.
 const SEEN: u64 = 4 << 20;
-/// Share of the bytes read that may be stored for the sake of speed, in sixteenths.
+/// Share of the memory that may be stored for the sake of speed, in sixteenths.
 const MOST: u64 = 5;
 
 /// What is to be done with a chunk.
@@ -34,7 +34,7 @@ pub(crate) struct Pace {
     writing: Rate,
     /// What became of the bytes packed.
     packed: AtomicU64,
-    /// All bytes that came, and that went.
+    /// All bytes that came or are stored with others, and all that went.
     taken: AtomicU64,
     stored: AtomicU64,
 }
@@ -111,6 +111,11 @@ impl Pace {
         self.passed(len, packed);
     }
 
+    /// So many bytes belong to what is dumped, but are stored with others.
+    pub(crate) fn shared(&self, len: u64) {
+        self.taken.fetch_add(len, Ordering::Relaxed);
+    }
+
     /// A chunk goes on its way.
     pub(crate) fn passed(&self, len: usize, stored: usize) {
         self.taken.fetch_add(len as u64, Ordering::Relaxed);
@@ -136,6 +141,11 @@ mod tests {
     /// Goes on until `chunks` have come, each packed to an eighth in `pack`, written at `write` for a whole one.
     fn run(workers: usize, chunks: usize, pack: Duration, write: Duration) -> (Pace, usize) {
         let pace = Pace::new(workers);
+        let as_they_are = go_on(&pace, chunks, pack, write);
+        (pace, as_they_are)
+    }
+
+    fn go_on(pace: &Pace, chunks: usize, pack: Duration, write: Duration) -> usize {
         let mut as_they_are = 0;
         for _ in 0..chunks {
             let stored = match pace.effort(CHUNK) {
@@ -154,7 +164,7 @@ mod tests {
             let share = stored as f64 / CHUNK as f64;
             pace.writing.add(stored, write.mul_f64(share));
         }
-        (pace, as_they_are)
+        as_they_are
     }
 
     #[test]
@@ -168,6 +178,16 @@ mod tests {
         assert!(as_they_are > 100);
         assert!(load(&pace.stored) * 3 < load(&pace.taken));
         assert_eq!(pace.effort(1 << 30), Effort::Level(HASTY));
+    }
+
+    #[test]
+    fn what_many_share_is_stored_as_it_is() {
+        let (pack, write) = (Duration::from_micros(1400), Duration::from_micros(400));
+        let pace = Pace::new(2);
+        pace.shared(7000 * CHUNK as u64);
+        go_on(&pace, 100, pack, write);
+        let as_they_are = go_on(&pace, 1000, pack, write);
+        assert_eq!(as_they_are, 1000);
     }
 
     #[test]

@@ -245,6 +245,12 @@ impl Store {
         })
     }
 
+    /// So many bytes of the memory are not pushed, since others that are have the same pages. Where the format packs as fast
+    /// as it can, images may be the larger for it, in bytes a third of the memory that they stand for.
+    pub fn shared(&self, bytes: u64) {
+        self.pace.shared(bytes);
+    }
+
     /// Objects begun from now on do not refer to those begun before; false if none does anyway.
     pub fn forget(&mut self) -> bool {
         self.known = self.known.take().map(|_| Arc::default());

@@ -105,6 +105,8 @@ pub struct Area {
     pub kernel_page_size: u64,
     /// In memory.
     pub rss: u64,
+    /// The share of that which is this mapping's own, where others have the same pages.
+    pub pss: u64,
     /// In memory and changed, of this task alone.
     pub private_dirty: u64,
     /// In memory and unchanged, mapped elsewhere too.
@@ -188,6 +190,7 @@ fn add(areas: &mut Vec<Area>, line: &[u8]) -> Result<()> {
     match key {
         b"KernelPageSize" => area.kernel_page_size = kilobytes(value, "KernelPageSize")?,
         b"Rss" => area.rss = kilobytes(value, "Rss")?,
+        b"Pss" => area.pss = kilobytes(value, "Pss")?,
         b"Private_Dirty" => area.private_dirty = kilobytes(value, "Private_Dirty")?,
         b"Shared_Clean" => area.shared_clean = kilobytes(value, "Shared_Clean")?,
         b"Shared_Dirty" => area.shared_dirty = kilobytes(value, "Shared_Dirty")?,
@@ -209,7 +212,7 @@ mod tests {
 
     const TWO: &[u8] = b"564b27fd3000-564b28002000 r--p 00000000 fe:00 247003      /usr/bin/bash\n\
         Size:                188 kB\nKernelPageSize:        4 kB\nMMUPageSize:           4 kB\n\
-        Rss:                 100 kB\nPss:                   0 kB\nShared_Dirty:          4 kB\n\
+        Rss:                 100 kB\nPss:                  98 kB\nShared_Dirty:          4 kB\n\
         Private_Dirty:        12 kB\nAnonymous:            16 kB\nAnonHugePages:         2 kB\n\
         Swap:                  8 kB\nSwapPss:               0 kB\nLocked:                1 kB\n\
         THPeligible:           1\nProtectionKey:         3\nVmFlags: rd mr mw me ac sd \n\
@@ -227,8 +230,8 @@ mod tests {
             (247003, &b"/usr/bin/bash"[..])
         );
         assert_eq!(
-            (bash.kernel_page_size, bash.rss, bash.swap),
-            (4096, 100 << 10, 8 << 10)
+            (bash.kernel_page_size, bash.rss, bash.pss, bash.swap),
+            (4096, 100 << 10, 98 << 10, 8 << 10)
         );
         assert_eq!((bash.private_dirty, bash.shared_dirty), (12 << 10, 4 << 10));
         assert_eq!(
