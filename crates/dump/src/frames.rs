@@ -22,6 +22,9 @@ pub(crate) fn shared(areas: &[Area]) -> Vec<Range<u64>> {
     areas.map(|area| area.map.range()).collect()
 }
 
+/// Bytes that are much to read twice.
+const MUCH: u64 = 1 << 20;
+
 /// About how many bytes of a task are stored with others, if all who have them are dumped.
 pub(crate) fn elsewhere(areas: &[Area]) -> u64 {
     let areas = areas.iter().filter(|area| is_shared(area));
@@ -41,8 +44,10 @@ pub(crate) struct Same {
 }
 
 /// Frames seen so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Frames {
+    /// Pages that others have are left out.
+    pub(crate) is_packed: bool,
     /// The task that had each first, and where.
     first: HashMap<u64, (Pid, u64)>,
     pagemaps: HashMap<Pid, OwnedFd>,
@@ -58,6 +63,22 @@ pub(crate) enum Piece {
 }
 
 impl Frames {
+    /// Without any. What is shared is stored once if the format is packed; else it is worth a look only where much is read
+    /// that need not be.
+    pub(crate) fn new(is_packed: bool) -> Self {
+        Self {
+            is_packed,
+            first: HashMap::new(),
+            pagemaps: HashMap::new(),
+        }
+    }
+
+    /// Whether pages of a mapping may be those of others, and are worth a look.
+    pub(crate) fn concern(&self, area: &Area) -> bool {
+        let common = (area.shared_clean + area.shared_dirty).min(area.anonymous);
+        is_shared(area) && (self.is_packed || common >= MUCH)
+    }
+
     /// Takes a task up, whose memory a process has: the task itself or a copy.
     pub(crate) fn open(&mut self, pid: Pid, process: Pid) -> Result<(), Error> {
         let pagemap = proc::task_dir(process)?.open_file("pagemap", OFlags::RDONLY)?;
@@ -189,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_task_has_nothing_in_common_with_itself() {
-        let mut frames = Frames::default();
+        let mut frames = Frames::new(true);
         let own = rustix::process::getpid();
         frames.open(own, own).unwrap();
         let page = vec![1_u8; 4 * PAGE_SIZE];

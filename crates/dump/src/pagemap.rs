@@ -18,6 +18,9 @@ pub(crate) fn pages_file(pages_id: u32, format: Format) -> String {
     }
 }
 
+/// How names of files end that hold packed pages.
+const PACKED: &str = ".zst";
+
 /// What the manifest says of a file of frames, which carry checksums themselves.
 const FRAMES: &str = "zstd frames";
 
@@ -36,16 +39,20 @@ impl Stored {
         };
         let pages_id = self.pages_id;
         writer.push(&PagemapHead { pages_id })?;
-        let own = self.summary.pagemap.iter().map(entry);
-        let elsewhere = self.elsewhere(all);
-        let elsewhere = elsewhere.iter().map(|pages| pages.entry(&number));
-        let mut entries: Vec<_> = own.chain(elsewhere).collect();
+        let is_packed = self.file.ends_with(PACKED);
+        let own = self.summary.pagemap.iter();
+        let elsewhere = self.elsewhere(all).into_iter();
+        let elsewhere = elsewhere.map(|pages| pages.entry(&number));
+        let mut entries: Vec<_> = match is_packed {
+            true => own.map(entry).chain(elsewhere).collect(),
+            false => told(own, elsewhere),
+        };
         entries.sort_by_key(|entry| entry.vaddr);
         for entry in &entries {
             writer.push(entry)?;
         }
         writer.finish()?;
-        let checksum = if self.file.ends_with(".zst") {
+        let checksum = if is_packed {
             FRAMES.to_owned()
         } else {
             encode_checksums(&self.summary.checksums)
@@ -123,6 +130,48 @@ impl Elsewhere {
     }
 }
 
+/// Runs of pages that are all stored, cut where another has them, too: CRIU's own form has no word for pages that are left
+/// out, but a restore need not read them twice, and knows what was shared.
+fn told<'a>(
+    own: impl Iterator<Item = &'a Run>,
+    elsewhere: impl Iterator<Item = PagemapEntry>,
+) -> Vec<PagemapEntry> {
+    let mut elsewhere = elsewhere.peekable();
+    let mut entries = Vec::new();
+    let mut push = |run: &Run, range: Range<u64>, same: Option<&PagemapEntry>| {
+        if range.is_empty() {
+            return;
+        }
+        entries.push(PagemapEntry {
+            vaddr: range.start,
+            nr_pages: Some((range.end - range.start) / PAGE_SIZE as u64),
+            same_as: same.and_then(|same| same.same_as),
+            ..entry(run)
+        });
+    };
+    for run in own {
+        let Range { start: mut at, end } = run.range();
+        while let Some(same) = elsewhere.peek() {
+            let there = same.vaddr..same.vaddr + same.nr_pages.unwrap_or(0) * PAGE_SIZE as u64;
+            if there.start >= end {
+                break;
+            }
+            let part = there.start.max(at)..there.end.min(end);
+            if !part.is_empty() {
+                push(run, at..part.start, None);
+                push(run, part.clone(), Some(same));
+                at = part.end;
+            }
+            if there.end > end {
+                break;
+            }
+            elsewhere.next();
+        }
+        push(run, at..end, None);
+    }
+    entries
+}
+
 fn entry(run: &Run) -> PagemapEntry {
     PagemapEntry {
         vaddr: run.vaddr,
@@ -134,7 +183,7 @@ fn entry(run: &Run) -> PagemapEntry {
 
 #[cfg(test)]
 mod tests {
-    use gelid_pages::{ObjectKey, Summary};
+    use gelid_pages::{ObjectKey, RunFlags, Summary};
     use gelid_sys::Pid;
 
     use super::*;
@@ -172,6 +221,39 @@ mod tests {
                 ..Summary::default()
             },
         }
+    }
+
+    #[test]
+    fn what_others_have_too_is_told_where_all_is_stored() {
+        let run = |vaddr: u64, nr_pages| Run {
+            vaddr: vaddr * PAGE,
+            nr_pages,
+            flags: RunFlags::PRESENT,
+        };
+        let own = [run(2, 6), run(10, 1), run(20, 4)];
+        // Among them pages that are not stored, since they are zero.
+        let all = [stored(
+            7,
+            &[(0..3, 1), (4..5, 2), (6..12, 1), (15..16, 1)],
+            &[],
+        )];
+        let elsewhere = all[0].elsewhere(&HashMap::new());
+        let elsewhere = elsewhere.iter().map(|pages| pages.entry(|pid| pid));
+        let entries = told(own.iter(), elsewhere);
+        let entries = entries.iter().map(|entry| {
+            assert_eq!(entry.flags, Some(RunFlags::PRESENT.bits()));
+            (entry.vaddr / PAGE, entry.nr_pages.unwrap(), entry.same_as)
+        });
+        let want = [
+            (2, 1, Some(1)),
+            (3, 1, None),
+            (4, 1, Some(2)),
+            (5, 1, None),
+            (6, 2, Some(1)),
+            (10, 1, Some(1)),
+            (20, 4, None),
+        ];
+        assert_eq!(entries.collect::<Vec<_>>(), want);
     }
 
     #[test]

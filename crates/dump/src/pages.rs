@@ -321,16 +321,16 @@ impl Early {
 }
 
 impl Sink<'_> {
-    /// Queues the pages of tasks. What several of them have in common is queued once, if the format has a word for it.
+    /// Queues the pages of tasks. What several of them have in common is queued once, if the format has a word for that.
     pub(crate) fn queue<'l>(
         &mut self,
         tasks: impl ExactSizeIterator<Item = (Pid, &'l Layout, Origin)> + Clone,
         stop: &AtomicBool,
     ) -> Result<Vec<Queued>, Error> {
-        // CRIU's own form of pages has none.
-        let packed = self.format.is_packed();
-        let mut frames = (packed && tasks.len() > 1).then(Frames::default);
-        if frames.is_some() {
+        // In CRIU's own form of pages it is stored again, and a restore told of it.
+        let is_packed = self.format.is_packed();
+        let mut frames = (tasks.len() > 1).then(|| Frames::new(is_packed));
+        if frames.is_some() && is_packed {
             let areas = tasks.clone().map(|(_, layout, _)| &layout.areas[..]);
             self.store.shared(areas.map(frames::elsewhere).sum());
         }

@@ -16,7 +16,7 @@ use rustix::fs::OFlags;
 
 use super::{Queued, Sink, Stored};
 use crate::Error;
-use crate::frames::{Frames, Piece, Same, is_shared, shared};
+use crate::frames::{Frames, Piece, Same, shared};
 use crate::layout::Layout;
 use crate::vma::{self, Kind, Pages};
 
@@ -280,10 +280,11 @@ impl Queue<'_> {
     }
 
     fn push(&mut self, area: &Area, range: Range<u64>) {
-        let common = self.frames.as_mut().filter(|_| is_shared(area));
+        let common = self.frames.as_mut().filter(|frames| frames.concern(area));
         let Some(frames) = common else {
             return self.push_own(area, range);
         };
+        let is_packed = frames.is_packed;
         let mut pieces = Vec::new();
         if let Err(errno) = frames.sort(self.pid, range, &mut pieces) {
             let pid = self.pid;
@@ -292,8 +293,13 @@ impl Queue<'_> {
         for piece in pieces {
             match piece {
                 Piece::Own(range) => self.push_own(area, range),
-                Piece::Same(same) if stores(area) => self.same.push(same),
-                Piece::Same(_) => {}
+                Piece::Same(_) if !stores(area) => {}
+                Piece::Same(same) => {
+                    if !is_packed {
+                        self.push_own(area, same.range.clone());
+                    }
+                    self.same.push(same);
+                }
             }
         }
     }

@@ -19,7 +19,8 @@ messages! {
         optional uint32 flags = 4 as flags PAGEMAP;
         /// Number of pages.
         optional uint64 nr_pages = 5;
-        /// gelid's own: the task whose images hold these pages, since both have them in common, or equal ones.
+        /// gelid's own: the task whose images hold these pages, since both have them in common, or equal ones. With PRESENT
+        /// this one's images hold them, too, for those who know nothing of it.
         optional uint32 same_as = 1000;
         /// gelid's own, with `same_as`: where that task has the pages, if not at the same addresses. It may be the same task.
         optional uint64 same_at = 1001 as hex;

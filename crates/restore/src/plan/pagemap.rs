@@ -105,6 +105,10 @@ pub(crate) fn read(
                 at,
                 space: 0,
             });
+            if run.is_present() {
+                // For those who know nothing of such pages they are in its own images, too.
+                runs.push(run);
+            }
             continue;
         }
         if run.flags.contains(RunFlags::PARENT) {

@@ -406,10 +406,8 @@ impl Space {
 
     /// All runs of pages, ascending, and whether there are pages to be put in place.
     fn stored(&self) -> Vec<(Range<u64>, bool)> {
-        let own = self
-            .pagemap
-            .iter()
-            .map(|run| (run.range(), run.is_present()));
+        let own = self.pagemap.iter().filter(|run| !self.is_same(run));
+        let own = own.map(|run| (run.range(), run.is_present()));
         let same = self.same.iter().map(|same| (same.range.clone(), true));
         let mut stored: Vec<_> = own.chain(same).collect();
         stored.sort_by_key(|(range, _)| range.start);
@@ -419,7 +417,15 @@ impl Space {
     /// Where pages of its own images go; ascending.
     pub(crate) fn own_pages(&self) -> impl Iterator<Item = Range<u64>> {
         let runs = self.pagemap.iter().filter(|run| run.is_present());
-        runs.map(Run::range)
+        runs.filter(|run| !self.is_same(run)).map(Run::range)
+    }
+
+    /// Whether pages of its own images are taken from those of another.
+    fn is_same(&self, run: &Run) -> bool {
+        let found = self
+            .same
+            .binary_search_by_key(&run.vaddr, |same| same.range.start);
+        found.is_ok_and(|found| self.same[found].range == run.range())
     }
 
     /// Ranges that huge pages may back.
