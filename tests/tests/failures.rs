@@ -242,7 +242,8 @@ fn restorer_killed() -> Result<Verdict> {
         std::thread::sleep(Duration::from_micros(instant));
         let finished = restorer.poll()?.is_some();
         restorer.kill()?;
-        if finished {
+        let log = fs::read_to_string(images.join("restore.log")).unwrap_or_default();
+        if finished || log.contains("phase=release") {
             // Then it is the tree that has to go.
             guest.tree.kill();
         }

@@ -163,7 +163,8 @@ fn end(status: i32) -> ! {
 }
 
 /// Forks the caller into a child that has the pid `pid` in the pid namespace that it is born into, and does nothing
-/// but sleep, with every signal as the caller has it, until its tracer gives it something to run.
+/// but sleep, with every signal as the caller has it, until its tracer gives it something to run. If it is a child of the
+/// caller, it ends with the thread that has forked it; whoever is to outlive that calls `PR_SET_PDEATHSIG`.
 ///
 /// # Errors
 ///
@@ -271,8 +272,9 @@ fn sleeper(pid: Option<Pid>, parent: bool, shared: u64) -> Result<Pid> {
         set_tid_size: u64::from(pid.is_some()),
         ..CloneArgs::default()
     };
+    let caller = rustix::process::getpid().as_raw_nonzero().get();
     // SAFETY: `args` and `set_tid` outlive the call. The child shares no memory with the caller and
-    // calls nothing but `pause`, so it needs no lock that another thread may have held.
+    // makes nothing but bare system calls, so it needs no lock that another thread may have held.
     let got = unsafe {
         syscall::call(
             libc::SYS_clone3 as usize,
@@ -287,12 +289,36 @@ fn sleeper(pid: Option<Pid>, parent: bool, shared: u64) -> Result<Pid> {
         )
     }?;
     if got == 0 {
+        if !parent {
+            follow(caller);
+        }
         loop {
             // SAFETY: no arguments.
             let _ = unsafe { syscall::call(libc::SYS_pause as usize, [0; 6]) };
         }
     }
     Pid::from_raw(got as i32).ok_or(Errno::INVAL)
+}
+
+/// Lets this process, newly born, end with its parent, also one that has ended by now. A parent in another pid namespace
+/// has no number here.
+fn follow(parent: i32) {
+    // SAFETY: neither call takes an address.
+    unsafe {
+        let kill = [
+            libc::PR_SET_PDEATHSIG as usize,
+            libc::SIGKILL as usize,
+            0,
+            0,
+            0,
+            0,
+        ];
+        let _ = syscall::call(libc::SYS_prctl as usize, kill);
+        let now = syscall::call(libc::SYS_getppid as usize, [0; 6]);
+        if now.is_ok_and(|now| now != 0 && now != parent as usize) {
+            libc::_exit(1);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -322,6 +348,14 @@ mod tests {
         end(born);
         end(first);
         assert_eq!(all.map(Ok), [inode(&users); 2]);
+    }
+
+    #[test]
+    fn a_sleeper_ends_with_its_parent() {
+        let forked = std::thread::spawn(|| fork_sleeper(None, false).unwrap());
+        let pid = forked.join().unwrap();
+        let (_, status) = waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(status.terminating_signal(), Some(9));
     }
 
     #[test]

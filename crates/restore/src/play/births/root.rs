@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use gelid_sys::clone::{fork_inside, fork_sleeper, fork_within};
+use gelid_sys::prctl::PR_SET_PDEATHSIG;
 use gelid_sys::ptrace::{self, Options, Stopped};
 use gelid_sys::signal::{KernelSigAction, NSIG};
 use gelid_sys::syscall::nr;
@@ -150,4 +151,10 @@ fn bare(script: &mut Script) {
     stack[8..12].copy_from_slice(&SS_DISABLE.to_ne_bytes());
     let stack = script.bytes(&stack);
     script.must(Object::Itself, nr::sigaltstack, [stack.into(), 0.into()]);
+    // By now it ends with its tracer.
+    script.must(
+        Object::Itself,
+        nr::prctl,
+        [PR_SET_PDEATHSIG.into(), 0.into()],
+    );
 }
