@@ -73,9 +73,10 @@ impl Comparison {
         }
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let (gelid, guests) = build(self.gelid.as_deref())?;
+        let top = top(self.images.as_deref())?;
         let raw = Engine::new("gelid", &gelid, &["--compress=none"])?;
         let Some(peer) = &self.peer else {
-            return self.beside_the_machine(&raw, &guests);
+            return self.beside_the_machine(&raw, &guests, top.path());
         };
         let zstd = Engine::new("gelid zstd", &gelid, &["--compress=zstd"])?;
         let peer = Engine::new("peer", peer, &[])?;
@@ -86,7 +87,7 @@ impl Comparison {
                 Ways::Raw => &[&raw, &peer],
                 Ways::Pages | Ways::Running => &[&raw, &zstd, &peer],
             };
-            let all = self.measure(row, engines, &guests, &gelid, &mut spent)?;
+            let all = self.measure(row, engines, (&guests, &gelid), top.path(), &mut spent)?;
             table.add(row, all);
         }
         print!("{table}");
@@ -99,13 +100,13 @@ impl Comparison {
     }
 
     /// What one engine takes for a heap, and the machine for as many bytes.
-    fn beside_the_machine(&self, engine: &Engine, guests: &Path) -> Result<()> {
+    fn beside_the_machine(&self, engine: &Engine, guests: &Path, top: &Path) -> Result<()> {
         let machine = machine::build()?;
         let mut spent = Vec::new();
         let mut table = machine::Table::default();
         for round in 0..self.rounds {
             eprintln!("the machine: round {}", round + 1);
-            let folder = workspace_for_a_round(self.images.as_deref())?;
+            let folder = for_a_round(top)?;
             table.add(machine::play(engine, guests, &machine, folder.path())?);
             empty(folder.path())?;
             spent.push(folder);
@@ -129,8 +130,8 @@ impl Comparison {
         &self,
         row: &Row,
         engines: &[&'a Engine],
-        guests: &Path,
-        gelid: &Path,
+        (guests, gelid): (&Path, &Path),
+        top: &Path,
         spent: &mut Vec<tempfile::TempDir>,
     ) -> Result<Vec<(&'a Engine, Vec<Measured>)>> {
         let mut all: Vec<_> = engines.iter().map(|engine| (*engine, Vec::new())).collect();
@@ -144,7 +145,7 @@ impl Comparison {
                 if unable == Some(place) {
                     continue;
                 }
-                let folder = workspace_for_a_round(self.images.as_deref())?;
+                let folder = for_a_round(top)?;
                 let measured = play(row, engine, guests, gelid, folder.path())
                     .with_context(|| format!("{}, {}, round {round}", row.name, engine.name));
                 empty(folder.path())?;
@@ -222,8 +223,8 @@ fn host() -> Result<serde_json::Value> {
     }))
 }
 
-/// Gives the room of the images back, but leaves the files until all is measured: for seconds after one was deleted,
-/// ext4 needs twenty times as long to make another.
+/// Gives the room of the images back, but leaves the files until all is measured: for minutes after one was deleted,
+/// ext4 without a journal needs twenty times as long to make another.
 fn empty(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder.join("images"))? {
         let entry = entry?;
@@ -234,13 +235,23 @@ fn empty(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A folder for the files of a round.
-fn workspace_for_a_round(parent: Option<&Path>) -> Result<tempfile::TempDir> {
+/// The folder of all rounds. ext4 spreads those in it over the disk, if it is told so: what others have removed in one
+/// corner, up to minutes ago, makes it slow there.
+fn top(parent: Option<&Path>) -> Result<tempfile::TempDir> {
     let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
-    tempfile::Builder::new()
+    let top = tempfile::Builder::new()
         .prefix("gelid-bench.")
         .tempdir_in(&parent)
-        .with_context(|| parent.display().to_string())
+        .with_context(|| parent.display().to_string())?;
+    // No other file system knows of it.
+    let _ = output(Command::new("chattr").arg("+T").arg(top.path()));
+    Ok(top)
+}
+
+/// A folder for the files of a round.
+fn for_a_round(top: &Path) -> Result<tempfile::TempDir> {
+    let folder = tempfile::Builder::new().prefix("round.").tempdir_in(top);
+    folder.with_context(|| top.display().to_string())
 }
 
 /// This command again, in a mount namespace where `/run` is a tmpfs.
