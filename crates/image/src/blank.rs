@@ -1,7 +1,7 @@
 //! Files without a name, made before they are needed.
 //!
-//! A file system takes its time over a new file: ext4 looks for an inode that nobody has given back within the last
-//! five seconds, which costs some 140 us for each where files are removed all the time. What is written while a
+//! A file system takes its time over a new file: ext4 without a journal looks for an inode that nobody has given
+//! back within the last minutes, which costs some 140 us for each where files are removed all the time. What is written while a
 //! process stands still is therefore written into files that were made before.
 //!
 //! Files of pages get their blocks before, too: what is written into blocks that are there takes a third less time
