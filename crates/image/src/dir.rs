@@ -79,6 +79,18 @@ impl Dir {
         }
     }
 
+    /// Another directory, at a path relative to this one.
+    pub fn beside(&self, path: &Path) -> Result<Dir, ReadError> {
+        let label = path.display().to_string();
+        match open_dir(self.as_fd(), path.as_os_str()) {
+            Ok(fd) => Ok(Self::from_fd(fd, label)),
+            Err(source) => Err(ReadError::Open {
+                file: label,
+                source,
+            }),
+        }
+    }
+
     /// What to call the directory in messages.
     pub fn label(&self) -> &str {
         &self.inner.label

@@ -1,6 +1,7 @@
 //! What a worker does with one chunk: read, leave out zeros, pack or checksum.
 
 use crate::dedup::{self, Finder, Found, Reference, Ticket};
+use crate::earlier::{Comparer, Earlier};
 use crate::frame::{self, Packer};
 use crate::order::Turn;
 use crate::pace::{Effort, Pace};
@@ -22,6 +23,8 @@ pub(crate) struct Job {
     pub(crate) pieces: Vec<Extent>,
     /// To leave out what others have; gone once that has been looked up.
     pub(crate) ticket: Option<Ticket>,
+    /// What an earlier set has of the object, to be left to it.
+    pub(crate) earlier: Option<Arc<Earlier>>,
 }
 
 /// A chunk ready to be written; the buffer is reused.
@@ -71,6 +74,7 @@ pub(crate) struct Encoder {
     zstd: Option<Zstd>,
     pub(crate) chunk: Encoded,
     ranges: Vec<Range<u64>>,
+    comparer: Comparer,
     finder: Finder,
 }
 
@@ -99,6 +103,7 @@ impl Encoder {
             zstd,
             chunk: Encoded::new(format),
             ranges: Vec::new(),
+            comparer: Comparer::default(),
             finder: Finder::default(),
         }
     }
@@ -109,6 +114,7 @@ impl Encoder {
             zstd,
             chunk,
             ranges,
+            comparer,
             finder,
         } = self;
         let pages = match zstd {
@@ -118,12 +124,18 @@ impl Encoder {
         read(job, ranges, pages)?;
         chunk.runs.clear();
         chunk.references.clear();
+        let len = ranges.iter().map(byte_len).sum();
+        let pages = &mut pages[..len];
+        let held = match &job.earlier {
+            Some(earlier) => comparer.compare(earlier, &job.pieces, pages)?,
+            None => &[],
+        };
         let found = match job.ticket.take() {
             Some(ticket) => finder.find(job.turn.object.key, ticket, &job.pieces, pages),
             None => &[],
         };
         let lists = (&mut chunk.runs, &mut chunk.references);
-        let kept = keep(&job.pieces, found, pages, lists);
+        let kept = keep(&job.pieces, (held, found), pages, lists);
         let len = kept.pages * PAGE_SIZE;
         (chunk.pages, chunk.zero_pages) = (kept.pages, kept.zero_pages);
         chunk.len = match zstd {
@@ -194,11 +206,11 @@ struct Kept {
     zero_pages: u64,
 }
 
-/// Moves the pages to be kept together at the start of `pages` and records their runs; and where those are that were
-/// found elsewhere.
+/// Moves the pages to be kept together at the start of `pages` and records their runs, and those of pages that an earlier
+/// set holds; and where those are that were found elsewhere.
 fn keep(
     pieces: &[Extent],
-    found: &[Option<Found>],
+    (held, found): (&[bool], &[Option<Found>]),
     pages: &mut [u8],
     (runs, references): (&mut Vec<Run>, &mut Vec<Reference>),
 ) -> Kept {
@@ -222,6 +234,19 @@ fn keep(
             let here = from..from + PAGE_SIZE;
             from = here.end;
             let vaddr = vaddr + index * PAGE_SIZE as u64;
+            if held.get(here.start / PAGE_SIZE) == Some(&true) {
+                let flags = RunFlags::PARENT;
+                let nr_pages = 1;
+                run::append(
+                    runs,
+                    Run {
+                        vaddr,
+                        nr_pages,
+                        flags,
+                    },
+                );
+                continue;
+            }
             if let Some(Some((owner, at))) = found.get(here.start / PAGE_SIZE) {
                 dedup::append(references, Reference::to_page(vaddr, *owner, *at));
                 continue;

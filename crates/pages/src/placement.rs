@@ -39,6 +39,13 @@ impl Placement {
             .collect()
     }
 
+    /// The addresses; their end saturates at the end of the address space.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        let bytes = self.nr_pages.saturating_mul(PAGE_SIZE as u64);
+        self.vaddr..self.vaddr.saturating_add(bytes)
+    }
+
     pub(crate) fn pages(&self) -> Range<u64> {
         self.first_page..self.first_page + self.nr_pages
     }

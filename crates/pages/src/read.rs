@@ -1,15 +1,14 @@
 //! Reading an object back: whole chunks, verified, from files that may lie.
 
+use crate::PAGE_SIZE;
 use crate::frame::Unpacker;
 use crate::input::ReadAt;
 use crate::key::ObjectKey;
-use crate::seek::{Checker, Footer};
+use crate::pages_file::PagesFile;
 use crate::summary::ChunkSum;
-use crate::{CHUNK_BYTES, CHUNK_PAGES, PAGE_SIZE};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Why pages could not be read back.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -62,36 +61,22 @@ pub enum ReadError {
     },
 }
 
-/// Where one chunk lies.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    first_page: u64,
-    offset: u64,
-    /// Bytes in the file.
-    stored: u32,
-    pages: u32,
-    xxh3: Option<u64>,
-}
-
-/// Where the chunks of an object lie.
-enum Index {
-    /// Raw pages without checksums, as CRIU leaves them: cut at every mebibyte.
-    Even,
-    /// Raw pages with checksums.
-    Summed(Vec<Place>),
-    /// zstd frames.
-    Frames(Vec<Place>),
-}
-
-/// One object of a store.
+/// One object of a store: the pages of one file, or of several that are counted through.
 ///
-/// The file is not trusted: lengths are checked against the file before anything is allocated, and what
+/// Files are not trusted: lengths are checked against the file before anything is allocated, and what
 /// carries a checksum is verified each time it is read.
 pub struct ObjectReader {
     key: ObjectKey,
-    input: Box<dyn ReadAt>,
     pages: u64,
-    index: Index,
+    /// Those that have pages.
+    files: Vec<Joint>,
+}
+
+/// A file among others.
+struct Joint {
+    first_page: u64,
+    first_chunk: u64,
+    file: PagesFile,
 }
 
 impl ObjectReader {
@@ -105,36 +90,7 @@ impl ObjectReader {
         input: Box<dyn ReadAt>,
         checksums: Option<&[ChunkSum]>,
     ) -> Result<Self, ReadError> {
-        let bytes = input.len().map_err(|error| io_error(key, error))?;
-        let page = PAGE_SIZE as u64;
-        if bytes % page != 0 {
-            return Err(ReadError::Damaged {
-                key,
-                reason: "not a whole number of pages (truncated?)",
-            });
-        }
-        let pages = bytes / page;
-        let index = match checksums {
-            None => Index::Even,
-            Some(sums) => Index::Summed(raw_places(sums)),
-        };
-        if let Index::Summed(places) = &index
-            && places
-                .last()
-                .map_or(0, |last| last.first_page + u64::from(last.pages))
-                != pages
-        {
-            return Err(ReadError::Damaged {
-                key,
-                reason: "length differs from the checksum index",
-            });
-        }
-        Ok(Self {
-            key,
-            input,
-            pages,
-            index,
-        })
+        PagesFile::open_raw(key, input, checksums).map(Self::of)
     }
 
     /// Opens `pages-N.img.zst`: independent frames with a seek table behind them.
@@ -143,16 +99,58 @@ impl ObjectReader {
     ///
     /// [`ReadError::Damaged`] if the seek table is missing or does not fit the file.
     pub fn open_zstd(key: ObjectKey, input: Box<dyn ReadAt>) -> Result<Self, ReadError> {
-        let places = read_seek_table(key, &*input)?;
-        let pages = places
-            .last()
-            .map_or(0, |last| last.first_page + u64::from(last.pages));
-        Ok(Self {
+        PagesFile::open_zstd(key, input).map(Self::of)
+    }
+
+    fn of(file: PagesFile) -> Self {
+        let mut reader = Self {
+            key: file.key,
+            pages: 0,
+            files: Vec::new(),
+        };
+        reader.add(file);
+        reader
+    }
+
+    /// Takes objects together as one of the name `key`, each of as many pages as is said.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`] if one has more or less.
+    pub fn joined(key: ObjectKey, parts: Vec<(Self, u64)>) -> Result<Self, ReadError> {
+        let alone = parts.len() == 1;
+        let mut joined = Self {
             key,
-            input,
-            pages,
-            index: Index::Frames(places),
-        })
+            pages: 0,
+            files: Vec::new(),
+        };
+        for (part, pages) in parts {
+            // Of a file that is alone, pages that are not there are missed when they are asked for.
+            if part.pages != pages && !alone {
+                return Err(ReadError::Damaged {
+                    key: part.key,
+                    reason: "length differs from the pagemap",
+                });
+            }
+            part.files
+                .into_iter()
+                .for_each(|joint| joined.add(joint.file));
+        }
+        Ok(joined)
+    }
+
+    fn add(&mut self, file: PagesFile) {
+        let last = self.files.last();
+        let first_chunk = last.map_or(0, |last| last.first_chunk + last.file.chunks());
+        let first_page = self.pages;
+        if file.pages > 0 {
+            self.pages += file.pages;
+            self.files.push(Joint {
+                first_page,
+                first_chunk,
+                file,
+            });
+        }
     }
 
     /// The object, as errors name it.
@@ -205,18 +203,15 @@ impl ObjectReader {
                 pages: self.pages,
             });
         }
-        Ok(match &self.index {
-            Index::Even => page / CHUNK_PAGES as u64,
-            Index::Summed(places) | Index::Frames(places) => {
-                places.partition_point(|place| place.first_page <= page) as u64 - 1
-            }
-        })
+        let files = &self.files;
+        let joint = &files[files.partition_point(|joint| joint.first_page <= page) - 1];
+        Ok(joint.first_chunk + joint.file.chunk_of(page - joint.first_page))
     }
 
     /// The pages of chunk number `chunk`, which must exist.
     pub(crate) fn chunk_pages(&self, chunk: u64) -> Range<u64> {
-        let place = self.place(chunk);
-        place.first_page..place.first_page + u64::from(place.pages)
+        let joint = self.joint(chunk);
+        joint.pages(joint.file.chunk_pages(chunk - joint.first_chunk))
     }
 
     /// The pages and the verified bytes of chunk number `chunk`, which must exist.
@@ -225,66 +220,29 @@ impl ObjectReader {
         scratch: &'a mut Scratch,
         chunk: u64,
     ) -> Result<(Range<u64>, &'a [u8]), ReadError> {
-        let place = self.place(chunk);
-        let len = place.pages as usize * PAGE_SIZE;
-        let io_error = |error| ReadError::ChunkIo {
-            key: self.key,
-            chunk,
-            source: Arc::new(error),
-        };
-        let damaged = |reason| ReadError::DamagedChunk {
-            key: self.key,
-            chunk,
-            reason,
-        };
-        let Scratch {
-            packed,
-            pages,
-            unpacker,
-        } = scratch;
-        let bytes = if let Index::Frames(_) = self.index {
-            let frame = fetch(&*self.input, packed, place.offset, place.stored as usize)
-                .map_err(io_error)?;
-            let pages = room(pages, len);
-            unpacker
-                .get_or_insert_with(Unpacker::new)
-                .unpack(frame, pages)
-                .map_err(damaged)?;
-            &*pages
-        } else {
-            fetch(&*self.input, pages, place.offset, len).map_err(io_error)?
-        };
-        if place.xxh3.is_some_and(|sum| sum != xxh3_64(bytes)) {
-            return Err(damaged("checksum differs"));
-        }
-        Ok((self.chunk_pages(chunk), bytes))
+        let joint = self.joint(chunk);
+        let (pages, bytes) = joint.file.chunk(scratch, chunk - joint.first_chunk)?;
+        Ok((joint.pages(pages), bytes))
     }
 
-    fn place(&self, chunk: u64) -> Place {
-        match &self.index {
-            Index::Even => {
-                let first_page = chunk * CHUNK_PAGES as u64;
-                let pages = (self.pages - first_page).min(CHUNK_PAGES as u64) as u32;
-                let offset = first_page * PAGE_SIZE as u64;
-                Place {
-                    first_page,
-                    offset,
-                    stored: pages * PAGE_SIZE as u32,
-                    pages,
-                    xxh3: None,
-                }
-            }
-            Index::Summed(places) | Index::Frames(places) => places[chunk as usize],
-        }
+    fn joint(&self, chunk: u64) -> &Joint {
+        let files = &self.files;
+        &files[files.partition_point(|joint| joint.first_chunk <= chunk) - 1]
+    }
+}
+
+impl Joint {
+    fn pages(&self, pages: Range<u64>) -> Range<u64> {
+        self.first_page + pages.start..self.first_page + pages.end
     }
 }
 
 /// Buffers for reading chunks, to be reused by one thread.
 #[derive(Default)]
 pub struct Scratch {
-    packed: Vec<u8>,
-    pages: Vec<u8>,
-    unpacker: Option<Unpacker>,
+    pub(crate) packed: Vec<u8>,
+    pub(crate) pages: Vec<u8>,
+    pub(crate) unpacker: Option<Unpacker>,
 }
 
 impl Scratch {
@@ -293,106 +251,4 @@ impl Scratch {
     pub fn new() -> Self {
         Self::default()
     }
-}
-
-/// The first `len` bytes of `buffer`, which grows with what is read: most programs have no whole chunk, and to clear one
-/// takes longer than all else that is done for them.
-fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
-    if buffer.len() < len {
-        buffer.resize(len.next_power_of_two().min(CHUNK_BYTES).max(len), 0);
-    }
-    &mut buffer[..len]
-}
-
-/// `len` bytes from `offset` on: in place if they are in memory, else read into `buffer`.
-fn fetch<'a>(
-    input: &'a dyn ReadAt,
-    buffer: &'a mut Vec<u8>,
-    offset: u64,
-    len: usize,
-) -> io::Result<&'a [u8]> {
-    if let Some(all) = input.as_slice() {
-        let from = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| all.get(offset..)?.get(..len));
-        return from.ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
-    }
-    let buffer = room(buffer, len);
-    input.read_at(buffer, offset)?;
-    Ok(buffer)
-}
-
-fn io_error(key: ObjectKey, error: io::Error) -> ReadError {
-    ReadError::Io {
-        key,
-        source: Arc::new(error),
-    }
-}
-
-fn raw_places(sums: &[ChunkSum]) -> Vec<Place> {
-    let mut first_page = 0;
-    let place = |sum: &ChunkSum| {
-        let pages = sum.pages.clamp(1, CHUNK_PAGES as u32);
-        let offset = first_page * PAGE_SIZE as u64;
-        let stored = pages * PAGE_SIZE as u32;
-        let place = Place {
-            first_page,
-            offset,
-            stored,
-            pages,
-            xxh3: Some(sum.xxh3),
-        };
-        first_page += u64::from(pages);
-        place
-    };
-    sums.iter().map(place).collect()
-}
-
-fn read_seek_table(key: ObjectKey, input: &dyn ReadAt) -> Result<Vec<Place>, ReadError> {
-    /// Entries read at a time.
-    const BATCH: usize = 4096;
-    let damaged = |reason| ReadError::Damaged { key, reason };
-    let file_bytes = input.len().map_err(|error| io_error(key, error))?;
-    let read = |buf: &mut [u8], offset| {
-        input
-            .read_at(buf, offset)
-            .map_err(|error| io_error(key, error))
-    };
-
-    let mut footer = [0; Footer::BYTES];
-    let at = file_bytes
-        .checked_sub(footer.len() as u64)
-        .ok_or_else(|| damaged("too short"))?;
-    read(&mut footer, at)?;
-    let footer = Footer::parse(&footer).map_err(damaged)?;
-    let mut at = footer.table_offset(file_bytes).map_err(damaged)?;
-    let mut header = [0; Checker::HEADER_BYTES];
-    read(&mut header, at)?;
-    let mut checker = Checker::new(footer, at, &header).map_err(damaged)?;
-    at += header.len() as u64;
-
-    let mut places = Vec::new();
-    let (mut first_page, mut offset) = (0, 0);
-    let mut batch = vec![0; BATCH * checker.entry_bytes()];
-    while checker.remaining() > 0 {
-        let count = BATCH.min(checker.remaining() as usize);
-        let bytes = &mut batch[..count * checker.entry_bytes()];
-        read(bytes, at)?;
-        at += bytes.len() as u64;
-        for entry in bytes.chunks_exact(checker.entry_bytes()) {
-            let entry = checker.entry(entry).map_err(damaged)?;
-            let pages = entry.unpacked / PAGE_SIZE as u32;
-            places.push(Place {
-                first_page,
-                offset,
-                stored: entry.packed,
-                pages,
-                xxh3: None,
-            });
-            first_page += u64::from(pages);
-            offset += u64::from(entry.packed);
-        }
-    }
-    checker.finish().map_err(damaged)?;
-    Ok(places)
 }

@@ -1,11 +1,13 @@
 //! The writing pipeline: many objects, one crew of workers.
 
 use crate::dedup::Known;
+use crate::earlier::Earlier;
 use crate::encode::{Encoded, Encoder, Job};
 use crate::key::ObjectKey;
 use crate::order::{Object, Out, Spares, Turn};
 use crate::pace::Pace;
 use crate::pool::{Fault, Pool, Promise, Submitter, default_workers};
+use crate::read::ReadError;
 use crate::run::RunFlags;
 use crate::sink::PageSink;
 use crate::source::{PageSource, byte_len};
@@ -97,6 +99,9 @@ pub enum StoreError {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// A page that an earlier set has could not be read, to be compared.
+    #[error("earlier images: {0}")]
+    Earlier(#[from] ReadError),
     /// The compressor failed.
     #[error("{key}: compressing chunk {chunk}: {reason}")]
     Compress {
@@ -154,7 +159,7 @@ pub struct Extent {
     pub flags: RunFlags,
     /// What becomes of pages of zeros.
     pub zeros: Zeros,
-    /// Whether pages may be left out that are equal to others, and others refer to these.
+    /// Whether pages may be left out that are equal to others or in an earlier set, and others refer to these.
     pub alike: bool,
 }
 
@@ -273,6 +278,7 @@ impl Store {
             submitter,
             promise,
             known: self.known.clone(),
+            earlier: None,
             end: 0,
             chunk: Gathering::default(),
         }
@@ -286,6 +292,7 @@ pub struct ObjectWriter {
     /// The place of the chunk being gathered.
     next: Turn,
     known: Option<Arc<Known>>,
+    earlier: Option<Arc<Earlier>>,
     /// End of the last extent.
     end: u64,
     chunk: Gathering,
@@ -300,6 +307,12 @@ struct Gathering {
 }
 
 impl ObjectWriter {
+    /// Leaves pages added from now on to an earlier set that has the same at the same addresses, where
+    /// [extents](Extent::alike) allow it: the pagemap says [`RunFlags::PARENT`] of them.
+    pub fn compare_with(&mut self, earlier: Arc<Earlier>) {
+        self.earlier = Some(earlier);
+    }
+
     /// Adds pages of `source`, all of them behind those added before.
     ///
     /// Returns as soon as they are queued, and waits while the queue is full; the source is read later
@@ -371,14 +384,16 @@ impl ObjectWriter {
             delivered: false,
         };
         let turn = std::mem::replace(&mut self.next, next);
-        let known = self.known.as_ref();
-        let known = known.filter(|_| pieces.iter().any(|piece| piece.alike));
+        let is_alike = pieces.iter().any(|piece| piece.alike);
+        let known = self.known.as_ref().filter(|_| is_alike);
+        let earlier = self.earlier.clone().filter(|_| is_alike);
         let submit = |ticket| {
             self.submitter.submit(Job {
                 turn,
                 source,
                 pieces,
                 ticket,
+                earlier,
             })
         };
         match known {

@@ -62,6 +62,8 @@ messages! {
         repeated message GelidNamespaceEntry namespaces = 1000;
         /// gelid: the number given last in the pid namespace of the root (`ns_last_pid`), if it is its own.
         optional uint32 last_pid = 1001;
+        /// gelid: `dump_criu_run_id` of the set that `parent` leads to, if pages are left to it.
+        optional string parent_run_id = 1002;
     }
 
     /// A nested namespace. Field 1000 of `inventory_entry`.

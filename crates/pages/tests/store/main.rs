@@ -12,6 +12,7 @@ mod guest;
 mod pipeline;
 mod process;
 mod round_trip;
+mod sets;
 mod targets;
 
 use gelid_pages::*;

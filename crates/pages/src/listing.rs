@@ -1,0 +1,135 @@
+//! What a pagemap image says. Section 9.1 of the format.
+
+use crate::pagemap::Same;
+use crate::run::{Run, RunFlags};
+use crate::sets::SetError;
+use crate::{PAGE_SIZE, Placement};
+use gelid_image::messages::{PagemapEntry, PagemapHead};
+use gelid_image::{Dir, ImageKind, Key};
+use std::ops::Range;
+
+/// The records of a pagemap.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) pages_id: u32,
+    /// Pages in its file.
+    pub(crate) pages: u64,
+    /// Ascending, without overlap.
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// Adjacent pages.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// In the file of the same number.
+    Stored(Placement),
+    /// In the set before.
+    Parent(Range<u64>),
+    /// Among those of a task.
+    Same(Same),
+}
+
+impl Entry {
+    pub(crate) fn range(&self) -> Range<u64> {
+        match self {
+            Self::Stored(place) => place.range(),
+            Self::Parent(range) => range.clone(),
+            Self::Same(same) => same.range.clone(),
+        }
+    }
+}
+
+impl Listing {
+    pub(crate) fn read(dir: &Dir, kind: ImageKind, key: Key) -> Result<Self, SetError> {
+        let directory = || dir.label().to_owned();
+        let image = |source| SetError::Image {
+            directory: directory(),
+            source,
+        };
+        let mut reader = dir.reader(kind, key).map_err(image)?;
+        let head: PagemapHead = reader.read_one().map_err(image)?;
+        let mut listing = Self {
+            pages_id: head.pages_id,
+            pages: 0,
+            entries: Vec::new(),
+        };
+        let mut end = 0;
+        for entry in reader.records::<PagemapEntry>() {
+            let entry = entry.map_err(image)?;
+            let run = run(&entry);
+            if run.nr_pages == 0 {
+                continue;
+            }
+            let taken = listing.take(&entry, run, end);
+            end = taken.map_err(|what| SetError::Pagemap {
+                directory: directory(),
+                pages_id: head.pages_id,
+                what,
+                vaddr: run.vaddr,
+            })?;
+        }
+        Ok(listing)
+    }
+
+    /// Takes a record that lies behind `end`; where that ends.
+    fn take(&mut self, entry: &PagemapEntry, run: Run, end: u64) -> Result<u64, &'static str> {
+        let range = run.range();
+        if !aligned(&range) || range.end == u64::MAX || range.start < end {
+            return Err("runs overlap or have impossible bounds");
+        }
+        let end = range.end;
+        if let Some(owner) = entry.same_as {
+            let at = entry.same_at.unwrap_or(range.start);
+            let bytes = range.end - range.start;
+            let there = at..at.saturating_add(bytes);
+            if !aligned(&there) || there.end - at != bytes {
+                return Err("pages are to be at impossible addresses of a task");
+            }
+            self.entries.push(Entry::Same(Same { range, owner, at }));
+        } else if run.flags.contains(RunFlags::PARENT) {
+            if run.is_present() {
+                return Err("pages are both here and in an earlier set");
+            }
+            match self.entries.last_mut() {
+                Some(Entry::Parent(last)) if last.end == range.start => last.end = range.end,
+                _ => self.entries.push(Entry::Parent(range)),
+            }
+        } else if run.is_present() {
+            let place = Placement {
+                vaddr: run.vaddr,
+                first_page: self.pages,
+                nr_pages: run.nr_pages,
+            };
+            // They do not overlap, so that there are fewer than 2^52.
+            self.pages += run.nr_pages;
+            match self.entries.last_mut() {
+                Some(Entry::Stored(last)) if last.range().end == range.start => {
+                    last.nr_pages += run.nr_pages;
+                }
+                _ => self.entries.push(Entry::Stored(place)),
+            }
+        } else {
+            return Err("pages are still with a lazy page server");
+        }
+        Ok(end)
+    }
+}
+
+/// A record in its present form.
+fn run(entry: &PagemapEntry) -> Run {
+    let flags = match entry.flags {
+        Some(flags) => RunFlags::from_bits_truncate(flags),
+        None if entry.in_parent == Some(true) => RunFlags::PARENT,
+        None => RunFlags::PRESENT,
+    };
+    Run {
+        vaddr: entry.vaddr,
+        nr_pages: entry.nr_pages.unwrap_or(entry.compat_nr_pages.into()),
+        flags,
+    }
+}
+
+fn aligned(range: &Range<u64>) -> bool {
+    let page = PAGE_SIZE as u64;
+    range.start.is_multiple_of(page) && range.end.is_multiple_of(page)
+}
