@@ -8,10 +8,14 @@
 //! the [`Summary`] has the pagemap. If wanted, pages that are equal to others of the store are left out
 //! too, and the summary has [`Reference`]s to these. The way back is a [`Filler`], again one for all: chunks are read
 //! and verified by an [`ObjectReader`] and written to a [`PageTarget`], with huge pages where that is
-//! allowed and pays. Everything works on data handed in: no file is opened by name here.
+//! allowed and pays. Both work on data handed in.
+//!
+//! [`Sets`] finds files by name: those of an image set, and of the sets before it that it leaves pages to, all of which
+//! one [`ObjectReader`] reads. A dump that is to follow a set [compares](ObjectWriter::compare_with) with what that one
+//! has at the same addresses of the same owner, byte for byte.
 //!
 //! ```text
-//! PageSource -> chunk -> zero test -> [equal?] -> zstd frame, or XXH3 -> in order -> PageSink     Store
+//! PageSource -> chunk -> [earlier?] -> zero test -> [equal?] -> zstd frame, or XXH3 -> in order -> PageSink     Store
 //! PageTarget <- collapse, write  <-  unpack, verify  <-  chunk  <-  ReadAt            Filler
 //! ```
 //!
@@ -20,6 +24,8 @@
 //! | memory of a dump | 2 chunks and one compressor for each worker, 4 chunks more |
 //! | pages that are known, to find equal ones | 3,670,016, in 210 MiB at most |
 //! | memory of a fill | 2 chunks for each worker |
+//! | the same, if it follows other images | 4 chunks more for each worker |
+//! | sets that follow each other | 64 |
 //! | chunk | 256 pages written; frames of up to 512 pages read |
 //!
 //! **Formats.** [`Format::Raw`] is CRIU's `pages-N.img`; checksums are kept beside it

@@ -21,20 +21,27 @@ pub(crate) struct Listing {
 /// Adjacent pages.
 #[derive(Debug)]
 pub(crate) enum Entry {
+    /// Of its own.
+    Own(Own),
+    /// Among those of a task; they may be here as well, for those who know nothing of that.
+    Same(Same, Option<Own>),
+}
+
+/// Pages of its own.
+#[derive(Debug)]
+pub(crate) enum Own {
     /// In the file of the same number.
     Stored(Placement),
     /// In the set before.
     Parent(Range<u64>),
-    /// Among those of a task.
-    Same(Same),
 }
 
 impl Entry {
     pub(crate) fn range(&self) -> Range<u64> {
         match self {
-            Self::Stored(place) => place.range(),
-            Self::Parent(range) => range.clone(),
-            Self::Same(same) => same.range.clone(),
+            Self::Own(Own::Stored(place)) => place.range(),
+            Self::Own(Own::Parent(range)) => range.clone(),
+            Self::Same(same, _) => same.range.clone(),
         }
     }
 }
@@ -78,40 +85,53 @@ impl Listing {
             return Err("runs overlap or have impossible bounds");
         }
         let end = range.end;
-        if let Some(owner) = entry.same_as {
-            let at = entry.same_at.unwrap_or(range.start);
-            let bytes = range.end - range.start;
-            let there = at..at.saturating_add(bytes);
-            if !aligned(&there) || there.end - at != bytes {
-                return Err("pages are to be at impossible addresses of a task");
+        let own = match (run.flags.contains(RunFlags::PARENT), run.is_present()) {
+            (true, true) => return Err("pages are both here and in an earlier set"),
+            (true, false) => Some(Own::Parent(range.clone())),
+            (false, true) => {
+                let first_page = self.pages;
+                // They do not overlap, so that there are fewer than 2^52.
+                self.pages += run.nr_pages;
+                Some(Own::Stored(Placement {
+                    vaddr: run.vaddr,
+                    first_page,
+                    nr_pages: run.nr_pages,
+                }))
             }
-            self.entries.push(Entry::Same(Same { range, owner, at }));
-        } else if run.flags.contains(RunFlags::PARENT) {
-            if run.is_present() {
-                return Err("pages are both here and in an earlier set");
-            }
-            match self.entries.last_mut() {
-                Some(Entry::Parent(last)) if last.end == range.start => last.end = range.end,
-                _ => self.entries.push(Entry::Parent(range)),
-            }
-        } else if run.is_present() {
-            let place = Placement {
-                vaddr: run.vaddr,
-                first_page: self.pages,
-                nr_pages: run.nr_pages,
-            };
-            // They do not overlap, so that there are fewer than 2^52.
-            self.pages += run.nr_pages;
-            match self.entries.last_mut() {
-                Some(Entry::Stored(last)) if last.range().end == range.start => {
-                    last.nr_pages += run.nr_pages;
+            (false, false) => None,
+        };
+        match (entry.same_as, own) {
+            (Some(owner), own) => {
+                let at = entry.same_at.unwrap_or(range.start);
+                let bytes = range.end - range.start;
+                let there = at..at.saturating_add(bytes);
+                if !aligned(&there) || there.end - at != bytes {
+                    return Err("pages are to be at impossible addresses of a task");
                 }
-                _ => self.entries.push(Entry::Stored(place)),
+                let same = Same { range, owner, at };
+                self.entries.push(Entry::Same(same, own));
             }
-        } else {
-            return Err("pages are still with a lazy page server");
+            (None, Some(own)) => self.push(own),
+            (None, None) => return Err("pages are still with a lazy page server"),
         }
         Ok(end)
+    }
+
+    /// Appends pages of its own, as one with those before where they go on.
+    fn push(&mut self, own: Own) {
+        match (self.entries.last_mut(), &own) {
+            (Some(Entry::Own(Own::Parent(last))), Own::Parent(range))
+                if last.end == range.start =>
+            {
+                last.end = range.end;
+            }
+            (Some(Entry::Own(Own::Stored(last))), Own::Stored(place))
+                if last.range().end == place.vaddr =>
+            {
+                last.nr_pages += place.nr_pages;
+            }
+            _ => self.entries.push(Entry::Own(own)),
+        }
     }
 }
 

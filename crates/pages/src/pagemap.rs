@@ -5,7 +5,7 @@
 //! counted through.
 
 use crate::key::Owner;
-use crate::listing::{Entry, Listing};
+use crate::listing::{Entry, Listing, Own};
 use crate::sets::{SetError, Sets};
 use crate::{PAGE_SIZE, Placement};
 use std::collections::HashMap;
@@ -89,7 +89,7 @@ impl Sets {
         let listing = search.sets.listing(0, owner)?;
         for entry in &listing.entries {
             match entry {
-                Entry::Same(same) => search.found.same.push(same.clone()),
+                Entry::Same(same, _) => search.found.same.push(same.clone()),
                 other => search.entry(Look::of(owner), &listing, other, other.range())?,
             }
         }
@@ -213,7 +213,7 @@ impl<'a> Search<'a> {
         part: Range<u64>,
     ) -> Result<(), SetError> {
         match entry {
-            Entry::Stored(place) => {
+            Entry::Own(Own::Stored(place)) | Entry::Same(_, Some(Own::Stored(place))) => {
                 let first_page = self.first(look, listing)?;
                 let placement = Placement {
                     vaddr: part.start.wrapping_add(look.shift),
@@ -222,7 +222,7 @@ impl<'a> Search<'a> {
                 };
                 self.push(placement, look, listing)
             }
-            Entry::Parent(_) => {
+            Entry::Own(Own::Parent(_)) | Entry::Same(_, Some(Own::Parent(_))) => {
                 let earlier = Look {
                     generation: look.generation + 1,
                     gaps: false,
@@ -231,11 +231,11 @@ impl<'a> Search<'a> {
                 };
                 self.range(earlier, part)
             }
-            Entry::Same(_) if look.lent => {
+            Entry::Same(_, None) if look.lent => {
                 let what = "pages are to be those of a task that does not have them";
                 Err(self.wrong(look, listing, what, part.start))
             }
-            Entry::Same(same) => {
+            Entry::Same(same, None) => {
                 let is_moved = same.at != same.range.start;
                 let there = part.start - same.range.start + same.at;
                 let owner = Look {

@@ -163,7 +163,7 @@ impl Sets {
     /// [`SetError`]: there is no complete set, or it is the one to come.
     pub fn before(coming: &Dir, path: &Path) -> Result<Self, SetError> {
         let dir = coming.beside(path).map_err(|source| SetError::Image {
-            directory: path.display().to_string(),
+            directory: coming.label().into(),
             source,
         })?;
         let mut sets = Self {

@@ -81,11 +81,11 @@ impl Plan {
 
     fn describe_space(&self, index: usize) -> Vec<String> {
         let space = &self.spaces[index];
-        let pages: u64 = space.pagemap.iter().map(|run| run.nr_pages).sum();
+        let pages = space.pagemap.pages();
         let mut lines = vec![format!(
             "  address space: {} areas, {pages} pages from pages-{}",
             space.areas.len(),
-            space.pages_id
+            space.pagemap.pages_id
         )];
         lines.extend(space.areas.iter().map(|area| {
             let backing = match area.backing {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use gelid_image::manifest::{Damage, ManifestError};
-use gelid_pages::{FillError, ReadError as PagesError};
+use gelid_pages::{FillError, ReadError as PagesError, SetError};
 use gelid_sys::{Errno, Pid, proc};
 
 use crate::hook::Hook;
@@ -64,9 +64,12 @@ pub enum Error {
     /// Pages could not be opened.
     #[error(transparent)]
     Pages(#[from] PagesError),
-    /// The file of pages is missing or cannot be opened.
+    /// A file of pages is missing or cannot be opened, here or in an earlier set.
     #[error(transparent)]
-    PagesFile(#[from] gelid_image::ReadError),
+    Sets(#[from] SetError),
+    /// An image is missing or cannot be opened.
+    #[error(transparent)]
+    Image(#[from] gelid_image::ReadError),
     /// Pages could not be put in place.
     #[error(transparent)]
     Fill(#[from] FillError),

@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use gelid_image::messages::RestoreStatsEntry;
 use gelid_image::{Dir, manifest};
+use gelid_pages::Sets;
 use gelid_sys::Pid;
 use rustix::fs::{CWD, Mode, OFlags};
 
@@ -126,7 +127,7 @@ pub fn plan(dir: &Dir, options: &Options) -> Result<Plan, Error> {
     verified(dir, options).map(|(plan, _)| plan)
 }
 
-fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Manifest>), Error> {
+fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Sets), Error> {
     options.phase(Phase::Plan)?;
     let manifest = manifest::read(dir)?;
     if let Some(manifest) = &manifest
@@ -139,13 +140,14 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
     }
     let users = play::namespaces::joined::users(&options.join)?;
     let joined = users.as_ref().map(|users| (&options.join, users));
-    let mut plan = Plan::read(dir, &options.files, joined)?;
+    let mut sets = Sets::new(dir, manifest)?;
+    let mut plan = Plan::read(&mut sets, &options.files, joined)?;
     plan.join(&options.join)?;
     plan.read_mounts(dir, &options.mounts())?;
     plan.read_cgroups(dir, &options.cgroups)?;
     plan.give_labels(options.lsm_profile.as_ref());
     plan.read_networks(dir, &options.net)?;
-    Ok((plan, manifest))
+    Ok((plan, sets))
 }
 
 /// Finds what on this machine would be in the way of a restore: files that have changed, numbers that are taken, what the
@@ -155,9 +157,9 @@ fn verified(dir: &Dir, options: &Options) -> Result<(Plan, Option<manifest::Mani
 ///
 /// As [`plan`]; and what keeps this process from looking.
 pub fn examine(dir: &Dir, options: &Options) -> Result<Vec<Error>, Error> {
-    let (plan, manifest) = verified(dir, options)?;
+    let (plan, sets) = verified(dir, options)?;
     let root = play::namespaces::joined::root(options)?;
-    play::examine::run(&plan, dir, manifest.as_ref(), options, &root)
+    play::examine::run(&plan, &sets, options, &root)
 }
 
 /// Restores the tree of an image directory.
@@ -166,11 +168,11 @@ pub fn examine(dir: &Dir, options: &Options) -> Result<Vec<Error>, Error> {
 ///
 /// See [`Error`]; no task, file or mount of the restore is left then.
 pub fn restore(dir: &Dir, options: &Options) -> Result<Outcome, Error> {
-    let (mut plan, manifest) = verified(dir, options)?;
+    let (mut plan, sets) = verified(dir, options)?;
     let root = play::namespaces::joined::root(options)?;
     let mut patience = PATIENCE;
     loop {
-        match play(&mut plan, dir, manifest.as_ref(), options, &root) {
+        match play(&mut plan, &sets, options, &root) {
             Err(Error::PidTaken { passing: true, .. }) if !patience.is_zero() => {
                 let pause = Duration::from_millis(10);
                 std::thread::sleep(pause);
@@ -182,15 +184,9 @@ pub fn restore(dir: &Dir, options: &Options) -> Result<Outcome, Error> {
 }
 
 /// Plays a plan: for a tree with namespaces of its own in a thread that may join them.
-fn play(
-    plan: &mut Plan,
-    dir: &Dir,
-    manifest: Option<&manifest::Manifest>,
-    options: &Options,
-    root: &OwnedFd,
-) -> Result<Outcome, Error> {
+fn play(plan: &mut Plan, sets: &Sets, options: &Options, root: &OwnedFd) -> Result<Outcome, Error> {
     if !plan.namespaces.any() {
-        return play::run(plan, dir, manifest, options, root);
+        return play::run(plan, sets, options, root);
     }
     let number = plan.root();
     let failed = |source: std::io::Error| Error::Task {
@@ -206,9 +202,7 @@ fn play(
             ..options.clone()
         };
         let thread = std::thread::Builder::new().name("restore".into());
-        let thread = thread.spawn_scoped(scope, move || {
-            play::run(plan, dir, manifest, &options, root)
-        });
+        let thread = thread.spawn_scoped(scope, move || play::run(plan, sets, &options, root));
         let thread = thread.map_err(failed)?;
         told.listen();
         thread

@@ -1,56 +1,18 @@
-//! Where the pages of an image are, and how they come to their places.
+//! Which pages of an image go where.
 
-use std::fs::File;
 use std::ops::Range;
 
-use gelid_image::manifest::{Checksum, Manifest};
-use gelid_image::{Dir, ReadError};
-use gelid_pages::{ObjectKey, ObjectReader, Placement, Run, parse_checksums};
-
-use crate::Error;
+use gelid_pages::Placement;
 
 const PAGE: u64 = gelid_pages::PAGE_SIZE as u64;
 
-/// Opens the pages of one pagemap: packed or raw, whatever is there.
-pub(crate) fn open(
-    dir: &Dir,
-    manifest: Option<&Manifest>,
-    key: ObjectKey,
-) -> Result<ObjectReader, Error> {
-    let raw = format!("pages-{}.img", key.pages_id);
-    match dir.raw(&format!("{raw}.zst")) {
-        Ok(file) => Ok(ObjectReader::open_zstd(key, Box::new(file))?),
-        Err(error) if error.is_missing() => open_raw(dir, manifest, key, &raw),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn open_raw(
-    dir: &Dir,
-    manifest: Option<&Manifest>,
-    key: ObjectKey,
-    name: &str,
-) -> Result<ObjectReader, Error> {
-    let file: File = dir.raw(name).map_err(|error: ReadError| error)?;
-    let sums = match manifest.and_then(|manifest| manifest.get(name)) {
-        Some((_, Checksum::Other(text))) => parse_checksums(text).ok(),
-        _ => None,
-    };
-    Ok(ObjectReader::open_raw(
-        key,
-        Box::new(file),
-        sums.as_deref(),
-    )?)
-}
-
-/// Where some pages of a pagemap go, ascending by where they are in the store. Each of `wanted` is where they go, and
+/// Where some of the pages of `stored` go, ascending by where they are in the store. Each of `wanted` is where they go, and
 /// what leads from there to their addresses in the pagemap, modulo 2^64.
 pub(crate) fn placements(
-    pagemap: &[Run],
+    stored: &[Placement],
     wanted: impl IntoIterator<Item = (Range<u64>, u64)>,
 ) -> Vec<Placement> {
-    let stored = Placement::of_pagemap(pagemap);
-    let end = |place: &Placement| place.vaddr + place.nr_pages * PAGE;
+    let end = |place: &Placement| place.range().end;
     let mut placements = Vec::new();
     for (range, shift) in wanted {
         let (from, to) = (
@@ -75,16 +37,19 @@ pub(crate) fn placements(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gelid_pages::RunFlags;
 
     #[test]
     fn placements_are_cut_and_moved() {
-        let run = |vaddr, nr_pages| Run {
+        let place = |vaddr, first_page, nr_pages| Placement {
             vaddr,
+            first_page,
             nr_pages,
-            flags: RunFlags::PRESENT,
         };
-        let pagemap = [run(0x10000, 4), run(0x20000, 2), run(0x30000, 1)];
+        let pagemap = [
+            place(0x10000, 0, 4),
+            place(0x20000, 4, 2),
+            place(0x30000, 6, 1),
+        ];
         let placements = |wanted: &[(Range<u64>, u64)]| {
             let placements = placements(&pagemap, wanted.iter().cloned());
             let places = placements.iter();

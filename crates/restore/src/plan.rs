@@ -20,6 +20,7 @@ use std::collections::{HashMap, HashSet};
 
 use gelid_image::messages::{CoreEntry, InventoryEntry, TaskKobjIdsEntry};
 use gelid_image::{Dir, ImageKind, ReadError};
+use gelid_pages::{Pagemap, SetError, Sets};
 use gelid_sys::lsm::Module;
 use gelid_sys::proc::ns::Kind;
 
@@ -33,7 +34,6 @@ use ipc::Ipc;
 use namespaces::Namespaces;
 use namespaces::joined::JoinOptions;
 use namespaces::user::Users;
-pub(crate) use pagemap::SharedPages;
 use sharing::first;
 use space::Space;
 pub(crate) use thread::{Apart, Thread};
@@ -100,6 +100,9 @@ pub enum PlanError {
         /// Where.
         vaddr: u64,
     },
+    /// Pages are not there, or those of an earlier set.
+    #[error(transparent)]
+    Pages(#[from] SetError),
     /// Cgroups do not make sense.
     #[error("cgroup.img: {what}: {found}")]
     Cgroup {
@@ -248,7 +251,7 @@ pub struct Plan {
     module: Option<Module>,
     pub(crate) namespaces: Namespaces,
     /// By shared memory id.
-    pub(crate) shared: HashMap<u32, SharedPages>,
+    pub(crate) shared: HashMap<u32, Pagemap>,
     /// Tasks whose descriptor table others have too.
     shared_files: HashSet<usize>,
     /// Tasks whose address space others have too.
@@ -264,13 +267,14 @@ impl Plan {
     ///
     /// [`PlanError`]: what is missing, damaged, contradictory or not supported.
     pub(crate) fn read(
-        dir: &Dir,
+        sets: &mut Sets,
         options: &FileOptions,
         joined: Option<(&JoinOptions, &Users)>,
     ) -> Result<Self, PlanError> {
+        let dir = &sets.dir().clone();
         let inventory: InventoryEntry = dir.read_one(ImageKind::Inventory, ())?;
         let nodes = tree::read(dir)?;
-        let mut reader = Reader::new(dir, &inventory)?;
+        let mut reader = Reader::new(sets, &inventory)?;
         for node in &nodes {
             reader.task(node)?;
         }
@@ -292,7 +296,7 @@ impl Plan {
         let mut births = births::plan(&nodes, &reader.tables, &sessions, options.shell_job)?;
         births::users::plan(&mut births, &nodes, &reader.lives, &namespaces)?;
         pagemap::find_owners(&mut reader.spaces)?;
-        let ipc = Ipc::read(dir, &inventory, &namespaces, &mut reader.spaces)?;
+        let ipc = Ipc::read(reader.sets, &inventory, &namespaces, &mut reader.spaces)?;
         let inheritance = reader.inheritance(&births);
         files.check_processes(|pid| nodes.iter().any(|node| node.is_called(pid)))?;
         let has = |id: i32| nodes.iter().any(|node| node.threads.contains(&id));
@@ -307,7 +311,7 @@ impl Plan {
             }
         }
         thread::directories(&mut reader.lives, &files)?;
-        let shared = pagemap::shared(dir, files.shared_memory())?;
+        let shared = pagemap::shared(reader.sets, files.shared_memory())?;
         Ok(Self {
             lives: reader.lives,
             spaces: reader.spaces,
@@ -344,7 +348,8 @@ impl Plan {
 
 /// Reads the images of one task after the other, and notes who shares what.
 struct Reader<'a> {
-    dir: &'a Dir,
+    dir: Dir,
+    sets: &'a mut Sets,
     namespaces: namespaces::Reader,
     lives: Vec<Life>,
     tables: Vec<Option<Tables>>,
@@ -370,9 +375,11 @@ impl<'a> Reader<'a> {
         inheritance::plan(births, &self.lives, &self.spaces, is_shared)
     }
 
-    fn new(dir: &'a Dir, inventory: &InventoryEntry) -> Result<Self, PlanError> {
+    fn new(sets: &'a mut Sets, inventory: &InventoryEntry) -> Result<Self, PlanError> {
         Ok(Self {
-            dir,
+            dir: sets.dir().clone(),
+            filters: seccomp::Filters::read(sets.dir())?,
+            sets,
             namespaces: namespaces::Reader::new(inventory),
             lives: Vec::new(),
             tables: Vec::new(),
@@ -384,7 +391,6 @@ impl<'a> Reader<'a> {
             shared_files: HashSet::new(),
             shared_spaces: HashSet::new(),
             shared_directories: HashSet::new(),
-            filters: seccomp::Filters::read(dir)?,
         })
     }
 
@@ -443,7 +449,7 @@ impl<'a> Reader<'a> {
         let (space, builder) = match self.by_vm.get(&ids.vm_id) {
             Some(found) => *found,
             None => {
-                self.spaces.push(Space::read(self.dir, pid)?);
+                self.spaces.push(Space::read(self.sets, pid)?);
                 let found = (self.spaces.len() - 1, index);
                 self.by_vm.insert(ids.vm_id, found);
                 found

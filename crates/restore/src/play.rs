@@ -26,9 +26,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use gelid_image::Dir;
-use gelid_image::manifest::Manifest;
-use gelid_pages::{FillRequest, Filler, Filling, ObjectKey, ObjectReader, Owner, Scratch};
+use gelid_pages::{FillRequest, Filler, Filling, ObjectReader, Owner, Scratch, Sets};
 use gelid_sys::Pid;
 use gelid_sys::proc::ns::Kind;
 use rustix::process::{WaitOptions, waitpid};
@@ -45,7 +43,6 @@ use self::namespaces::below::Keepers;
 use self::script::Reel;
 use self::threads::Newborn;
 use crate::files::{Context, MemoryTarget, Mounted, OpenFiles, Roots};
-use crate::pages;
 use crate::phase::Phase;
 use crate::plan::births::Who;
 use crate::plan::space::Space;
@@ -56,16 +53,16 @@ use crate::{Error, Hook, Options, Outcome};
 /// Makes what the plan says, and lets it run.
 pub(crate) fn run(
     plan: &mut Plan,
-    dir: &Dir,
-    manifest: Option<&Manifest>,
+    sets: &Sets,
     options: &Options,
     root: &OwnedFd,
 ) -> Result<Outcome, Error> {
     let start = Instant::now();
+    let dir = sets.dir();
     let kernel = Kernel::look()?;
     let zone = zone::find(&plan.spaces, &kernel.taken)?;
     tracing::debug!("room for tapes at {:#x}", zone.start);
-    let sources = Sources::open(plan, dir, manifest)?;
+    let sources = Sources::open(plan, sets)?;
     for (space, reader) in plan.spaces.iter().zip(&sources.spaces) {
         kernel.check(space, vdso_code(space, reader)?.as_deref())?;
     }
@@ -174,8 +171,8 @@ pub(crate) fn run(
     files.open_of_processes(roots, by_own_proc, &pids)?;
 
     options.phase(Phase::Memory)?;
-    let mut shared = fill_shared(plan, dir, manifest, &mut files, &filler)?;
-    shared.extend(objects.fill(&plan.ipc, (dir, manifest), &filler)?);
+    let mut shared = fill_shared(plan, sets, &mut files, &filler)?;
+    shared.extend(objects.fill(&plan.ipc, sets, &filler)?);
     let kept = further.kept();
     let held_files = (&files, mounted.as_ref(), (kept.as_slice(), &keepers));
     let mut newborn = spaces(plan, &zone, (&kernel, &machine), held_files, &mut crew)?;
@@ -316,13 +313,10 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    fn open(plan: &Plan, dir: &Dir, manifest: Option<&Manifest>) -> Result<Self, Error> {
+    fn open(plan: &Plan, sets: &Sets) -> Result<Self, Error> {
         let open = |space: &Space| {
-            let key = ObjectKey {
-                pages_id: space.pages_id,
-                owner: Owner::Task(space.pid),
-            };
-            Ok(Arc::new(pages::open(dir, manifest, key)?))
+            let reader = sets.open(Owner::Task(space.pid), &space.pagemap)?;
+            Ok(Arc::new(reader))
         };
         let spaces: Result<_, Error> = plan.spaces.iter().map(open).collect();
         Ok(Self { spaces: spaces? })
@@ -338,11 +332,10 @@ fn vdso_code(space: &Space, reader: &ObjectReader) -> Result<Option<Vec<u8>>, Er
     };
     let code = &vdso.code;
     let whole = |place: &&gelid_pages::Placement| {
-        let end = place.vaddr + place.nr_pages * gelid_pages::PAGE_SIZE as u64;
-        place.vaddr <= code.start && code.end <= end
+        let range = place.range();
+        range.start <= code.start && code.end <= range.end
     };
-    let places = gelid_pages::Placement::of_pagemap(&space.pagemap);
-    let Some(place) = places.iter().find(whole) else {
+    let Some(place) = space.pagemap.placements.iter().find(whole) else {
         return Ok(None);
     };
     let len = (code.end - code.start).min(LARGEST);
@@ -355,8 +348,7 @@ fn vdso_code(space: &Space, reader: &ObjectReader) -> Result<Option<Vec<u8>>, Er
 /// Starts filling memory that belongs to no single task.
 fn fill_shared(
     plan: &Plan,
-    dir: &Dir,
-    manifest: Option<&Manifest>,
+    sets: &Sets,
     files: &mut OpenFiles,
     filler: &Filler,
 ) -> Result<Vec<Filling>, Error> {
@@ -365,14 +357,11 @@ fn fill_shared(
         let Some(shared) = plan.shared.get(&id) else {
             continue;
         };
-        let key = ObjectKey {
-            pages_id: shared.pages_id,
-            owner: Owner::Shared(id.into()),
-        };
+        let owner = Owner::Shared(id.into());
         filling.push(filler.fill(FillRequest {
-            reader: Arc::new(pages::open(dir, manifest, key)?),
+            reader: Arc::new(sets.open(owner, shared)?),
             target: Arc::new(MemoryTarget::new(file, size)),
-            placements: gelid_pages::Placement::of_pagemap(&shared.pagemap),
+            placements: shared.by_page(),
             huge: Vec::new(),
             compared: Vec::new(),
         })?);

@@ -169,6 +169,37 @@ fn pages_are_found_in_the_set_that_has_them() {
 }
 
 #[test]
+fn shared_memory_is_found_as_well() {
+    let place = Place::new();
+    for (number, flags) in [(1, 4), (2, 1)] {
+        place.inventory(number, (number == 2).then_some(1));
+        let dir = place.path(number);
+        image(
+            &dir,
+            ImageKind::PagemapShmem,
+            "pagemap-shmem-7.img",
+            |bytes| {
+                gelid_image::append(bytes, &PagemapHead { pages_id: 3 });
+                gelid_image::append(bytes, &entry(0..2, flags));
+            },
+        );
+        let pages = if flags == 4 {
+            page(9).repeat(2)
+        } else {
+            vec![]
+        };
+        std::fs::write(dir.join("pages-3.img"), pages).unwrap();
+    }
+    let mut sets = place.sets(2);
+    let pagemap = sets.pagemap(Owner::Shared(7)).unwrap();
+    let reader = sets.open(Owner::Shared(7), &pagemap).unwrap();
+    assert_eq!((pagemap.pages(), reader.pages()), (2, 2));
+    std::fs::remove_file(place.path(1).join("pagemap-shmem-7.img")).unwrap();
+    let missing = place.sets(2).pagemap(Owner::Shared(7)).unwrap_err();
+    assert!(missing.is_missing());
+}
+
+#[test]
 fn sets_that_do_not_fit_are_refused() {
     let refused = |make: &dyn Fn(&Place), words: &str| {
         let place = Place::new();

@@ -9,8 +9,9 @@ mod variables;
 
 use std::collections::BTreeMap;
 
+use gelid_image::ImageKind;
 use gelid_image::messages::{InventoryEntry, IpcDescEntry};
-use gelid_image::{Dir, ImageKind};
+use gelid_pages::Sets;
 use gelid_sys::ipc::Perm;
 use gelid_sys::proc::ns::Kind;
 
@@ -56,16 +57,16 @@ impl Ipc {
     /// Reads the images of the namespace that the tree is in: its own, or that of the host. Finds the segments that
     /// address spaces are attached to.
     pub(crate) fn read(
-        dir: &Dir,
+        images: &mut Sets,
         inventory: &InventoryEntry,
         namespaces: &Namespaces,
         spaces: &mut [Space],
     ) -> Result<Self, PlanError> {
         let host = inventory.root_ids.as_ref().and_then(|ids| ids.ipc_ns_id);
         let own = namespaces.root(Kind::Ipc).or(host);
-        let mut ipc = Self::read_one(dir, own.unwrap_or_default())?;
+        let mut ipc = Self::read_one(images, own.unwrap_or_default())?;
         for id in namespaces.further.of(Kind::Ipc).flatten() {
-            let nested = Self::read_one(dir, id)?;
+            let nested = Self::read_one(images, id)?;
             if nested.variables.is_none() {
                 return Err(PlanError::Namespace {
                     pid: 0,
@@ -107,13 +108,13 @@ impl Ipc {
         nested.unwrap_or(self)
     }
 
-    fn read_one(dir: &Dir, id: u32) -> Result<Self, PlanError> {
+    fn read_one(images: &mut Sets, id: u32) -> Result<Self, PlanError> {
         Ok(Self {
             root: (0, 0),
-            segments: segments::read(dir, id)?,
-            sets: sets::read(dir, id)?,
-            queues: queues::read(dir, id)?,
-            variables: variables::read(dir, id)?,
+            segments: segments::read(images, id)?,
+            sets: sets::read(images.dir(), id)?,
+            queues: queues::read(images.dir(), id)?,
+            variables: variables::read(images.dir(), id)?,
             nested: BTreeMap::new(),
         })
     }

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use gelid_image::messages::{PagemapEntry, PagemapHead};
-use gelid_image::{Dir, ImageKind, Key};
-use gelid_pages::{Run, RunFlags};
+use gelid_image::ImageKind;
+use gelid_pages::{Owner, Pagemap, Sets};
 
 use super::PlanError;
 use super::ranges::meet;
-use super::space::{Space, aligned};
+use super::space::Space;
 
 /// Pages that the images of another task hold, or those of the same one at other addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,105 +22,38 @@ pub(crate) struct Same {
     pub(crate) space: usize,
 }
 
-/// Memory that does not belong to one address space.
-#[derive(Debug, Default)]
-pub(crate) struct SharedPages {
-    pub(crate) pages_id: u32,
-    pub(crate) pagemap: Vec<Run>,
-}
-
-/// Reads the pages of all objects with these numbers.
+/// Reads where the pages of all objects with these numbers are.
 pub(crate) fn shared(
-    dir: &Dir,
+    sets: &mut Sets,
     ids: impl Iterator<Item = u32>,
-) -> Result<HashMap<u32, SharedPages>, PlanError> {
+) -> Result<HashMap<u32, Pagemap>, PlanError> {
     let mut shared = HashMap::new();
     for id in ids {
-        match of_nobody(dir, ImageKind::PagemapShmem, id.into()) {
-            Ok((pages_id, pagemap)) => {
-                shared.insert(id, SharedPages { pages_id, pagemap });
-            }
-            // Memory that was never touched has no pages.
-            Err(PlanError::Read(error)) if error.is_missing() => {}
-            Err(error) => return Err(error),
+        if let Some(pagemap) = of_nobody(sets, id)? {
+            shared.insert(id, pagemap);
         }
     }
     Ok(shared)
 }
 
-/// Reads the pagemap of memory that belongs to no task: the id of its pages and the runs, ascending.
-pub(crate) fn of_nobody(
-    dir: &Dir,
-    kind: ImageKind,
-    key: Key,
-) -> Result<(u32, Vec<Run>), PlanError> {
-    let (pages_id, runs, same) = read(dir, kind, key)?;
-    match same.first() {
-        None => Ok((pages_id, runs)),
+/// Reads where the pages of memory are that belongs to no task; `None` if it has none, since it was never touched.
+pub(crate) fn of_nobody(sets: &mut Sets, id: u32) -> Result<Option<Pagemap>, PlanError> {
+    let pagemap = match sets.pagemap(Owner::Shared(id.into())) {
+        Err(error) if error.is_missing() => {
+            // Of an earlier set it must not be missing.
+            let own = sets.dir().reader_opt(ImageKind::PagemapShmem, id)?;
+            return own.map_or(Ok(None), |_| Err(error.into()));
+        }
+        pagemap => pagemap?,
+    };
+    match pagemap.same.first() {
+        None => Ok(Some(pagemap)),
         Some(same) => Err(PlanError::Pagemap {
-            pages_id,
+            pages_id: pagemap.pages_id,
             what: "pages that belong to no task are among those of one",
             vaddr: same.range.start,
         }),
     }
-}
-
-/// The same, with what is among the pages of other tasks.
-pub(crate) fn read(
-    dir: &Dir,
-    kind: ImageKind,
-    key: Key,
-) -> Result<(u32, Vec<Run>, Vec<Same>), PlanError> {
-    let mut reader = dir.reader(kind, key)?;
-    let head: PagemapHead = reader.read_one()?;
-    let (mut runs, mut all_same): (Vec<Run>, Vec<Same>) = (Vec::new(), Vec::new());
-    let mut end = 0;
-    for entry in reader.records::<PagemapEntry>() {
-        let entry = entry?;
-        let run = run(&entry);
-        let wrong = |what| PlanError::Pagemap {
-            pages_id: head.pages_id,
-            what,
-            vaddr: run.vaddr,
-        };
-        if run.nr_pages == 0 {
-            continue;
-        }
-        let range = run.range();
-        if !aligned(&range) || range.end == u64::MAX || range.start < end {
-            return Err(wrong("runs overlap or have impossible bounds"));
-        }
-        end = range.end;
-        if let Some(owner) = entry.same_as {
-            let at = entry.same_at.unwrap_or(range.start);
-            let bytes = range.end - range.start;
-            let there = at..at.saturating_add(bytes);
-            if !aligned(&there) || there.end - at != bytes {
-                return Err(wrong("pages are to be at impossible addresses of a task"));
-            }
-            all_same.push(Same {
-                range,
-                owner,
-                at,
-                space: 0,
-            });
-            if run.is_present() {
-                // For those who know nothing of such pages they are in its own images, too.
-                runs.push(run);
-            }
-            continue;
-        }
-        if run.flags.contains(RunFlags::PARENT) {
-            return Err(wrong(
-                "pages are in a parent image, which is not supported yet",
-            ));
-        }
-        if !run.is_present() {
-            return Err(wrong("pages are still with a lazy page server"));
-        }
-        runs.push(run);
-    }
-    Ok((head.pages_id, runs, all_same))
 }
 
 /// Which images hold pages, and where.
@@ -136,6 +68,17 @@ pub(crate) struct Source {
 impl Source {
     fn unmoved(space: usize) -> Self {
         Self { space, shift: 0 }
+    }
+}
+
+impl From<gelid_pages::Same> for Same {
+    fn from(same: gelid_pages::Same) -> Self {
+        Self {
+            range: same.range,
+            owner: same.owner,
+            at: same.at,
+            space: 0,
+        }
     }
 }
 
@@ -204,7 +147,7 @@ pub(crate) fn find_owners(spaces: &mut [Space]) -> Result<(), PlanError> {
         .map(|space| space.same.iter().map(|same| same.range.clone()).collect())
         .collect();
     for (index, space) in spaces.iter_mut().enumerate() {
-        let pages_id = space.pages_id;
+        let pages_id = space.pagemap.pages_id;
         for same in &mut space.same {
             let owner = by_pid.get(&same.owner).copied();
             let owner = owner.filter(|owner| match same.is_moved() {
@@ -241,24 +184,11 @@ fn is_within(range: &Range<u64>, others: &[Range<u64>]) -> bool {
     at >= range.end
 }
 
-/// A record in its present form (format, section 9.1).
-fn run(entry: &PagemapEntry) -> Run {
-    let flags = match entry.flags {
-        Some(flags) => RunFlags::from_bits_truncate(flags),
-        None if entry.in_parent == Some(true) => RunFlags::PARENT,
-        None => RunFlags::PRESENT,
-    };
-    Run {
-        vaddr: entry.vaddr,
-        nr_pages: entry.nr_pages.unwrap_or(entry.compat_nr_pages.into()),
-        flags,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use gelid_image::messages::MmEntry;
+    use gelid_pages::Placement;
 
     const PAGE: u64 = gelid_pages::PAGE_SIZE as u64;
 
@@ -269,10 +199,15 @@ mod tests {
     }
 
     fn moved(pid: i32, own: &[Range<u64>], same: &[(Range<u64>, u32, u64)]) -> Space {
-        let run = |range: &Range<u64>| Run {
-            vaddr: range.start * PAGE,
-            nr_pages: range.end - range.start,
-            flags: RunFlags::PRESENT,
+        let mut first_page = 0;
+        let place = |range: &Range<u64>| {
+            let place = Placement {
+                vaddr: range.start * PAGE,
+                first_page,
+                nr_pages: range.end - range.start,
+            };
+            first_page += place.nr_pages;
+            place
         };
         let same = same.iter().map(|(range, owner, at)| Same {
             range: range.start * PAGE..range.end * PAGE,
@@ -288,8 +223,11 @@ mod tests {
             protection: crate::plan::protection::Protection::default(),
             rings: Vec::new(),
             vdso: None,
-            pages_id: pid.cast_unsigned(),
-            pagemap: own.iter().map(run).collect(),
+            pagemap: Pagemap {
+                pages_id: pid.cast_unsigned(),
+                placements: own.iter().map(place).collect(),
+                ..Pagemap::default()
+            },
             same: same.collect(),
         }
     }

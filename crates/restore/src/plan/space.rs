@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use gelid_image::messages::{MmEntry, VmaEntry};
-use gelid_image::{Dir, ImageKind, Key};
-use gelid_pages::Run;
+use gelid_image::{ImageKind, Key};
+use gelid_pages::{Owner, Pagemap, Sets};
 use gelid_sys::PAGE_SIZE;
 
 use super::PlanError;
-use super::pagemap::{self, Same};
+use super::pagemap::Same;
 use super::protection::{self, Protection};
 use super::ranges::Ranged;
 
@@ -207,18 +207,19 @@ pub(crate) struct Space {
     /// Ascending.
     pub(crate) rings: Vec<Ring>,
     pub(crate) vdso: Option<Vdso>,
-    pub(crate) pages_id: u32,
-    pub(crate) pagemap: Vec<Run>,
+    /// Where its own pages are.
+    pub(crate) pagemap: Pagemap,
     /// Pages that are among those of other tasks, ascending.
     pub(crate) same: Vec<Same>,
 }
 
 impl Space {
     /// Reads the address space of a task.
-    pub(crate) fn read(dir: &Dir, pid: i32) -> Result<Self, PlanError> {
+    pub(crate) fn read(sets: &mut Sets, pid: i32) -> Result<Self, PlanError> {
         let key = Key::from(pid.cast_unsigned());
-        let mm: MmEntry = dir.read_one(ImageKind::Mm, key)?;
-        let (pages_id, pagemap, same) = pagemap::read(dir, ImageKind::Pagemap, key)?;
+        let mm: MmEntry = sets.dir().read_one(ImageKind::Mm, key)?;
+        let mut pagemap = sets.pagemap(Owner::Task(pid))?;
+        let same = std::mem::take(&mut pagemap.same);
         let mut space = Self {
             pid,
             mm,
@@ -227,9 +228,8 @@ impl Space {
             protection: Protection::default(),
             rings: Vec::new(),
             vdso: None,
-            pages_id,
             pagemap,
-            same,
+            same: same.into_iter().map(Same::from).collect(),
         };
         space.sort_areas()?;
         space.mark_filled()?;
@@ -406,26 +406,16 @@ impl Space {
 
     /// All runs of pages, ascending, and whether there are pages to be put in place.
     fn stored(&self) -> Vec<(Range<u64>, bool)> {
-        let own = self.pagemap.iter().filter(|run| !self.is_same(run));
-        let own = own.map(|run| (run.range(), run.is_present()));
+        let own = self.own_pages().map(|range| (range, true));
         let same = self.same.iter().map(|same| (same.range.clone(), true));
         let mut stored: Vec<_> = own.chain(same).collect();
         stored.sort_by_key(|(range, _)| range.start);
         stored
     }
 
-    /// Where pages of its own images go; ascending.
+    /// Where its own pages go; ascending.
     pub(crate) fn own_pages(&self) -> impl Iterator<Item = Range<u64>> {
-        let runs = self.pagemap.iter().filter(|run| run.is_present());
-        runs.filter(|run| !self.is_same(run)).map(Run::range)
-    }
-
-    /// Whether pages of its own images are taken from those of another.
-    fn is_same(&self, run: &Run) -> bool {
-        let found = self
-            .same
-            .binary_search_by_key(&run.vaddr, |same| same.range.start);
-        found.is_ok_and(|found| self.same[found].range == run.range())
+        self.pagemap.ranges()
     }
 
     /// Ranges that huge pages may back.

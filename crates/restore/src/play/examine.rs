@@ -2,8 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use gelid_image::Dir;
-use gelid_image::manifest::Manifest;
+use gelid_pages::Sets;
 use gelid_sys::proc::{self, stat};
 use gelid_sys::{Pid, proc::ns::Kind};
 
@@ -16,14 +15,13 @@ use crate::{Error, Options};
 /// Finds everything that can be seen in advance, but for what cannot be planned at all.
 pub(crate) fn run(
     plan: &Plan,
-    dir: &Dir,
-    manifest: Option<&Manifest>,
+    sets: &Sets,
     options: &Options,
     root: &OwnedFd,
 ) -> Result<Vec<Error>, Error> {
     let mut found = Vec::new();
     let kernel = Kernel::look()?;
-    let sources = Sources::open(plan, dir, manifest)?;
+    let sources = Sources::open(plan, sets)?;
     for (space, reader) in plan.spaces.iter().zip(&sources.spaces) {
         let code = vdso_code(space, reader)?;
         found.extend(kernel.check(space, code.as_deref()).err());

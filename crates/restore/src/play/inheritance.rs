@@ -132,7 +132,7 @@ pub(crate) fn requests(
     let missing = without(&missing, code.as_slice());
     let request = |(owner, pages): (usize, Vec<(Range<u64>, u64)>)| {
         let wanted = meet(&pages, &missing).map(|(range, (_, shift), _)| (range, *shift));
-        let placements = pages::placements(&plan.spaces[owner].pagemap, wanted);
+        let placements = pages::placements(&plan.spaces[owner].pagemap.placements, wanted);
         (!placements.is_empty()).then(|| FillRequest {
             reader: Arc::clone(&sources.spaces[owner]),
             target: Arc::new(ProcessTarget::new(pid)),

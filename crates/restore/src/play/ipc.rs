@@ -12,9 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use gelid_image::Dir;
-use gelid_image::manifest::Manifest;
-use gelid_pages::{Filler, Filling};
+use gelid_pages::{Filler, Filling, Sets};
 use gelid_sys::Errno;
 use gelid_sys::proc::ns::Kind;
 use rustix::process::{Gid, Uid, getegid, geteuid};
@@ -105,7 +103,7 @@ impl Objects {
     pub(crate) fn fill(
         &self,
         plan: &Ipc,
-        images: (&Dir, Option<&Manifest>),
+        images: &Sets,
         filler: &Filler,
     ) -> Result<Vec<Filling>, Error> {
         let mut filling = self.segments.fill(&plan.segments, images, filler)?;

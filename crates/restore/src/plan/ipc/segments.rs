@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use gelid_image::ImageKind;
 use gelid_image::messages::IpcShmEntry;
-use gelid_image::{Dir, ImageKind, ReadError};
-use gelid_pages::Run;
+use gelid_pages::{Pagemap, Sets};
 use gelid_sys::PAGE_SIZE;
 
 use super::super::space::{Backing, Space};
-use super::super::{PlanError, SharedPages, pagemap};
+use super::super::{PlanError, pagemap};
 use super::{Identity, wrong};
 
 /// A segment.
@@ -25,7 +25,7 @@ pub(crate) struct Segment {
     pub(crate) known: Option<Known>,
     /// It is in a namespace of others, who may have it as well.
     pub(crate) is_common: bool,
-    pub(crate) pages: SharedPages,
+    pub(crate) pages: Pagemap,
 }
 
 /// When a segment was made or changed, and by whom it was made.
@@ -57,10 +57,10 @@ impl Segment {
 }
 
 /// Reads the segments of a namespace, by id.
-pub(super) fn read(dir: &Dir, namespace: u32) -> Result<Vec<Segment>, PlanError> {
+pub(super) fn read(sets: &mut Sets, namespace: u32) -> Result<Vec<Segment>, PlanError> {
     const KIND: ImageKind = ImageKind::IpcnsShm;
     let mut segments = Vec::new();
-    let Some(mut reader) = dir.reader_opt(KIND, namespace)? else {
+    let Some(mut reader) = sets.dir().reader_opt(KIND, namespace)? else {
         return Ok(segments);
     };
     while let Some(entry) = reader.next::<IpcShmEntry>()? {
@@ -87,13 +87,12 @@ pub(super) fn read(dir: &Dir, namespace: u32) -> Result<Vec<Segment>, PlanError>
                 creator: gelid.creator,
             }),
             is_common: false,
-            pages: pages(dir, key)?,
+            pages: pagemap::of_nobody(sets, key)?.unwrap_or_default(),
         };
         if segment
             .pages
-            .pagemap
-            .iter()
-            .any(|run| end(run) > segment.extent())
+            .ranges()
+            .any(|range| range.end > segment.extent())
         {
             return Err(wrong("has pages behind its end"));
         }
@@ -110,19 +109,6 @@ pub(super) fn read(dir: &Dir, namespace: u32) -> Result<Vec<Segment>, PlanError>
             id: pair[0].identity.id.cast_unsigned(),
             what: "is there twice",
         }),
-    }
-}
-
-fn end(run: &Run) -> u64 {
-    run.range().end
-}
-
-fn pages(dir: &Dir, id: u32) -> Result<SharedPages, PlanError> {
-    match pagemap::of_nobody(dir, ImageKind::PagemapShmem, id.into()) {
-        Ok((pages_id, pagemap)) => Ok(SharedPages { pages_id, pagemap }),
-        // Memory that was never touched has no pages.
-        Err(PlanError::Read(error)) if ReadError::is_missing(&error) => Ok(SharedPages::default()),
-        Err(error) => Err(error),
     }
 }
 
@@ -162,6 +148,7 @@ pub(super) fn attach(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gelid_image::Dir;
     use gelid_sys::ipc::Perm;
 
     fn segment(size: u64, huge: Option<u32>) -> Segment {
@@ -176,7 +163,7 @@ mod tests {
             huge,
             known: None,
             is_common: false,
-            pages: SharedPages::default(),
+            pages: Pagemap::default(),
         }
     }
 
@@ -188,7 +175,8 @@ mod tests {
         }
         std::fs::write(scratch.path().join("ipcns-shm-3.img"), image).unwrap();
         let dir = Dir::open(scratch.path()).unwrap();
-        read(&dir, 3).unwrap_err().to_string()
+        let mut sets = Sets::new(&dir, None).unwrap();
+        read(&mut sets, 3).unwrap_err().to_string()
     }
 
     #[test]

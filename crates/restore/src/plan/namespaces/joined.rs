@@ -194,8 +194,8 @@ impl Ipc {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::SharedPages;
     use crate::plan::ipc::{Identity, Segment};
+    use gelid_pages::Pagemap;
 
     fn users(first: u32) -> Users {
         let map = vec![gelid_sys::proc::ns::IdRange {
@@ -257,7 +257,7 @@ mod tests {
             huge: None,
             known: None,
             is_common: false,
-            pages: SharedPages::default(),
+            pages: Pagemap::default(),
         };
         let mut ipc = Ipc {
             segments: vec![segment],

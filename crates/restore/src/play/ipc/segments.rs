@@ -3,18 +3,16 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use gelid_image::Dir;
-use gelid_image::manifest::Manifest;
-use gelid_pages::{FillRequest, Filler, Filling, ObjectKey, Owner, Placement};
+use gelid_pages::{FillRequest, Filler, Filling, Owner, Sets};
 use gelid_sys::Errno;
 use gelid_sys::ipc::Kind;
 use gelid_sys::ipc::shm::{self, Attached};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::{IpcObject, as_user, failed, under_its_id};
+use crate::Error;
 use crate::files::MemoryTarget;
 use crate::plan::ipc::Segment;
-use crate::{Error, pages};
 
 /// Segments on their way back. Those that were made go again when this is dropped, unless they are kept.
 #[derive(Debug, Default)]
@@ -84,7 +82,7 @@ impl Segments {
     pub(super) fn fill(
         &self,
         planned: &[Segment],
-        (dir, manifest): (&Dir, Option<&Manifest>),
+        sets: &Sets,
         filler: &Filler,
     ) -> Result<Vec<Filling>, Error> {
         let mut filling = Vec::new();
@@ -99,20 +97,17 @@ impl Segments {
                 let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 fallocate(file, hole, 0, segment.extent()).map_err(failed())?;
             }
-            if segment.pages.pagemap.is_empty() {
+            if segment.pages.placements.is_empty() {
                 continue;
             }
-            let key = ObjectKey {
-                pages_id: segment.pages.pages_id,
-                owner: Owner::Shared(segment.key.into()),
-            };
+            let owner = Owner::Shared(segment.key.into());
             let again = file.try_clone();
             let again = again
                 .map_err(|error| failed()(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
             filling.push(filler.fill(FillRequest {
-                reader: Arc::new(pages::open(dir, manifest, key)?),
+                reader: Arc::new(sets.open(owner, &segment.pages)?),
                 target: Arc::new(MemoryTarget::new(again, segment.extent())),
-                placements: Placement::of_pagemap(&segment.pages.pagemap),
+                placements: segment.pages.by_page(),
                 huge: Vec::new(),
                 compared: Vec::new(),
             })?);
@@ -193,8 +188,8 @@ fn check(segment: &Segment, found: &shm::Segment) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::SharedPages;
     use crate::plan::ipc::{Identity, Known};
+    use gelid_pages::Pagemap;
     use gelid_sys::ipc::Perm;
 
     fn planned(id: i32, known: Option<Known>) -> Vec<Segment> {
@@ -213,7 +208,7 @@ mod tests {
             huge: None,
             known,
             is_common: false,
-            pages: SharedPages::default(),
+            pages: Pagemap::default(),
         }]
     }
 
