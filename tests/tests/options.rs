@@ -1,6 +1,7 @@
 //! What options of the two commands do beside a dump and a restore.
 
 mod around;
+mod earlier;
 mod equal;
 mod tables;
 
@@ -30,7 +31,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Every test of this file.
 pub(crate) fn trials() -> Vec<Trial> {
     let tests = TESTS.iter().chain(around::TESTS);
-    let tests = tests.chain(equal::TESTS).chain(tables::TESTS);
+    let tests = tests
+        .chain(earlier::TESTS)
+        .chain(equal::TESTS)
+        .chain(tables::TESTS);
     let tests = tests.map(|(name, body)| trial(format!("option/{name}"), body));
     tests.collect()
 }

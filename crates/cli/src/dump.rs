@@ -116,6 +116,10 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
         0 => FOREVER,
         seconds => Duration::from_secs(seconds.into()),
     };
+    let earlier = given.general.prev_images_dir.clone();
+    if earlier.as_ref().is_some_and(|path| path.is_absolute()) {
+        tracing::warn!("--prev-images-dir: images with an absolute path cannot be moved");
+    }
     let defaults = Options::new(tree, images);
     Ok(Options {
         end,
@@ -124,6 +128,7 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
             dedup: given.memory.dedup_content,
             ..defaults.pages
         },
+        earlier,
         timeout,
         freeze_cgroup: given.tasks.freeze_cgroup.clone(),
         shell_job: given.tasks.shell_job,

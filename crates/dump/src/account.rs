@@ -45,6 +45,9 @@ pub(crate) fn add_pages(outcome: &mut Outcome, pages: &Pages) {
                 *stats.shpages_written.get_or_insert_default() += summary.pages;
             }
         }
+        let parent = summary.pagemap.iter();
+        let parent = parent.filter(|run| run.flags.contains(RunFlags::PARENT));
+        stats.pages_skipped_parent += parent.map(|run| run.nr_pages).sum::<u64>();
         let lazy = summary.pagemap.iter();
         let lazy = lazy.filter(|run| run.flags.contains(RunFlags::LAZY));
         stats.pages_lazy += lazy.map(|run| run.nr_pages).sum::<u64>();

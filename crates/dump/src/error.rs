@@ -1,7 +1,9 @@
 //! Why a dump failed. Whatever the reason, the tree runs on as it was.
 
-use gelid_image::WriteError;
-use gelid_pages::StoreError;
+use std::path::PathBuf;
+
+use gelid_image::{ReadError, WriteError};
+use gelid_pages::{SetError, StoreError};
 use gelid_seize::ThawError;
 use gelid_sys::{Errno, Pid, proc};
 
@@ -89,6 +91,26 @@ pub enum Error {
     /// Pages could not be stored.
     #[error(transparent)]
     Pages(#[from] StoreError),
+    /// Earlier images cannot be compared with.
+    #[error("earlier images: {0}")]
+    Earlier(#[from] SetError),
+    /// The directory of earlier images cannot be read.
+    #[error("earlier images: {}: {source}", .path.display())]
+    EarlierImages {
+        /// Where it is, relative to that of the images.
+        path: PathBuf,
+        /// The cause.
+        source: ReadError,
+    },
+    /// Pages are to be in CRIU's own form, and those of earlier images are not.
+    #[error(
+        "earlier images: {} has packed pages, which raw ones cannot follow: use --compress=zstd",
+        .path.display()
+    )]
+    EarlierPacked {
+        /// Where they are, relative to the images.
+        path: PathBuf,
+    },
     /// An image could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),

@@ -5,6 +5,7 @@ use gelid_image::{ImageKind, Staging};
 
 use crate::cgroup;
 use crate::core;
+use crate::earlier::Earlier;
 use crate::namespace::{Census, Own};
 use crate::{Error, Options};
 
@@ -17,6 +18,7 @@ pub(crate) fn write(
     options: &Options,
     namespaces: &Own,
     census: &Census,
+    earlier: Option<&Earlier>,
 ) -> Result<(), Error> {
     let inventory = InventoryEntry {
         img_version: IMG_VERSION,
@@ -30,6 +32,7 @@ pub(crate) fn write(
         network_lock_method: Some(options.network_lock.number()),
         dump_criu_run_id: options.run_id.clone(),
         namespaces: census.nested.clone(),
+        parent_run_id: earlier.and_then(|earlier| earlier.run_id.clone()),
         last_pid: census.last_pid.map(|last| last.unsigned_abs()),
         ..InventoryEntry::default()
     };

@@ -29,6 +29,7 @@ mod account;
 mod apart;
 mod cgroup;
 mod core;
+mod earlier;
 mod error;
 mod files;
 mod foresight;
@@ -109,6 +110,9 @@ pub struct Options {
     pub end: End,
     /// How pages are stored.
     pub pages: StoreOptions,
+    /// Directory of earlier images, relative to that of the images: private memory of tasks that is the same there is
+    /// left to them, whatever [`StoreOptions::dedup`] says of equal pages.
+    pub earlier: Option<PathBuf>,
     /// Whether memory is copied, so that a tree that runs on need not stand still until it is written.
     pub snapshot: Snapshot,
     /// How long freezing may take.
@@ -167,6 +171,7 @@ impl Options {
             images,
             end: End::default(),
             pages: StoreOptions::default(),
+            earlier: None,
             snapshot: Snapshot::default(),
             timeout: Duration::from_secs(10),
             freeze_cgroup: None,

@@ -5,7 +5,7 @@
 
 mod scan;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use gelid_image::Staging;
-use gelid_pages::{Format, ObjectKey, ObjectWriter, Owner, Pending, Store, StoreError, Summary};
+use gelid_pages::{
+    Earlier, Format, ObjectKey, ObjectWriter, Owner, Pending, Store, StoreError, Summary,
+};
 use gelid_sys::Pid;
 use gelid_sys::proc::smaps::Area;
 
@@ -65,6 +67,8 @@ pub(crate) struct Sink<'a> {
     store: Store,
     format: Format,
     staging: &'a Staging,
+    /// What earlier images have of tasks.
+    earlier: HashMap<Pid, Arc<Earlier>>,
     next: u32,
 }
 
@@ -74,6 +78,7 @@ impl<'a> Sink<'a> {
             store,
             format,
             staging,
+            earlier: HashMap::new(),
             next: 1,
         }
     }
@@ -93,7 +98,12 @@ impl<'a> Sink<'a> {
             Owner::Shared(_) => 0,
         };
         let sink = Box::new(self.staging.roomy(&file, whose)?);
-        let writer = self.store.object(ObjectKey { pages_id, owner }, sink);
+        let mut writer = self.store.object(ObjectKey { pages_id, owner }, sink);
+        if let Owner::Task(pid) = owner
+            && let Some(earlier) = Pid::from_raw(pid).and_then(|pid| self.earlier.get(&pid))
+        {
+            writer.compare_with(Arc::clone(earlier));
+        }
         let stored = Stored {
             owner,
             pages_id,
@@ -126,8 +136,8 @@ enum Order {
     Look(Pid, Promise),
     /// The layout of a task that somebody else has looked at.
     Seen(Pid, Arc<Layout>),
-    /// Queue the pages of all that were looked at, but for those of these tasks.
-    Queue(HashSet<Pid>),
+    /// Queue the pages of all that were looked at, but for those of these tasks. Earlier images have these.
+    Queue(HashSet<Pid>, HashMap<Pid, Arc<Earlier>>),
 }
 
 impl<'scope, 'a> Flow<'scope, 'a> {
@@ -168,9 +178,14 @@ impl<'scope, 'a> Flow<'scope, 'a> {
         })
     }
 
-    /// Sets the pages of all address spaces looked at on their way, but for those of some tasks.
-    pub(crate) fn queue(&self, without: HashSet<Pid>) -> Result<(), Error> {
-        self.order(Order::Queue(without))
+    /// Sets the pages of all address spaces looked at on their way, but for those of some tasks. What `earlier` has is left
+    /// there.
+    pub(crate) fn queue(
+        &self,
+        without: HashSet<Pid>,
+        earlier: HashMap<Pid, Arc<Earlier>>,
+    ) -> Result<(), Error> {
+        self.order(Order::Queue(without, earlier))
     }
 
     /// Waits until all pages are queued.
@@ -258,7 +273,10 @@ impl<'a> Worker<'a> {
                     known.push((pid, layout));
                     continue;
                 }
-                Ok(Order::Queue(without)) => break without,
+                Ok(Order::Queue(without, earlier)) => {
+                    self.sink.earlier = earlier;
+                    break without;
+                }
                 Err(_) => return Err(StoreError::Stopped.into()),
             };
             let looked = Layout::read(pid).map(|layout| {

@@ -15,6 +15,7 @@ use gelid_sys::{Pid, pidfd, proc};
 use crate::apart::{self, Apart};
 use crate::cgroup::Standings;
 use crate::core::Cores;
+use crate::earlier::Earlier;
 use crate::files::{self, Collected, Collector};
 use crate::foresight::Foresight;
 use crate::ipc::Segments;
@@ -32,6 +33,8 @@ pub(crate) struct Context<'a> {
     pub(crate) namespaces: &'a Own,
     /// Which images there may be.
     pub(crate) foresight: &'a Foresight,
+    /// Images that pages are left to.
+    pub(crate) earlier: Option<&'a Earlier>,
     pub(crate) phases: Phases,
     /// What somebody has named as external since the tree stands still.
     pub(crate) named: &'a OnceLock<Vec<String>>,
@@ -234,7 +237,8 @@ pub(crate) fn write_tasks(
     }
     write_cores(staging, census, cores, apart)?;
     staging.put(ImageKind::Seccomp, (), filters)?;
-    inventory::write(staging, context.options, context.namespaces, census)
+    let (options, namespaces) = (context.options, context.namespaces);
+    inventory::write(staging, options, namespaces, census, context.earlier)
 }
 
 /// Fewer than these one thread writes before another has begun.

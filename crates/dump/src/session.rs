@@ -19,6 +19,7 @@ use rustix::fs::AtFlags;
 
 use crate::cgroup;
 use crate::core::{self, Before};
+use crate::earlier::Earlier;
 use crate::files::{Links, Network};
 use crate::foresight::Foresight;
 use crate::namespace::Own;
@@ -42,7 +43,11 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         }),
         ..options.clone()
     };
+    let earlier = Earlier::read(options)?;
     let staging = Staging::new(&options.images)?;
+    if let Some(earlier) = &earlier {
+        staging.link_parent(&earlier.path)?;
+    }
     let foresight = Foresight::of(options);
     let named = OnceLock::new();
     let context = Context {
@@ -50,6 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         staging: &staging,
         namespaces: &namespaces,
         foresight: &foresight,
+        earlier: earlier.as_ref(),
         phases: Phases::new(options.fault),
         named: &named,
     };
@@ -113,7 +119,9 @@ fn write<'scope, 'a: 'scope>(
     let format = context.options.pages.format;
     let sink = Sink::new(store, format, context.staging);
     // What is queued at once may have to be thrown away, and nobody is to refer to it by then.
-    let at_once = !snapshot::may_be(context.options) && !context.options.pages.dedup;
+    // What earlier images have is known by number, and numbers are known when the tree is.
+    let is_compared = context.options.pages.dedup || context.earlier.is_some();
+    let at_once = !snapshot::may_be(context.options) && !is_compared;
     let flow = Flow::start(scope, sink, at_once)?;
     // On every way out but the last it is to stop.
     let stopper = flow.stopper();
@@ -136,7 +144,8 @@ fn write<'scope, 'a: 'scope>(
     let wanted = phases.run(Phase::Memory, || {
         layouts.wait(&flow)?;
         let wanted = snapshot::wanted(context.options, &tree, &tasks);
-        flow.queue(wanted.clone())?;
+        let earlier = context.earlier.map(|earlier| earlier.of(&tasks));
+        flow.queue(wanted.clone(), earlier.unwrap_or_default())?;
         Ok(wanted)
     })?;
     let (mut cores, filters) = phases.run(Phase::Tasks, || {
@@ -336,7 +345,7 @@ fn withdraw(images: &Dir) {
     for name in ["inventory.img"]
         .into_iter()
         .chain(names)
-        .chain([manifest::FILE_NAME])
+        .chain([manifest::FILE_NAME, "parent"])
     {
         let _ = rustix::fs::unlinkat(images, name, AtFlags::empty());
     }

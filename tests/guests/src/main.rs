@@ -25,6 +25,7 @@ mod equal;
 mod eventfd;
 mod fanotify;
 mod full_table;
+mod generations;
 mod headless;
 mod idle;
 mod inet;
@@ -114,6 +115,7 @@ const OBJECTS: &[&[Entry]] = &[
     dispatch::GUESTS,
     epoll::GUESTS,
     equal::GUESTS,
+    generations::GUESTS,
     eventfd::GUESTS,
     fanotify::GUESTS,
     full_table::GUESTS,

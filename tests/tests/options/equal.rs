@@ -18,7 +18,7 @@ const PACKED: &str = "--compress=zstd:1";
 const DEDUP: &str = "--dedup-content";
 
 /// Bytes of all files of pages.
-fn bytes(images: &Path) -> Result<u64> {
+pub(super) fn bytes(images: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(images)? {
         let entry = entry?;

@@ -54,8 +54,12 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
             "--dry-run is only for restore",
         ),
         (
-            dumps && options.memory.dedup_content && invocation.compression() == Compression::None,
-            "--dedup-content needs packed pages (--compress=zstd): CRIU's form has no word for pages of others",
+            dumps
+                && options.memory.dedup_content
+                && options.general.prev_images_dir.is_none()
+                && invocation.compression() == Compression::None,
+            "--dedup-content needs packed pages (--compress=zstd) or earlier images (--prev-images-dir): CRIU's form has \
+             no word for pages of others",
         ),
         (
             dumps && options.general.tree.is_none(),

@@ -12,12 +12,14 @@ pub(super) fn check(invocation: &Invocation) -> Result<(), String> {
         return Ok(());
     }
     let incremental = "incremental dumps are not there yet";
+    let is_compared = invocation.command == Command::Dump && options.memory.dedup_content;
     let travelling = "memory does not travel yet";
     let asked: [(bool, &str, &str); 8] = [
         (
-            options.general.prev_images_dir.is_some(),
+            options.general.prev_images_dir.is_some() && !is_compared,
             "--prev-images-dir",
-            incremental,
+            "incremental dumps by tracking changes are not there yet; \
+             gelid dump --dedup-content compares pages with those of earlier images",
         ),
         (options.memory.track_mem, "--track-mem", incremental),
         (options.memory.auto_dedup, "--auto-dedup", incremental),

@@ -246,7 +246,7 @@ pub(crate) struct Memory {
     /// How pages are stored: zstd[:LEVEL], the default under the name of gelid, or none
     #[arg(long, value_name = "HOW")]
     pub(crate) compress: Option<Compression>,
-    /// Store equal pages of the tree once, wherever they are
+    /// Store equal pages of the tree once, wherever they are, and none that earlier images have
     #[arg(long)]
     pub(crate) dedup_content: bool,
     /// When memory is copied, so that a tree that is left running stands still only for that

@@ -130,6 +130,8 @@ fn nonsense_is_refused() {
             "--dedup-content needs packed pages",
         ),
         ("criu dump -t 1 --dedup-content", "--dedup-content needs"),
+        ("criu dump -t 1 --prev-images-dir ../1", "--dedup-content"),
+        ("gelid restore --prev-images-dir ../1", "--dedup-content"),
         (
             "gelid dump -t 1 --lazy-pages",
             "--lazy-pages: memory does not travel yet",

@@ -161,7 +161,20 @@ fn pages_are_found_in_the_set_that_has_them() {
     let pagemap = sets.whole_pagemap(TASK).unwrap();
     assert!(!sets.is_packed(&pagemap));
     assert_eq!((pagemap.pages(), pagemap.parts.len()), (7, 3));
+    // Pages that others have as well are theirs here, and one's own for who comes later.
+    let both = PagemapEntry {
+        same_as: Some(9),
+        ..entry(2..4, 4)
+    };
+    place.pagemap(1, 4711, &[entry(0..2, 4), both, entry(4..6, 4)]);
+    let mut sets = place.sets(1);
+    let pagemap = sets.pagemap(TASK).unwrap();
+    let firsts = pagemap.placements.iter().map(|place| place.first_page);
+    assert_eq!(firsts.collect::<Vec<_>>(), [0, 4]);
+    assert_eq!((pagemap.pages(), pagemap.same.len()), (4, 1));
+    assert_eq!(sets.whole_pagemap(TASK).unwrap().pages(), 6);
     // What is among the pages of others is not lent to third ones.
+    place.pagemap(1, 4711, &[same(8..10, 9, 21)]);
     place.pagemap(2, 4711, &[entry(8..9, 1)]);
     place.pagemap(1, 9, &[same(20..24, 9, 30), entry(30..34, 4)]);
     let wrong = filled(&mut place.sets(2), 10).unwrap_err().to_string();
