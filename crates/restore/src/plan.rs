@@ -2,6 +2,7 @@
 
 pub(crate) mod births;
 pub(crate) mod cgroup;
+mod cores;
 pub(crate) mod inheritance;
 pub(crate) mod ipc;
 pub(crate) mod labels;
@@ -12,13 +13,14 @@ pub(crate) mod protection;
 pub(crate) mod ranges;
 mod sharing;
 pub(crate) mod space;
+mod stop;
 mod thread;
 pub(crate) mod tree;
 pub(crate) mod zone;
 
 use std::collections::{HashMap, HashSet};
 
-use gelid_image::messages::{CoreEntry, InventoryEntry, TaskKobjIdsEntry};
+use gelid_image::messages::{InventoryEntry, TaskKobjIdsEntry};
 use gelid_image::{Dir, ImageKind, ReadError};
 use gelid_pages::{Pagemap, SetError, Sets};
 use gelid_sys::lsm::Module;
@@ -29,6 +31,7 @@ use crate::state::seccomp;
 use crate::state::{self, ProcessState, ThreadState};
 use births::{Births, Tables};
 use cgroup::Cgroups;
+use cores::Cores;
 use inheritance::Inheritance;
 use ipc::Ipc;
 use namespaces::Namespaces;
@@ -36,6 +39,7 @@ use namespaces::joined::JoinOptions;
 use namespaces::user::Users;
 use sharing::first;
 use space::Space;
+pub(crate) use stop::Stop;
 pub(crate) use thread::{Apart, Thread};
 use tree::Node;
 
@@ -183,14 +187,6 @@ pub enum PlanError {
     },
 }
 
-/// How job control has stopped a task.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Stop {
-    pub(crate) signal: i32,
-    /// Its parent knows.
-    pub(crate) told: bool,
-}
-
 /// A task that lives.
 #[derive(Debug)]
 pub(crate) struct Alive {
@@ -274,7 +270,8 @@ impl Plan {
         let dir = &sets.dir().clone();
         let inventory: InventoryEntry = dir.read_one(ImageKind::Inventory, ())?;
         let nodes = tree::read(dir)?;
-        let mut reader = Reader::new(sets, &inventory)?;
+        let cores = Cores::of(&nodes, dir)?;
+        let mut reader = Reader::new(sets, &inventory, cores)?;
         for node in &nodes {
             reader.task(node)?;
         }
@@ -349,6 +346,7 @@ impl Plan {
 /// Reads the images of one task after the other, and notes who shares what.
 struct Reader<'a> {
     dir: Dir,
+    cores: Cores,
     sets: &'a mut Sets,
     namespaces: namespaces::Reader,
     lives: Vec<Life>,
@@ -375,8 +373,13 @@ impl<'a> Reader<'a> {
         inheritance::plan(births, &self.lives, &self.spaces, is_shared)
     }
 
-    fn new(sets: &'a mut Sets, inventory: &InventoryEntry) -> Result<Self, PlanError> {
+    fn new(
+        sets: &'a mut Sets,
+        inventory: &InventoryEntry,
+        cores: Cores,
+    ) -> Result<Self, PlanError> {
         Ok(Self {
+            cores,
             dir: sets.dir().clone(),
             filters: seccomp::Filters::read(sets.dir())?,
             sets,
@@ -396,11 +399,9 @@ impl<'a> Reader<'a> {
 
     fn task(&mut self, node: &Node) -> Result<(), PlanError> {
         const DEAD: u32 = 2;
-        const STOPPED: u32 = 3;
         const ZOMBIE: u32 = 6;
-        const SIGSTOP: i32 = 19;
         let pid = node.pid;
-        let core: CoreEntry = self.dir.read_one(ImageKind::Core, pid)?;
+        let core = self.cores.take(pid)?;
         let Some(process) = &core.tc else {
             return Err(PlanError::Core {
                 pid,
@@ -415,17 +416,7 @@ impl<'a> Reader<'a> {
             });
             return Ok(());
         }
-        let stopped = (process.task_state == STOPPED).then(|| {
-            let signal = process.stop_signo.unwrap_or_default().cast_signed();
-            let gelid = process.gelid.as_ref();
-            Stop {
-                signal: match gelid_sys::signal::stops(signal) {
-                    true => signal,
-                    false => SIGSTOP,
-                },
-                told: gelid.is_some_and(|gelid| gelid.stop_told == Some(true)),
-            }
-        });
+        let stopped = Stop::of(process);
         let gelid = process.gelid.as_ref();
         let no_terminal = gelid.is_some_and(|gelid| gelid.no_terminal == Some(true));
         let ids: TaskKobjIdsEntry = self.dir.read_one(ImageKind::Ids, pid)?;
@@ -437,7 +428,7 @@ impl<'a> Reader<'a> {
         let undo = ipc::undo::read(pid, &core)?;
         let mut cores = vec![(pid, core)];
         for tid in node.threads.iter().filter(|tid| **tid != pid) {
-            cores.push((*tid, self.dir.read_one(ImageKind::Core, *tid)?));
+            cores.push((*tid, self.cores.take(*tid)?));
         }
         let restraints = self.filters.of_process(&cores)?;
         let common_filters = seccomp::common(&restraints);

@@ -3,5 +3,6 @@
 
 mod golden;
 mod hostile;
+mod naming;
 mod schemas;
 mod staging;
