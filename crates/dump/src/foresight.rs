@@ -15,8 +15,6 @@ const OF_TREE: usize = 6;
 const OF_PROCESS: usize = 7;
 /// More would be too many open files.
 const MOST: usize = 8192;
-/// So many find room in the table of descriptors that every process begins with.
-const FEW: usize = 32;
 /// Descriptors that a dump needs for other things.
 const OTHERS: u64 = 512;
 
@@ -58,9 +56,7 @@ impl Foresight {
             pids.extend(tasks::children_of(&dir, pid).unwrap_or_default());
         }
         let limit = Raised::to(images as u64 + OTHERS);
-        if images > FEW {
-            nofile::widen(&options.images, images as u64 + OTHERS);
-        }
+        nofile::widen(&options.images, images as u64 + OTHERS);
         let room = usize::try_from(nofile::left(OTHERS)).unwrap_or(MOST);
         Self {
             images: images.min(MOST).min(room),
