@@ -23,9 +23,10 @@ pub(super) struct Size {
 }
 
 impl Row {
-    /// Whether a filter asks for it.
+    /// Whether a filter asks for it: one part of a name, or several with bars in between.
     pub(super) fn is_wanted(&self, filter: &str) -> bool {
-        self.name.contains(filter) && (!self.long || !filter.is_empty())
+        let named = filter.split('|').any(|part| self.name.contains(part));
+        named && (!self.long || !filter.is_empty())
     }
 }
 
