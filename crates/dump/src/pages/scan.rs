@@ -286,20 +286,19 @@ impl Queue<'_> {
         };
         let is_packed = frames.is_packed;
         let mut pieces = Vec::new();
-        if let Err(errno) = frames.sort(self.pid, range, &mut pieces) {
+        if let Err(errno) = frames.sort(self.pid, range.clone(), &mut pieces) {
             let pid = self.pid;
             self.failed.get_or_insert(Error::Scan { pid, errno });
         }
+        if !is_packed {
+            // All of it is stored, in one piece.
+            self.push_own(area, range);
+        }
         for piece in pieces {
             match piece {
-                Piece::Own(range) => self.push_own(area, range),
-                Piece::Same(_) if !stores(area) => {}
-                Piece::Same(same) => {
-                    if !is_packed {
-                        self.push_own(area, same.range.clone());
-                    }
-                    self.same.push(same);
-                }
+                Piece::Own(range) if is_packed => self.push_own(area, range),
+                Piece::Same(same) if stores(area) => self.same.push(same),
+                Piece::Own(_) | Piece::Same(_) => {}
             }
         }
     }
