@@ -352,7 +352,16 @@ mod tests {
 
     #[test]
     fn a_sleeper_ends_with_its_parent() {
-        let forked = std::thread::spawn(|| fork_sleeper(None, false).unwrap());
+        let forked = std::thread::spawn(|| {
+            let pid = fork_sleeper(None, false).unwrap();
+            // It has asked for its end before it sleeps.
+            let call = format!("/proc/{}/syscall", pid.as_raw_nonzero());
+            let sleeps = format!("{} ", libc::SYS_pause);
+            while !std::fs::read_to_string(&call).unwrap().starts_with(&sleeps) {
+                std::thread::yield_now();
+            }
+            pid
+        });
         let pid = forked.join().unwrap();
         let (_, status) = waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap();
         assert_eq!(status.terminating_signal(), Some(9));
