@@ -11,4 +11,5 @@ pub(super) const CASES: &[Case] = &[
     ),
     guest("cow-siblings"),
     guest("equal-memory"),
+    guest("generations"),
 ];
