@@ -11,11 +11,9 @@ use gelid_pages::{Owner, Sets};
 use gelid_sys::Pid;
 use gelid_sys::nofile::Raised;
 
+use crate::foresight::OTHERS;
 use crate::survey::Task;
 use crate::{Error, Options};
-
-/// Descriptors that a dump needs beside files of earlier pages.
-const OTHERS: u64 = 512;
 
 /// What earlier images have, by the pids in them.
 pub(crate) struct Earlier {

@@ -16,7 +16,7 @@ const OF_PROCESS: usize = 7;
 /// More would be too many open files.
 const MOST: usize = 8192;
 /// Descriptors that a dump needs for other things.
-const OTHERS: u64 = 512;
+pub(crate) const OTHERS: u64 = 512;
 
 /// Pages of a process that are worth asking for blocks in advance.
 const MANY: u64 = (16 << 20) / PAGE_SIZE as u64;

@@ -5,8 +5,8 @@
 //! before it has an inventory, which gets its name last of all.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::fs::{Access, AtFlags, accessat};
@@ -20,8 +20,9 @@ use crate::staging::INVENTORY;
 /// A thread that gives names, and what it has named.
 #[derive(Debug)]
 pub(crate) struct Naming {
-    named: Arc<Mutex<BTreeSet<String>>>,
-    thread: Option<JoinHandle<()>>,
+    /// Once it has ended.
+    named: BTreeSet<String>,
+    thread: Option<JoinHandle<BTreeSet<String>>>,
 }
 
 impl Naming {
@@ -36,13 +37,12 @@ impl Naming {
             return None;
         }
         let (finished, names) = mpsc::channel();
-        let named = Arc::<Mutex<BTreeSet<_>>>::default();
         let thread = std::thread::Builder::new().name("names".into());
-        let (shared, dir, all) = (Arc::clone(shared), dir.clone(), Arc::clone(&named));
-        let thread = thread.spawn(move || give(&shared, &dir, &names, &all));
+        let (shared, dir) = (Arc::clone(shared), dir.clone());
+        let thread = thread.spawn(move || give(&shared, &dir, &names)).ok()?;
         let naming = Self {
-            named,
-            thread: Some(thread.ok()?),
+            named: BTreeSet::new(),
+            thread: Some(thread),
         };
         Some((naming, finished))
     }
@@ -51,21 +51,15 @@ impl Naming {
     pub(crate) fn end(&mut self) -> BTreeSet<String> {
         if let Some(thread) = self.thread.take() {
             // What it could not name the commit names, or says why not.
-            let _ = thread.join();
+            self.named = thread.join().unwrap_or_default();
         }
-        lock(&self.named).clone()
+        self.named.clone()
     }
 }
 
-fn give(shared: &Shared, dir: &Dir, names: &Receiver<String>, all: &Mutex<BTreeSet<String>>) {
-    for name in names {
-        if name != INVENTORY && shared.name_early(&name, dir) {
-            lock(all).insert(name);
-        }
-    }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every critical section is a single step.
-    of.lock().unwrap_or_else(PoisonError::into_inner)
+fn give(shared: &Shared, dir: &Dir, names: &Receiver<String>) -> BTreeSet<String> {
+    let named = names.iter();
+    named
+        .filter(|name| name != INVENTORY && shared.name_early(name, dir))
+        .collect()
 }
