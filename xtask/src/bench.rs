@@ -43,14 +43,7 @@ impl Args {
 /// Runs every bench once, in the profile of the tests, so that none of them rots.
 pub(crate) fn smoke() -> Result<()> {
     let mut cargo = workspace::cargo();
-    cargo.args([
-        "test",
-        "--quiet",
-        "--locked",
-        "--package",
-        "gelid-benches",
-        "--benches",
-    ]);
+    cargo.args(["test", "--quiet", "--locked", "--workspace", "--bench", "*"]);
     run(run_as_root(&mut cargo))
 }
 

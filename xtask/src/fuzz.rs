@@ -15,7 +15,7 @@ use crate::workspace;
 /// Counters and comparisons as libFuzzer wants them.
 const INSTRUMENTATION: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions --cfg fuzzing";
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions --cfg fuzzing";
 
 /// Folder for temporary files, beside the targets.
 const SCRATCH: &str = "scratch";
@@ -36,12 +36,34 @@ pub(crate) struct Args {
 impl Args {
     /// Runs the targets one after the other.
     pub(crate) fn run(self) -> Result<()> {
-        targets(self.seconds, self.filter.as_deref().unwrap_or(""))
+        targets(
+            self.seconds,
+            self.filter.as_deref().unwrap_or(""),
+            Build::Fast,
+        )
+    }
+}
+
+/// How the targets are built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Build {
+    /// To try many inputs.
+    Fast,
+    /// To be there soon.
+    Soon,
+}
+
+impl Build {
+    fn opt_level(self) -> &'static str {
+        match self {
+            Self::Fast => "1",
+            Self::Soon => "0",
+        }
     }
 }
 
 /// Runs every target whose name contains `filter` for some seconds.
-pub(crate) fn targets(seconds: u32, filter: &str) -> Result<()> {
+pub(crate) fn targets(seconds: u32, filter: &str, how: Build) -> Result<()> {
     let folder = workspace::root().join("fuzz");
     let metadata = workspace::members(&folder.join("Cargo.toml"))?;
     let names: Vec<&str> = metadata
@@ -69,6 +91,7 @@ pub(crate) fn targets(seconds: u32, filter: &str) -> Result<()> {
         ])
         .arg("--target-dir")
         .arg(&build)
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", how.opt_level())
         .env("RUSTFLAGS", INSTRUMENTATION))?;
     let programs = build.join(workspace::platform()).join("release");
     for name in &names {

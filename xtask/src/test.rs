@@ -2,6 +2,7 @@
 //!
 //! All steps run, whatever fails before them, so that one run tells everything.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -43,7 +44,9 @@ impl Args {
             report.step("tests", |tests| unit_and_integration(tests, None));
             report.step("bench smoke", |_| bench::smoke());
             report.step("speed", |_| gate::check(None));
-            report.step("fuzz smoke", |_| fuzz::targets(FUZZ_SECONDS, ""));
+            report.step("fuzz smoke", |_| {
+                fuzz::targets(FUZZ_SECONDS, "", fuzz::Build::Soon)
+            });
         }
         report.close()
     }
@@ -84,10 +87,16 @@ fn documentation() -> Result<()> {
 
 /// Unit tests, examples in the documentation, and the integration tests that freeze real programs.
 fn unit_and_integration(tests: &mut Tests, filter: Option<&str>) -> Result<()> {
-    // The integration tests start gelid and the guest programs.
-    run(workspace::cargo().args(["build", "--quiet", "--workspace", "--bins", "--locked"]))?;
-    let mut cargo = workspace::cargo();
-    cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    // The tests start gelid and the guest programs. All is built in one go: what is built for a part of the
+    // workspace has other features, and would be built again.
+    run(workspace::cargo().args([
+        "build",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+    ]))?;
+    let mut cargo = cargo_test();
     cargo.args(filter);
     let all = run_lines(bench::run_as_root(&mut cargo), |line| tests.count(line));
     if all.is_err() && !tests.failures.is_empty() && tests.failures.len() <= MOST_REPEATED {
@@ -96,14 +105,21 @@ fn unit_and_integration(tests: &mut Tests, filter: Option<&str>) -> Result<()> {
     all
 }
 
+/// All tests, that need not build the programs which they start.
+fn cargo_test() -> Command {
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    cargo.env("GELID_BUILT", "1");
+    cargo
+}
+
 /// Runs what has failed once more, each test alone: whether a deadline is met is not to depend on what else the
 /// machine does. What fails again has failed; what does not is named.
 fn repeat(tests: &mut Tests) -> Result<()> {
     let mut failed = Vec::new();
     for name in std::mem::take(&mut tests.failures) {
-        let mut cargo = workspace::cargo();
-        cargo.args(["test", "--workspace", "--locked", "--no-fail-fast", "--"]);
-        cargo.args(["--exact", &name]);
+        let mut cargo = cargo_test();
+        cargo.args(["--", "--exact", &name]);
         let mut again = Tests::default();
         let run = run_lines(bench::run_as_root(&mut cargo), |line| again.count(line));
         if run.is_ok() && again.passed > 0 {

@@ -153,6 +153,9 @@ fn program() -> &'static Path {
     PROGRAM.get_or_init(|| {
         let own = std::env::current_exe().unwrap();
         let folder = own.parent().unwrap().parent().unwrap();
+        if std::env::var_os("GELID_BUILT").is_some() {
+            return folder.join("gelid-guest");
+        }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build.current_dir(env!("CARGO_MANIFEST_DIR"));
