@@ -16,40 +16,30 @@ const WORK: [&str; 4] = ["encode", "decode", "pages", "checksums"];
 /// Processes of the tree that is planned.
 const TREE: &str = "100";
 
-/// What is counted, built as it is released; and what is measured beside the kernel, as the tests have it.
+/// What is counted and what is measured beside the kernel, built as it is released.
 pub(super) struct Built {
-    /// The folder of all executables.
+    /// The folder of the executables.
     folder: PathBuf,
 }
 
 impl Built {
+    const PROFILE: &str = "measured";
+
     pub(super) fn new() -> Result<Self> {
-        for (profile, words) in [
-            (
-                "measured",
-                ["-p", "gelid-benches", "--bin", "counted"].as_slice(),
-            ),
-            (
-                "dev",
-                ["-p", "gelid", "-p", "gelid-guests", "--bins"].as_slice(),
-            ),
-        ] {
-            let mut cargo = workspace::cargo();
-            cargo.args(["build", "--quiet", "--locked", "--profile", profile]);
-            run(cargo.args(words))?;
-        }
+        let mut cargo = workspace::cargo();
+        cargo.args(["build", "--quiet", "--locked", "--profile", Self::PROFILE]);
+        cargo.args(["-p", "gelid-benches", "--bin", "counted"]);
+        cargo.args(["-p", "gelid", "--bin", "gelid"]);
+        cargo.args(["-p", "gelid-guests", "--bin", "gelid-guest"]);
+        run(&mut cargo)?;
+        let target = workspace::members(&workspace::root().join("Cargo.toml"))?.target_directory;
         Ok(Self {
-            folder: workspace::members(&workspace::root().join("Cargo.toml"))?.target_directory,
+            folder: target.join(Self::PROFILE),
         })
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        let profile = if name == "counted" {
-            "measured"
-        } else {
-            "debug"
-        };
-        self.folder.join(profile).join(name)
+        self.folder.join(name)
     }
 }
 

@@ -28,12 +28,12 @@ type Figure = fn(&Round) -> f64;
 /// Writing as many bytes as the heap has into a new file.
 const DUMP: Bound = Bound {
     name: "a raw dump, of the time to write its pages",
-    most: 8.0,
+    most: 4.0,
 };
 /// Filling as much fresh memory.
 const RESTORE: Bound = Bound {
     name: "a raw restore, of the time to fill fresh memory",
-    most: 8.0,
+    most: 1.5,
 };
 
 /// Prints a line for each bound; names of those that are exceeded. What is too slow is measured once more: the
