@@ -14,7 +14,7 @@ use crate::{CHUNK_BYTES, PAGE_SIZE};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 /// A chunk to be read: at most [`CHUNK_BYTES`] of data in ascending pieces.
 pub(crate) struct Job {
@@ -149,7 +149,7 @@ impl Encoder {
                     })?
             }
             None => {
-                chunk.xxh3 = xxh3_64(&chunk.buffer[..len]);
+                chunk.xxh3 = XxHash3_64::oneshot(&chunk.buffer[..len]);
                 len
             }
         };

@@ -1,7 +1,7 @@
 //! One chunk as one zstd frame: packed where that pays, stored where it does not (RFC 8878).
 
 use crate::sample::looks_random;
-use xxhash_rust::xxh64::xxh64;
+use twox_hash::XxHash64;
 use zstd_safe::{CCtx, CParameter, DCtx, ErrorCode};
 
 const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
@@ -83,7 +83,7 @@ pub(crate) fn store(data: &[u8], out: &mut [u8]) -> usize {
         put(&header.to_le_bytes()[..BLOCK_HEADER_BYTES]);
         put(block);
     }
-    put(&(xxh64(data, 0) as u32).to_le_bytes());
+    put(&(XxHash64::oneshot(0, data) as u32).to_le_bytes());
     at
 }
 

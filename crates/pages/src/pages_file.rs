@@ -10,7 +10,7 @@ use crate::{CHUNK_BYTES, CHUNK_PAGES, PAGE_SIZE};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 /// Where one chunk lies.
 #[derive(Debug, Clone, Copy)]
@@ -153,7 +153,7 @@ impl PagesFile {
         } else {
             fetch(&*self.input, pages, place.offset, len).map_err(io_error)?
         };
-        if place.xxh3.is_some_and(|sum| sum != xxh3_64(bytes)) {
+        if place.xxh3.is_some_and(|sum| sum != XxHash3_64::oneshot(bytes)) {
             return Err(damaged("checksum differs"));
         }
         Ok((self.chunk_pages(chunk), bytes))
