@@ -1,6 +1,8 @@
 //! One chunk as one zstd frame: packed where that pays, stored where it does not (RFC 8878).
 
+use crate::MAX_FRAME_BYTES;
 use crate::sample::looks_random;
+use std::io::IoSliceMut;
 use twox_hash::XxHash64;
 use zstd_safe::{CCtx, CParameter, DCtx, ErrorCode};
 
@@ -9,13 +11,14 @@ const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 const DESCRIPTOR: u8 = 0b1010_0100;
 const STORED_BLOCK_BYTES: usize = 128 << 10;
 const BLOCK_HEADER_BYTES: usize = 3;
-/// Frame header and content checksum of a stored frame.
-const STORED_OVERHEAD: usize = 4 + 1 + 4 + 4;
+/// What a stored frame begins and ends with.
+const HEADER_BYTES: usize = 4 + 1 + 4;
+const SUM_BYTES: usize = 4;
+const STORED_OVERHEAD: usize = HEADER_BYTES + SUM_BYTES;
 
 /// Room that the frame of `len` bytes may need.
 pub(crate) fn bound(len: usize) -> usize {
-    let blocks = len.div_ceil(STORED_BLOCK_BYTES);
-    zstd_safe::compress_bound(len).max(len + blocks * BLOCK_HEADER_BYTES + STORED_OVERHEAD)
+    zstd_safe::compress_bound(len).max(stored_len(len))
 }
 
 /// What zstd makes of the error codes that it returns.
@@ -73,18 +76,79 @@ pub(crate) fn store(data: &[u8], out: &mut [u8]) -> usize {
         out[at..at + bytes.len()].copy_from_slice(bytes);
         at += bytes.len();
     };
-    put(&MAGIC);
-    put(&[DESCRIPTOR]);
-    // A chunk has at most a mebibyte.
-    put(&(data.len() as u32).to_le_bytes());
+    put(&frame_header(data.len()));
     let last = data.len().div_ceil(STORED_BLOCK_BYTES) - 1;
     for (index, block) in data.chunks(STORED_BLOCK_BYTES).enumerate() {
-        let header = (block.len() as u32) << 3 | u32::from(index == last);
-        put(&header.to_le_bytes()[..BLOCK_HEADER_BYTES]);
+        put(&block_header(block.len(), index == last));
         put(block);
     }
     put(&(XxHash64::oneshot(0, data) as u32).to_le_bytes());
     at
+}
+
+/// Length of the frame that [`store`] makes of `len` bytes.
+pub(crate) fn stored_len(len: usize) -> usize {
+    len + len.div_ceil(STORED_BLOCK_BYTES) * BLOCK_HEADER_BYTES + STORED_OVERHEAD
+}
+
+/// Reads frames that [`store`] has made: all that is not data comes to lie here, and the data where it is wanted.
+pub(crate) struct Stored([u8; Self::MOST]);
+
+impl Stored {
+    const MOST: usize =
+        STORED_OVERHEAD + MAX_FRAME_BYTES.div_ceil(STORED_BLOCK_BYTES) * BLOCK_HEADER_BYTES;
+
+    pub(crate) fn new() -> Self {
+        Self([0; Self::MOST])
+    }
+
+    /// Where the parts of such a frame go, in their order, if it has `data.len()` bytes of data.
+    pub(crate) fn parts<'a>(&'a mut self, data: &'a mut [u8]) -> Vec<IoSliceMut<'a>> {
+        let mut parts = Vec::new();
+        let mut beside = &mut self.0[..];
+        let mut take = |len: usize| {
+            let (part, rest) = std::mem::take(&mut beside).split_at_mut(len);
+            beside = rest;
+            IoSliceMut::new(part)
+        };
+        parts.push(take(HEADER_BYTES));
+        for block in data.chunks_mut(STORED_BLOCK_BYTES) {
+            parts.push(take(BLOCK_HEADER_BYTES));
+            parts.push(IoSliceMut::new(block));
+        }
+        parts.push(take(SUM_BYTES));
+        parts
+    }
+
+    /// Whether the data that was read is what was stored; `None` if the frame is another one, as long as a stored one.
+    pub(crate) fn is_intact(&self, data: &[u8]) -> Option<bool> {
+        let (found, rest) = self.0.split_at(HEADER_BYTES);
+        let mut found = found.iter().chain(rest);
+        let last = data.len().saturating_sub(1) / STORED_BLOCK_BYTES;
+        let blocks = data.chunks(STORED_BLOCK_BYTES).enumerate();
+        let headers = blocks.flat_map(|(index, block)| block_header(block.len(), index == last));
+        let mut wanted = frame_header(data.len()).into_iter().chain(headers);
+        if !wanted.all(|byte| found.next() == Some(&byte)) {
+            return None;
+        }
+        let sum = (XxHash64::oneshot(0, data) as u32).to_le_bytes();
+        Some(sum.iter().all(|byte| found.next() == Some(byte)))
+    }
+}
+
+/// What a stored frame of `len` bytes begins with.
+fn frame_header(len: usize) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..4].copy_from_slice(&MAGIC);
+    header[4] = DESCRIPTOR;
+    // A chunk has at most a mebibyte.
+    header[5..].copy_from_slice(&(len as u32).to_le_bytes());
+    header
+}
+
+fn block_header(len: usize, is_last: bool) -> [u8; BLOCK_HEADER_BYTES] {
+    let [one, two, three, _] = ((len as u32) << 3 | u32::from(is_last)).to_le_bytes();
+    [one, two, three]
 }
 
 /// A decompressor for one thread.
@@ -119,6 +183,7 @@ impl Unpacker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input::ReadAt;
     use crate::sample::tests::random_bytes;
 
     fn round_trip(level: i32, data: &[u8]) -> usize {
@@ -146,10 +211,32 @@ mod tests {
     #[test]
     fn random_data_is_stored() {
         for len in [4096_usize, 5 * 4096, 1 << 20] {
-            let blocks = len.div_ceil(STORED_BLOCK_BYTES);
-            let want = len + blocks * BLOCK_HEADER_BYTES + STORED_OVERHEAD;
-            assert_eq!(round_trip(1, &random_bytes(9, len)), want);
+            assert_eq!(round_trip(1, &random_bytes(9, len)), stored_len(len));
         }
+    }
+
+    /// Reads a frame of `len` bytes as one that is stored.
+    fn read(frame: &[u8], len: usize) -> (Option<bool>, Vec<u8>) {
+        let (mut stored, mut data) = (Stored::new(), vec![0; len]);
+        let frame = frame.to_vec();
+        frame
+            .read_parts_at(&mut stored.parts(&mut data), 0)
+            .unwrap();
+        (stored.is_intact(&data), data)
+    }
+
+    #[test]
+    fn stored_frames_are_read_without_unpacking() {
+        for len in [4096, 33 * 4096, 1 << 20, MAX_FRAME_BYTES] {
+            let data = random_bytes(3, len);
+            let mut out = vec![0; bound(len)];
+            let stored = store(&data, &mut out);
+            assert_eq!(read(&out[..stored], len), (Some(true), data));
+        }
+        // One that zstd has made of as many bytes.
+        let mut out = vec![0; bound(4096)];
+        Packer::new(1).unwrap().pack(&[7; 4096], &mut out).unwrap();
+        assert_eq!(read(&out, 4096).0, None);
     }
 
     #[test]
@@ -165,6 +252,7 @@ mod tests {
                 Unpacker::new().unpack(&bad, &mut back).is_err(),
                 "bit {bit}"
             );
+            assert_ne!(read(&bad, data.len()).0, Some(true), "bit {bit}");
         }
     }
 }

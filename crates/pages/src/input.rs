@@ -1,7 +1,8 @@
 //! Where a reader finds the bytes of a store.
 
+use rustix::io::Errno;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 
 /// Bytes that can be read at any offset, by several threads at once: a file, a mapping, a buffer.
@@ -19,6 +20,19 @@ pub trait ReadAt: Send + Sync {
     ///
     /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if there are not as many bytes.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Fills `parts`, one behind the other, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_at`](Self::read_at).
+    fn read_parts_at(&self, parts: &mut [IoSliceMut<'_>], mut offset: u64) -> io::Result<()> {
+        for part in parts {
+            self.read_at(part, offset)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
 
     /// True if there are no bytes.
     ///
@@ -42,6 +56,21 @@ impl ReadAt for File {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.read_exact_at(buf, offset)
+    }
+
+    fn read_parts_at(&self, mut parts: &mut [IoSliceMut<'_>], mut offset: u64) -> io::Result<()> {
+        while !parts.is_empty() {
+            match rustix::io::preadv(self, parts, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(len) => {
+                    IoSliceMut::advance_slices(&mut parts, len);
+                    offset += len as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 }
 
