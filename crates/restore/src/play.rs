@@ -474,13 +474,8 @@ fn fill(
         let Some(body) = crew.bodies.get(&Who::Task(index)) else {
             continue;
         };
-        let mut requests = inheritance::requests(plan, sources, index, body.pid, When::Late);
-        if let [only] = &mut requests[..]
-            && let Some(target) = holes::target(plan, index, only, zone, crew)?
-        {
-            only.target = Arc::new(target);
-        }
-        for request in requests {
+        let (at, place) = ((index, When::Late), (body.pid, zone));
+        for request in inheritance::requests(plan, sources, at, place, crew)? {
             filling.push(filler.fill(request)?);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::slice;
 
 use gelid_pages::{FillRequest, PAGE_SIZE, ProcessTarget};
 use gelid_sys::syscall::nr;
@@ -9,11 +10,13 @@ use gelid_sys::userfaultfd::{FLAGS, Holes};
 use gelid_sys::{Pid, pidfd};
 
 use super::crew::Crew;
+use super::inheritance::When;
 use super::script::{Object, Script};
 use crate::Error;
 use crate::plan::births::Who;
-use crate::plan::ranges::meet;
-use crate::plan::space::Space;
+use crate::plan::inheritance::Inheritance;
+use crate::plan::ranges::{meet, without};
+use crate::plan::space::{Space, TASK_SIZE};
 use crate::plan::{Life, Plan};
 
 /// Bytes to be filled below which two more tapes are not worth it.
@@ -24,22 +27,21 @@ const SMALLEST: u64 = 2 << 20;
 const MOST: usize = 256;
 const PROT_WRITE: u32 = 2;
 
-/// The target of `request`, the only one for a task that has made its address space by itself; `None` if it stays as
-/// it is.
+/// The target of `request`, the only one then for a task that has just made what is filled; `None` if it stays as it is.
 pub(crate) fn target(
     plan: &Plan,
-    index: usize,
+    (index, when): (usize, When),
     request: &FillRequest,
     zone: &Range<u64>,
     crew: &mut Crew,
 ) -> Result<Option<ProcessTarget>, Error> {
-    let inheritance = &plan.inheritance[index];
-    let born_bare = inheritance.there().is_empty() && inheritance.equal.is_empty();
     let Life::Alive(alive) = &plan.lives[index] else {
         return Ok(None);
     };
-    let mappings = mappings(&plan.spaces[alive.space], zone);
-    if !alive.builds || !born_bare || !is_worth_it(request, &mappings) {
+    let fresh = fresh(&plan.inheritance[index], when);
+    let mut mappings = mappings(&plan.spaces[alive.space], zone);
+    mappings.retain(|range| without(slice::from_ref(range), &fresh).is_empty());
+    if !alive.builds || !is_worth_it(request, &mappings) {
         return Ok(None);
     }
     let who = Who::Task(index);
@@ -49,6 +51,17 @@ pub(crate) fn target(
     };
     let holes = Holes::of(fd).ok();
     Ok(holes.map(|holes| ProcessTarget::with_holes(pid, holes, mappings)))
+}
+
+/// Where a task that got nothing at its birth has made mappings that nobody else knows of yet.
+fn fresh(inheritance: &Inheritance, when: When) -> Vec<Range<u64>> {
+    let born_bare = inheritance.kept.is_empty() && inheritance.equal.is_empty();
+    match when {
+        _ if !born_bare => Vec::new(),
+        When::Early => inheritance.early.clone(),
+        When::Late if inheritance.is_early => Vec::new(),
+        When::Late => vec![0..TASK_SIZE],
+    }
 }
 
 /// What the kernel would let anybody fill, and where nobody but the filler is at.

@@ -11,7 +11,7 @@ use super::cgroup::Groups;
 use super::crew::Crew;
 use super::namespaces::further::Made;
 use super::script::{Object, Reel};
-use super::{Sources, space};
+use super::{Sources, holes, space};
 use crate::files::{Mounted, OpenFiles};
 use crate::plan::births::Who;
 use crate::plan::inheritance::Inheritance;
@@ -44,7 +44,7 @@ impl Bequest<'_> {
     /// Does it for tasks that are born, before their children are.
     pub(crate) fn make(&mut self, wave: &[Who], crew: &mut Crew) -> Result<(), Error> {
         let mut reels = Vec::new();
-        let mut requests = Vec::new();
+        let mut made = Vec::new();
         for who in wave {
             let Who::Task(index) = *who else { continue };
             let inheritance = &self.plan.inheritance[index];
@@ -56,19 +56,17 @@ impl Bequest<'_> {
             settle(&mut reel, inheritance);
             space::areas(&mut reel, space, self.zone, &inheritance.early, self.files)?;
             reels.push((*who, reel.into_scripts()));
-            requests.extend(self::requests(
-                self.plan,
-                self.sources,
-                index,
-                body.pid,
-                When::Early,
-            ));
+            made.push((index, body.pid));
         }
         crew.play_reels(reels)?;
-        let filling = requests
-            .into_iter()
-            .map(|request| self.filler.fill(request));
-        for filling in filling.collect::<Result<Vec<_>, _>>()? {
+        let mut fillings = Vec::new();
+        for (index, pid) in made {
+            let (at, place) = ((index, When::Early), (pid, self.zone));
+            for request in requests(self.plan, self.sources, at, place, crew)? {
+                fillings.push(self.filler.fill(request)?);
+            }
+        }
+        for filling in fillings {
             self.pages += filling.wait()?.pages;
         }
         Ok(())
@@ -106,16 +104,17 @@ pub(crate) enum When {
     Late,
 }
 
-/// The pages that a task is to have: one request for each address space whose images hold some.
+/// The pages that a task, the process `pid` with this zone, is to have: one request for each address space whose images
+/// hold some.
 pub(crate) fn requests(
     plan: &Plan,
     sources: &Sources,
-    index: usize,
-    pid: Pid,
-    when: When,
-) -> Vec<FillRequest> {
+    (index, when): (usize, When),
+    (pid, zone): (Pid, &Range<u64>),
+    crew: &mut Crew,
+) -> Result<Vec<FillRequest>, Error> {
     let Some((number, space)) = space_of(plan, index).map(|at| (at, &plan.spaces[at])) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     let inheritance = &plan.inheritance[index];
     let wanted = match when {
@@ -142,7 +141,13 @@ pub(crate) fn requests(
         })
     };
     let owners = by_owner(contents(&plan.spaces, number));
-    owners.into_iter().filter_map(request).collect()
+    let mut requests: Vec<_> = owners.into_iter().filter_map(request).collect();
+    if let [only] = &mut requests[..]
+        && let Some(target) = holes::target(plan, (index, when), only, zone, crew)?
+    {
+        only.target = Arc::new(target);
+    }
+    Ok(requests)
 }
 
 fn built_by(plan: &Plan, index: usize) -> Option<&Space> {
