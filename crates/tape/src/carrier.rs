@@ -192,20 +192,19 @@ impl Carrier {
             });
         }
         let ops = self.region + BLOCK_SIZE as u64;
-        let image = tape.lay_out(ops);
-        let mut bytes = Vec::with_capacity(BLOCK_SIZE + image.bytes.len());
+        let mut bytes = Vec::with_capacity(BLOCK_SIZE + tape.size());
         bytes.extend_from_slice(&self.block().to_bytes());
-        bytes.extend_from_slice(&image.bytes);
+        tape.lay_out(ops, &mut bytes);
         let to = self.region..self.region + bytes.len() as u64;
         match vm::write_ranges(self.tid, &bytes, &[to]) {
             Ok(done) if done == bytes.len() => {}
             Ok(_) => return Err(of(self.tid, "writing a tape", Errno::FAULT)),
             Err(errno) => return Err(of(self.tid, "writing a tape", errno)),
         }
-        let end = ops + image.ops_len as u64;
+        let end = ops + tape.ops_len() as u64;
         let regs = arch::play_regs(&self.saved.regs, self.way(self.region), ops, end);
         self.depart(&regs)?;
-        self.playing = Some((image.ops_len, image.bytes.len()));
+        self.playing = Some((tape.ops_len(), tape.size()));
         self.resume(|task| task.cont(0))
     }
 

@@ -64,14 +64,6 @@ pub struct Tape {
     links: Vec<(usize, Data)>,
 }
 
-/// A tape laid out for one place in a task's memory.
-pub(crate) struct Image {
-    /// Ops, then data.
-    pub(crate) bytes: Vec<u8>,
-    /// Bytes of the ops.
-    pub(crate) ops_len: usize,
-}
-
 impl Tape {
     /// An empty tape.
     #[must_use]
@@ -154,37 +146,42 @@ impl Tape {
         self.links.push((from.offset + offset, to));
     }
 
-    /// Lays the tape out for address `at`. A result that two later ops want is copied to the last of
-    /// them by the op itself; the format has one such pointer an op.
-    pub(crate) fn lay_out(&self, at: u64) -> Image {
-        let ops_len = self.calls.len() * OP_SIZE;
+    /// Bytes of the ops.
+    pub(crate) fn ops_len(&self) -> usize {
+        self.calls.len() * OP_SIZE
+    }
+
+    /// Lays the tape out for address `at` and appends that: ops, then data. A result that two later ops want is copied
+    /// to the last of them by the op itself; the format has one such pointer an op.
+    pub(crate) fn lay_out(&self, at: u64, bytes: &mut Vec<u8>) {
+        let (start, ops_len) = (bytes.len(), self.ops_len());
         let data_at = at + ops_len as u64;
-        let mut words: Vec<[u64; OP_SIZE / 8]> = vec![[0; OP_SIZE / 8]; self.calls.len()];
+        bytes.resize(start + ops_len, 0);
+        let ops = &mut bytes[start..];
+        let mut put = |index: usize, word: usize, value: u64| {
+            ops[index * OP_SIZE + word * 8..][..8].copy_from_slice(&value.to_ne_bytes());
+        };
         for (index, call) in self.calls.iter().enumerate() {
-            words[index][0] = call.nr as u64;
-            words[index][9] = call.flags;
+            put(index, 0, call.nr as u64);
+            put(index, 9, call.flags);
             for (slot, arg) in call.args.iter().enumerate() {
                 match *arg {
-                    Arg::Value(value) => words[index][1 + slot] = value,
-                    Arg::Data(data) => words[index][1 + slot] = data_at + data.offset as u64,
+                    Arg::Value(value) => put(index, 1 + slot, value),
+                    Arg::Data(data) => put(index, 1 + slot, data_at + data.offset as u64),
                     Arg::Result(from) => {
-                        debug_assert!(
-                            from.0 < index && words[from.0][8] == 0,
-                            "one reader, later on"
-                        );
-                        words[from.0][8] = at + (index * OP_SIZE + OP_ARGS + slot * 8) as u64;
+                        debug_assert!(from.0 < index, "a later one reads");
+                        let to = index * OP_SIZE + OP_ARGS + slot * 8;
+                        put(from.0, 8, at + to as u64);
                     }
                 }
             }
         }
-        let mut bytes = Vec::with_capacity(ops_len + self.data.len());
-        bytes.extend(words.iter().flatten().flat_map(|word| word.to_ne_bytes()));
         bytes.extend_from_slice(&self.data);
+        let data = &mut bytes[start + ops_len..];
         for (offset, to) in &self.links {
             let address = data_at + to.offset as u64;
-            bytes[ops_len + offset..ops_len + offset + 8].copy_from_slice(&address.to_ne_bytes());
+            data[*offset..offset + 8].copy_from_slice(&address.to_ne_bytes());
         }
-        Image { bytes, ops_len }
     }
 }
 
@@ -255,10 +252,11 @@ mod tests {
         tape.link(out, 0, path);
         let open = tape.must(2, [path.into(), Arg::Value(0)]);
         tape.call(3, [open.into(), out.into()]);
-        let image = tape.lay_out(0x1000);
-        assert_eq!(image.ops_len, 2 * OP_SIZE);
-        assert_eq!(image.bytes.len(), tape.size());
-        let word = |at: usize| u64::from_ne_bytes(image.bytes[at..at + 8].try_into().unwrap());
+        let mut bytes = b"before".to_vec();
+        tape.lay_out(0x1000, &mut bytes);
+        assert_eq!(tape.ops_len(), 2 * OP_SIZE);
+        assert_eq!(bytes.len(), 6 + tape.size());
+        let word = |at: usize| u64::from_ne_bytes(bytes[6 + at..][..8].try_into().unwrap());
         assert_eq!(word(8), 0x1000 + 160);
         assert_eq!(
             word(64),

@@ -116,18 +116,13 @@ fn extended(area: &[u8], place: impl Fn(u32) -> Option<XComponent>) -> UserX86Xs
 }
 
 fn words32(bytes: &[u8]) -> Vec<u32> {
-    let words = bytes.chunks_exact(4);
-    words
-        .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
-        .collect()
+    let (words, _) = bytes.as_chunks();
+    words.iter().map(|word| u32::from_le_bytes(*word)).collect()
 }
 
 fn words64(bytes: &[u8]) -> Vec<u64> {
-    let halves = words32(bytes);
-    let pairs = halves.chunks_exact(2);
-    pairs
-        .map(|pair| u64::from(pair[1]) << 32 | u64::from(pair[0]))
-        .collect()
+    let (words, _) = bytes.as_chunks();
+    words.iter().map(|word| u64::from_le_bytes(*word)).collect()
 }
 
 #[cfg(test)]

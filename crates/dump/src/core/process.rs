@@ -134,7 +134,7 @@ impl Asked {
 
     /// Its records, and those of its threads.
     pub(super) fn record(
-        &self,
+        self,
         process: &Process,
         (task, areas): (&Task, &[Area]),
         census: &Census,
@@ -152,11 +152,15 @@ impl Asked {
         let shared = signals::set(&self.shared).0 | live.status.shared_pending;
         let mut cores = Vec::with_capacity(played.len());
         let is_below = census.is_below(live);
-        for (index, (thread, played)) in self.threads.iter().zip(played).enumerate() {
+        let restraints = self.threads.iter().zip(played);
+        let restraints = restraints.map(|(thread, played)| thread.restraint(played));
+        let mut restraints: Vec<Restraint> = restraints.collect::<Result<_, _>>()?;
+        for (index, (thread, played)) in self.threads.into_iter().zip(played).enumerate() {
             // Signals for the process go to its leader if it takes them.
             let shared = SigSet(if index == 0 { shared } else { 0 });
             let is_leader = index == 0 && process.ended_leader.is_none();
             let status = is_leader.then_some(&live.status);
+            let tid = thread.tid;
             let (core, rest) = thread.record(
                 process,
                 status,
@@ -166,13 +170,10 @@ impl Asked {
                 (defaults, &census.users, is_below),
             )?;
             if is_below {
-                check_users(task, thread.tid, &core, cores.first())?;
+                check_users(task, tid, &core, cores.first())?;
             }
-            cores.push((thread.tid, core, rest));
+            cores.push((tid, core, rest));
         }
-        let restraints = self.threads.iter().zip(played);
-        let restraints = restraints.map(|(thread, played)| thread.restraint(played));
-        let mut restraints: Vec<Restraint> = restraints.collect::<Result<_, _>>()?;
         let mut mask = played[0].saved.mask.0;
         if let (Some(ended), Some((_, first, rest))) = (process.ended_leader, cores.first()) {
             let seen = (areas, played);

@@ -84,7 +84,7 @@ impl Asked {
 
     /// `status` is there for the leader; `shared` are the signals for the process that this thread will take.
     pub(super) fn record(
-        &self,
+        self,
         process: &Process,
         status: Option<&Status>,
         played: &Played,
@@ -133,7 +133,7 @@ impl Asked {
         let mut info = ThreadInfoX86 {
             clear_tid_addr: rest.clear_tid,
             gpregs: registers::record(&resolved.regs),
-            fpregs: self.fpu.clone(),
+            fpregs: self.fpu,
             tls: Vec::new(),
         };
         registers::no_descriptors(&mut info);
