@@ -13,6 +13,8 @@ pub(super) const CASES: &[Case] = &[
     with("idle-heap", &["16", "zeros"]),
     with("idle-heap", &["16", "sparse"]),
     with("idle-workers", &["4", "2"]),
+    // Enough for holes to be filled before they are born.
+    with("idle-workers", &["4", "64"]),
     guest("idle-mappings"),
     guest("idle-descriptors"),
 ];
