@@ -241,9 +241,6 @@ pub(crate) fn write_tasks(
     inventory::write(staging, options, namespaces, census, context.earlier)
 }
 
-/// Fewer than these one thread writes before another has begun.
-const WORTH_SHARING: usize = 64;
-
 /// Writes the records of all threads, two at a time if there are many.
 fn write_cores(
     staging: &Staging,
@@ -267,20 +264,8 @@ fn write_cores(
             Ok::<_, Error>(())
         })
     };
-    if all.len() < WORTH_SHARING {
-        return write(&all);
-    }
-    let (one, other) = all.split_at(all.len() / 2);
-    std::thread::scope(|scope| {
-        let beside = std::thread::Builder::new().name("cores".into());
-        // If there can be no other thread, this one does it all.
-        let Ok(beside) = beside.spawn_scoped(scope, || write(other)) else {
-            return write(&all);
-        };
-        let written = write(one);
-        let beside = beside.join();
-        written.and(beside.unwrap_or_else(|_| Err(StoreError::Panicked.into())))
-    })
+    let written = gelid_image::shared_out("cores", &all, write);
+    written.into_iter().collect()
 }
 
 impl Spaces {

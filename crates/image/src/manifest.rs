@@ -10,15 +10,13 @@ use serde_json::{Map, Value, json};
 
 use crate::dir::{plain, with_room};
 use crate::source::LARGEST;
-use crate::{Dir, ReadError};
+use crate::{Dir, ReadError, shared_out};
 
 /// Name of the manifest in an image directory.
 pub const FILE_NAME: &str = "gelid-manifest.json";
 
 /// Version of the manifest's own layout.
 const FORMAT: u64 = 1;
-/// Fewer files than these one thread has verified before another has begun.
-const WORTH_SHARING: usize = 64;
 /// A manifest is small; a larger file is not one.
 const MAX_LEN: u64 = 64 << 20;
 
@@ -119,19 +117,7 @@ impl Manifest {
             let all = names.iter();
             all.filter_map(|name| self.verify_file(dir, name)).collect()
         };
-        if names.len() < WORTH_SHARING {
-            return verify(&names);
-        }
-        let (one, other) = names.split_at(names.len() / 2);
-        std::thread::scope(|scope| {
-            let beside = std::thread::Builder::new().name("checksums".into());
-            let beside = beside.spawn_scoped(scope, || verify(other)).ok();
-            let mut damages = verify(one);
-            // If there can be no other thread, this one does it all.
-            let beside = beside.and_then(|beside| beside.join().ok());
-            damages.extend(beside.unwrap_or_else(|| verify(other)));
-            damages
-        })
+        shared_out("checksums", &names, verify).concat()
     }
 
     /// Compares one file with the manifest; a file it does not list is never damaged. Images that are small and

@@ -270,7 +270,7 @@ impl Plan {
         let dir = &sets.dir().clone();
         let inventory: InventoryEntry = dir.read_one(ImageKind::Inventory, ())?;
         let nodes = tree::read(dir)?;
-        let cores = Cores::of(&nodes, dir)?;
+        let cores = Cores::of(&nodes, dir);
         let mut reader = Reader::new(sets, &inventory, cores)?;
         for node in &nodes {
             reader.task(node)?;

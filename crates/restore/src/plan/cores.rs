@@ -7,9 +7,6 @@ use gelid_image::{Dir, ImageKind, ReadError};
 
 use super::tree::Node;
 
-/// Fewer than these are read when they are needed.
-const WORTH_SHARING: usize = 64;
-
 /// Those that have been read and not yet been taken.
 #[derive(Debug)]
 pub(super) struct Cores {
@@ -18,42 +15,31 @@ pub(super) struct Cores {
 }
 
 impl Cores {
-    /// Reads those of a tree in advance, if there are many.
-    pub(super) fn of(nodes: &[Node], dir: &Dir) -> Result<Self, ReadError> {
+    /// Reads those of a tree in advance, as far as they can be read.
+    pub(super) fn of(nodes: &[Node], dir: &Dir) -> Self {
         let mut all: Vec<i32> = nodes.iter().map(|node| node.pid).collect();
         all.extend(nodes.iter().flat_map(|node| node.threads.iter().copied()));
         all.sort_unstable();
         all.dedup();
-        let mut cores = Self {
+        let read = gelid_image::shared_out("cores", &all, |part| {
+            let read = |number: &i32| Some((*number, dir.read_one(ImageKind::Core, *number).ok()?));
+            part.iter().filter_map(read).collect::<Vec<_>>()
+        });
+        Self {
             dir: dir.clone(),
-            read: HashMap::new(),
-        };
-        if all.len() < WORTH_SHARING {
-            return Ok(cores);
+            read: read.into_iter().flatten().collect(),
         }
-        let (one, other) = all.split_at(all.len() / 2);
-        std::thread::scope(|scope| {
-            let beside = std::thread::Builder::new().name("cores".into());
-            // What nobody else reads is read when it is needed.
-            let beside = beside.spawn_scoped(scope, || read(dir, other)).ok();
-            cores.read.extend(read(dir, one)?);
-            if let Some(Ok(beside)) = beside.map(|beside| beside.join()) {
-                cores.read.extend(beside?);
-            }
-            Ok(cores)
-        })
     }
 
     /// That of a task or thread.
+    ///
+    /// # Errors
+    ///
+    /// It could not be read, now or in advance.
     pub(super) fn take(&mut self, number: i32) -> Result<CoreEntry, ReadError> {
         match self.read.remove(&number) {
             Some(core) => Ok(core),
             None => self.dir.read_one(ImageKind::Core, number),
         }
     }
-}
-
-fn read(dir: &Dir, numbers: &[i32]) -> Result<Vec<(i32, CoreEntry)>, ReadError> {
-    let read = |number: &i32| Ok((*number, dir.read_one(ImageKind::Core, *number)?));
-    numbers.iter().map(read).collect()
 }
