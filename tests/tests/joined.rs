@@ -4,7 +4,7 @@ use crate::failures::{must_be_gone, must_fail, start};
 use crate::networks::{await_word, dumped, tool};
 use crate::trial;
 use anyhow::{Result, bail, ensure};
-use gelid_tests::{Engine, Guest, Started, Verdict, succeeds};
+use gelid_tests::{Engine, Guest, Started, Verdict, spawn, succeeds};
 use libtest_mimic::Trial;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn users() -> Result<Verdict> {
     let words = ["--user", "sh", "-c", "echo there; exec sleep 300"];
-    let holder = tool("unshare", &words).stdout(Stdio::piped()).spawn();
+    let holder = spawn(tool("unshare", &words).stdout(Stdio::piped()));
     let Ok(mut holder) = holder else {
         return Ok(Verdict::Skipped("unshare is not installed".to_owned()));
     };
@@ -30,7 +30,7 @@ fn users() -> Result<Verdict> {
         .and_then(|()| last_of_all(pid))
         .and_then(|()| from_birth(pid));
     holder.kill()?;
-    let _ = holder.wait();
+    holder.wait()?;
     tried.map(|()| Verdict::Passed)
 }
 

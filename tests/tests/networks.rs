@@ -3,7 +3,7 @@
 use crate::failures::{must_be_gone, must_fail, start};
 use crate::trial;
 use anyhow::{Context, Result, ensure};
-use gelid_tests::{Engine, Guest, Verdict, output, succeeds};
+use gelid_tests::{Engine, Guest, Verdict, output, spawn, succeeds};
 use libtest_mimic::Trial;
 use std::fs::File;
 use std::io::Read;
@@ -162,13 +162,13 @@ fn pids_of_others() -> Result<Verdict> {
     // Whoever is the first there takes orphans, and waits for them.
     let first = "trap : CHLD; echo there; while :; do sleep 0.01; done";
     let words = ["--pid", "--fork", "--kill-child", "sh", "-c", first];
-    let holder = tool("unshare", &words).stdout(Stdio::piped()).spawn();
+    let holder = spawn(tool("unshare", &words).stdout(Stdio::piped()));
     let Ok(mut holder) = holder else {
         return Ok(Verdict::Skipped("unshare is not installed".to_owned()));
     };
     let tried = await_word(&mut holder).and_then(|()| among_those_of(&holder));
     holder.kill()?;
-    let _ = holder.wait();
+    holder.wait()?;
     tried
 }
 
@@ -189,7 +189,7 @@ fn among_those_of(holder: &Child) -> Result<Verdict> {
     let words = ["-p", "-t", &inner, "setsid", "sh", "-c", &script];
     let mut command = tool("nsenter", &words);
     command.stdin(Stdio::null()).stdout(Stdio::null());
-    let mut parent = command.stderr(Stdio::null()).spawn().context("nsenter")?;
+    let mut parent = spawn(command.stderr(Stdio::null())).context("nsenter")?;
     let count = folder.path().join("count");
     counts_from(&count, 0)?;
     let root: i32 = child_of(parent.id())?.parse()?;
@@ -272,14 +272,13 @@ fn others_joined() -> Result<Verdict> {
         "--fork",
     ];
     words.extend(["--kill-child", "sh", "-c", "echo there; exec sleep 300"]);
-    let holder = tool("unshare", &words).stdout(Stdio::piped()).spawn();
+    let holder = spawn(tool("unshare", &words).stdout(Stdio::piped()));
     let Ok(mut holder) = holder else {
         return Ok(Verdict::Skipped("unshare is not installed".to_owned()));
     };
     let tried = await_word(&mut holder).and_then(|()| join_those_of(&holder, kinds));
     holder.kill()?;
-    // Whoever looks for orphans may have seen its end first.
-    let _ = holder.wait();
+    holder.wait()?;
     tried
 }
 

@@ -462,8 +462,11 @@ fn vdso(guest: &Guest) -> Check {
     };
     // One thread never leaves the vdso for long, so it is dumped in there.
     let stop = std::sync::atomic::AtomicBool::new(false);
+    // Its stack and all that belongs to a thread are there before anybody looks.
+    let begun = std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
         let spinner = scope.spawn(|| -> Check {
+            begun.wait();
             let mut before = 0;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let time = now(libc::CLOCK_MONOTONIC)?;
@@ -476,6 +479,7 @@ fn vdso(guest: &Guest) -> Check {
             }
             Ok(())
         });
+        begun.wait();
         guest.hold()?;
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         spinner

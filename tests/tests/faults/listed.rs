@@ -3,7 +3,7 @@
 
 use super::{CONNECTED, OF_DUMP, OF_RESTORE, must_fail_in};
 use anyhow::{Context, Result, bail, ensure};
-use gelid_tests::{Engine, Outcome, Verdict, furnish, output};
+use gelid_tests::{Engine, Outcome, Verdict, furnish, output, run_to_end, spawn, succeeds_alone};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
@@ -132,11 +132,9 @@ impl World {
         // Whoever is the first there takes orphans, and waits for them.
         let first = "ip link show lo >/dev/null && echo there; sleep 600 & wait";
         let words = "--pid --fork --kill-child --mount-proc --net --ipc --uts sh -c";
-        let holder = tool("unshare")
-            .args(words.split(' '))
-            .arg(first)
-            .stdout(Stdio::piped())
-            .spawn();
+        let mut unshare = tool("unshare");
+        unshare.args(words.split(' ')).arg(first);
+        let holder = spawn(unshare.stdout(Stdio::piped()));
         let Ok(mut holder) = holder else {
             return Ok(None);
         };
@@ -193,7 +191,7 @@ impl World {
         if let Some(phase) = phase {
             command.env("GELID_FAULT", phase);
         }
-        let done = command.output()?;
+        let done = run_to_end(&mut command)?;
         let text = [done.stdout, done.stderr].concat();
         Ok(Outcome {
             code: done.status.code(),
@@ -261,9 +259,9 @@ impl World {
             container.argument,
             w = work.display()
         );
-        let started = self.command(&["sh", "-c", &script]).status()?;
+        let started = succeeds_alone(&mut self.command(&["sh", "-c", &script]))?;
         let log = || fs::read_to_string(work.join("log")).unwrap_or_default();
-        ensure!(started.success(), "the guest: {}", log());
+        ensure!(started, "the guest: {}", log());
         let ready = await_file(&work.join("ready")).with_context(log)?;
         if ready.starts_with("skip") {
             return Ok(None);
@@ -273,8 +271,8 @@ impl World {
             // Below where its cgroup namespace begins.
             fs::create_dir(group.join("inner"))?;
             let enter = format!("echo {root} >{}/inner/cgroup.procs", group.display());
-            let entered = self.command(&["sh", "-c", &enter]).status()?;
-            ensure!(entered.success(), "the guest cannot enter its group");
+            let entered = succeeds_alone(&mut self.command(&["sh", "-c", &enter]))?;
+            ensure!(entered, "the guest cannot enter its group");
         }
         Ok(Some(root))
     }

@@ -6,7 +6,7 @@ use crate::networks::{await_word, child_of, tool};
 use crate::runtimes::{Yard, find, remove_everywhere};
 use anyhow::{Context, Result, ensure};
 use gelid_rpc::messages::{CgroupRoot, ExtMount, InheritFd, JoinNamespace, Options, RequestKind};
-use gelid_tests::{Client, Engine, Reply, Tree, Verdict, request};
+use gelid_tests::{Client, Engine, Reply, Tree, Verdict, request, spawn};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter};
 use std::os::fd::AsRawFd;
@@ -83,7 +83,7 @@ impl Container {
             "--kill-child",
         ];
         let words = [&words[..], &["sh", "-c", "echo there; exec sleep 300"]].concat();
-        let mut holder = tool("unshare", &words).stdout(Stdio::piped()).spawn()?;
+        let mut holder = spawn(tool("unshare", &words).stdout(Stdio::piped()))?;
         await_word(&mut holder)?;
         let inner = child_of(holder.id())?;
         let (output, input) = std::io::pipe()?;
@@ -94,7 +94,7 @@ impl Container {
         command.arg(CONTAINER).arg(&rootfs).arg(yard.at(""));
         command.stdin(Stdio::null()).stderr(Stdio::null());
         command.stdout(input.try_clone()?);
-        let parent = command.spawn()?;
+        let parent = spawn(&mut command)?;
         drop(command);
         let mut output = BufReader::new(output);
         count(&mut output)?;
