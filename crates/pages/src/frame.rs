@@ -77,12 +77,11 @@ pub(crate) fn store(data: &[u8], out: &mut [u8]) -> usize {
         at += bytes.len();
     };
     put(&frame_header(data.len()));
-    let last = data.len().div_ceil(STORED_BLOCK_BYTES) - 1;
-    for (index, block) in data.chunks(STORED_BLOCK_BYTES).enumerate() {
-        put(&block_header(block.len(), index == last));
+    for (header, block) in blocks(data) {
+        put(&header);
         put(block);
     }
-    put(&(XxHash64::oneshot(0, data) as u32).to_le_bytes());
+    put(&sum(data));
     at
 }
 
@@ -124,15 +123,12 @@ impl Stored {
     pub(crate) fn is_intact(&self, data: &[u8]) -> Option<bool> {
         let (found, rest) = self.0.split_at(HEADER_BYTES);
         let mut found = found.iter().chain(rest);
-        let last = data.len().saturating_sub(1) / STORED_BLOCK_BYTES;
-        let blocks = data.chunks(STORED_BLOCK_BYTES).enumerate();
-        let headers = blocks.flat_map(|(index, block)| block_header(block.len(), index == last));
+        let headers = blocks(data).flat_map(|(header, _)| header);
         let mut wanted = frame_header(data.len()).into_iter().chain(headers);
         if !wanted.all(|byte| found.next() == Some(&byte)) {
             return None;
         }
-        let sum = (XxHash64::oneshot(0, data) as u32).to_le_bytes();
-        Some(sum.iter().all(|byte| found.next() == Some(byte)))
+        Some(sum(data).iter().all(|byte| found.next() == Some(byte)))
     }
 }
 
@@ -141,14 +137,25 @@ fn frame_header(len: usize) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(&MAGIC);
     header[4] = DESCRIPTOR;
-    // A chunk has at most a mebibyte.
+    // A frame has at most two mebibytes.
     header[5..].copy_from_slice(&(len as u32).to_le_bytes());
     header
 }
 
-fn block_header(len: usize, is_last: bool) -> [u8; BLOCK_HEADER_BYTES] {
-    let [one, two, three, _] = ((len as u32) << 3 | u32::from(is_last)).to_le_bytes();
-    [one, two, three]
+/// The blocks of a stored frame, each with its header.
+fn blocks(data: &[u8]) -> impl Iterator<Item = ([u8; BLOCK_HEADER_BYTES], &[u8])> {
+    let count = data.len().div_ceil(STORED_BLOCK_BYTES);
+    let blocks = data.chunks(STORED_BLOCK_BYTES).enumerate();
+    blocks.map(move |(index, block)| {
+        let is_last = index + 1 == count;
+        let [one, two, three, _] = ((block.len() as u32) << 3 | u32::from(is_last)).to_le_bytes();
+        ([one, two, three], block)
+    })
+}
+
+/// What a frame ends with.
+fn sum(data: &[u8]) -> [u8; SUM_BYTES] {
+    (XxHash64::oneshot(0, data) as u32).to_le_bytes()
 }
 
 /// A decompressor for one thread.

@@ -2,6 +2,9 @@
 
 use crate::arch::{OP_ARGS, OP_BIRTH, OP_MUST, OP_RESULT, OP_SIZE};
 
+/// Words of an op.
+const OP_WORDS: usize = OP_SIZE / 8;
+
 /// An argument of a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arg {
@@ -157,21 +160,21 @@ impl Tape {
         let (start, ops_len) = (bytes.len(), self.ops_len());
         let data_at = at + ops_len as u64;
         bytes.resize(start + ops_len, 0);
-        let ops = &mut bytes[start..];
-        let mut put = |index: usize, word: usize, value: u64| {
-            ops[index * OP_SIZE + word * 8..][..8].copy_from_slice(&value.to_ne_bytes());
-        };
+        let (words, _) = bytes[start..].as_chunks_mut::<8>();
         for (index, call) in self.calls.iter().enumerate() {
-            put(index, 0, call.nr as u64);
-            put(index, 9, call.flags);
+            let op = index * OP_WORDS;
+            words[op] = (call.nr as u64).to_ne_bytes();
+            words[op + 9] = call.flags.to_ne_bytes();
             for (slot, arg) in call.args.iter().enumerate() {
+                let word = &mut words[op + 1 + slot];
                 match *arg {
-                    Arg::Value(value) => put(index, 1 + slot, value),
-                    Arg::Data(data) => put(index, 1 + slot, data_at + data.offset as u64),
+                    Arg::Value(value) => *word = value.to_ne_bytes(),
+                    Arg::Data(data) => *word = (data_at + data.offset as u64).to_ne_bytes(),
                     Arg::Result(from) => {
-                        debug_assert!(from.0 < index, "a later one reads");
+                        let reader = &mut words[from.0 * OP_WORDS + 8];
+                        debug_assert!(from.0 < index && *reader == [0; 8], "one reader, later on");
                         let to = index * OP_SIZE + OP_ARGS + slot * 8;
-                        put(from.0, 8, at + to as u64);
+                        *reader = (at + to as u64).to_ne_bytes();
                     }
                 }
             }
