@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 use twox_hash::XxHash3_64;
+use zstd_safe::ErrorCode;
 
 /// A chunk to be read: at most [`CHUNK_BYTES`] of data in ascending pieces.
 pub(crate) struct Job {
@@ -142,10 +143,10 @@ impl Encoder {
             _ if len == 0 => 0,
             Some(zstd) => {
                 zstd.pack(len, &mut chunk.buffer)
-                    .map_err(|reason| StoreError::Compress {
+                    .map_err(|code| StoreError::Compress {
                         key: job.turn.object.key,
                         chunk: job.turn.seq,
-                        reason,
+                        reason: frame::reason(code),
                     })?
             }
             None => {
@@ -158,23 +159,27 @@ impl Encoder {
 }
 
 impl Zstd {
-    fn pack(&mut self, len: usize, out: &mut [u8]) -> Result<usize, &'static str> {
+    fn pack(&mut self, len: usize, out: &mut [u8]) -> Result<usize, ErrorCode> {
         let pages = &self.pages[..len];
-        let effort = self
-            .level
-            .map_or_else(|| self.pace.effort(len), Effort::Level);
-        let Effort::Level(level) = effort else {
-            let stored = frame::store(pages, out);
-            self.pace.passed(len, stored);
-            return Ok(stored);
-        };
         let packer = match &mut self.packer {
             Some(packer) => packer,
-            none => none.insert(Packer::new(level).map_err(frame::reason)?),
+            none => none.insert(Packer::new(frame::SAMPLE_LEVEL)?),
+        };
+        let effort = match self.level {
+            Some(level) => Effort::Pack { level, kind: None },
+            None => self.pace.effort(packer.kind(pages, out)?, len),
+        };
+        let (level, kind) = match effort {
+            Effort::Pack { level, kind } => (level, kind),
+            Effort::Store(kind) => {
+                let stored = frame::store(pages, out);
+                self.pace.stored(kind, (len, stored));
+                return Ok(stored);
+            }
         };
         let begun = Instant::now();
-        let packed = packer.pack_at(level, pages, out).map_err(frame::reason)?;
-        self.pace.packed(len, packed, begun);
+        let packed = packer.pack_at(level, pages, out)?;
+        self.pace.packed(kind, (len, packed), begun.elapsed());
         Ok(packed)
     }
 }

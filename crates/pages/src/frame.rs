@@ -1,7 +1,8 @@
 //! One chunk as one zstd frame: packed where that pays, stored where it does not (RFC 8878).
 
-use crate::MAX_FRAME_BYTES;
+use crate::kinds::Kind;
 use crate::sample::looks_random;
+use crate::{MAX_FRAME_BYTES, PAGE_SIZE};
 use std::io::IoSliceMut;
 use twox_hash::XxHash64;
 use zstd_safe::{CCtx, CParameter, DCtx, ErrorCode};
@@ -26,10 +27,17 @@ pub(crate) fn reason(code: ErrorCode) -> &'static str {
     zstd_safe::get_error_name(code)
 }
 
+/// Pages of a chunk that tell what it is like, and how many it has at least if they are looked at.
+const SAMPLE_PAGES: usize = 4;
+const SAMPLED_PAGES: usize = 16;
+/// The level at which they are packed.
+pub(crate) const SAMPLE_LEVEL: i32 = -5;
+
 /// A compressor for one thread.
 pub(crate) struct Packer {
     context: CCtx<'static>,
     level: i32,
+    sample: Vec<u8>,
 }
 
 impl Packer {
@@ -37,7 +45,11 @@ impl Packer {
         let mut context = CCtx::create();
         context.set_parameter(CParameter::CompressionLevel(level))?;
         context.set_parameter(CParameter::ChecksumFlag(true))?;
-        Ok(Self { context, level })
+        Ok(Self {
+            context,
+            level,
+            sample: Vec::new(),
+        })
     }
 
     /// Writes `data` as one frame to the start of `out`, which has [`bound`] bytes; returns its length.
@@ -60,12 +72,36 @@ impl Packer {
         data: &[u8],
         out: &mut [u8],
     ) -> Result<usize, ErrorCode> {
+        self.set_level(level)?;
+        self.pack(data, out)
+    }
+
+    /// Looks at some pages of `data` what it is like, unless it is so short that packing it is as well. The start of
+    /// `out` is written over.
+    pub(crate) fn kind(&mut self, data: &[u8], out: &mut [u8]) -> Result<Option<Kind>, ErrorCode> {
+        let pages = data.len() / PAGE_SIZE;
+        if pages < SAMPLED_PAGES {
+            return Ok(None);
+        }
+        self.set_level(SAMPLE_LEVEL)?;
+        self.sample.clear();
+        for part in 0..SAMPLE_PAGES {
+            // In the middle of each quarter.
+            let page = pages * (2 * part + 1) / (2 * SAMPLE_PAGES);
+            let page = &data[page * PAGE_SIZE..(page + 1) * PAGE_SIZE];
+            self.sample.extend_from_slice(page);
+        }
+        let packed = self.context.compress2(out, &self.sample)?;
+        Ok(Some(Kind::of(packed, self.sample.len())))
+    }
+
+    fn set_level(&mut self, level: i32) -> Result<(), ErrorCode> {
         if level != self.level {
             let parameter = CParameter::CompressionLevel(level);
             self.context.set_parameter(parameter)?;
             self.level = level;
         }
-        self.pack(data, out)
+        Ok(())
     }
 }
 

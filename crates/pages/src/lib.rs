@@ -87,6 +87,7 @@ mod huge;
 mod input;
 mod jobs;
 mod key;
+mod kinds;
 mod listing;
 mod memory;
 mod order;

@@ -4,26 +4,33 @@
 //! processors are slower, packing less thoroughly, and some chunks not at all, makes a dump faster; while the disk is,
 //! it makes it slower. Both are measured as the work goes on. However fast the disk, what is stored stays below
 //! [`MOST`] of the memory that it stands for, as far as the data allow: where tasks share pages, that is more than is read.
+//! What is stored as it is, is what is hardest to pack.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::kinds::{Kind, Kinds};
 
 /// Level while the disk is what everybody waits for: in half the time of level 1, heaps become about a tenth larger.
 const THOROUGH: i32 = -1;
 /// Level while the processors are.
 const HASTY: i32 = -5;
-/// Bytes to be packed, and to be written, before a verdict.
-const SEEN: u64 = 4 << 20;
+/// Bytes to be packed before a verdict, and eight times what is to be written.
+const SEEN: u64 = 2 << 20;
 /// Share of the memory that may be stored for the sake of speed, in sixteenths.
 const MOST: u64 = 5;
+/// To pack a chunk must take at least so many times as long as to write what that saves, or there is little to be won
+/// by using room for it that something harder may want later.
+const WORTH: u64 = 3;
 
 /// What is to be done with a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// Packed at this level.
-    Level(i32),
+    /// Packed at a level; its kind, if somebody has looked.
+    Pack { level: i32, kind: Option<Kind> },
     /// Stored as it is.
-    None,
+    Store(Kind),
 }
 
 /// The figures so far, of all workers.
@@ -32,11 +39,10 @@ pub(crate) struct Pace {
     workers: u64,
     packing: Rate,
     writing: Rate,
-    /// What became of the bytes packed.
-    packed: AtomicU64,
     /// All bytes that came or are stored with others, and all that went.
     taken: AtomicU64,
     stored: AtomicU64,
+    kinds: Mutex<Kinds>,
 }
 
 /// Bytes, and the time that they have taken.
@@ -57,12 +63,13 @@ impl Rate {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    fn took(&self) -> u64 {
+        self.nanoseconds.load(Ordering::Relaxed)
+    }
+
     /// Picoseconds for a byte.
     fn per_byte(&self) -> u64 {
-        self.nanoseconds
-            .load(Ordering::Relaxed)
-            .saturating_mul(1000)
-            / self.bytes().max(1)
+        self.took().saturating_mul(1000) / self.bytes().max(1)
     }
 }
 
@@ -72,43 +79,68 @@ impl Pace {
             workers: workers as u64,
             packing: Rate::default(),
             writing: Rate::default(),
-            packed: AtomicU64::new(0),
             taken: AtomicU64::new(0),
             stored: AtomicU64::new(0),
+            kinds: Mutex::default(),
         }
     }
 
-    /// What to do with the next chunk, which has `len` bytes.
-    pub(crate) fn effort(&self, len: usize) -> Effort {
-        let len = len as u64;
-        if !self.processors_are_slower() {
-            return Effort::Level(THOROUGH);
-        }
-        let (taken, stored) = (load(&self.taken), load(&self.stored));
-        match (stored + len) * 16 <= (taken + len) * MOST {
-            true => Effort::None,
-            false => Effort::Level(HASTY),
+    /// What to do with the next chunk, which has `len` bytes, and is of a kind unless it is too short for that.
+    pub(crate) fn effort(&self, kind: Option<Kind>, len: usize) -> Effort {
+        match kind {
+            Some(kind) if self.is_stored(kind, len) => Effort::Store(kind),
+            kind => Effort::Pack {
+                level: self.level(),
+                kind,
+            },
         }
     }
 
-    /// Whether a byte is written sooner than it is packed and what is left of it written.
-    fn processors_are_slower(&self) -> bool {
-        let (packed, written) = (self.packing.bytes(), self.writing.bytes());
-        if packed < SEEN || written < SEEN / 4 {
+    /// Whether there is room for a chunk, and it is written sooner than it is packed and what is left of it written.
+    fn is_stored(&self, kind: Kind, len: usize) -> bool {
+        let (taken, stored) = (load(&self.taken) + len as u64, load(&self.stored));
+        let most = taken * MOST / 16;
+        if !self.is_known() || stored + len as u64 > most {
             return false;
         }
-        let left = (load(&self.packed) * 16 / packed).min(16);
         // Everybody packs at the same time; one at a time writes.
-        let pack = self.packing.per_byte() / self.workers;
-        let write = self.writing.per_byte();
-        write * (16 - left) < pack * 16
+        let write = self.writing.per_byte() * self.workers.max(WORTH);
+        self.kinds().is_hard((kind, len), (stored, most), write)
+    }
+
+    /// How hard to pack.
+    fn level(&self) -> i32 {
+        let (packing, writing) = (self.packing.took(), self.writing.took());
+        // In haste more is left to be written.
+        match self.is_known() && writing / 2 * 3 < packing / self.workers {
+            true => HASTY,
+            false => THOROUGH,
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        self.packing.bytes() >= SEEN && self.writing.bytes() >= SEEN / 8
     }
 
     /// A chunk was packed.
-    pub(crate) fn packed(&self, len: usize, packed: usize, since: Instant) {
-        self.packing.add(len, since.elapsed());
-        self.packed.fetch_add(packed as u64, Ordering::Relaxed);
+    pub(crate) fn packed(&self, kind: Option<Kind>, (len, packed): (usize, usize), took: Duration) {
+        if let Some(kind) = kind {
+            self.kinds().packed(kind, (len, packed), took);
+        }
+        self.packing.add(len, took);
         self.passed(len, packed);
+    }
+
+    /// A chunk is stored as it is, in so many bytes.
+    pub(crate) fn stored(&self, kind: Kind, (len, stored): (usize, usize)) {
+        self.kinds().stored(kind, len);
+        self.passed(len, stored);
+    }
+
+    /// A chunk goes on its way.
+    fn passed(&self, len: usize, stored: usize) {
+        self.taken.fetch_add(len as u64, Ordering::Relaxed);
+        self.stored.fetch_add(stored as u64, Ordering::Relaxed);
     }
 
     /// So many bytes belong to what is dumped, but are stored with others.
@@ -116,15 +148,14 @@ impl Pace {
         self.taken.fetch_add(len, Ordering::Relaxed);
     }
 
-    /// A chunk goes on its way.
-    pub(crate) fn passed(&self, len: usize, stored: usize) {
-        self.taken.fetch_add(len as u64, Ordering::Relaxed);
-        self.stored.fetch_add(stored as u64, Ordering::Relaxed);
-    }
-
     /// Bytes were written.
     pub(crate) fn written(&self, len: usize, since: Instant) {
         self.writing.add(len, since.elapsed());
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, Kinds> {
+        // Sums that are not complete do no harm.
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,24 +172,27 @@ mod tests {
     /// Goes on until `chunks` have come, each packed to an eighth in `pack`, written at `write` for a whole one.
     fn run(workers: usize, chunks: usize, pack: Duration, write: Duration) -> (Pace, usize) {
         let pace = Pace::new(workers);
-        let as_they_are = go_on(&pace, chunks, pack, write);
-        (pace, as_they_are)
+        let as_they_are = go_on(&pace, chunks, &[(pack, 8)], write);
+        (pace, as_they_are[0])
     }
 
-    fn go_on(pace: &Pace, chunks: usize, pack: Duration, write: Duration) -> usize {
-        let mut as_they_are = 0;
-        for _ in 0..chunks {
-            let stored = match pace.effort(CHUNK) {
-                Effort::None => {
-                    as_they_are += 1;
-                    pace.passed(CHUNK, CHUNK);
+    /// Chunks of several kinds in turn, each with the time it takes to be packed, and to one of how many bytes; how
+    /// many of each kind were stored as they are.
+    fn go_on(pace: &Pace, chunks: usize, of: &[(Duration, usize)], write: Duration) -> Vec<usize> {
+        let mut as_they_are = vec![0; of.len()];
+        for chunk in 0..chunks {
+            let (pack, left) = of[chunk % of.len()];
+            let kind = Kind::of(CHUNK / left, CHUNK);
+            let effort = pace.effort(Some(kind), CHUNK);
+            let stored = match effort {
+                Effort::Store(kind) => {
+                    as_they_are[chunk % of.len()] += 1;
+                    pace.stored(kind, (CHUNK, CHUNK));
                     CHUNK
                 }
-                Effort::Level(_) => {
-                    pace.packing.add(CHUNK, pack);
-                    pace.packed.fetch_add(CHUNK as u64 / 8, Ordering::Relaxed);
-                    pace.passed(CHUNK, CHUNK / 8);
-                    CHUNK / 8
+                Effort::Pack { kind, .. } => {
+                    pace.packed(kind, (CHUNK, CHUNK / left), pack);
+                    CHUNK / left
                 }
             };
             let share = stored as f64 / CHUNK as f64;
@@ -177,7 +211,27 @@ mod tests {
         );
         assert!(as_they_are > 100);
         assert!(load(&pace.stored) * 3 < load(&pace.taken));
-        assert_eq!(pace.effort(1 << 30), Effort::Level(HASTY));
+        let kind = Kind::of(CHUNK / 8, CHUNK);
+        let packed = Effort::Pack {
+            level: HASTY,
+            kind: Some(kind),
+        };
+        assert_eq!(pace.effort(Some(kind), 1 << 30), packed);
+    }
+
+    #[test]
+    fn what_is_hard_to_pack_is_stored_first() {
+        let (easy, hard) = (Duration::from_micros(200), Duration::from_millis(3));
+        let kinds = [(easy, 50), (easy, 50), (easy, 50), (hard, 2)];
+        let pace = Pace::new(2);
+        let as_they_are = go_on(&pace, 1000, &kinds, Duration::from_micros(400));
+        // There is room for all of the hard ones but the first, and for little else.
+        assert!(as_they_are[3] > 200, "{as_they_are:?}");
+        assert!(
+            as_they_are[..3].iter().sum::<usize>() < 50,
+            "{as_they_are:?}"
+        );
+        assert!(load(&pace.stored) * 16 <= load(&pace.taken) * MOST);
     }
 
     #[test]
@@ -185,9 +239,9 @@ mod tests {
         let (pack, write) = (Duration::from_micros(1400), Duration::from_micros(400));
         let pace = Pace::new(2);
         pace.shared(7000 * CHUNK as u64);
-        go_on(&pace, 100, pack, write);
-        let as_they_are = go_on(&pace, 1000, pack, write);
-        assert_eq!(as_they_are, 1000);
+        go_on(&pace, 100, &[(pack, 8)], write);
+        let as_they_are = go_on(&pace, 1000, &[(pack, 8)], write);
+        assert_eq!(as_they_are, [1000]);
     }
 
     #[test]
@@ -199,7 +253,7 @@ mod tests {
             Duration::from_millis(5),
         );
         assert_eq!(as_they_are, 0);
-        assert_eq!(pace.effort(CHUNK), Effort::Level(THOROUGH));
+        assert_eq!(pace.level(), THOROUGH);
     }
 
     #[test]
