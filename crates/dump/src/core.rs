@@ -67,7 +67,7 @@ pub(crate) struct Cores {
     /// Of the leader, with the part of the process.
     pub(crate) leader: CoreEntry,
     /// Of the other threads.
-    pub(crate) threads: Vec<(Pid, CoreEntry)>,
+    pub(crate) threads: Vec<(Pid, Box<CoreEntry>)>,
     /// What its threads are forbidden, the leader first.
     restraints: Vec<Restraint>,
     /// Contexts of kernel AIO.

@@ -1,5 +1,7 @@
 //! What can be guessed of a tree while it still runs: how many images there will be, and how large those of pages.
 
+use std::sync::mpsc::Sender;
+
 use gelid_image::Staging;
 use gelid_pages::{Format, PAGE_SIZE};
 use gelid_sys::Pid;
@@ -27,6 +29,8 @@ const PACKED: u64 = 3;
 pub(crate) struct Foresight {
     /// So many images are worth making.
     images: usize,
+    /// Threads of all processes.
+    threads: usize,
     /// Processes, and the bytes that their pages will have.
     rooms: Vec<(Pid, u64)>,
     _limit: Raised,
@@ -35,7 +39,7 @@ pub(crate) struct Foresight {
 impl Foresight {
     /// Counts processes and threads; a guess, as they come and go.
     pub(crate) fn of(options: &Options) -> Self {
-        let mut images = OF_TREE;
+        let (mut images, mut all) = (OF_TREE, 0);
         let mut rooms = Vec::new();
         let parts = match options.pages.format {
             Format::Raw => 1,
@@ -50,9 +54,11 @@ impl Foresight {
             };
             let stat = stat::read(&dir).ok();
             let threads = stat.as_ref().map_or(1, |stat| stat.num_threads);
+            let threads = usize::try_from(threads).unwrap_or(1);
             let resident = stat.map_or(0, |stat| u64::try_from(stat.rss).unwrap_or(0));
             rooms.extend((resident >= MANY).then(|| (pid, bytes(&dir) / parts)));
-            images += OF_PROCESS + usize::try_from(threads).unwrap_or(1).saturating_sub(1);
+            images += OF_PROCESS + threads.saturating_sub(1);
+            all += threads;
             pids.extend(tasks::children_of(&dir, pid).unwrap_or_default());
         }
         let limit = Raised::to(images as u64 + OTHERS);
@@ -60,17 +66,22 @@ impl Foresight {
         let room = usize::try_from(nofile::left(OTHERS)).unwrap_or(MOST);
         Self {
             images: images.min(MOST).min(room),
+            threads: all,
             rooms,
             _limit: limit,
         }
     }
 
-    /// Makes the files.
-    pub(crate) fn prepare(&self, staging: &Staging) {
-        staging.prepare(self.images);
+    /// Makes the files. The freeze waits until `ready` is dropped: one file for each thread is made while the threads are
+    /// being stopped, which takes longer.
+    pub(crate) fn prepare(&self, staging: &Staging, ready: Sender<()>) {
+        let first = self.images.saturating_sub(self.threads);
+        staging.prepare(first);
         for (pid, bytes) in &self.rooms {
             staging.prepare_room(pid.as_raw_pid().unsigned_abs(), *bytes);
         }
+        drop(ready);
+        staging.prepare(self.images - first);
     }
 }
 

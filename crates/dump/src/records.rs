@@ -120,8 +120,7 @@ fn collect(
     if let Ok(root) = proc::task_dir(context.options.tree) {
         files.foresee(&root);
     }
-    context.foresight.prepare(context.staging);
-    drop(ready);
+    context.foresight.prepare(context.staging, ready);
     let (tasks, census) = frozen.recv().map_err(|_| StoreError::Stopped)?;
     files.name(context.named.get().map_or(&[], Vec::as_slice))?;
     let phases = context.phases;
@@ -252,7 +251,7 @@ fn write_cores(
     let mut all: Vec<(Pid, &CoreEntry)> = Vec::new();
     for cores in cores {
         all.push((cores.pid, &cores.leader));
-        all.extend(cores.threads.iter().map(|(tid, core)| (*tid, core)));
+        all.extend(cores.threads.iter().map(|(tid, core)| (*tid, &**core)));
     }
     let write = |part: &[(Pid, &CoreEntry)]| {
         part.iter().try_for_each(|(tid, core)| {

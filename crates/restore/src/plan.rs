@@ -426,7 +426,8 @@ impl<'a> Reader<'a> {
         let own: HashMap<i32, i32> = (0..node.threads.len()).map(own).collect();
         let state = ProcessState::read(pid, &core)?.called(node.own(0), &own);
         let undo = ipc::undo::read(pid, &core)?;
-        let mut cores = vec![(pid, core)];
+        let mut cores = Vec::with_capacity(node.threads.len());
+        cores.push((pid, core));
         for tid in node.threads.iter().filter(|tid| **tid != pid) {
             cores.push((*tid, self.cores.take(*tid)?));
         }

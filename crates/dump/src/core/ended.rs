@@ -130,7 +130,7 @@ pub(super) fn refuse_children(tasks: &[Task], cores: &[Cores]) -> Result<(), Err
         let Some(cores) = cores.iter().find(|cores| cores.pid == task.pid) else {
             continue;
         };
-        let threads = cores.threads.iter().map(|(_, core)| core);
+        let threads = cores.threads.iter().map(|(_, core)| &**core);
         let mut threads = threads.chain([&cores.leader]);
         let dies = |core: &CoreEntry| {
             let thread = core.thread_core.as_ref();

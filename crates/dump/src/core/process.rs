@@ -188,7 +188,7 @@ impl Asked {
                 name: task.stat.comm.clone(),
                 ..rest.clone()
             };
-            cores.insert(0, (task.pid, leader, rest));
+            cores.insert(0, (task.pid, Box::new(leader), rest));
             // No filter is to keep it from its end.
             restraints.insert(0, Restraint::None);
             mask = ended::ALL;
@@ -225,7 +225,7 @@ impl Asked {
         Ok(Cores {
             pid: task.pid,
             living: task.living,
-            leader: core,
+            leader: *core,
             threads: cores.map(|(tid, core, _)| (tid, core)).collect(),
             restraints,
             rings: self.rings.answer(leader)?,
@@ -243,7 +243,7 @@ fn check_users(
     task: &Task,
     tid: Pid,
     core: &CoreEntry,
-    leader: Option<&(Pid, CoreEntry, OfThread)>,
+    leader: Option<&(Pid, Box<CoreEntry>, OfThread)>,
 ) -> Result<(), Error> {
     let ids = |core: &CoreEntry| {
         let creds = core.thread_core.as_ref()?.creds.as_ref()?;

@@ -91,7 +91,7 @@ impl Asked {
         shared: SigSet,
         actions: &Actions,
         (defaults, users, is_below): (&Defaults, &Users, bool),
-    ) -> Result<(CoreEntry, OfThread), Error> {
+    ) -> Result<(Box<CoreEntry>, OfThread), Error> {
         let tid = self.tid;
         let outcome = &played.outcome;
         let answers = Answers { tid, outcome };
@@ -143,7 +143,7 @@ impl Asked {
             thread_core: Some(thread),
             ..Default::default()
         };
-        Ok((core, rest))
+        Ok((Box::new(core), rest))
     }
 
     /// What it is forbidden.

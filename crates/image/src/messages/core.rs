@@ -184,19 +184,19 @@ messages! {
         /// Machine state, x86.
         optional message ThreadInfoX86 thread_info = 2;
         /// Machine state, arm.
-        optional message ThreadInfoArm ti_arm = 6;
+        optional boxed message ThreadInfoArm ti_arm = 6;
         /// Machine state, aarch64.
-        optional message ThreadInfoAarch64 ti_aarch64 = 8;
+        optional boxed message ThreadInfoAarch64 ti_aarch64 = 8;
         /// Machine state, ppc64.
-        optional message ThreadInfoPpc64 ti_ppc64 = 9;
+        optional boxed message ThreadInfoPpc64 ti_ppc64 = 9;
         /// Machine state, s390.
-        optional message ThreadInfoS390 ti_s390 = 10;
+        optional boxed message ThreadInfoS390 ti_s390 = 10;
         /// Machine state, MIPS.
-        optional message ThreadInfoMips ti_mips = 11;
+        optional boxed message ThreadInfoMips ti_mips = 11;
         /// Machine state, loongarch64.
-        optional message ThreadInfoLoongarch64 ti_loongarch64 = 12;
+        optional boxed message ThreadInfoLoongarch64 ti_loongarch64 = 12;
         /// Machine state, riscv64.
-        optional message ThreadInfoRiscv64 ti_riscv64 = 13;
+        optional boxed message ThreadInfoRiscv64 ti_riscv64 = 13;
         /// Process part; absent for threads other than the leader.
         optional message TaskCoreEntry tc = 3;
         /// Obsolete place of `ids-*.img`; must be absent for other threads.

@@ -91,7 +91,8 @@ macro_rules! label {
 
 /// Defines message structs. A line is
 /// `LABEL TYPE NAME = NUMBER [default VALUE] [as DISPLAY];` as in a proto2 file, where TYPE is a
-/// scalar, `message T`, `enumeration T`, or `text` (a string that need not be UTF-8).
+/// scalar, `message T`, `enumeration T`, or `text` (a string that need not be UTF-8). A message that is seldom there may
+/// be `optional boxed`, so that it takes no room in the one that it is in.
 macro_rules! messages {
     ($( $(#[$doc:meta])* message $name:ident = $wire:literal { $($body:tt)* } )*) => {
         $( messages!(@field ($(#[$doc])*) $name $wire {} {} $($body)*); )*
@@ -136,6 +137,15 @@ macro_rules! messages {
         $(#[$doc:meta])* optional message $ty:ident $id:ident = $no:tt; $($rest:tt)*) => {
         messages!(@field $docs $name $wire
             { $($field)* $(#[$doc])* #[prost(message, optional, tag = $no)] pub $id: Option<$ty>, }
+            { $($schema)* messages!(@schema $no $id optional
+                ($crate::schema::Kind::Message(<$ty as $crate::schema::Record>::schema)) ()), }
+            $($rest)*);
+    };
+    (@field $docs:tt $name:ident $wire:literal { $($field:tt)* } { $($schema:tt)* }
+        $(#[$doc:meta])* optional boxed message $ty:ident $id:ident = $no:tt; $($rest:tt)*) => {
+        messages!(@field $docs $name $wire
+            { $($field)* $(#[$doc])*
+              #[prost(message, optional, boxed, tag = $no)] pub $id: Option<Box<$ty>>, }
             { $($schema)* messages!(@schema $no $id optional
                 ($crate::schema::Kind::Message(<$ty as $crate::schema::Record>::schema)) ()), }
             $($rest)*);

@@ -11,7 +11,7 @@ use super::tree::Node;
 #[derive(Debug)]
 pub(super) struct Cores {
     dir: Dir,
-    read: HashMap<i32, CoreEntry>,
+    read: HashMap<i32, Box<CoreEntry>>,
 }
 
 impl Cores {
@@ -22,12 +22,19 @@ impl Cores {
         all.sort_unstable();
         all.dedup();
         let read = gelid_image::shared_out("cores", &all, |part| {
-            let read = |number: &i32| Some((*number, dir.read_one(ImageKind::Core, *number).ok()?));
-            part.iter().filter_map(read).collect::<Vec<_>>()
+            let mut read = Vec::with_capacity(part.len());
+            for number in part {
+                if let Ok(core) = dir.read_one(ImageKind::Core, *number) {
+                    read.push((*number, Box::new(core)));
+                }
+            }
+            read
         });
+        let mut cores = HashMap::with_capacity(all.len());
+        cores.extend(read.into_iter().flatten());
         Self {
             dir: dir.clone(),
-            read: read.into_iter().flatten().collect(),
+            read: cores,
         }
     }
 
@@ -36,10 +43,10 @@ impl Cores {
     /// # Errors
     ///
     /// It could not be read, now or in advance.
-    pub(super) fn take(&mut self, number: i32) -> Result<CoreEntry, ReadError> {
+    pub(super) fn take(&mut self, number: i32) -> Result<Box<CoreEntry>, ReadError> {
         match self.read.remove(&number) {
             Some(core) => Ok(core),
-            None => self.dir.read_one(ImageKind::Core, number),
+            None => self.dir.read_one(ImageKind::Core, number).map(Box::new),
         }
     }
 }

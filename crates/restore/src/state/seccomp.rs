@@ -56,7 +56,7 @@ impl Filters {
     /// What the threads of a process are under. `cores` are theirs, the leader's first.
     pub(crate) fn of_process(
         &mut self,
-        cores: &[(i32, CoreEntry)],
+        cores: &[(i32, Box<CoreEntry>)],
     ) -> Result<Vec<Restraint>, Error> {
         let mut all: Vec<Restraint> = Vec::with_capacity(cores.len());
         for (tid, core) in cores {
@@ -264,10 +264,10 @@ mod tests {
     fn a_chain_begins_with_the_oldest() {
         let mut filters = filters(&[(3, None, 0), (2, Some(0), 2), (1, Some(1), 0), (1, None, 0)]);
         let cores = [
-            (7, core(FILTER, Some(2))),
-            (8, core(FILTER, Some(3))),
-            (9, core(Some(SeccompMode::Strict), None)),
-            (10, core(None, None)),
+            (7, Box::new(core(FILTER, Some(2)))),
+            (8, Box::new(core(FILTER, Some(3)))),
+            (9, Box::new(core(Some(SeccompMode::Strict), None))),
+            (10, Box::new(core(None, None))),
         ];
         let all = filters.of_process(&cores).unwrap();
         let first: Vec<u8> = all[0].filters.iter().map(|one| one.program[0]).collect();
@@ -283,7 +283,10 @@ mod tests {
     #[test]
     fn threads_share_what_the_leader_has_for_all() {
         let mut filters = filters(&[(2, None, 1), (1, Some(0), 1)]);
-        let cores = [(7, core(FILTER, Some(1))), (8, core(None, None))];
+        let cores = [
+            (7, Box::new(core(FILTER, Some(1)))),
+            (8, Box::new(core(None, None))),
+        ];
         let all = filters.of_process(&cores).unwrap();
         assert_eq!(all[0], all[1]);
         assert_eq!(common(&all), 2);
@@ -293,7 +296,7 @@ mod tests {
     fn records_that_cannot_be_are_refused() {
         let refused = |mut filters: Filters, oldest| {
             filters
-                .of_process(&[(7, core(FILTER, oldest))])
+                .of_process(&[(7, Box::new(core(FILTER, oldest)))])
                 .unwrap_err()
         };
         refused(filters(&[]), Some(0));
@@ -309,7 +312,7 @@ mod tests {
         let mut odd = core(FILTER, Some(0));
         odd.thread_core.as_mut().unwrap().seccomp_mode = Some(9);
         filters(&[(1, None, 0)])
-            .of_process(&[(7, odd)])
+            .of_process(&[(7, Box::new(odd))])
             .unwrap_err();
     }
 }

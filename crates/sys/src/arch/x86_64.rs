@@ -167,6 +167,14 @@ impl XLayout {
         }
     }
 
+    /// Bytes up to the end of the last component: no area of extended state is longer.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        let ends = self.places.iter().flatten();
+        let ends = ends.map(|place| place.offset.saturating_add(place.size));
+        ends.max().unwrap_or(0)
+    }
+
     /// The components that this processor has, as a mask.
     #[must_use]
     pub fn supported(&self) -> u64 {
