@@ -42,6 +42,9 @@ pub(crate) struct Comparison {
     /// Compare a raw dump and restore of 4 GiB with what the machine needs for as many bytes at best
     #[arg(long, group = "whole")]
     machine: bool,
+    /// Also measure the calls that no dump can do without, for rows that are not left running
+    #[arg(long, requires = "peer")]
+    bare: bool,
     /// Counted rounds of each row
     #[arg(long, value_name = "N", default_value_t = 10, requires = "whole")]
     rounds: usize,
@@ -80,14 +83,20 @@ impl Comparison {
         };
         let zstd = Engine::new("gelid zstd", &gelid, &["--compress=zstd"])?;
         let peer = Engine::new("peer", peer, &[])?;
+        let bare = self.bare.then(|| Engine::bare(&machine::build("bare")?));
+        let bare = bare.transpose()?;
         let mut table = Table::new(self.rounds);
         let mut spent = Vec::new();
         for row in ROWS.iter().filter(|row| row.is_wanted(filter)) {
-            let engines: &[&Engine] = match row.ways {
-                Ways::Raw => &[&raw, &peer],
-                Ways::Pages | Ways::Running => &[&raw, &zstd, &peer],
-            };
-            let all = self.measure(row, engines, (&guests, &gelid), top.path(), &mut spent)?;
+            let mut engines = vec![&raw];
+            if row.ways != Ways::Raw {
+                engines.push(&zstd);
+            }
+            if row.ways != Ways::Running {
+                engines.extend(&bare);
+            }
+            engines.push(&peer);
+            let all = self.measure(row, &engines, (&guests, &gelid), top.path(), &mut spent)?;
             table.add(row, all);
         }
         print!("{table}");
@@ -101,7 +110,7 @@ impl Comparison {
 
     /// What one engine takes for a heap, and the machine for as many bytes.
     fn beside_the_machine(&self, engine: &Engine, guests: &Path, top: &Path) -> Result<()> {
-        let machine = machine::build()?;
+        let machine = machine::build("machine")?;
         let mut spent = Vec::new();
         let mut table = machine::Table::default();
         for round in 0..self.rounds {
@@ -180,6 +189,19 @@ fn play(
     let mut running = Running::start(&row.program, guests, &folder.join("work"))?;
     let left = row.ways == Ways::Running;
     let memory = Memory::of(running.pid())?;
+    if engine.is_bare {
+        let (dump, frozen) = engine.calls_alone(running.pid(), &images)?;
+        running.await_death()?;
+        return Ok(Measured {
+            dump,
+            restore: None,
+            frozen,
+            pause: None,
+            answer: None,
+            resident: None,
+            bytes: None,
+        });
+    }
     running.pause()?;
     let dump = engine.dump(running.pid(), &images, left)?;
     let pause = running.pause()?.filter(|_| left);
@@ -195,12 +217,12 @@ fn play(
     running.finish().context("the restored program")?;
     Ok(Measured {
         dump,
-        restore,
+        restore: Some(restore),
         frozen: statistics.frozen,
         pause,
         answer: answer.map(|time| restore.wall + time),
         resident: watch.end().map(|time| restore.wall + time),
-        bytes: engine::bytes(&images)?,
+        bytes: Some(engine::bytes(&images)?),
     })
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Engine {
     pub(crate) name: &'static str,
     program: PathBuf,
     options: &'static [&'static str],
+    /// It makes the calls of a dump, and no images.
+    pub(crate) is_bare: bool,
 }
 
 /// What one run of a command took.
@@ -36,7 +38,8 @@ pub(crate) struct Cost {
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub(crate) struct Measured {
     pub(crate) dump: Cost,
-    pub(crate) restore: Cost,
+    /// Unless nobody could restore anything.
+    pub(crate) restore: Option<Cost>,
     /// For how long the tasks stood still, as the dump itself counts it.
     pub(crate) frozen: Duration,
     /// The longest time for which the program did not run, as it saw that itself, if it was left running.
@@ -45,8 +48,8 @@ pub(crate) struct Measured {
     pub(crate) answer: Option<Duration>,
     /// From the start of the restore until all of its memory is there, unless that did not happen.
     pub(crate) resident: Option<Duration>,
-    /// The size of all images.
-    pub(crate) bytes: u64,
+    /// The size of all images, if there are any.
+    pub(crate) bytes: Option<u64>,
 }
 
 impl Engine {
@@ -61,7 +64,28 @@ impl Engine {
             name,
             program,
             options,
+            is_bare: false,
         })
+    }
+
+    /// One that makes the calls of a dump, and nothing else.
+    pub(crate) fn bare(program: &Path) -> Result<Self> {
+        let mut engine = Self::new("bare calls", program, &[])?;
+        engine.is_bare = true;
+        Ok(engine)
+    }
+
+    /// Makes the calls of a dump that ends a tree, with files in a folder; also for how long the tree stood still.
+    pub(crate) fn calls_alone(&self, pid: u32, folder: &Path) -> Result<(Cost, Duration)> {
+        let log = folder.with_file_name("bare.log");
+        let mut words = Command::new(&self.program);
+        words.arg(pid.to_string()).arg(folder);
+        let cost = self.measure(words, "bare", folder, &log)?;
+        let said = fs::read_to_string(folder.with_file_name("bare.out"))?;
+        let said: Value = serde_json::from_str(&said)?;
+        let frozen = said.get("frozen").and_then(Value::as_f64);
+        let frozen = frozen.with_context(|| format!("it says {said}"))?;
+        Ok((cost, Duration::from_secs_f64(frozen / 1e3)))
     }
 
     /// Dumps a tree, and ends it unless it is to be left running.
@@ -80,15 +104,27 @@ impl Engine {
     /// Runs a command with its log beside the folder of images.
     fn run(&self, command: &str, images: &Path, options: &[&str]) -> Result<Cost> {
         let log = images.with_file_name(format!("{command}.log"));
-        let said = images.with_file_name(format!("{command}.out"));
-        let output = File::create(&said)?;
         let mut words = Command::new(&self.program);
         words.arg(command).arg("-D").arg(images).arg("-o").arg(&log);
+        words.args(options);
+        self.measure(words, command, images, &log)
+    }
+
+    /// Runs what has its words; what it says goes into a file beside the folder of images.
+    fn measure(
+        &self,
+        mut words: Command,
+        command: &str,
+        images: &Path,
+        log: &Path,
+    ) -> Result<Cost> {
+        let said = images.with_file_name(format!("{command}.out"));
         words
-            .args(options)
             .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
+            .stdout(File::create(&said)?)
+            .stderr(File::create(
+                images.with_file_name(format!("{command}.err")),
+            )?);
         let start = Instant::now();
         let mut child = words
             .spawn()
@@ -99,8 +135,8 @@ impl Engine {
             bail!(
                 "{command}: {}\n{}{}",
                 end.status,
-                fs::read_to_string(&said).unwrap_or_default(),
-                last_lines(&log)
+                last_lines(&images.with_file_name(format!("{command}.err"))),
+                last_lines(log)
             );
         }
         Ok(Cost {

@@ -149,6 +149,7 @@ impl Line {
         match self.engine {
             "peer" => RGBColor(0xbc, 0x6c, 0x25),
             "gelid" => RGBColor(0x2a, 0x6f, 0x97),
+            "bare calls" => RGBColor(0x8d, 0x99, 0xae),
             _ => RGBColor(0x4c, 0xa3, 0x6b),
         }
     }

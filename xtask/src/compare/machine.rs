@@ -56,13 +56,13 @@ const SHARES: [Share; 3] = [
 /// Goes through the pipeline.
 const PIPELINES: [&str; 4] = ["dump raw", "dump zstd", "restore raw", "restore zstd"];
 
-/// Builds the program that measures the machine; its path.
-pub(super) fn build() -> Result<PathBuf> {
+/// Builds a program that measures the machine; its path.
+pub(super) fn build(name: &str) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--quiet", "--release", "--locked"]);
-    run(cargo.args(["--package", "gelid-benches", "--bin", "machine"]))?;
+    run(cargo.args(["--package", "gelid-benches", "--bin", name]))?;
     let target = workspace::members(&workspace::root().join("Cargo.toml"))?.target_directory;
-    Ok(target.join("release/machine"))
+    Ok(target.join("release").join(name))
 }
 
 /// The limits, a dump, a restore and the pipelines.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::engine::{Engine, Measured};
+use super::engine::{Cost, Engine, Measured};
 use super::family::Families;
 use super::plot;
 use super::rows::Row;
@@ -26,7 +26,12 @@ pub(super) type ByEngine = (&'static str, Vec<Measured>);
 pub(super) type Column = (&'static str, fn(&Measured) -> f64);
 
 pub(super) const DUMP: Column = ("dump ms", |m| milliseconds(m.dump.wall));
-pub(super) const RESTORE: Column = ("restore ms", |m| milliseconds(m.restore.wall));
+pub(super) const RESTORE: Column = ("restore ms", |m| restore(m, |cost| milliseconds(cost.wall)));
+
+/// A figure of a restore, if there was one.
+fn restore(measured: &Measured, figure: impl Fn(&Cost) -> f64) -> f64 {
+    measured.restore.as_ref().map_or(f64::NAN, figure)
+}
 
 /// What somebody waits for.
 const TIMES: [Column; 6] = [
@@ -40,11 +45,13 @@ const TIMES: [Column; 6] = [
 
 /// What it takes of the machine.
 const COSTS: [Column; 5] = [
-    ("images MiB", |m| mib(m.bytes)),
+    ("images MiB", |m| m.bytes.map_or(f64::NAN, mib)),
     ("dump CPU ms", |m| milliseconds(m.dump.processor)),
-    ("restore CPU ms", |m| milliseconds(m.restore.processor)),
+    ("restore CPU ms", |m| {
+        restore(m, |cost| milliseconds(cost.processor))
+    }),
     ("dump RSS MiB", |m| mib(m.dump.memory)),
-    ("restore RSS MiB", |m| mib(m.restore.memory)),
+    ("restore RSS MiB", |m| restore(m, |cost| mib(cost.memory))),
 ];
 
 impl Table {
@@ -182,7 +189,7 @@ fn mib(bytes: u64) -> f64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::{TIMES, cell, figure, median};
+    use super::{TIMES, cell, figure, median, milliseconds};
     use crate::compare::engine::{Cost, Measured};
     use std::time::Duration;
 
@@ -196,20 +203,20 @@ pub(super) mod tests {
         };
         Measured {
             dump: cost,
-            restore: cost,
+            restore: Some(cost),
             frozen: wall,
             pause: None,
             answer: Some(wall),
             resident: None,
-            bytes: millis,
+            bytes: Some(millis),
         }
     }
 
     #[test]
     fn medians_of_odd_and_even_numbers() {
         let all = [5, 1, 9, 2].map(measured);
-        assert_eq!(median(&all[..3], |m| m.bytes as f64), 5.0);
-        assert_eq!(median(&all, |m| m.bytes as f64), 3.5);
+        assert_eq!(median(&all[..3], |m| milliseconds(m.dump.wall)), 5.0);
+        assert_eq!(median(&all, |m| milliseconds(m.dump.wall)), 3.5);
     }
 
     #[test]
