@@ -50,6 +50,8 @@ crate::layout::same!(whole ProcmapQuery, linux_raw_sys::general::procmap_query {
 const PROCMAP_QUERY: usize = 0xc068_6611;
 /// `PROCMAP_QUERY_COVERING_OR_NEXT_VMA`
 const COVERING_OR_NEXT: u64 = 0x10;
+/// `PROCMAP_QUERY_FILE_BACKED_VMA`
+const FILE_BACKED: u64 = 0x20;
 /// `PATH_MAX`, the longest name the kernel gives.
 const NAME_MAX: usize = 4096;
 
@@ -88,9 +90,22 @@ impl<Fd: AsFd> Query<Fd> {
     /// `ENOTTY` on a kernel without the ioctl, `ESRCH` if the address space is gone, `ENAMETOOLONG` for a
     /// path longer than `PATH_MAX`.
     pub fn next_from(&mut self, address: u64) -> Result<Option<Found>> {
+        self.next(address, COVERING_OR_NEXT)
+    }
+
+    /// The same of mappings with a file behind them; the kernel passes over all others.
+    ///
+    /// # Errors
+    ///
+    /// As [`next_from`](Self::next_from).
+    pub fn next_file_from(&mut self, address: u64) -> Result<Option<Found>> {
+        self.next(address, COVERING_OR_NEXT | FILE_BACKED)
+    }
+
+    fn next(&mut self, address: u64, query_flags: u64) -> Result<Option<Found>> {
         let mut query = ProcmapQuery {
             size: size_of::<ProcmapQuery>() as u64,
-            query_flags: COVERING_OR_NEXT,
+            query_flags,
             query_addr: address,
             vma_name_size: NAME_MAX as u32,
             vma_name_addr: self.name.as_mut_ptr() as u64,
@@ -196,5 +211,24 @@ mod tests {
             assert_eq!(query.build_id(libc.map.start).unwrap().1.unwrap().len(), 20);
         }
         assert_eq!(query.build_id(0).err(), Some(Errno::NOENT));
+    }
+
+    #[test]
+    fn files_are_found_among_other_mappings() {
+        let maps = File::open("/proc/self/maps").unwrap();
+        let mut query = Query::new(&maps);
+        let (mut at, mut files) = (0, Vec::new());
+        while let Some(found) = query.next_file_from(at).unwrap() {
+            at = found.map.end;
+            files.push(found.map.start);
+        }
+        let all = list(&maps).unwrap();
+        let text = files_are_found_among_other_mappings as fn() as usize as u64;
+        let own = all.iter().find(|found| found.map.range().contains(&text));
+        assert!(files.contains(&own.unwrap().map.start));
+        // Other tests map and unmap memory meanwhile, but no files.
+        let with_file = all.iter().filter(|found| found.map.has_file());
+        assert!(with_file.clone().count() < all.len());
+        assert!(with_file.map(|found| found.map.start).eq(files));
     }
 }

@@ -1,8 +1,10 @@
 //! A look at what a task has mapped while it still runs, so that less is left to do when it stands still.
 
+use std::os::fd::OwnedFd;
+
 use gelid_sys::proc::TaskDir;
-use gelid_sys::proc::maps::{self, Mapping};
-use gelid_sys::procmap::Query;
+use gelid_sys::proc::maps::Mapping;
+use gelid_sys::procmap::{Found, Query};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, statat};
 
 use super::{Collector, build_id};
@@ -15,26 +17,30 @@ impl Collector<'_> {
         if !self.options.build_ids {
             return;
         }
-        let Ok(mut mappings) = maps::read(task) else {
+        let Ok(mut query) = task.open_file("maps", OFlags::RDONLY).map(Query::new) else {
             return;
         };
-        let Ok(query) = task.open_file("maps", OFlags::RDONLY).map(Query::new) else {
-            return;
-        };
-        mappings.dedup_by(|next, last| next.inode == last.inode && next.path == last.path);
-        for mapping in mappings.iter().filter(|mapping| mapping.has_file()) {
-            let Some(stat) = self.stat_by_name(mapping) else {
-                continue;
-            };
-            match query.build_id(mapping.start) {
-                Ok((inode, id)) if inode == stat.st_ino => {
-                    self.note_build_id(&stat, build_id::words(&id.unwrap_or_default()));
-                }
-                // Something else is mapped there by now.
-                Ok(_) => {}
-                // An old kernel, or a task that has ended.
-                Err(_) => return,
+        let (mut at, mut last) = (0, None);
+        // On an old kernel, or of a task that has ended, nothing is found.
+        while let Ok(Some(Found { map, .. })) = query.next_file_from(at) {
+            at = map.end;
+            let file = (map.inode, map.path.clone());
+            if last.as_ref() != Some(&file) {
+                self.ask_for_build_id(&query, &map);
+                last = Some(file);
             }
+        }
+    }
+
+    fn ask_for_build_id(&mut self, query: &Query<OwnedFd>, map: &Mapping) {
+        let Some(stat) = self.stat_by_name(map) else {
+            return;
+        };
+        // Something else may be mapped there by now.
+        if let Ok((inode, id)) = query.build_id(map.start)
+            && inode == stat.st_ino
+        {
+            self.note_build_id(&stat, build_id::words(&id.unwrap_or_default()));
         }
     }
 
