@@ -168,14 +168,16 @@ impl TaskDir {
         name: &str,
         line: impl FnMut(&[u8]) -> Result<(), Malformed>,
     ) -> Result<(), Error> {
-        self.each_line_of(name, LINES, line)
+        self.each_line_of(name, LINES, |_| 0, line)
     }
 
-    /// The same in pieces of at most so many bytes.
+    /// The same in pieces of at most so many bytes, without lines that say nothing: `idle` tells how many bytes these have
+    /// at the start of a text that begins with a line.
     fn each_line_of(
         &self,
         name: &str,
         piece: usize,
+        idle: impl Fn(&[u8]) -> usize,
         mut line: impl FnMut(&[u8]) -> Result<(), Malformed>,
     ) -> Result<(), Error> {
         let fd = self.open_file(name, OFlags::RDONLY)?;
@@ -199,7 +201,7 @@ impl TaskDir {
                     taken
                 };
                 taken.map_err(|what| self.parse_error(name, what))?;
-                rest = more;
+                rest = &more[idle(more)..];
             }
             begun.extend_from_slice(rest);
             if begun.len() > LINES {

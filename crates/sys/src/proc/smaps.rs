@@ -142,7 +142,7 @@ pub fn read_by_parts(
 ) -> std::result::Result<Vec<Area>, Error> {
     let mut areas: Vec<Area> = Vec::with_capacity(64);
     let mut shown = 0;
-    task.each_line_of("smaps", PIECE, |line| {
+    task.each_line_of("smaps", PIECE, empty_fields, |line| {
         if is_head(line) && areas.len() - shown >= many {
             part(&areas[shown..]);
             shown = areas.len();
@@ -159,6 +159,16 @@ const PIECE: usize = 3 << 10;
 /// Whether a line begins a new area: the kernel prints addresses in lower case, and fields begin with a capital.
 fn is_head(line: &[u8]) -> bool {
     matches!(line.first(), Some(b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Bytes of the fields at the start of a text that are as they are without a line. The kernel pads a field to 28 bytes, or
+/// prints one that is longer, so that no newline can come before.
+fn empty_fields(text: &[u8]) -> usize {
+    const EMPTY: &[u8; 6] = b" 0 kB\n";
+    const LEN: usize = 28;
+    let (fields, _) = text.as_chunks::<LEN>();
+    let is_empty = |field: &&[u8; LEN]| field.ends_with(EMPTY) && !is_head(*field);
+    LEN * fields.iter().take_while(is_empty).count()
 }
 
 /// Parses the text of `smaps`.
@@ -247,6 +257,26 @@ mod tests {
         assert_eq!(stack.kernel_page_size, 2 << 20);
         assert!(stack.flags.contains(VmFlags::GROWS_DOWN | VmFlags::UNKNOWN));
         assert_eq!(stack.map.path, b"[stack]");
+    }
+
+    #[test]
+    fn empty_fields_are_passed_over_as_far_as_they_are_whole() {
+        let text = b"Shared_Clean:          0 kB\nShared_Dirty:          0 kB\nRss:                   4 kB\n";
+        assert_eq!(empty_fields(text), 2 * 28);
+        assert_eq!(empty_fields(&text[28..]), 28);
+        assert_eq!(empty_fields(&text[..55]), 28);
+        assert_eq!(
+            empty_fields(b"THPeligible:           0\nVmFlags: rd mr\n"),
+            0
+        );
+        assert_eq!(empty_fields(b""), 0);
+        // As the kernel prints them.
+        let task = TaskDir::open(rustix::process::getpid()).unwrap();
+        let text = task.read("smaps", 1 << 16).unwrap();
+        let empty: Vec<&[u8]> = lines(&text)
+            .filter(|line| line.ends_with(NOTHING))
+            .collect();
+        assert!(!empty.is_empty() && empty.iter().all(|line| line.len() == 27));
     }
 
     #[test]
