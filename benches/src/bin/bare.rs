@@ -2,7 +2,7 @@
 //! JSON for how many milliseconds it stood still.
 //!
 //! Every thread is stopped, told its registers, let go and stopped once more, as for the end of a tape; mappings,
-//! descriptors and groups are read and not looked at; pages are read and written by two threads, into files that have their
+//! descriptors and groups are read and not looked at; pages are read and written by two threads, into a file that has its
 //! blocks; a file is made for each thread, and six for each process. As much as can be is done by several threads at once.
 //! Nothing is decoded, encoded, compared or checked, and nobody could restore anything from it: what a dump takes beyond
 //! this it takes for what it does itself.
@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use gelid_sys::arch::{NT_X86_XSTATE, XLayout};
@@ -70,8 +70,7 @@ fn dump(pid: &str, dir: &Path) -> Result<f64, Failure> {
     let files = threads + all.len() * FILES;
     let dir = File::open(dir)?;
     nofile::widen(&dir, files as u64 + 64);
-    let stores = [(); WORKERS].map(|()| store(&all, &dir));
-    let stores: Vec<File> = stores.into_iter().collect::<Result<_, _>>()?;
+    let store = Mutex::new(store(&all, &dir)?);
     let (stand_still, still) = (Barrier::new(2), Barrier::new(2));
     std::thread::scope(|scope| {
         let beside = scope.spawn(|| beside(&all, &dir, files, (&stand_still, &still)));
@@ -80,7 +79,7 @@ fn dump(pid: &str, dir: &Path) -> Result<f64, Failure> {
         let stopped = stop(&all);
         // The other one is not to wait for ever.
         still.wait();
-        let looked = stopped.and_then(|stopped| look(&all, stopped, stores));
+        let looked = stopped.and_then(|stopped| look(&all, stopped, &store));
         beside.join().map_err(|_| "it has panicked")??;
         looked?;
         for (pid, _) in &all {
@@ -112,7 +111,7 @@ fn tree(root: Pid) -> Result<Vec<Process>, Failure> {
     Ok(all)
 }
 
-/// A file without a name that has blocks for a worker's part of the pages, where the file system can.
+/// A file without a name that has blocks for all pages, where the file system can.
 fn store(all: &[Process], dir: &File) -> Result<File, Failure> {
     let mut pages = 0;
     for (pid, _) in all {
@@ -120,7 +119,7 @@ fn store(all: &[Process], dir: &File) -> Result<File, Failure> {
     }
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(0o600))?;
-    let bytes = pages * PAGE_SIZE as u64 / WORKERS as u64;
+    let bytes = pages * PAGE_SIZE as u64;
     if bytes > CHUNK {
         // Without blocks it is as good as any other.
         let _ = rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes);
@@ -182,15 +181,15 @@ fn stop(all: &[Process]) -> Result<Vec<Stopped>, Failure> {
 }
 
 /// What the first thread does when all stand still, and who reads mappings and pages meanwhile.
-fn look(all: &[Process], stopped: Vec<Stopped>, stores: Vec<File>) -> Result<(), Failure> {
+fn look(all: &[Process], stopped: Vec<Stopped>, store: &Mutex<File>) -> Result<(), Failure> {
     std::thread::scope(|scope| {
         let (jobs, queued) = mpsc::channel();
         let queued = Arc::new(Mutex::new(queued));
-        let crew = stores.into_iter().map(|store| {
+        let crew = [(); WORKERS].map(|()| {
             let queued = Arc::clone(&queued);
             scope.spawn(move || move_pages(&queued, store))
         });
-        let mut crew: Vec<_> = crew.collect();
+        let mut crew = Vec::from(crew);
         crew.push(scope.spawn(|| {
             let mut all = all.iter();
             all.try_for_each(|(pid, _)| read_whole(&proc::task_dir(*pid)?, "smaps"))
@@ -271,20 +270,25 @@ fn in_jobs(pid: Pid, ranges: &[Range<u64>], jobs: &Sender<Job>) -> Result<(), Fa
     Ok(jobs.send((pid, job))?)
 }
 
-/// Reads pages and writes them, until there are no more.
-fn move_pages(queued: &Mutex<Receiver<Job>>, mut store: File) -> Result<(), Failure> {
+/// Reads pages and writes them, until there are no more. A file is written by one at a time; two files, by one worker each,
+/// take longer.
+fn move_pages(queued: &Mutex<Receiver<Job>>, store: &Mutex<File>) -> Result<(), Failure> {
     let mut buffer = vec![0; CHUNK as usize];
     loop {
-        let next = queued.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let next = lock(queued).recv();
         let Ok((pid, ranges)) = next else {
             return Ok(());
         };
         let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         match vm::read_ranges(pid, &ranges, &mut buffer[..bytes as usize]) {
-            Ok(read) => store.write_all(&buffer[..read])?,
+            Ok(read) => lock(store).write_all(&buffer[..read])?,
             // The kernel's own, at the end.
             Err(Errno::FAULT) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
