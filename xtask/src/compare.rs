@@ -1,5 +1,5 @@
 //! `cargo xtask bench --peer PATH` and `--machine`: whole dumps and restores, gelid beside another executable that takes
-//! CRIU's options, or beside what the machine can do.
+//! CRIU's options, beside the calls that no dump can do without, or beside what the machine can do.
 //!
 //! Two executables work on the same programs in turn, in one run, so that what the machine does meanwhile meets both. A
 //! round is: start the program, dump it, see it dead, restore it, let it check itself, end it. The
@@ -144,14 +144,14 @@ impl Comparison {
         spent: &mut Vec<tempfile::TempDir>,
     ) -> Result<Vec<(&'a Engine, Vec<Measured>)>> {
         let mut all: Vec<_> = engines.iter().map(|engine| (*engine, Vec::new())).collect();
-        let mut unable = None;
+        let mut unable = vec![false; engines.len()];
         eprintln!("{}: {} rounds", row.name, self.rounds);
         for round in 0..=self.rounds {
             for turn in 0..engines.len() {
                 // Nobody always comes first.
                 let place = (round + turn) % engines.len();
                 let (engine, figures) = &mut all[place];
-                if unable == Some(place) {
+                if unable[place] {
                     continue;
                 }
                 let folder = for_a_round(top)?;
@@ -163,10 +163,10 @@ impl Comparison {
                     Ok(measured) if round > 0 => figures.push(measured),
                     Ok(_) => {}
                     // What the peer, which comes last, cannot do is still worth a figure of ours.
-                    Err(error) if place + 1 == engines.len() => {
+                    Err(error) if engine.is_bare || place + 1 == engines.len() => {
                         eprintln!("{error:#}");
                         figures.clear();
-                        unable = Some(place);
+                        unable[place] = true;
                     }
                     Err(error) => return Err(error),
                 }
@@ -188,7 +188,6 @@ fn play(
     fs::create_dir(&images)?;
     let mut running = Running::start(&row.program, guests, &folder.join("work"))?;
     let left = row.ways == Ways::Running;
-    let memory = Memory::of(running.pid())?;
     if engine.is_bare {
         let (dump, frozen) = engine.calls_alone(running.pid(), &images)?;
         running.await_death()?;
@@ -202,6 +201,7 @@ fn play(
             bytes: None,
         });
     }
+    let memory = Memory::of(running.pid())?;
     running.pause()?;
     let dump = engine.dump(running.pid(), &images, left)?;
     let pause = running.pause()?.filter(|_| left);

@@ -69,6 +69,7 @@ fn dump(pid: &str, dir: &Path) -> Result<f64, Failure> {
     let threads: usize = all.iter().map(|(_, threads)| threads.len()).sum();
     let files = threads + all.len() * FILES;
     let dir = File::open(dir)?;
+    let _limit = nofile::Raised::to(files as u64 + 64);
     nofile::widen(&dir, files as u64 + 64);
     let store = Mutex::new(store(&all, &dir)?);
     let (stand_still, still) = (Barrier::new(2), Barrier::new(2));
@@ -89,13 +90,23 @@ fn dump(pid: &str, dir: &Path) -> Result<f64, Failure> {
             // One that maps little is gone already.
             let _ = pidfd::open(pid).and_then(pidfd::release_memory);
         }
-        for tid in all.iter().flat_map(|(_, threads)| threads.iter().rev()) {
-            while !matches!(wait(Whom::Task(*tid), true), Ok(Some((_, status))) if status.is_dead())
-            {
-            }
-        }
+        // Children before their parents, and leaders last.
+        let mut tids = all
+            .iter()
+            .rev()
+            .flat_map(|(_, threads)| threads.iter().rev());
+        tids.try_for_each(|tid| reap(*tid))?;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     })
+}
+
+fn reap(tid: Pid) -> Result<(), Failure> {
+    loop {
+        match wait(Whom::Task(tid), true)? {
+            Some((_, status)) if status.is_dead() => return Ok(()),
+            _ => {}
+        }
+    }
 }
 
 /// All processes of a tree and their threads, which neither come nor go.
@@ -282,7 +293,7 @@ fn move_pages(queued: &Mutex<Receiver<Job>>, store: &Mutex<File>) -> Result<(), 
         let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         match vm::read_ranges(pid, &ranges, &mut buffer[..bytes as usize]) {
             Ok(read) => lock(store).write_all(&buffer[..read])?,
-            // The kernel's own, at the end.
+            // Memory that nobody may read, the kernel's own or the program's.
             Err(Errno::FAULT) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -1,6 +1,6 @@
 //! What can be guessed of a tree while it still runs: how many images there will be, and how large those of pages.
 
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 
 use gelid_image::Staging;
 use gelid_pages::{Format, PAGE_SIZE};
@@ -17,6 +17,8 @@ const OF_TREE: usize = 6;
 const OF_PROCESS: usize = 7;
 /// More would be too many open files.
 const MOST: usize = 8192;
+/// Files that are made before somebody looks whether the tree stands still.
+const AT_ONCE: usize = 64;
 /// Descriptors that a dump needs for other things.
 pub(crate) const OTHERS: u64 = 512;
 
@@ -29,8 +31,8 @@ const PACKED: u64 = 3;
 pub(crate) struct Foresight {
     /// So many images are worth making.
     images: usize,
-    /// Threads of all processes.
-    threads: usize,
+    /// So many of them have to be there before the freeze.
+    early: usize,
     /// Processes, and the bytes that their pages will have.
     rooms: Vec<(Pid, u64)>,
     _limit: Raised,
@@ -66,22 +68,39 @@ impl Foresight {
         let room = usize::try_from(nofile::left(OTHERS)).unwrap_or(MOST);
         Self {
             images: images.min(MOST).min(room),
-            threads: all,
+            early: (images - all).min(MOST).min(room),
             rooms,
             _limit: limit,
         }
     }
 
-    /// Makes the files. The freeze waits until `ready` is dropped: one file for each thread is made while the threads are
-    /// being stopped, which takes longer.
-    pub(crate) fn prepare(&self, staging: &Staging, ready: Sender<()>) {
-        let first = self.images.saturating_sub(self.threads);
-        staging.prepare(first);
+    /// Makes the files for which a freeze is to wait: all but one for each thread.
+    pub(crate) fn prepare(&self, staging: &Staging) {
+        staging.prepare(self.early);
         for (pid, bytes) in &self.rooms {
             staging.prepare_room(pid.as_raw_pid().unsigned_abs(), *bytes);
         }
-        drop(ready);
-        staging.prepare(self.images - first);
+    }
+
+    /// Makes the others while the threads are being stopped, which takes about as long, and waits for the tree. What is
+    /// missing then is made when it is needed.
+    pub(crate) fn await_tree<T>(
+        &self,
+        staging: &Staging,
+        frozen: &Receiver<T>,
+    ) -> Result<T, RecvError> {
+        let mut left = self.images - self.early;
+        while left > 0 {
+            match frozen.try_recv() {
+                Ok(tree) => return Ok(tree),
+                Err(TryRecvError::Disconnected) => return Err(RecvError),
+                Err(TryRecvError::Empty) => {}
+            }
+            let some = left.min(AT_ONCE);
+            staging.prepare(some);
+            left -= some;
+        }
+        frozen.recv()
     }
 }
 

@@ -120,8 +120,11 @@ fn collect(
     if let Ok(root) = proc::task_dir(context.options.tree) {
         files.foresee(&root);
     }
-    context.foresight.prepare(context.staging, ready);
-    let (tasks, census) = frozen.recv().map_err(|_| StoreError::Stopped)?;
+    let foresight = context.foresight;
+    foresight.prepare(context.staging);
+    drop(ready);
+    let tree = foresight.await_tree(context.staging, frozen);
+    let (tasks, census) = tree.map_err(|_| StoreError::Stopped)?;
     files.name(context.named.get().map_or(&[], Vec::as_slice))?;
     let phases = context.phases;
     let found = phases.run(Phase::Namespaces, || namespace::dump(context, &census))?;

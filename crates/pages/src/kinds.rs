@@ -9,6 +9,7 @@ use std::time::Duration;
 
 /// So many kinds there are.
 const COUNT: usize = 16;
+
 /// To what part of its length a sample of a chunk was packed, in sixteenths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind(usize);

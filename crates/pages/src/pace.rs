@@ -18,7 +18,8 @@ const THOROUGH: i32 = -1;
 const HASTY: i32 = -5;
 /// Bytes to be packed before a verdict, and eight times what is to be written.
 const SEEN: u64 = 2 << 20;
-/// Share of the memory that may be stored for the sake of speed, in sixteenths.
+/// Share of the memory that has come so far that may be stored for the sake of speed, in sixteenths. Workers that decide at
+/// the same time may exceed it by a chunk each.
 const MOST: u64 = 5;
 /// To pack a chunk must take at least so many times as long as to write what that saves, or there is little to be won
 /// by using room for it that something harder may want later.

@@ -171,8 +171,8 @@ impl TaskDir {
         self.each_line_of(name, LINES, |_| 0, line)
     }
 
-    /// The same in pieces of at most so many bytes, without lines that say nothing: `idle` tells how many bytes these have
-    /// at the start of a text that begins with a line.
+    /// The same in pieces of at most so many bytes. Lines that say nothing may be passed over: `idle` tells how many bytes
+    /// these have at the start of a text that begins with a line.
     fn each_line_of(
         &self,
         name: &str,

@@ -220,15 +220,18 @@ mod tests {
         let (mut at, mut files) = (0, Vec::new());
         while let Some(found) = query.next_file_from(at).unwrap() {
             at = found.map.end;
-            files.push(found.map.start);
+            assert!(found.map.has_file());
+            files.push(found.map);
         }
         let all = list(&maps).unwrap();
+        assert!(!all.iter().all(|found| found.map.has_file()));
+        // Other tests map and unmap files meanwhile, but not this executable.
         let text = files_are_found_among_other_mappings as fn() as usize as u64;
         let own = all.iter().find(|found| found.map.range().contains(&text));
-        assert!(files.contains(&own.unwrap().map.start));
-        // Other tests map and unmap memory meanwhile, but no files.
-        let with_file = all.iter().filter(|found| found.map.has_file());
-        assert!(with_file.clone().count() < all.len());
-        assert!(with_file.map(|found| found.map.start).eq(files));
+        let own = own.unwrap().map.inode;
+        files.retain(|map| map.inode == own);
+        let parts = all.iter().map(|found| &found.map);
+        let parts = parts.filter(|map| map.inode == own);
+        assert!(!files.is_empty() && parts.eq(&files));
     }
 }

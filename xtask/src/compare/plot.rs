@@ -8,7 +8,6 @@ pub(super) type Group = (&'static str, Vec<(&'static str, f64)>);
 const WIDTH: f64 = 720.0;
 const LABELS: f64 = 190.0;
 const BAR: f64 = 16.0;
-const COLOURS: [&str; 3] = ["#2a6f97", "#61a5c2", "#bc6c25"];
 
 /// Draws groups of horizontal bars, each group in a scale of its own.
 pub(super) fn svg(title: &str, groups: &[Group]) -> String {
@@ -19,13 +18,13 @@ pub(super) fn svg(title: &str, groups: &[Group]) -> String {
             .iter()
             .map(|(_, value)| *value)
             .fold(f64::MIN_POSITIVE, f64::max);
-        for (place, (engine, value)) in bars.iter().enumerate() {
+        for (engine, value) in bars {
             let length = value / most * (WIDTH - LABELS - 90.0);
-            // The last one is the peer, whose colour stays.
-            let colour = if place + 1 == bars.len() {
-                COLOURS[2]
-            } else {
-                COLOURS[place % 2]
+            let colour = match *engine {
+                "peer" => "#bc6c25",
+                "gelid" => "#2a6f97",
+                "bare calls" => "#8d99ae",
+                _ => "#61a5c2",
             };
             let (base, end) = (top + BAR - 4.0, LABELS + length + 6.0);
             let _ = writeln!(

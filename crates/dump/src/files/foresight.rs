@@ -20,14 +20,15 @@ impl Collector<'_> {
         let Ok(mut query) = task.open_file("maps", OFlags::RDONLY).map(Query::new) else {
             return;
         };
-        let (mut at, mut last) = (0, None);
+        let mut at = 0;
+        let mut last: Option<Mapping> = None;
         // On an old kernel, or of a task that has ended, nothing is found.
         while let Ok(Some(Found { map, .. })) = query.next_file_from(at) {
             at = map.end;
-            let file = (map.inode, map.path.clone());
-            if last.as_ref() != Some(&file) {
+            let is_same = |last: &Mapping| last.inode == map.inode && last.path == map.path;
+            if !last.as_ref().is_some_and(is_same) {
                 self.ask_for_build_id(&query, &map);
-                last = Some(file);
+                last = Some(map);
             }
         }
     }

@@ -97,7 +97,7 @@ impl Fpu {
                 errno,
             }
         };
-        let mut area = Vec::with_capacity(machine.xstate.end().max(LEGACY + HEADER));
+        let mut area = Vec::with_capacity(machine.xstate.end());
         task.regset(NT_X86_XSTATE, &mut area)
             .map_err(failed("reading the vector registers"))?;
         self.fill(&mut area, |number| machine.xstate.component(number))

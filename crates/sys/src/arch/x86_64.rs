@@ -146,6 +146,10 @@ pub struct XLayout {
     places: Vec<Option<XComponent>>,
 }
 
+/// Bytes of the part of an area that all 64-bit processors have, and of the header behind it.
+const LEGACY: usize = 512;
+const HEADER: usize = 64;
+
 impl XLayout {
     /// Asks the processor.
     #[must_use]
@@ -167,12 +171,13 @@ impl XLayout {
         }
     }
 
-    /// Bytes up to the end of the last component: no area of extended state is longer.
+    /// Bytes up to the end of the last component, or of the header where there is none: no area of extended state is
+    /// longer.
     #[must_use]
     pub fn end(&self) -> usize {
         let ends = self.places.iter().flatten();
         let ends = ends.map(|place| place.offset.saturating_add(place.size));
-        ends.max().unwrap_or(0)
+        ends.max().unwrap_or(0).max(LEGACY + HEADER)
     }
 
     /// The components that this processor has, as a mask.

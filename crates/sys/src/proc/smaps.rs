@@ -161,8 +161,8 @@ fn is_head(line: &[u8]) -> bool {
     matches!(line.first(), Some(b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Bytes of the fields at the start of a text that are as they are without a line. The kernel pads a field to 28 bytes, or
-/// prints one that is longer, so that no newline can come before.
+/// Bytes of the fields at the start of a text that are as they are without a line. Every field that ends in kB has 28 bytes
+/// or more, so that as many bytes that begin with a line and end in `0 kB` are one field.
 fn empty_fields(text: &[u8]) -> usize {
     const EMPTY: &[u8; 6] = b" 0 kB\n";
     const LEN: usize = 28;
