@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::frame::SAMPLE_LEVEL;
 use crate::kinds::{Kind, Kinds};
 
 /// Level while the disk is what everybody waits for: in half the time of level 1, heaps become about a tenth larger.
 const THOROUGH: i32 = -1;
-/// Level while the processors are.
-const HASTY: i32 = -5;
+/// Level while the processors are: that of samples, so that it need not be changed for each.
+const HASTY: i32 = SAMPLE_LEVEL;
 /// Bytes to be packed before a verdict, and eight times what is to be written.
 const SEEN: u64 = 2 << 20;
 /// Share of the memory that has come so far that may be stored for the sake of speed, in sixteenths. Workers that decide at

@@ -133,8 +133,9 @@ impl Engine {
         let wall = start.elapsed();
         if !end.status.success() {
             bail!(
-                "{command}: {}\n{}{}",
+                "{command}: {}\n{}\n{}\n{}",
                 end.status,
+                last_lines(&said),
                 last_lines(&images.with_file_name(format!("{command}.err"))),
                 last_lines(log)
             );

@@ -28,9 +28,10 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new() -> Self {
+        let layout = XLayout::look();
         Self {
-            layout: XLayout::look(),
-            area: Vec::new(),
+            area: Vec::with_capacity(layout.end()),
+            layout,
         }
     }
 
@@ -44,8 +45,6 @@ impl Reader {
             errno,
         };
         read.map_err(failed)?;
-        // All areas are of one size; the first reading has made room for the largest that can be.
-        self.area.shrink_to_fit();
         record(&self.area, |number| self.layout.component(number)).ok_or(Error::Unsupported {
             tid,
             what: "a processor without XSAVE",
