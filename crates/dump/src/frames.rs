@@ -1,10 +1,11 @@
 //! Pages that tasks of a tree have in common since a `fork(2)`, told by their frames: they are stored once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use gelid_sys::pagemap::{Entry, read_entries};
+use gelid_sys::pagemap::{self, read_entries};
 use gelid_sys::proc::smaps::Area;
 use gelid_sys::{Errno, PAGE_SIZE, Pid, proc};
 use rustix::fs::OFlags;
@@ -50,6 +51,10 @@ pub(crate) struct Frames {
     pub(crate) is_packed: bool,
     /// The task that had each first, and where.
     first: HashMap<u64, (Pid, u64)>,
+    /// Memory of each task whose pages others may have, and which it has from nobody; ascending.
+    owned: HashMap<Pid, Vec<Range<u64>>>,
+    /// Whose pages were found last: who has more is asked before all frames are.
+    last_owner: Option<Pid>,
     pagemaps: HashMap<Pid, OwnedFd>,
 }
 
@@ -69,6 +74,8 @@ impl Frames {
         Self {
             is_packed,
             first: HashMap::new(),
+            owned: HashMap::new(),
+            last_owner: None,
             pagemaps: HashMap::new(),
         }
     }
@@ -117,42 +124,103 @@ impl Frames {
     ) -> Result<(), Errno> {
         let before = self.frames(pid, &range)?;
         let mut owners = vec![None; before.len()];
-        let addresses = (range.start..range.end).step_by(PAGE_SIZE);
-        for ((frame, address), owner) in before.iter().zip(addresses).zip(&mut owners) {
-            let Some(frame) = frame else { continue };
-            let first = *self.first.entry(*frame).or_insert((pid, address));
-            *owner = Some(first)
-                .filter(|(other, at)| *other != pid && *at == address)
-                .map(|(other, _)| other);
-        }
-        let others: HashSet<Pid> = owners.iter().flatten().copied().collect();
-        let there = others
-            .into_iter()
-            .map(|other| Ok((other, self.frames(other, &range)?)));
-        let there: HashMap<Pid, Vec<Option<u64>>> = there.collect::<Result<_, Errno>>()?;
-        if !there.is_empty() {
+        self.ask_last_owner(pid, &range, &before, &mut owners)?;
+        self.ask_all(pid, &range, &before, &mut owners)?;
+        if owners.iter().any(Option::is_some) {
             let after = self.frames(pid, &range)?;
             for (index, owner) in owners.iter_mut().enumerate() {
-                let is_same = |other: &Pid| {
-                    there
-                        .get(other)
-                        .is_some_and(|there| there[index] == before[index])
-                };
-                *owner = owner.filter(|other| is_same(other) && after[index] == before[index]);
+                *owner = owner.filter(|_| after[index] == before[index]);
             }
         }
         for (index, owner) in owners.into_iter().enumerate() {
             let at = range.start + (index * PAGE_SIZE) as u64;
             append(out, at..at + PAGE_SIZE as u64, owner);
+            match owner {
+                Some(owner) => self.last_owner = Some(owner),
+                None if before[index].is_some() => self.note_owned(pid, at),
+                None => {}
+            }
         }
         Ok(())
+    }
+
+    /// Finds the pages that the last owner has too.
+    fn ask_last_owner(
+        &self,
+        pid: Pid,
+        range: &Range<u64>,
+        frames: &[Option<u64>],
+        owners: &mut [Option<Pid>],
+    ) -> Result<(), Errno> {
+        let Some(other) = self.last_owner.filter(|other| *other != pid) else {
+            return Ok(());
+        };
+        let owned = self.owned.get(&other).map_or(&[][..], Vec::as_slice);
+        let first = owned.partition_point(|owned| owned.end <= range.start);
+        let owned = owned[first..]
+            .iter()
+            .take_while(|owned| owned.start < range.end);
+        let mut owned = owned.peekable();
+        if owned.peek().is_none() {
+            return Ok(());
+        }
+        let there = self.frames(other, range)?;
+        for owned in owned {
+            let page = |address: u64| ((address - range.start) / PAGE_SIZE as u64) as usize;
+            let pages = page(owned.start.max(range.start))..page(owned.end.min(range.end));
+            for index in pages {
+                let is_same = frames[index].is_some() && there[index] == frames[index];
+                owners[index] = is_same.then_some(other);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds who had the frames first that nobody has been found for, and has them still.
+    fn ask_all(
+        &mut self,
+        pid: Pid,
+        range: &Range<u64>,
+        frames: &[Option<u64>],
+        owners: &mut [Option<Pid>],
+    ) -> Result<(), Errno> {
+        let mut there = HashMap::new();
+        let addresses = (range.start..range.end).step_by(PAGE_SIZE);
+        for (index, address) in addresses.enumerate() {
+            let (Some(frame), None) = (frames[index], owners[index]) else {
+                continue;
+            };
+            let (other, at) = *self.first.entry(frame).or_insert((pid, address));
+            if other == pid || at != address {
+                continue;
+            }
+            let there = match there.entry(other) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(self.frames(other, range)?),
+            };
+            let is_same = there[index] == Some(frame);
+            owners[index] = is_same.then_some(other);
+        }
+        Ok(())
+    }
+
+    /// Notes that a page of a task is stored for it. Those that do not come in ascending order are looked for by their
+    /// frames alone.
+    fn note_owned(&mut self, pid: Pid, address: u64) {
+        let owned = self.owned.entry(pid).or_default();
+        let end = address + PAGE_SIZE as u64;
+        match owned.last_mut() {
+            Some(last) if last.end == address => last.end = end,
+            Some(last) if last.end > address => {}
+            _ => owned.push(address..end),
+        }
     }
 
     /// The frames of pages that are not the task's alone.
     fn frames(&self, pid: Pid, range: &Range<u64>) -> Result<Vec<Option<u64>>, Errno> {
         let pages = ((range.end - range.start) as usize / PAGE_SIZE).min(PAGES);
         let pagemap: BorrowedFd<'_> = self.pagemaps.get(&pid).ok_or(Errno::SRCH)?.as_fd();
-        let mut entries = vec![Entry(0); pages];
+        let mut entries = vec![pagemap::Entry(0); pages];
         let read = read_entries(pagemap, range.start, &mut entries)?;
         entries.truncate(read);
         let mut frames: Vec<_> = entries.iter().map(frame).collect();
@@ -161,7 +229,7 @@ impl Frames {
     }
 }
 
-fn frame(entry: &Entry) -> Option<u64> {
+fn frame(entry: &pagemap::Entry) -> Option<u64> {
     let is_common = entry.present() && !entry.exclusive() && !entry.is_file();
     entry.pfn().filter(|_| is_common)
 }
