@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
-use serde_json::{Map, Value, json};
+use serde::ser::SerializeMap;
+use serde_json::Value;
 
 use crate::dir::{plain, with_room};
 use crate::source::LARGEST;
@@ -39,6 +40,26 @@ pub enum Checksum {
     Blake3(blake3::Hash),
     /// Whatever the writer of the file supplied; it also checks it.
     Other(String),
+}
+
+/// All of a manifest's file.
+#[derive(serde::Serialize)]
+struct Stored<'m> {
+    format: u64,
+    gelid: &'static str,
+    files: &'m BTreeMap<String, Entry>,
+}
+
+impl serde::Serialize for Entry {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("length", &self.len)?;
+        match &self.checksum {
+            Checksum::Blake3(hash) => map.serialize_entry("blake3", hash.to_hex().as_str())?,
+            Checksum::Other(text) => map.serialize_entry("checksum", text)?,
+        }
+        map.end()
+    }
 }
 
 /// Why a manifest could not be used.
@@ -159,25 +180,16 @@ impl Manifest {
         }
     }
 
-    /// The manifest as stored.
-    pub(crate) fn to_json(&self) -> String {
-        let files = self.files.iter().map(|(name, entry)| {
-            let checksum = match &entry.checksum {
-                Checksum::Blake3(hash) => ("blake3", hash.to_hex().to_string()),
-                Checksum::Other(text) => ("checksum", text.clone()),
-            };
-            (
-                name.clone(),
-                json!({ "length": entry.len, checksum.0: checksum.1 }),
-            )
-        });
-        let files: Map<String, Value> = files.collect();
-        let manifest = json!({
-            "format": FORMAT,
-            "gelid": env!("CARGO_PKG_VERSION"),
-            "files": files,
-        });
-        format!("{manifest:#}\n")
+    /// The manifest as stored, for [`Manifest::parse`].
+    pub(crate) fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let stored = Stored {
+            format: FORMAT,
+            gelid: env!("CARGO_PKG_VERSION"),
+            files: &self.files,
+        };
+        let mut json = serde_json::to_vec_pretty(&stored)?;
+        json.push(b'\n');
+        Ok(json)
     }
 
     /// Reads a stored manifest, trusting nothing in it.

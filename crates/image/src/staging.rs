@@ -281,7 +281,8 @@ impl Staging {
 
     fn write_manifest(&self, manifest: &Manifest) -> Result<(), WriteError> {
         let mut file = self.shared.create(manifest::FILE_NAME)?;
-        let written = io::Write::write_all(&mut file, manifest.to_json().as_bytes());
+        let json = manifest.to_json().map_err(io::Error::from);
+        let written = json.and_then(|json| io::Write::write_all(&mut file, &json));
         let synced = written.and_then(|()| match self.options.sync {
             true => file.sync_all(),
             false => Ok(()),
