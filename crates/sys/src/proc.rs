@@ -4,6 +4,7 @@
 //! to another task in the meantime gives `ESRCH`, never another task's data. Each file has a module
 //! with a `parse` function on its text, which never panics, and a `read` function on the directory.
 
+mod pieces;
 mod text;
 
 pub mod auxv;
@@ -181,16 +182,10 @@ impl TaskDir {
         mut line: impl FnMut(&[u8]) -> Result<(), Malformed>,
     ) -> Result<(), Error> {
         let fd = self.open_file(name, OFlags::RDONLY)?;
-        let mut piece = vec![0; piece];
         // What there is of a line whose end has not come yet.
         let mut begun: Vec<u8> = Vec::new();
-        loop {
-            let mut rest = match rustix::io::read(&fd, &mut piece) {
-                Ok(0) => break,
-                Ok(len) => &piece[..len],
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(self.read_error(name, errno)),
-            };
+        let failed = |errno| self.read_error(name, errno);
+        pieces::each(fd.as_fd(), piece, failed, |mut rest| {
             while let Some((end, more)) = text::cut(rest) {
                 let taken = if begun.is_empty() {
                     line(end)
@@ -204,10 +199,11 @@ impl TaskDir {
                 rest = &more[idle(more)..];
             }
             begun.extend_from_slice(rest);
-            if begun.len() > LINES {
-                return Err(self.parse_error(name, Malformed("line length")));
+            match begun.len() > LINES {
+                true => Err(self.parse_error(name, Malformed("line length"))),
+                false => Ok(()),
             }
-        }
+        })?;
         if begun.is_empty() {
             Ok(())
         } else {
