@@ -1,5 +1,5 @@
 //! `cargo xtask bench --peer PATH` and `--machine`: whole dumps and restores, gelid beside another executable that takes
-//! CRIU's options, beside the calls that no dump can do without, or beside what the machine can do.
+//! CRIU's options, beside the calls that no dump and no restore can do without, or beside what the machine can do.
 //!
 //! Two executables work on the same programs in turn, in one run, so that what the machine does meanwhile meets both. A
 //! round is: start the program, dump it, see it dead, restore it, let it check itself, end it. The
@@ -42,7 +42,7 @@ pub(crate) struct Comparison {
     /// Compare a raw dump and restore of 4 GiB with what the machine needs for as many bytes at best
     #[arg(long, group = "whole")]
     machine: bool,
-    /// Also measure the calls that no dump can do without, for rows that are not left running
+    /// Also measure the calls that no dump and no restore can do without, for rows that are not left running
     #[arg(long, requires = "peer")]
     bare: bool,
     /// Counted rounds of each row
@@ -189,17 +189,7 @@ fn play(
     let mut running = Running::start(&row.program, guests, &folder.join("work"))?;
     let left = row.ways == Ways::Running;
     if engine.is_bare {
-        let (dump, frozen) = engine.calls_alone(running.pid(), &images)?;
-        running.await_death()?;
-        return Ok(Measured {
-            dump,
-            restore: None,
-            frozen,
-            pause: None,
-            answer: None,
-            resident: None,
-            bytes: None,
-        });
+        return calls_alone(engine, &mut running, &images);
     }
     let memory = Memory::of(running.pid())?;
     running.pause()?;
@@ -223,6 +213,24 @@ fn play(
         answer: answer.map(|time| restore.wall + time),
         resident: watch.end().map(|time| restore.wall + time),
         bytes: Some(engine::bytes(&images)?),
+    })
+}
+
+/// The calls of a dump and of a restore, after which nobody is asked anything: what was made ends with `running`.
+fn calls_alone(engine: &Engine, running: &mut Running, images: &Path) -> Result<Measured> {
+    engine.look(running.pid(), images)?;
+    let (dump, frozen) = engine.calls_alone(running.pid(), images)?;
+    running.await_death()?;
+    let restore = engine.make_calls(images);
+    let restore = restore.inspect_err(|error| eprintln!("no calls of a restore: {error:#}"));
+    Ok(Measured {
+        dump,
+        restore: restore.ok(),
+        frozen,
+        pause: None,
+        answer: None,
+        resident: None,
+        bytes: None,
     })
 }
 

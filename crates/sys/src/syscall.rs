@@ -68,6 +68,7 @@ pub mod nr {
         epoll_pwait = SYS_epoll_pwait;
         epoll_pwait2 = SYS_epoll_pwait2;
         epoll_wait = SYS_epoll_wait;
+        eventfd2 = SYS_eventfd2;
         exit = SYS_exit;
         exit_group = SYS_exit_group;
         fchdir = SYS_fchdir;
@@ -92,6 +93,7 @@ pub mod nr {
         ioprio_set = SYS_ioprio_set;
         kill = SYS_kill;
         listen = SYS_listen;
+        lseek = SYS_lseek;
         madvise = SYS_madvise;
         membarrier = SYS_membarrier;
         memfd_create = SYS_memfd_create;
@@ -111,6 +113,7 @@ pub mod nr {
         open = SYS_open;
         open_tree = SYS_open_tree;
         openat = SYS_openat;
+        pause = SYS_pause;
         personality = SYS_personality;
         pidfd_getfd = SYS_pidfd_getfd;
         pidfd_open = SYS_pidfd_open;

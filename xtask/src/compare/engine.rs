@@ -19,7 +19,7 @@ pub(crate) struct Engine {
     pub(crate) name: &'static str,
     program: PathBuf,
     options: &'static [&'static str],
-    /// It makes the calls of a dump, and no images.
+    /// It makes the calls of dumps and restores, and no images.
     pub(crate) is_bare: bool,
 }
 
@@ -68,24 +68,40 @@ impl Engine {
         })
     }
 
-    /// One that makes the calls of a dump, and nothing else.
+    /// One that makes the calls of dumps and restores, and nothing else.
     pub(crate) fn bare(program: &Path) -> Result<Self> {
         let mut engine = Self::new("bare calls", program, &[])?;
         engine.is_bare = true;
         Ok(engine)
     }
 
+    /// Notes down what a tree is made of, for [`make_calls`](Self::make_calls), in a folder.
+    pub(crate) fn look(&self, pid: u32, folder: &Path) -> Result<()> {
+        let pid = pid.to_string();
+        self.call("look", &[&pid], folder).map(drop)
+    }
+
     /// Makes the calls of a dump that ends a tree, with files in a folder; also for how long the tree stood still.
     pub(crate) fn calls_alone(&self, pid: u32, folder: &Path) -> Result<(Cost, Duration)> {
-        let log = folder.with_file_name("bare.log");
-        let mut words = Command::new(&self.program);
-        words.arg(pid.to_string()).arg(folder);
-        let cost = self.measure(words, "bare", folder, &log)?;
-        let said = fs::read_to_string(folder.with_file_name("bare.out"))?;
+        let pid = pid.to_string();
+        let cost = self.call("dump", &[&pid], folder)?;
+        let said = fs::read_to_string(folder.with_file_name("dump.out"))?;
         let said: Value = serde_json::from_str(&said)?;
         let frozen = said.get("frozen").and_then(Value::as_f64);
         let frozen = frozen.with_context(|| format!("it says {said}"))?;
         Ok((cost, Duration::from_secs_f64(frozen / 1e3)))
+    }
+
+    /// Makes the calls of a restore, which leaves a tree of the shape that was noted down waiting for its end.
+    pub(crate) fn make_calls(&self, folder: &Path) -> Result<Cost> {
+        self.call("restore", &[], folder)
+    }
+
+    fn call(&self, command: &str, words: &[&str], folder: &Path) -> Result<Cost> {
+        let log = folder.with_file_name(format!("{command}.log"));
+        let mut all = Command::new(&self.program);
+        all.arg(command).args(words).arg(folder);
+        self.measure(all, command, folder, &log)
     }
 
     /// Dumps a tree, and ends it unless it is to be left running.

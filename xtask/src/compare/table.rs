@@ -168,9 +168,10 @@ fn figure(value: f64) -> String {
     }
 }
 
-/// The middle of a column; of an even number, the mean of the two in the middle.
+/// The middle of what was measured of a column; of an even number, the mean of the two in the middle.
 pub(super) fn median<T>(figures: &[T], column: impl Fn(&T) -> f64) -> f64 {
-    let mut values: Vec<f64> = figures.iter().map(column).collect();
+    let values = figures.iter().map(column);
+    let mut values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
     values.sort_by(f64::total_cmp);
     match (values.len(), values.len() / 2) {
         (0, _) => f64::NAN,
@@ -189,7 +190,7 @@ fn mib(bytes: u64) -> f64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::{TIMES, cell, figure, median, milliseconds};
+    use super::{RESTORE, TIMES, cell, figure, median, milliseconds};
     use crate::compare::engine::{Cost, Measured};
     use std::time::Duration;
 
@@ -231,5 +232,10 @@ pub(super) mod tests {
         let all = " 5.00 (0.50)";
         assert_eq!(cells, [all, all, "", all, all, ""]);
         assert_eq!(cell(&own, None, &TIMES[0]), " 5.00");
+        let none = Measured {
+            restore: None,
+            ..own[0]
+        };
+        assert_eq!(cell(&[own[0], none], None, &RESTORE), " 5.00");
     }
 }

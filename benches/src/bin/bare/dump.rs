@@ -1,22 +1,16 @@
-//! The calls that no dump of a tree can do without, and nothing else: `bare PID DIR` ends the tree of `PID` and prints as
-//! JSON for how many milliseconds it stood still.
+//! The calls that no dump of a tree can do without.
 //!
 //! Every thread is stopped, told its registers, let go and stopped once more, as for the end of a tape; mappings,
 //! descriptors and groups are read and not looked at; pages are read and written by two threads, into a file that has its
 //! blocks; a file is made for each thread, and six for each process. As much as can be is done by several threads at once.
-//! Nothing is decoded, encoded, compared or checked, and nobody could restore anything from it: what a dump takes beyond
-//! this it takes for what it does itself.
-
-#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::Path;
-use std::process::ExitCode;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Instant;
 
 use gelid_sys::arch::{NT_X86_XSTATE, XLayout};
@@ -28,46 +22,22 @@ use gelid_sys::{Errno, PAGE_SIZE, Pid, nofile, pidfd, vm};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::process::{Signal, kill_process};
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+use crate::{CHUNK, Failure, PAGES, SPACE, WORKERS, in_chunks, lock};
 
-/// Threads that read and write pages.
-const WORKERS: usize = 2;
-/// Bytes that a worker has in hand.
-const CHUNK: u64 = 1 << 20;
-/// Bytes that may be mapped.
-const SPACE: u64 = (1 << 47) - 4096;
 /// Files of a process beside that of its first thread, and the bytes in one.
 const FILES: usize = 6;
 const FILE_BYTES: usize = 2048;
 
 /// A process and its threads.
-type Process = (Pid, Vec<Pid>);
+pub(crate) type Process = (Pid, Vec<Pid>);
 /// Pages of a process, no more than a worker has in hand.
 type Job = (Pid, Vec<Range<u64>>);
 
-fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let done = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [pid, dir] => dump(pid, Path::new(dir)),
-        _ => Err("usage: bare PID DIR".into()),
-    };
-    match done {
-        Ok(frozen) => {
-            println!("{}", serde_json::json!({ "frozen": frozen }));
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            eprintln!("bare: {failure}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn dump(pid: &str, dir: &Path) -> Result<f64, Failure> {
+/// Ends the tree of a process; for how many milliseconds it stood still.
+pub(crate) fn dump(pid: &str, dir: &Path) -> Result<f64, Failure> {
     let root = Pid::from_raw(pid.parse()?).ok_or("no pid")?;
     let all = tree(root)?;
-    let threads: usize = all.iter().map(|(_, threads)| threads.len()).sum();
-    let files = threads + all.len() * FILES;
+    let files = files(&all);
     let dir = File::open(dir)?;
     let _limit = nofile::Raised::to(files as u64 + 64);
     nofile::widen(&dir, files as u64 + 64);
@@ -100,6 +70,12 @@ fn dump(pid: &str, dir: &Path) -> Result<f64, Failure> {
     })
 }
 
+/// How many files it makes beside that of pages.
+pub(crate) fn files(all: &[Process]) -> usize {
+    let threads: usize = all.iter().map(|(_, threads)| threads.len()).sum();
+    threads + all.len() * FILES
+}
+
 fn reap(tid: Pid) -> Result<(), Failure> {
     loop {
         match wait(Whom::Task(tid), true)? {
@@ -110,7 +86,7 @@ fn reap(tid: Pid) -> Result<(), Failure> {
 }
 
 /// All processes of a tree and their threads, which neither come nor go.
-fn tree(root: Pid) -> Result<Vec<Process>, Failure> {
+pub(crate) fn tree(root: Pid) -> Result<Vec<Process>, Failure> {
     let mut all = Vec::new();
     let mut next = VecDeque::from([root]);
     while let Some(pid) = next.pop_front() {
@@ -122,14 +98,14 @@ fn tree(root: Pid) -> Result<Vec<Process>, Failure> {
     Ok(all)
 }
 
-/// A file without a name that has blocks for all pages, where the file system can.
+/// The file of pages, which has blocks for all pages, where the file system can.
 fn store(all: &[Process], dir: &File) -> Result<File, Failure> {
     let mut pages = 0;
     for (pid, _) in all {
         pages += scalar::anonymous_pages(&proc::task_dir(*pid)?)?;
     }
-    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(0o600))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, PAGES, flags, Mode::from_raw_mode(0o600))?;
     let bytes = pages * PAGE_SIZE as u64;
     if bytes > CHUNK {
         // Without blocks it is as good as any other.
@@ -147,8 +123,8 @@ fn beside(
 ) -> Result<(), Failure> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let make = |number: usize| {
-        let name = format!("{number}.img");
-        rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)).map(File::from)
+        rustix::fs::openat(dir, crate::image(number), flags, Mode::from_raw_mode(0o600))
+            .map(File::from)
     };
     let made: Result<Vec<File>, _> = (0..files).map(make).collect();
     stand_still.wait();
@@ -206,7 +182,8 @@ fn look(all: &[Process], stopped: Vec<Stopped>, store: &Mutex<File>) -> Result<(
             all.try_for_each(|(pid, _)| read_whole(&proc::task_dir(*pid)?, "smaps"))
         }));
         for (pid, _) in all {
-            in_jobs(*pid, &pages(&proc::task_dir(*pid)?)?, &jobs)?;
+            let found = pages(&proc::task_dir(*pid)?)?;
+            in_chunks(&found, |ranges| Ok(jobs.send((*pid, ranges))?))?;
         }
         drop(jobs);
         by_tapes(stopped)?;
@@ -245,7 +222,7 @@ fn read_whole(task: &TaskDir, name: &str) -> Result<(), Failure> {
 }
 
 /// Pages that are in no file.
-fn pages(task: &TaskDir) -> Result<Vec<Range<u64>>, Failure> {
+pub(crate) fn pages(task: &TaskDir) -> Result<Vec<Range<u64>>, Failure> {
     let not = Categories::FILE.union(Categories::PFNZERO);
     let query = Query {
         inverted: not,
@@ -260,25 +237,6 @@ fn pages(task: &TaskDir) -> Result<Vec<Range<u64>>, Failure> {
         .iter()
         .map(|region| region.start..region.end)
         .collect())
-}
-
-/// Cuts ranges into what workers can have in hand; small ones go together.
-fn in_jobs(pid: Pid, ranges: &[Range<u64>], jobs: &Sender<Job>) -> Result<(), Failure> {
-    let (mut job, mut room) = (Vec::new(), CHUNK);
-    for range in ranges {
-        let mut start = range.start;
-        while start < range.end {
-            let end = range.end.min(start + room);
-            job.push(start..end);
-            room -= end - start;
-            start = end;
-            if room == 0 {
-                jobs.send((pid, std::mem::take(&mut job)))?;
-                room = CHUNK;
-            }
-        }
-    }
-    Ok(jobs.send((pid, job))?)
 }
 
 /// Reads pages and writes them, until there are no more. A file is written by one at a time; two files, by one worker each,
@@ -298,8 +256,4 @@ fn move_pages(queued: &Mutex<Receiver<Job>>, store: &Mutex<File>) -> Result<(), 
             Err(errno) => return Err(errno.into()),
         }
     }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
