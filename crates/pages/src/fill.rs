@@ -150,18 +150,32 @@ impl Filler {
     /// [`FillError::Run`] for this request; [`FillError::Start`] if the system gives no threads; else the first error
     /// of any request.
     pub fn fill(&self, request: FillRequest) -> Result<Filling, FillError> {
+        self.fill_behind(request, |_| Ok(()))
+    }
+
+    /// The same, behind somebody who makes the target ready from its lowest address on: `ready` is called before each
+    /// piece with the address below which all must be ready for it, which need not ascend.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Filler::fill`] and of `ready`.
+    pub fn fill_behind<E: From<FillError>>(
+        &self,
+        request: FillRequest,
+        ready: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<Filling, E> {
         placement::check(&request.reader, &request.placements)?;
         let pages = request.placements.iter().map(|place| place.nr_pages).sum();
         let mut own = lock(&self.own);
         let (worker, left) = &mut *own;
         if let Some(rest) = left.checked_sub(pages) {
             *left = rest;
-            return each_job(request, Arc::default(), |job| worker.run(&job));
+            return each_job(request, Arc::default(), ready, |job| worker.run(&job));
         }
         drop(own);
         let submitter = self.pool()?.submitter();
         let failure = Arc::clone(submitter.failure());
-        each_job(request, failure, |job| submitter.submit(job))
+        each_job(request, failure, ready, |job| submitter.submit(job))
     }
 
     fn pool(&self) -> Result<&Pool<Job, FillError>, FillError> {
@@ -181,12 +195,13 @@ impl Filler {
     }
 }
 
-/// Cuts a request into jobs and has each of them done.
-fn each_job(
+/// Cuts a request into jobs and has each of them done once its target is `ready`.
+fn each_job<E: From<FillError>>(
     request: FillRequest,
     failure: Arc<Failure<FillError>>,
+    mut ready: impl FnMut(u64) -> Result<(), E>,
     mut take: impl FnMut(Job) -> Result<(), FillError>,
-) -> Result<Filling, FillError> {
+) -> Result<Filling, E> {
     let (done, promise) = Promise::new(failure);
     let placements = request.placements;
     let request = Arc::new(Request {
@@ -201,7 +216,8 @@ fn each_job(
         done,
     });
     let mut jobs = Jobs::new(&request.reader, &placements);
-    while let Some(chunks) = jobs.next()? {
+    while let Some(chunks) = jobs.next().map_err(FillError::from)? {
+        ready(request.end_of(&chunks))?;
         request.jobs_left.fetch_add(1, Ordering::Relaxed);
         let request = Arc::clone(&request);
         take(Job { request, chunks })?;
@@ -211,6 +227,21 @@ fn each_job(
 }
 
 impl Request {
+    fn pages_of(&self, chunks: &Range<u64>) -> Range<u64> {
+        let reader = &self.reader;
+        reader.chunk_pages(chunks.start).start..reader.chunk_pages(chunks.end - 1).end
+    }
+
+    /// Where the pages of chunks go: the address behind the last of them.
+    fn end_of(&self, chunks: &Range<u64>) -> u64 {
+        let pages = self.pages_of(chunks);
+        let placed = self.layers.placed(&pages);
+        placed
+            .map(|(_, addresses)| addresses.end)
+            .max()
+            .unwrap_or(0)
+    }
+
     fn job_done(&self) {
         if self.jobs_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.target.filled();
@@ -269,8 +300,7 @@ impl FillWorker {
         let Job { request, chunks } = job;
         self.claimed.clear();
         self.ranges.clear();
-        let reader = &request.reader;
-        let pages = reader.chunk_pages(chunks.start).start..reader.chunk_pages(chunks.end - 1).end;
+        let pages = request.pages_of(chunks);
         for (_, addresses) in request.layers.placed(&pages) {
             let first = self.claimed.len();
             request.areas.claim(&addresses, &mut self.claimed);

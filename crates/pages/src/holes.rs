@@ -1,7 +1,8 @@
 //! Small pages at the price of a copy: holes in an address space, filled through userfaultfd.
 //!
-//! Used only when huge pages are slow to get, since the kernel makes none where holes are registered. Until then, and
-//! where a page is already, pages are written as everywhere else; never both at once, as a write to a registered hole fails.
+//! Used from the start for mappings that have no huge pages anyway; for others only when these are slow to get, since the
+//! kernel makes none where holes are registered. Until then, and where a page is already, pages are written as everywhere
+//! else; never both at once, as a write to a registered hole fails.
 
 use crate::PAGE_SIZE;
 use crate::source::{Remaining, byte_len};
@@ -10,61 +11,73 @@ use rustix::io::{Errno, Result};
 use std::ops::Range;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Mappings whose holes may be filled.
+/// Mappings of one process whose holes may be filled (`UFFDIO_COPY`): each private, anonymous, and whole.
+#[derive(Debug)]
+pub struct HoleMappings {
+    /// Where they are to be filled.
+    pub holes: Holes,
+    /// Mappings without huge pages that have been registered already; ascending.
+    pub registered: Vec<Range<u64>>,
+    /// Mappings to be registered once huge pages are slow to get; ascending.
+    pub huge: Vec<Range<u64>>,
+}
+
+/// The same as it becomes.
 #[derive(Debug)]
 pub(crate) struct Fillable {
-    /// Whole mappings, ascending.
-    ranges: Vec<Range<u64>>,
     state: RwLock<State>,
 }
 
 #[derive(Debug)]
-enum State {
-    /// Pages are written.
-    Written(Holes),
-    /// Holes in the ranges are filled.
-    Filled(Holes),
-    /// No holes any more.
-    Over,
+struct State {
+    /// `None` when there are none any more.
+    holes: Option<Holes>,
+    /// Where holes are filled; ascending.
+    registered: Vec<Range<u64>>,
+    /// Where pages are written, so far.
+    huge: Vec<Range<u64>>,
+    /// Holes are filled there, too.
+    small: bool,
 }
 
 impl Fillable {
-    pub(crate) fn new(holes: Holes, ranges: Vec<Range<u64>>) -> Self {
+    pub(crate) fn new(mappings: HoleMappings) -> Self {
+        let state = State {
+            holes: Some(mappings.holes),
+            registered: mappings.registered,
+            huge: mappings.huge,
+            small: false,
+        };
         Self {
-            ranges,
-            state: RwLock::new(State::Written(holes)),
+            state: RwLock::new(state),
         }
     }
 
-    /// From now on holes are filled; false if the kernel does not want to.
+    /// From now on holes are filled everywhere; false if there are no others, or the kernel does not want to.
     pub(crate) fn begin(&self) -> bool {
         let mut state = self.exclusive();
-        *state = match std::mem::replace(&mut *state, State::Over) {
-            State::Written(holes) => {
-                let registered = |range: &Range<u64>| holes.register(range).is_ok();
-                match self.ranges.iter().all(registered) {
-                    true => State::Filled(holes),
-                    // What has been registered ends with the descriptor.
-                    false => State::Over,
-                }
-            }
-            state => state,
-        };
-        matches!(*state, State::Filled(_))
+        let huge = std::mem::take(&mut state.huge);
+        state.small |= !huge.is_empty();
+        if let Some(holes) = &state.holes
+            && !huge.iter().all(|range| holes.register(range).is_ok())
+        {
+            // What has been registered ends with the descriptor.
+            *state = State::over();
+        }
+        state.registered.extend(huge);
+        state.registered.sort_unstable_by_key(|range| range.start);
+        state.small && state.holes.is_some()
     }
 
     /// The mappings are as all others again.
     pub(crate) fn end(&self) {
-        *self.exclusive() = State::Over;
+        *self.exclusive() = State::over();
     }
 
     /// Keeps all as it is as long as what this returns lives.
     pub(crate) fn hold(&self) -> Held<'_> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        Held {
-            ranges: &self.ranges,
-            state,
-        }
+        Held(state)
     }
 
     fn exclusive(&self) -> RwLockWriteGuard<'_, State> {
@@ -72,16 +85,24 @@ impl Fillable {
     }
 }
 
-/// Holes that stay what they are.
-pub(crate) struct Held<'a> {
-    ranges: &'a [Range<u64>],
-    state: RwLockReadGuard<'a, State>,
+impl State {
+    fn over() -> Self {
+        Self {
+            holes: None,
+            registered: Vec::new(),
+            huge: Vec::new(),
+            small: false,
+        }
+    }
 }
+
+/// Holes that stay what they are.
+pub(crate) struct Held<'a>(RwLockReadGuard<'a, State>);
 
 impl Held<'_> {
     /// Fills what is first in `left`, as far as there are registered holes, from `bytes`, which are those of all of it.
     pub(crate) fn fill(&self, bytes: &[u8], left: &mut Remaining) -> Result<()> {
-        let State::Filled(holes) = &*self.state else {
+        let Some(holes) = &self.0.holes else {
             return Ok(());
         };
         while let Some(range) = left.ranges().first().cloned()
@@ -102,9 +123,7 @@ impl Held<'_> {
 
     /// What of `range`, which could not be filled, may be written without coming to a hole.
     pub(crate) fn writable(&self, range: &Range<u64>) -> Option<Range<u64>> {
-        let State::Filled(_) = &*self.state else {
-            return None;
-        };
+        self.0.holes.as_ref()?;
         let next = self.next(range.start);
         let end = match next {
             Some(next) if next.start <= range.start => range.start + PAGE_SIZE as u64,
@@ -122,7 +141,7 @@ impl Held<'_> {
 
     /// The registered mapping that `address` is in, or the next.
     fn next(&self, address: u64) -> Option<&Range<u64>> {
-        let at = self.ranges.partition_point(|range| range.end <= address);
-        self.ranges.get(at)
+        let ranges = &self.0.registered;
+        ranges.get(ranges.partition_point(|range| range.end <= address))
     }
 }

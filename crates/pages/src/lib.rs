@@ -110,6 +110,7 @@ mod target;
 pub use dedup::Reference;
 pub use earlier::Earlier;
 pub use fill::{FillError, FillRequest, FillStats, Filler, Filling};
+pub use holes::HoleMappings;
 pub use input::ReadAt;
 pub use key::{ObjectKey, Owner};
 pub use memory::Memory;

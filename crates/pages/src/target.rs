@@ -1,10 +1,9 @@
 //! Where restored pages go: the memory of a process, or a file that backs shared memory.
 
 use crate::HUGE_BYTES;
-use crate::holes::Fillable;
+use crate::holes::{Fillable, HoleMappings};
 use crate::source::{Remaining, byte_len, opened};
 use gelid_sys::madvise::{self, Advice};
-use gelid_sys::userfaultfd::Holes;
 use gelid_sys::vm;
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -82,12 +81,12 @@ impl ProcessTarget {
         }
     }
 
-    /// A target that may fill `holes` of the same process in `mappings`: whole ones, private and anonymous, ascending.
+    /// A target that may fill holes of the same process.
     /// Nobody else may touch them until [`Filling::wait`](crate::Filling::wait) returns; no other request may fill them.
     #[must_use]
-    pub fn with_holes(pid: Pid, holes: Holes, mappings: Vec<Range<u64>>) -> Self {
+    pub fn with_holes(pid: Pid, mappings: HoleMappings) -> Self {
         Self {
-            fillable: Some(Fillable::new(holes, mappings)),
+            fillable: Some(Fillable::new(mappings)),
             ..Self::new(pid)
         }
     }

@@ -36,11 +36,12 @@ use self::cgroup::Groups;
 use self::crew::Crew;
 pub(crate) use self::crew::Numbering;
 use self::descriptors::Doors;
-use self::inheritance::{Bequest, When};
+use self::inheritance::Bequest;
 use self::ipc::Objects;
 use self::kernel::Kernel;
 use self::namespaces::below::Keepers;
 use self::script::Reel;
+use self::space::Multitudes;
 use self::threads::Newborn;
 use crate::files::{Context, MemoryTarget, Mounted, OpenFiles, Roots};
 use crate::phase::Phase;
@@ -175,11 +176,13 @@ pub(crate) fn run(
     shared.extend(objects.fill(&plan.ipc, sets, &filler)?);
     let kept = further.kept();
     let held_files = (&files, mounted.as_ref(), (kept.as_slice(), &keepers));
-    let mut newborn = spaces(plan, &zone, (&kernel, &machine), held_files, &mut crew)?;
+    let (mut newborn, multitudes) =
+        spaces(plan, &zone, (&kernel, &machine), held_files, &mut crew)?;
     files.end_stand_ins();
     let contexts = aio::make(plan, &mut crew)?;
     drop(held);
-    let filling = fill(plan, &sources, &zone, &mut crew, &filler)?;
+    let pages_of = (&sources, multitudes);
+    let filling = inheritance::fill(plan, pages_of, &zone, &mut crew, &filler)?;
 
     namespaces::below::enter(plan, &further, &machine, &mut crew)?;
 
@@ -382,10 +385,11 @@ fn spaces(
     (kernel, machine): (&Kernel, &Machine),
     (files, mounted, (kept, keepers)): (&OpenFiles, Option<&Mounted>, (&[i32], &Keepers)),
     crew: &mut Crew,
-) -> Result<Vec<Newborn>, Error> {
+) -> Result<(Vec<Newborn>, Multitudes), Error> {
     let mut first = Vec::new();
     let mut later = Vec::new();
     let mut moved = Vec::new();
+    let mut multitudes = Multitudes::new();
     for (index, life) in plan.lives.iter().enumerate() {
         let Life::Alive(alive) = life else { continue };
         let (who, pid) = (Who::Task(index), plan.nodes[index].pid);
@@ -398,9 +402,9 @@ fn spaces(
                 inheritance::settle(&mut reel, inheritance);
             }
             let missing = inheritance::missing(inheritance);
-            if let Some(at) = space::build(&mut reel, space, zone, &missing, kernel, files)? {
-                moved.push((body.host, at));
-            }
+            let (at, many) = space::build(&mut reel, space, zone, &missing, kernel, files)?;
+            moved.extend(at.map(|at| (body.host, at)));
+            multitudes.extend(many.map(|many| (index, many)));
         }
         alive.process.log_in(&mut reel.script(LOGIN).tape, machine);
         if let Some(fs) = &alive.fs {
@@ -433,7 +437,7 @@ fn spaces(
     }
     let newborn = threads::apart(plan, (files, machine), crew)?;
     crew.play_reels(later)?;
-    Ok(newborn)
+    Ok((newborn, multitudes))
 }
 
 /// Gives tasks what had to wait for their threads.
@@ -459,25 +463,4 @@ fn late_descriptors(
         }
     }
     crew.play_reels(reels)
-}
-
-/// Starts filling all address spaces.
-fn fill(
-    plan: &Plan,
-    sources: &Sources,
-    zone: &Range<u64>,
-    crew: &mut Crew,
-    filler: &Filler,
-) -> Result<Vec<Filling>, Error> {
-    let mut filling = Vec::new();
-    for index in 0..plan.lives.len() {
-        let Some(body) = crew.bodies.get(&Who::Task(index)) else {
-            continue;
-        };
-        let (at, place) = ((index, When::Late), (body.pid, zone));
-        for request in inheritance::requests(plan, sources, at, place, crew)? {
-            filling.push(filler.fill(request)?);
-        }
-    }
-    Ok(filling)
 }

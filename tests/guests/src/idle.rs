@@ -5,7 +5,8 @@
 //! that of an object-oriented program, the same in shared memory, one that cannot be compressed, one of objects in huge
 //! pages, one that has them in every sixteenth page and zeros in all others, one of islands in a thousand times as much;
 //! with `beat`, a thread beside it notes for how long it did not run. `idle-workers [COUNT] [MIB]`: children that have a heap in common since they were forked.
-//! `idle-mappings [COUNT]`: mappings of one page each. `idle-descriptors [COUNT]`: files, pipes, sockets and
+//! `idle-mappings [COUNT] [mixed]`: mappings of one page each, or of all permissions, some untouched, and a large one
+//! among them. `idle-descriptors [COUNT]`: files, pipes, sockets and
 //! counters in equal parts. No other task than the first and that thread wakes up by itself.
 
 use crate::Entry;
@@ -214,6 +215,9 @@ fn workers(guest: &Guest) -> Check {
 
 fn mappings(guest: &Guest) -> Check {
     let count = guest.number(0, 200)?;
+    if guest.args.get(1).is_some_and(|kind| kind == "mixed") {
+        return mixed_mappings(guest, count);
+    }
     let map = Map::anon(count * PAGE)?;
     map.fill(0, count, 35);
     for page in (0..count).step_by(2) {
@@ -221,6 +225,43 @@ fn mappings(guest: &Guest) -> Check {
     }
     guest.hold()?;
     map.check("pages", 0, count, 35)
+}
+
+/// Mappings of one to three pages that count as writable; one of four mebibytes after half of them.
+fn mixed_mappings(guest: &Guest, count: usize) -> Check {
+    const LARGE: usize = 1024;
+    let (read, write) = (libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE);
+    let others = [write, read, libc::PROT_NONE, read | libc::PROT_EXEC, read];
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let map = Map::new((3 * count + LARGE) * PAGE, write, flags, -1, 0)?;
+    let mut parts = Vec::new();
+    let mut end = 0;
+    for index in 0..count {
+        let pages = if index == count / 2 {
+            LARGE
+        } else {
+            1 + index % 3
+        };
+        parts.push((end..end + pages, others[index % others.len()]));
+        end += pages;
+    }
+    let is_filled = |index: usize| !index.is_multiple_of(7);
+    for (index, (pages, prot)) in parts.iter().enumerate() {
+        if is_filled(index) {
+            map.fill(pages.start, pages.end, 35);
+        }
+        map.protect(pages.start * PAGE, pages.len() * PAGE, *prot)?;
+    }
+    guest.hold()?;
+    map.protect(0, end * PAGE, read)?;
+    for (index, (pages, _)) in parts.iter().enumerate() {
+        if is_filled(index) {
+            map.check("pages", pages.start, pages.end, 35)?;
+        } else {
+            map.check_zero("pages", pages.start, pages.end)?;
+        }
+    }
+    Ok(())
 }
 
 fn descriptors(guest: &Guest) -> Check {

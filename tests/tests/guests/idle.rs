@@ -16,5 +16,9 @@ pub(super) const CASES: &[Case] = &[
     // Enough for holes to be filled before they are born.
     with("idle-workers", &["4", "64"]),
     guest("idle-mappings"),
+    // Enough to be told apart while they are filled.
+    with("idle-mappings", &["3000"]),
+    with("idle-mappings", &["200", "mixed"]),
+    with("idle-mappings", &["3000", "mixed"]),
     guest("idle-descriptors"),
 ];

@@ -194,9 +194,15 @@ fn holes_are_filled_where_huge_pages_are_slow() {
     let source: Arc<dyn PageSource> = Arc::new(Memory::new(start, memory.clone()));
     let extent = Extent::present(range.clone());
     let (summary, file) = store(options(Format::Raw, 2), &source, &[extent]).unwrap();
-    let inner = start + 3 * HUGE_BYTES + 7 * PAGE..range.end - HUGE_BYTES;
+    let inner_start = start + 3 * HUGE_BYTES + 7 * PAGE;
+    let inner = inner_start..range.end - HUGE_BYTES;
+    let mappings = HoleMappings {
+        holes,
+        registered: Vec::new(),
+        huge: vec![inner],
+    };
     let target = Arc::new(Slow {
-        process: ProcessTarget::with_holes(rustix::process::getpid(), holes, vec![inner]),
+        process: ProcessTarget::with_holes(rustix::process::getpid(), mappings),
         small: AtomicBool::new(false),
     });
     let reader = Arc::new(open(Format::Raw, &summary, file).unwrap());
@@ -204,7 +210,92 @@ fn holes_are_filled_where_huge_pages_are_slow() {
     assert_eq!(stats.pages, (bytes / PAGE_SIZE) as u64);
     assert!(target.small.load(Ordering::Relaxed));
     assert!(map[..] == memory);
+    assert!(!is_registered(inner_start), "still registered");
+}
+
+/// Whether the mapping at an address is; other tests may have some, too.
+fn is_registered(address: u64) -> bool {
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let registered = |line: &str| line.starts_with("VmFlags:") && line.contains(" um");
-    assert!(!smaps.lines().any(registered), "still registered");
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let mut is_here = false;
+    for line in smaps.lines() {
+        let range = line
+            .split_once(' ')
+            .and_then(|(first, _)| first.split_once('-'));
+        if let Some((start, end)) = range.and_then(|(start, end)| hex(start).zip(hex(end))) {
+            is_here = (start..end).contains(&address);
+        } else if is_here && line.starts_with("VmFlags:") {
+            return line.contains(" um");
+        }
+    }
+    false
+}
+
+#[test]
+fn registered_holes_are_filled_behind_whoever_makes_them_ready() {
+    let Ok(holes) = Holes::own() else {
+        return eprintln!("skipped: no userfaultfd");
+    };
+    let bytes = 12 * HUGE_BYTES as usize;
+    let mut map = memmap2::MmapMut::map_anon(bytes).unwrap();
+    let start = map.as_ptr() as u64;
+    let range = start..start + bytes as u64;
+    map[9 * PAGE_SIZE] = 1;
+    let memory = pages(
+        &(0..bytes / PAGE_SIZE)
+            .map(|page| 1 + page as u8 % 200)
+            .collect::<Vec<_>>(),
+    );
+    let source: Arc<dyn PageSource> = Arc::new(Memory::new(start, memory.clone()));
+    let extent = Extent::present(range.clone());
+    let (summary, file) = store(options(Format::Raw, 2), &source, &[extent]).unwrap();
+    holes.register(&range).unwrap();
+    let mappings = HoleMappings {
+        holes,
+        registered: vec![start..start + 7 * PAGE, start + 7 * PAGE..range.end],
+        huge: Vec::new(),
+    };
+    let target = ProcessTarget::with_holes(rustix::process::getpid(), mappings);
+    assert!(!target.prefer_small(), "there are no other mappings");
+    let request = FillRequest {
+        reader: Arc::new(open(Format::Raw, &summary, file).unwrap()),
+        target: Arc::new(target),
+        placements: Placement::of_pagemap(&summary.pagemap),
+        huge: Vec::new(),
+        compared: Vec::new(),
+    };
+    let filler = Filler::new(NonZeroUsize::new(2));
+    assert!(is_registered(start));
+    let mut ready = vec![start];
+    let filling = filler.fill_behind::<FillError>(request, |end| {
+        ready.push(end);
+        Ok(())
+    });
+    let stats = filling.unwrap().wait().unwrap();
+    assert_eq!(stats.pages, (bytes / PAGE_SIZE) as u64);
+    assert!(ready.len() > 2 && ready.is_sorted(), "{ready:x?}");
+    assert_eq!(ready.last(), Some(&range.end));
+    assert!(!is_registered(start), "still registered");
+    assert!(map[..] == memory);
+}
+
+#[test]
+fn nothing_is_filled_if_the_target_does_not_become_ready() {
+    let source: Arc<dyn PageSource> = Arc::new(Memory::new(0, pages(&[1, 2])));
+    let extent = Extent::present(0..2 * PAGE);
+    let (summary, file) = store(options(Format::Raw, 1), &source, &[extent]).unwrap();
+    let target = Arc::new(Memory::new(0, pages(&[0, 0])));
+    let request = FillRequest {
+        reader: Arc::new(open(Format::Raw, &summary, file).unwrap()),
+        target: target.clone(),
+        placements: Placement::of_pagemap(&summary.pagemap),
+        huge: Vec::new(),
+        compared: Vec::new(),
+    };
+    let refused = Filler::new(None).fill_behind(request, |end| {
+        assert_eq!(end, 2 * PAGE);
+        Err(FillError::Stopped)
+    });
+    assert!(matches!(refused, Err(FillError::Stopped)));
+    assert!(target.bytes() == pages(&[0, 0]));
 }

@@ -1,10 +1,11 @@
-//! Leave to fill the holes of a task's large mappings, where huge pages turn out to be slow to get.
+//! Leave to fill the holes of a task's mappings: of many small ones at once, of large ones where huge pages turn out to be
+//! slow to get.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::slice;
 
-use gelid_pages::{FillRequest, PAGE_SIZE, ProcessTarget};
+use gelid_pages::{FillRequest, HoleMappings, PAGE_SIZE, ProcessTarget};
 use gelid_sys::syscall::nr;
 use gelid_sys::userfaultfd::{FLAGS, Holes};
 use gelid_sys::{Pid, pidfd};
@@ -12,6 +13,7 @@ use gelid_sys::{Pid, pidfd};
 use super::crew::Crew;
 use super::inheritance::When;
 use super::script::{Object, Script};
+use super::space::Many;
 use crate::Error;
 use crate::plan::births::Who;
 use crate::plan::inheritance::Inheritance;
@@ -32,16 +34,22 @@ pub(crate) fn target(
     plan: &Plan,
     (index, when): (usize, When),
     request: &FillRequest,
-    zone: &Range<u64>,
+    (zone, many): (&Range<u64>, Option<&Many>),
     crew: &mut Crew,
 ) -> Result<Option<ProcessTarget>, Error> {
     let Life::Alive(alive) = &plan.lives[index] else {
         return Ok(None);
     };
+    if !alive.builds {
+        return Ok(None);
+    }
     let fresh = fresh(&plan.inheritance[index], when);
-    let mut mappings = mappings(&plan.spaces[alive.space], zone);
-    mappings.retain(|range| without(slice::from_ref(range), &fresh).is_empty());
-    if !alive.builds || !is_worth_it(request, &mappings) {
+    let mut huge = mappings(&plan.spaces[alive.space], zone);
+    huge.retain(|range| without(slice::from_ref(range), &fresh).is_empty());
+    if !is_worth_it(request, &huge) {
+        huge.clear();
+    }
+    if huge.is_empty() && many.is_none() {
         return Ok(None);
     }
     let who = Who::Task(index);
@@ -49,8 +57,27 @@ pub(crate) fn target(
     let Some(fd) = open(who, pid, crew)? else {
         return Ok(None);
     };
-    let holes = Holes::of(fd).ok();
-    Ok(holes.map(|holes| ProcessTarget::with_holes(pid, holes, mappings)))
+    let Ok(holes) = Holes::of(fd) else {
+        return Ok(None);
+    };
+    let mut registered = Vec::new();
+    if let Some(many) = many {
+        // Before they are told apart, it is one call for all that were mapped by one.
+        if many
+            .mapped
+            .iter()
+            .any(|range| holes.register(range).is_err())
+        {
+            return Ok(None);
+        }
+        registered = many.ranges();
+    }
+    let mappings = HoleMappings {
+        holes,
+        registered,
+        huge,
+    };
+    Ok(Some(ProcessTarget::with_holes(pid, mappings)))
 }
 
 /// Where a task that got nothing at its birth has made mappings that nobody else knows of yet.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use gelid_pages::{FillRequest, Filler, ProcessTarget};
+use gelid_pages::{FillRequest, Filler, Filling, ProcessTarget};
 use gelid_sys::Pid;
 use gelid_sys::syscall::nr;
 
@@ -11,6 +11,7 @@ use super::cgroup::Groups;
 use super::crew::Crew;
 use super::namespaces::further::Made;
 use super::script::{Object, Reel};
+use super::space::{Many, Multitudes, Parting};
 use super::{Sources, holes, space};
 use crate::files::{Mounted, OpenFiles};
 use crate::plan::births::Who;
@@ -62,7 +63,7 @@ impl Bequest<'_> {
         let mut fillings = Vec::new();
         for (index, pid) in made {
             let (at, place) = ((index, When::Early), (pid, self.zone));
-            for request in requests(self.plan, self.sources, at, place, crew)? {
+            for request in requests(self.plan, self.sources, at, place, None, crew)? {
                 fillings.push(self.filler.fill(request)?);
             }
         }
@@ -71,6 +72,38 @@ impl Bequest<'_> {
         }
         Ok(())
     }
+}
+
+/// Starts filling all address spaces.
+pub(crate) fn fill(
+    plan: &Plan,
+    (sources, mut multitudes): (&Sources, Multitudes),
+    zone: &Range<u64>,
+    crew: &mut Crew,
+    filler: &Filler,
+) -> Result<Vec<Filling>, Error> {
+    let mut filling = Vec::new();
+    for index in 0..plan.lives.len() {
+        let Some(body) = crew.bodies.get(&Who::Task(index)) else {
+            continue;
+        };
+        let (at, place) = ((index, When::Late), (body.pid, zone));
+        let many = multitudes.remove(&index);
+        let requests = requests(plan, sources, at, place, many.as_ref(), crew)?;
+        let Some(mut parting) = many.map(Parting::of) else {
+            for request in requests {
+                filling.push(filler.fill(request)?);
+            }
+            continue;
+        };
+        let who = Who::Task(index);
+        for request in requests {
+            let ready = |end| parting.below(end, who, crew);
+            filling.push(filler.fill_behind(request, ready)?);
+        }
+        parting.below(u64::MAX, who, crew)?;
+    }
+    Ok(filling)
 }
 
 /// Appends what makes of inherited memory what belongs to the task.
@@ -105,12 +138,13 @@ pub(crate) enum When {
 }
 
 /// The pages that a task, the process `pid` with this zone, is to have: one request for each address space whose images
-/// hold some.
+/// hold some. `many` of its areas have yet to be told apart.
 pub(crate) fn requests(
     plan: &Plan,
     sources: &Sources,
     (index, when): (usize, When),
     (pid, zone): (Pid, &Range<u64>),
+    many: Option<&Many>,
     crew: &mut Crew,
 ) -> Result<Vec<FillRequest>, Error> {
     let Some((number, space)) = space_of(plan, index).map(|at| (at, &plan.spaces[at])) else {
@@ -143,7 +177,7 @@ pub(crate) fn requests(
     let owners = by_owner(contents(&plan.spaces, number));
     let mut requests: Vec<_> = owners.into_iter().filter_map(request).collect();
     if let [only] = &mut requests[..]
-        && let Some(target) = holes::target(plan, (index, when), only, zone, crew)?
+        && let Some(target) = holes::target(plan, (index, when), only, (zone, many), crew)?
     {
         only.target = Arc::new(target);
     }

@@ -1,5 +1,6 @@
 //! An address space on tapes: mappings, the kernel's own areas, boundaries; and what follows the pages.
 
+mod many;
 mod protection;
 mod segments;
 mod together;
@@ -20,6 +21,7 @@ use crate::plan::ranges::meet;
 use crate::plan::space::{Area, Backing, Lock, Space, map};
 use crate::plan::zone;
 
+pub(crate) use many::{Many, Multitudes, Parting};
 pub(crate) use protection::{check, suit};
 
 const MAP_FIXED: u32 = 0x10;
@@ -36,8 +38,11 @@ const ANON_NAME: u64 = 0;
 /// `PR_SET_MM_MAP` and the like need the size of an op and a little data.
 const OP: usize = 128;
 
-/// Appends everything that must be there before pages are, of the areas what is in `missing`; returns where the
-/// system call instruction is afterwards.
+/// What is wanted of an area.
+type Part<'a> = (Range<u64>, &'a Area);
+
+/// Appends everything that must be there before pages are, of the areas what is in `missing`; returns where the system
+/// call instruction is afterwards, and which areas have yet to get their permissions.
 pub(crate) fn build(
     reel: &mut Reel,
     space: &Space,
@@ -45,11 +50,16 @@ pub(crate) fn build(
     missing: &[Range<u64>],
     kernel: &Kernel,
     files: &OpenFiles,
-) -> Result<Option<u64>, Error> {
-    map_all(reel, space, zone, missing, files)?;
+) -> Result<(Option<u64>, Option<Many>), Error> {
+    let parts = parts(space, missing);
+    map_all(reel, space, zone, &parts, files)?;
+    let many = Many::of(&parts, zone);
+    if many.is_none() {
+        protect_groups(reel, &parts, zone, together::is_small);
+    }
     let placed = kernel.place(reel, space, zone);
     boundaries(reel, space, files)?;
-    Ok(placed)
+    Ok((placed, many))
 }
 
 /// Appends the areas, as far as they lie in `wanted`, as they are to be.
@@ -60,8 +70,9 @@ pub(crate) fn areas(
     wanted: &[Range<u64>],
     files: &OpenFiles,
 ) -> Result<(), Error> {
-    map_all(reel, space, zone, wanted, files)?;
-    protect_groups(reel, space, zone, wanted);
+    let parts = parts(space, wanted);
+    map_all(reel, space, zone, &parts, files)?;
+    protect_groups(reel, &parts, zone, |group| group.len() > 1);
     Ok(())
 }
 
@@ -70,11 +81,10 @@ fn map_all(
     reel: &mut Reel,
     space: &Space,
     zone: &Range<u64>,
-    wanted: &[Range<u64>],
+    parts: &[Part<'_>],
     files: &OpenFiles,
 ) -> Result<(), Error> {
-    let parts = parts(space, wanted);
-    for group in parts.chunk_by(|one, next| together::can_be(one, next, zone)) {
+    for group in together::groups(parts, zone) {
         if let [(part, area)] = group {
             alone(reel, space, area, (part, zone), files)?;
         } else {
@@ -84,17 +94,20 @@ fn map_all(
     Ok(())
 }
 
-/// Appends what [`build`] has left to be done to areas when their pages are there.
-fn protect_groups(reel: &mut Reel, space: &Space, zone: &Range<u64>, wanted: &[Range<u64>]) {
-    let parts = parts(space, wanted);
-    let groups = parts.chunk_by(|one, next| together::can_be(one, next, zone));
-    for group in groups.filter(|group| group.len() > 1) {
+/// Appends the permissions of some areas that were mapped together.
+fn protect_groups(
+    reel: &mut Reel,
+    parts: &[Part<'_>],
+    zone: &Range<u64>,
+    which: impl Fn(&[Part<'_>]) -> bool,
+) {
+    for group in together::groups(parts, zone).filter(|group| which(group)) {
         together::protect(reel, group);
     }
 }
 
 /// What is wanted of each area.
-fn parts<'s>(space: &'s Space, wanted: &'s [Range<u64>]) -> Vec<(Range<u64>, &'s Area)> {
+fn parts<'s>(space: &'s Space, wanted: &'s [Range<u64>]) -> Vec<Part<'s>> {
     meet(&space.areas, wanted)
         .map(|(part, area, _)| (part, area))
         .collect()
@@ -265,7 +278,7 @@ fn boundaries(reel: &mut Reel, space: &Space, files: &OpenFiles) -> Result<(), E
 
 /// What must wait until the pages are there; `missing` is what [`build`] was given.
 pub(crate) fn complete(reel: &mut Reel, space: &Space, zone: &Range<u64>, missing: &[Range<u64>]) {
-    protect_groups(reel, space, zone, missing);
+    protect_groups(reel, &parts(space, missing), zone, together::is_large);
     for guard in &space.guards {
         let args = sized(guard, MADV_GUARD_INSTALL);
         reel.must(Object::Area(guard.start), nr::madvise, args);
