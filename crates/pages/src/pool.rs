@@ -3,7 +3,7 @@
 //! The first error, or a panic, stops the work: jobs still queued are dropped, whoever submits is told,
 //! and dropping the pool joins every thread. Nothing waits for a worker that is gone.
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select};
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -92,8 +92,13 @@ impl<J, E: Fault> Submitter<J, E> {
             return Err(self.failure.get());
         }
         select! {
-            send(self.jobs, job) -> sent => sent.map_err(|_| self.failure.get()),
-            recv(self.stopped) -> _ => Err(self.failure.get()),
+            send(self.jobs, job) -> sent => sent.map_err(|_| self.failure.get())?,
+            recv(self.stopped) -> _ => return Err(self.failure.get()),
+        }
+        // What has been sent when all had gone is done by nobody.
+        match self.stopped.try_recv() {
+            Err(TryRecvError::Empty) => Ok(()),
+            _ => Err(self.failure.get()),
         }
     }
 
@@ -181,6 +186,8 @@ impl<J, E: Fault, W: FnMut(&mut J) -> Result<(), E>> Worker<J, E, W> {
                 Err(_) => self.failure.raise(E::panicked()),
             }
         }
+        // The channel would keep them as long as somebody might send more, and with them whoever waits for one.
+        self.queue.try_iter().for_each(drop);
     }
 
     fn next(&self) -> Option<J> {
