@@ -7,8 +7,7 @@ use crate::{Error, scan};
 /// `PF_KTHREAD` of `linux/sched.h`.
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// Refuses a root that is no living process, or one of the kernel's. [`freeze`](crate::freeze) does so too, and refuses
-/// the caller's ancestors, before it touches anything.
+/// Refuses a root of which it can be told before anything is touched that it cannot be frozen.
 ///
 /// # Errors
 ///
@@ -34,11 +33,11 @@ pub fn check_root(root: Pid) -> Result<(), Error> {
             pid: status.tgid,
         });
     }
-    Ok(())
+    not_our_ancestor(root)
 }
 
 /// The caller is in the tree of `root` if `root` is itself or one of its ancestors.
-pub(crate) fn not_our_ancestor(root: Pid) -> Result<(), Error> {
+fn not_our_ancestor(root: Pid) -> Result<(), Error> {
     let own = rustix::process::getpid();
     let mut next = Some(own);
     while let Some(pid) = next {
