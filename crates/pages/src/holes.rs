@@ -28,9 +28,9 @@ pub(crate) struct Fillable {
     state: RwLock<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    /// `None` when there are none any more.
+    /// `None` when it is over.
     holes: Option<Holes>,
     /// Where holes are filled; ascending.
     registered: Vec<Range<u64>>,
@@ -57,21 +57,22 @@ impl Fillable {
     pub(crate) fn begin(&self) -> bool {
         let mut state = self.exclusive();
         let huge = std::mem::take(&mut state.huge);
-        state.small |= !huge.is_empty();
-        if let Some(holes) = &state.holes
-            && !huge.iter().all(|range| holes.register(range).is_ok())
-        {
-            // What has been registered ends with the descriptor.
-            *state = State::over();
+        if let (Some(holes), false) = (&state.holes, huge.is_empty()) {
+            state.small = huge.iter().all(|range| holes.register(range).is_ok());
+            if !state.small {
+                // What has been registered ends with the descriptor.
+                *state = State::default();
+                return false;
+            }
+            state.registered.extend(huge);
+            state.registered.sort_unstable_by_key(|range| range.start);
         }
-        state.registered.extend(huge);
-        state.registered.sort_unstable_by_key(|range| range.start);
-        state.small && state.holes.is_some()
+        state.small
     }
 
     /// The mappings are as all others again.
     pub(crate) fn end(&self) {
-        *self.exclusive() = State::over();
+        *self.exclusive() = State::default();
     }
 
     /// Keeps all as it is as long as what this returns lives.
@@ -82,17 +83,6 @@ impl Fillable {
 
     fn exclusive(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn over() -> Self {
-        Self {
-            holes: None,
-            registered: Vec::new(),
-            huge: Vec::new(),
-            small: false,
-        }
     }
 }
 

@@ -102,6 +102,9 @@ pub mod flags {
         NEWNET = CLONE_NEWNET;
         NEWTIME = CLONE_NEWTIME;
     }
+
+    /// Everything that threads of one process share.
+    pub const SHARED_BY_THREADS: u64 = VM | FS | FILES | SIGHAND | THREAD | SYSVSEM;
 }
 
 /// Forks the caller into a child that ends at once, so that `wait(2)` tells `status`: an exit code in the second

@@ -5,15 +5,16 @@
 //! many processes, threads, mappings, pages and descriptors, which wait for a signal.
 //!
 //! Nothing is decoded, encoded, compared, planned or checked, and nobody could go on with what comes of it: what a dump or
-//! a restore takes beyond this it takes for what it does itself. Where a restore has several ways the cheapest known one is
-//! taken: of 30,000 mappings of one page, every second of them read-only, each is mapped as it is to be in the end, and
-//! `/proc/PID/mem` forces its way into it; that takes 90 ms, with `UFFDIO_COPY` instead 99, and 114 to 120 where all are
-//! mapped and filled as one and told apart by `mprotect(2)` (medians of nine rounds in turns, two threads).
+//! a restore takes beyond this it takes for what it does itself. Of 30,000 mappings of one page, every second of them
+//! read-only, each is mapped as it is to be in the end, and `/proc/PID/mem` forces its way into it: 90 ms, with
+//! `UFFDIO_COPY` instead 99, and 114 to 120 where all are mapped and filled as one and told apart by `mprotect(2)` (medians
+//! of nine rounds in turns, two threads).
 //!
 //! # Limitations
 //!
 //! A restore here makes no more than there was, but not all: sockets become pairs, in the order of their numbers; what is
 //! neither file, pipe nor socket becomes a counter; no credentials, limits, timers, cgroups, sessions or advice for memory.
+//! A restore that tells such mappings apart while those below are filled by `UFFDIO_COPY` is faster than this one.
 //! Threads are born traced and play a tape each: a tree whose threads ran code of their own would need fewer stops.
 
 #![forbid(unsafe_code)]

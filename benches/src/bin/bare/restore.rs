@@ -34,14 +34,8 @@ const SIGURG: i32 = 23;
 const FEW: u64 = 1 << 20;
 /// So many files are read before another thread has begun.
 const FEW_FILES: u64 = 64;
-/// Everything that threads of one process share.
-const SHARED: u64 = flags::VM
-    | flags::FS
-    | flags::FILES
-    | flags::SIGHAND
-    | flags::THREAD
-    | flags::SYSVSEM
-    | flags::PTRACE;
+/// With what threads are born.
+const SHARED: u64 = flags::SHARED_BY_THREADS | flags::PTRACE;
 
 /// Restores the tree whose shape is in a folder, and leaves it waiting for a signal.
 pub(crate) fn restore(dir: &Path) -> Result<(), Failure> {

@@ -1,6 +1,8 @@
 //! Shared memory files, and huge pages over chunk boundaries.
 
 use super::*;
+use gelid_sys::proc::smaps::VmFlags;
+use gelid_sys::proc::{self, smaps};
 use gelid_sys::userfaultfd::Holes;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -173,6 +175,17 @@ impl PageTarget for Slow {
     }
 }
 
+/// Pages for all of a range, and what they are stored as.
+fn stored_for(range: &Range<u64>) -> (Vec<u8>, Summary, Arc<ObjectReader>) {
+    let kinds = (0..(range.end - range.start) / PAGE).map(|page| 1 + page as u8 % 200);
+    let memory = pages(&kinds.collect::<Vec<_>>());
+    let source: Arc<dyn PageSource> = Arc::new(Memory::new(range.start, memory.clone()));
+    let extent = Extent::present(range.clone());
+    let (summary, file) = store(options(Format::Raw, 2), &source, &[extent]).unwrap();
+    let reader = open(Format::Raw, &summary, file).unwrap();
+    (memory, summary, Arc::new(reader))
+}
+
 #[test]
 fn holes_are_filled_where_huge_pages_are_slow() {
     let Ok(holes) = Holes::own() else {
@@ -186,14 +199,7 @@ fn holes_are_filled_where_huge_pages_are_slow() {
     (0..bytes)
         .step_by(HUGE_BYTES as usize + 5 * PAGE_SIZE)
         .for_each(|at| map[at] = 1);
-    let memory = pages(
-        &(0..bytes / PAGE_SIZE)
-            .map(|page| 1 + page as u8 % 200)
-            .collect::<Vec<_>>(),
-    );
-    let source: Arc<dyn PageSource> = Arc::new(Memory::new(start, memory.clone()));
-    let extent = Extent::present(range.clone());
-    let (summary, file) = store(options(Format::Raw, 2), &source, &[extent]).unwrap();
+    let (memory, summary, reader) = stored_for(&range);
     let inner_start = start + 3 * HUGE_BYTES + 7 * PAGE;
     let inner = inner_start..range.end - HUGE_BYTES;
     let mappings = HoleMappings {
@@ -205,7 +211,6 @@ fn holes_are_filled_where_huge_pages_are_slow() {
         process: ProcessTarget::with_holes(rustix::process::getpid(), mappings),
         small: AtomicBool::new(false),
     });
-    let reader = Arc::new(open(Format::Raw, &summary, file).unwrap());
     let stats = filled_by_two(reader, target.clone(), &summary, vec![range]);
     assert_eq!(stats.pages, (bytes / PAGE_SIZE) as u64);
     assert!(target.small.load(Ordering::Relaxed));
@@ -215,20 +220,12 @@ fn holes_are_filled_where_huge_pages_are_slow() {
 
 /// Whether the mapping at an address is; other tests may have some, too.
 fn is_registered(address: u64) -> bool {
-    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
-    let mut is_here = false;
-    for line in smaps.lines() {
-        let range = line
-            .split_once(' ')
-            .and_then(|(first, _)| first.split_once('-'));
-        if let Some((start, end)) = range.and_then(|(start, end)| hex(start).zip(hex(end))) {
-            is_here = (start..end).contains(&address);
-        } else if is_here && line.starts_with("VmFlags:") {
-            return line.contains(" um");
-        }
-    }
-    false
+    let own = proc::task_dir(rustix::process::getpid()).unwrap();
+    let areas = smaps::read(&own).unwrap();
+    let area = areas
+        .iter()
+        .find(|area| area.map.range().contains(&address));
+    area.unwrap().flags.contains(VmFlags::UFFD_MISSING)
 }
 
 #[test]
@@ -241,14 +238,7 @@ fn registered_holes_are_filled_behind_whoever_makes_them_ready() {
     let start = map.as_ptr() as u64;
     let range = start..start + bytes as u64;
     map[9 * PAGE_SIZE] = 1;
-    let memory = pages(
-        &(0..bytes / PAGE_SIZE)
-            .map(|page| 1 + page as u8 % 200)
-            .collect::<Vec<_>>(),
-    );
-    let source: Arc<dyn PageSource> = Arc::new(Memory::new(start, memory.clone()));
-    let extent = Extent::present(range.clone());
-    let (summary, file) = store(options(Format::Raw, 2), &source, &[extent]).unwrap();
+    let (memory, summary, reader) = stored_for(&range);
     holes.register(&range).unwrap();
     let mappings = HoleMappings {
         holes,
@@ -258,7 +248,7 @@ fn registered_holes_are_filled_behind_whoever_makes_them_ready() {
     let target = ProcessTarget::with_holes(rustix::process::getpid(), mappings);
     assert!(!target.prefer_small(), "there are no other mappings");
     let request = FillRequest {
-        reader: Arc::new(open(Format::Raw, &summary, file).unwrap()),
+        reader,
         target: Arc::new(target),
         placements: Placement::of_pagemap(&summary.pagemap),
         huge: Vec::new(),

@@ -22,14 +22,8 @@ use crate::plan::tree::Node;
 use crate::plan::{Alive, Apart, Life, Plan, Thread};
 use crate::state::Machine;
 
-/// Everything that threads of one process share.
-const SHARED: u64 = flags::VM
-    | flags::FS
-    | flags::FILES
-    | flags::SIGHAND
-    | flags::THREAD
-    | flags::SYSVSEM
-    | flags::PTRACE;
+/// With what threads are born.
+const SHARED: u64 = flags::SHARED_BY_THREADS | flags::PTRACE;
 /// Threads that are born by one tape.
 const BROOD: usize = 512;
 

@@ -22,11 +22,8 @@ pub(super) fn each<E>(
     mut take: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut piece = vec![0; bytes];
-    for _ in 0..SOON {
-        match read(fd, &mut piece).map_err(&failed)? {
-            0 => return Ok(()),
-            len => take(&piece[..len])?,
-        }
+    if here(fd, &mut piece, SOON, &failed, &mut take)? {
+        return Ok(());
     }
     thread::scope(|scope| {
         let (full, lots) = mpsc::sync_channel(LOTS);
@@ -42,7 +39,7 @@ pub(super) fn each<E>(
             }
         });
         if reader.is_err() {
-            return rest(fd, &mut piece, failed, take);
+            return here(fd, &mut piece, usize::MAX, failed, take).map(drop);
         }
         for lot in (0..LOTS).map(|_| vec![0; bytes * LOT]) {
             // The reader may have come to the end.
@@ -56,18 +53,21 @@ pub(super) fn each<E>(
     })
 }
 
-fn rest<E>(
+/// Shows so many pieces, if there are as many; whether these were all.
+fn here<E>(
     fd: BorrowedFd<'_>,
     piece: &mut [u8],
+    many: usize,
     failed: impl Fn(Errno) -> E,
     mut take: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    loop {
+) -> Result<bool, E> {
+    for _ in 0..many {
         match read(fd, piece).map_err(&failed)? {
-            0 => return Ok(()),
+            0 => return Ok(true),
             len => take(&piece[..len])?,
         }
     }
+    Ok(false)
 }
 
 /// Reads pieces as long as there is room for one; returns how many bytes these have, none at the end of the file.

@@ -204,12 +204,7 @@ fn threads_are_born_on_a_tape_and_carry_their_own() {
     let pid = carrier.tid();
     let mut tape = Tape::new();
     let thread = CloneArgs {
-        flags: flags::VM
-            | flags::FS
-            | flags::FILES
-            | flags::SIGHAND
-            | flags::THREAD
-            | flags::SYSVSEM,
+        flags: flags::SHARED_BY_THREADS,
         stack: CODE + 1024,
         stack_size: 1024,
         ..CloneArgs::default()
