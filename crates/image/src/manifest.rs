@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use serde::ser::SerializeMap;
-use serde_json::Value;
 
 use crate::dir::{plain, with_room};
 use crate::source::LARGEST;
@@ -48,6 +47,20 @@ struct Stored<'m> {
     format: u64,
     gelid: &'static str,
     files: &'m BTreeMap<String, Entry>,
+}
+
+/// The same as it was found: anything may be missing.
+#[derive(serde::Deserialize)]
+struct Found {
+    format: Option<u64>,
+    files: Option<BTreeMap<String, FoundEntry>>,
+}
+
+#[derive(serde::Deserialize)]
+struct FoundEntry {
+    length: Option<u64>,
+    blake3: Option<String>,
+    checksum: Option<String>,
 }
 
 impl serde::Serialize for Entry {
@@ -194,24 +207,22 @@ impl Manifest {
 
     /// Reads a stored manifest, trusting nothing in it.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let json: Value = serde_json::from_slice(bytes)?;
+        let found: Found = serde_json::from_slice(bytes)?;
         let malformed = |what: &str| ManifestError::Malformed { what: what.into() };
-        if json["format"].as_u64() != Some(FORMAT) {
+        if found.format != Some(FORMAT) {
             return Err(malformed("format"));
         }
         let mut manifest = Self::new();
-        for (name, entry) in json["files"].as_object().ok_or(malformed("files"))? {
-            let checksum = match (entry["blake3"].as_str(), entry["checksum"].as_str()) {
+        for (name, entry) in found.files.ok_or(malformed("files"))? {
+            let checksum = match (entry.blake3, entry.checksum) {
                 (Some(hex), None) => blake3::Hash::from_hex(hex).ok().map(Checksum::Blake3),
-                (None, Some(text)) => Some(Checksum::Other(text.into())),
+                (None, Some(text)) => Some(Checksum::Other(text)),
                 _ => None,
             };
-            let (Some(len), Some(checksum), true) =
-                (entry["length"].as_u64(), checksum, plain(name))
-            else {
-                return Err(malformed(name));
+            let (Some(len), Some(checksum), true) = (entry.length, checksum, plain(&name)) else {
+                return Err(malformed(&name));
             };
-            manifest.insert(name.clone(), len, checksum);
+            manifest.insert(name, len, checksum);
         }
         Ok(manifest)
     }

@@ -74,6 +74,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The next field, or `None` at the end.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -94,7 +95,19 @@ impl<'a> Fields<'a> {
         Ok(Some((number, value)))
     }
 
+    #[inline]
     pub(super) fn varint(&mut self) -> Result<u64, WireError> {
+        // Most numbers are small.
+        match self.rest.split_first() {
+            Some((byte @ ..0x80, rest)) => {
+                self.rest = rest;
+                Ok((*byte).into())
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
             let [byte] = self.array()?;
@@ -114,6 +127,7 @@ impl<'a> Fields<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (array, rest) = self.rest.split_first_chunk::<N>().ok_or(self.truncated())?;
         self.rest = rest;
@@ -140,6 +154,19 @@ impl<'a> Fields<'a> {
     }
 }
 
+impl Schema {
+    /// Place of a field, looked for from that of another on.
+    #[inline]
+    fn find(&self, number: u32, from: usize) -> Option<usize> {
+        let is_it = |field: &super::Field| field.number == number;
+        let near = self.fields.iter().skip(from).take(2).position(is_it);
+        match near {
+            Some(further) => Some(from + further),
+            None => self.fields.iter().position(is_it),
+        }
+    }
+}
+
 /// See [`Schema::check`].
 pub(super) fn check(schema: &Schema, bytes: &[u8], depth: u32) -> Result<(), WireError> {
     let message = schema.name;
@@ -152,8 +179,11 @@ pub(super) fn check(schema: &Schema, bytes: &[u8], depth: u32) -> Result<(), Wir
         rest: bytes,
         message,
     };
+    // Fields mostly come in order, and lists at one piece.
+    let mut last = 0;
     while let Some((number, value)) = fields.next()? {
-        if let Some(index) = schema.fields.iter().position(|f| f.number == number) {
+        if let Some(index) = schema.find(number, last) {
+            last = index;
             seen |= 1 << (index % 64);
             check_value(schema, index, value, depth)?;
         }
