@@ -28,7 +28,7 @@ use gelid_sys::proc::ns::Kind;
 
 use crate::files::{self, Directories, FileOptions, FilesPlan, Session};
 use crate::state::seccomp;
-use crate::state::{self, ProcessState, ThreadState};
+use crate::state::{self, ProcessState};
 use births::{Births, Tables};
 use cgroup::Cgroups;
 use cores::Cores;
@@ -401,7 +401,7 @@ impl<'a> Reader<'a> {
         const DEAD: u32 = 2;
         const ZOMBIE: u32 = 6;
         let pid = node.pid;
-        let core = self.cores.take(pid)?;
+        let core = self.cores.of_process(pid)?;
         let Some(process) = &core.tc else {
             return Err(PlanError::Core {
                 pid,
@@ -421,22 +421,16 @@ impl<'a> Reader<'a> {
         let no_terminal = gelid.is_some_and(|gelid| gelid.no_terminal == Some(true));
         let ids: TaskKobjIdsEntry = self.dir.read_one(ImageKind::Ids, pid)?;
         self.namespaces.task(node, &ids)?;
-        let mut threads = Vec::with_capacity(node.threads.len());
         let own = |thread| (node.threads[thread], node.own(thread));
         let own: HashMap<i32, i32> = (0..node.threads.len()).map(own).collect();
         let state = ProcessState::read(pid, &core)?.called(node.own(0), &own);
         let undo = ipc::undo::read(pid, &core)?;
-        let mut cores = Vec::with_capacity(node.threads.len());
-        cores.push((pid, core));
+        let mut records = Vec::with_capacity(node.threads.len());
+        records.push(thread::Record::read((pid, pid), &core)?);
         for tid in node.threads.iter().filter(|tid| **tid != pid) {
-            cores.push((*tid, self.cores.take(*tid)?));
+            records.push(self.cores.of_thread((pid, *tid))?);
         }
-        let restraints = self.filters.of_process(&cores)?;
-        let common_filters = seccomp::common(&restraints);
-        for ((tid, core), restraint) in cores.iter().zip(restraints) {
-            let state = ThreadState::read(pid, *tid, core)?.called(node.own(threads.len()));
-            threads.push(Thread::new((*tid, core), *tid == pid, state, restraint));
-        }
+        let (threads, common_filters) = thread::all(node, records, &mut self.filters)?;
         let index = self.lives.len();
         let (space, builder) = match self.by_vm.get(&ids.vm_id) {
             Some(found) => *found,

@@ -5,28 +5,44 @@ use std::collections::HashMap;
 use gelid_image::messages::CoreEntry;
 use gelid_image::{Dir, ImageKind, ReadError};
 
+use super::PlanError;
+use super::thread::Record;
 use super::tree::Node;
 
 /// Those that have been read and not yet been taken.
 #[derive(Debug)]
 pub(super) struct Cores {
     dir: Dir,
-    read: HashMap<i32, Box<CoreEntry>>,
+    read: HashMap<i32, Core>,
+}
+
+/// What is left of an image: of threads only what makes a plan, so that of many there is one image in memory at a time.
+#[derive(Debug)]
+enum Core {
+    Process(Box<CoreEntry>),
+    Thread(Box<Record>),
 }
 
 impl Cores {
-    /// Reads those of a tree in advance, as far as they can be read.
+    /// Reads those of a tree in advance, as far as they can be read. What is wrong with others is told to who takes them.
     pub(super) fn of(nodes: &[Node], dir: &Dir) -> Self {
-        let mut all: Vec<i32> = nodes.iter().map(|node| node.pid).collect();
-        all.extend(nodes.iter().flat_map(|node| node.threads.iter().copied()));
-        all.sort_unstable();
-        all.dedup();
+        let of_node = |node: &Node| {
+            let threads = node.threads.iter().filter(|tid| **tid != node.pid);
+            let pid = node.pid;
+            let threads: Vec<_> = threads.map(|tid| (pid, *tid)).collect();
+            std::iter::once((pid, pid)).chain(threads)
+        };
+        let all: Vec<(i32, i32)> = nodes.iter().flat_map(of_node).collect();
         let read = gelid_image::shared_out("cores", &all, |part| {
             let mut read = Vec::with_capacity(part.len());
-            for number in part {
-                if let Ok(core) = dir.read_one(ImageKind::Core, *number) {
-                    read.push((*number, Box::new(core)));
-                }
+            for (pid, tid) in part {
+                let core = match pid == tid {
+                    true => process(dir, *pid).ok().map(Core::Process),
+                    false => thread(dir, (*pid, *tid))
+                        .ok()
+                        .map(|record| Core::Thread(Box::new(record))),
+                };
+                read.extend(core.map(|core| (*tid, core)));
             }
             read
         });
@@ -38,15 +54,36 @@ impl Cores {
         }
     }
 
-    /// That of a task or thread.
+    /// That of a process.
     ///
     /// # Errors
     ///
     /// It could not be read, now or in advance.
-    pub(super) fn take(&mut self, number: i32) -> Result<Box<CoreEntry>, ReadError> {
-        match self.read.remove(&number) {
-            Some(core) => Ok(core),
-            None => self.dir.read_one(ImageKind::Core, number).map(Box::new),
+    pub(super) fn of_process(&mut self, pid: i32) -> Result<Box<CoreEntry>, ReadError> {
+        match self.read.remove(&pid) {
+            Some(Core::Process(core)) => Ok(core),
+            _ => process(&self.dir, pid),
         }
     }
+
+    /// That of a thread of a process, which is not its leader.
+    ///
+    /// # Errors
+    ///
+    /// It could not be read, now or in advance, or makes no sense.
+    pub(super) fn of_thread(&mut self, (pid, tid): (i32, i32)) -> Result<Record, PlanError> {
+        match self.read.remove(&tid) {
+            Some(Core::Thread(record)) => Ok(*record),
+            _ => thread(&self.dir, (pid, tid)),
+        }
+    }
+}
+
+fn process(dir: &Dir, pid: i32) -> Result<Box<CoreEntry>, ReadError> {
+    dir.read_one(ImageKind::Core, pid).map(Box::new)
+}
+
+fn thread(dir: &Dir, (pid, tid): (i32, i32)) -> Result<Record, PlanError> {
+    let core: CoreEntry = dir.read_one(ImageKind::Core, tid)?;
+    Ok(Record::read((pid, tid), &core)?)
 }

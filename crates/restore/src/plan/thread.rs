@@ -6,10 +6,11 @@ use std::collections::{HashMap, HashSet};
 use gelid_image::messages::CoreEntry;
 use gelid_sys::signal::SigSet;
 
+use super::tree::Node;
 use super::{Alive, Life, PlanError, cgroup};
 use crate::files::{Directories, FilesPlan};
-use crate::state::ThreadState;
-use crate::state::seccomp::Restraint;
+use crate::state::seccomp::{self, Filters, Restraint, Told};
+use crate::state::{self, ThreadState};
 
 /// A thread to be restored.
 #[derive(Debug)]
@@ -54,28 +55,56 @@ impl Alive {
     }
 }
 
-impl Thread {
-    /// The thread of a record. A leader has nothing of its own: all is its process's.
-    pub(super) fn new(
-        (tid, core): (i32, &CoreEntry),
-        is_leader: bool,
-        state: ThreadState,
-        restraint: Restraint,
-    ) -> Self {
-        let record = core.thread_core.as_ref().filter(|_| !is_leader);
+/// What the image of a thread holds, before it is known what others of its process are forbidden.
+#[derive(Debug)]
+pub(super) struct Record {
+    tid: i32,
+    cg_set: Option<u32>,
+    state: ThreadState,
+    seccomp: Told,
+    apart: Apart,
+}
+
+impl Record {
+    /// Reads that of a thread of a process. A leader has nothing of its own: all is its process's.
+    pub(super) fn read((pid, tid): (i32, i32), core: &CoreEntry) -> Result<Self, state::Error> {
+        let record = core.thread_core.as_ref().filter(|_| tid != pid);
         let gelid = record.and_then(|thread| thread.gelid.as_ref());
-        Self {
+        Ok(Self {
             tid,
             cg_set: cgroup::set_of(core),
-            state,
-            restraint,
+            state: ThreadState::read(pid, tid, core)?,
+            seccomp: Told::of(core),
             apart: Apart {
                 files: gelid.and_then(|gelid| gelid.files_id),
                 fs: None,
                 has_fs: gelid.is_some_and(|gelid| gelid.own_fs == Some(true)),
             },
-        }
+        })
     }
+}
+
+/// The threads of a process, whose records come in their order, and the number of filters that all of them have.
+pub(super) fn all(
+    node: &Node,
+    records: Vec<Record>,
+    filters: &mut Filters,
+) -> Result<(Vec<Thread>, usize), state::Error> {
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| (record.tid, record.seccomp))
+        .collect();
+    let restraints = filters.of_process(&told)?;
+    let common = seccomp::common(&restraints);
+    let threads = records.into_iter().zip(restraints).enumerate();
+    let threads = threads.map(|(index, (record, restraint))| Thread {
+        tid: record.tid,
+        cg_set: record.cg_set,
+        state: record.state.called(node.own(index)),
+        restraint,
+        apart: record.apart,
+    });
+    Ok((threads.collect(), common))
 }
 
 /// The tables of all tasks, whose `files` are those of processes, and of threads, each of which has one alone.

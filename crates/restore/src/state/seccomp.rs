@@ -36,6 +36,26 @@ pub(crate) struct Restraint {
     filters: Arc<Vec<Filter>>,
 }
 
+/// What the image of a thread tells: mode and oldest filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    mode: Option<i32>,
+    filter: Option<u32>,
+}
+
+impl Told {
+    pub(crate) fn of(core: &CoreEntry) -> Self {
+        let tc = core.tc.as_ref();
+        let thread = core.thread_core.as_ref();
+        let mode = tc.and_then(|tc| tc.old_seccomp_mode);
+        let filter = tc.and_then(|tc| tc.old_seccomp_filter);
+        Self {
+            mode: mode.or_else(|| thread.and_then(|thread| thread.seccomp_mode)),
+            filter: filter.or_else(|| thread.and_then(|thread| thread.seccomp_filter)),
+        }
+    }
+}
+
 /// All filters of the images, and the chains that have been followed.
 #[derive(Debug)]
 pub(crate) struct Filters {
@@ -53,14 +73,11 @@ impl Filters {
         })
     }
 
-    /// What the threads of a process are under. `cores` are theirs, the leader's first.
-    pub(crate) fn of_process(
-        &mut self,
-        cores: &[(i32, Box<CoreEntry>)],
-    ) -> Result<Vec<Restraint>, Error> {
-        let mut all: Vec<Restraint> = Vec::with_capacity(cores.len());
-        for (tid, core) in cores {
-            let own = self.of_thread(*tid, core)?;
+    /// What the threads of a process are under. `told` is by their images, the leader's first.
+    pub(crate) fn of_process(&mut self, told: &[(i32, Told)]) -> Result<Vec<Restraint>, Error> {
+        let mut all: Vec<Restraint> = Vec::with_capacity(told.len());
+        for (tid, told) in told {
+            let own = self.of_thread(*tid, *told)?;
             let leader = all.first();
             let shared = leader.filter(|leader| leader.filters.iter().all(|filter| filter.of_all));
             all.push(match (own, shared) {
@@ -76,13 +93,8 @@ impl Filters {
     }
 
     /// `None` if its image does not tell.
-    fn of_thread(&mut self, tid: i32, core: &CoreEntry) -> Result<Option<Restraint>, Error> {
-        let tc = core.tc.as_ref();
-        let thread = core.thread_core.as_ref();
-        let mode = tc.and_then(|tc| tc.old_seccomp_mode);
-        let mode = mode.or_else(|| thread.and_then(|thread| thread.seccomp_mode));
-        let filter = tc.and_then(|tc| tc.old_seccomp_filter);
-        let filter = filter.or_else(|| thread.and_then(|thread| thread.seccomp_filter));
+    fn of_thread(&mut self, tid: i32, told: Told) -> Result<Option<Restraint>, Error> {
+        let Told { mode, filter } = told;
         let Some(mode) = mode else { return Ok(None) };
         let wrong = |what| Error::Wrong { tid, what };
         let strict = match SeccompMode::try_from(mode) {
@@ -233,15 +245,15 @@ mod tests {
     use super::*;
     use gelid_image::messages::{SeccompFilter, ThreadCoreEntry};
 
-    fn core(mode: Option<SeccompMode>, filter: Option<u32>) -> CoreEntry {
-        CoreEntry {
+    fn told(mode: Option<SeccompMode>, filter: Option<u32>) -> Told {
+        Told::of(&CoreEntry {
             thread_core: Some(ThreadCoreEntry {
                 seccomp_mode: mode.map(Into::into),
                 seccomp_filter: filter,
                 ..ThreadCoreEntry::default()
             }),
             ..CoreEntry::default()
-        }
+        })
     }
 
     fn filters(all: &[(u8, Option<u32>, u32)]) -> Filters {
@@ -263,13 +275,13 @@ mod tests {
     #[test]
     fn a_chain_begins_with_the_oldest() {
         let mut filters = filters(&[(3, None, 0), (2, Some(0), 2), (1, Some(1), 0), (1, None, 0)]);
-        let cores = [
-            (7, Box::new(core(FILTER, Some(2)))),
-            (8, Box::new(core(FILTER, Some(3)))),
-            (9, Box::new(core(Some(SeccompMode::Strict), None))),
-            (10, Box::new(core(None, None))),
+        let told = [
+            (7, told(FILTER, Some(2))),
+            (8, told(FILTER, Some(3))),
+            (9, told(Some(SeccompMode::Strict), None)),
+            (10, told(None, None)),
         ];
-        let all = filters.of_process(&cores).unwrap();
+        let all = filters.of_process(&told).unwrap();
         let first: Vec<u8> = all[0].filters.iter().map(|one| one.program[0]).collect();
         assert_eq!(first, [1, 2, 3]);
         assert!(all[0].filters[1].log && !all[0].filters[0].log);
@@ -283,11 +295,8 @@ mod tests {
     #[test]
     fn threads_share_what_the_leader_has_for_all() {
         let mut filters = filters(&[(2, None, 1), (1, Some(0), 1)]);
-        let cores = [
-            (7, Box::new(core(FILTER, Some(1)))),
-            (8, Box::new(core(None, None))),
-        ];
-        let all = filters.of_process(&cores).unwrap();
+        let told = [(7, told(FILTER, Some(1))), (8, told(None, None))];
+        let all = filters.of_process(&told).unwrap();
         assert_eq!(all[0], all[1]);
         assert_eq!(common(&all), 2);
     }
@@ -296,7 +305,7 @@ mod tests {
     fn records_that_cannot_be_are_refused() {
         let refused = |mut filters: Filters, oldest| {
             filters
-                .of_process(&[(7, Box::new(core(FILTER, oldest)))])
+                .of_process(&[(7, told(FILTER, oldest))])
                 .unwrap_err()
         };
         refused(filters(&[]), Some(0));
@@ -309,10 +318,10 @@ mod tests {
             filters.image.seccomp_filters[0].filter = vec![0; len];
             refused(filters, Some(0));
         }
-        let mut odd = core(FILTER, Some(0));
-        odd.thread_core.as_mut().unwrap().seccomp_mode = Some(9);
+        let mut odd = told(FILTER, Some(0));
+        odd.mode = Some(9);
         filters(&[(1, None, 0)])
-            .of_process(&[(7, Box::new(odd))])
+            .of_process(&[(7, odd)])
             .unwrap_err();
     }
 }
