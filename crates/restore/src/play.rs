@@ -268,12 +268,19 @@ pub(crate) fn run(
 
 /// Lets threads enter their own groups, where these are not those of their leader.
 fn enter_alone(plan: &Plan, groups: &Groups, crew: &Crew) -> Result<(), Error> {
+    // Those that are put off are in the groups of their leaders.
+    if plan.cgroups.threads.is_empty() {
+        return Ok(());
+    }
     for (node, alive) in plan.alive() {
         let set = |tid: i32| plan.cgroups.threads.get(&tid).copied();
         let leader = set(node.pid);
         for thread in alive.threads.iter().filter(|thread| thread.tid != node.pid) {
-            let tid = crew.pid_of(thread.tid).map_or(0, Pid::as_raw_pid);
-            groups.enter_alone(&plan.cgroups, tid, leader, set(thread.tid))?;
+            let own = set(thread.tid);
+            if own != leader {
+                let tid = crew.pid_of(thread.tid).map_or(0, Pid::as_raw_pid);
+                groups.enter_alone(&plan.cgroups, tid, leader, own)?;
+            }
         }
     }
     Ok(())

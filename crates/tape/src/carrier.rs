@@ -1,9 +1,12 @@
 //! A stopped thread that plays tapes, and its way back.
 
-use crate::arch::{self, BLOCK_SIZE, Block, OP_SIZE, Way};
+mod ending;
+mod newborn;
+
+use crate::arch::{self, BLOCK_SIZE, Block, Way};
 use crate::diverted::Diverted;
 use crate::error::Error;
-use crate::tape::{Op, Outcome, Tape};
+use crate::tape::{Outcome, Tape};
 use crate::{rseq, wait};
 use gelid_sys::arch::UserRegs;
 use gelid_sys::ptrace::{Dispatch, Running, Stopped};
@@ -226,35 +229,6 @@ impl Carrier {
             self.masked = true;
         }
         Ok(())
-    }
-
-    /// Waits until the tape has ended and collects what it has left.
-    ///
-    /// # Errors
-    ///
-    /// `Gone` if the task was killed; `Task` if nothing was started or its memory cannot be read.
-    pub fn finish(&mut self) -> Result<Outcome, Error> {
-        let Some((ops_len, len)) = self.playing.take() else {
-            return Err(of(self.tid, "waiting for a tape", Errno::INVAL));
-        };
-        let regs = self.arrive()?;
-        let ops = self.region + BLOCK_SIZE as u64;
-        let range = ops..ops + len as u64;
-        let mut bytes = vec![0; len];
-        match vm::read_ranges(self.tid, std::slice::from_ref(&range), &mut bytes) {
-            Ok(done) if done == len => {}
-            Ok(_) => return Err(of(self.tid, "reading a tape", Errno::FAULT)),
-            Err(errno) => return Err(of(self.tid, "reading a tape", errno)),
-        }
-        let played =
-            ((arch::ended_at(&regs).saturating_sub(ops)) as usize / OP_SIZE).min(ops_len / OP_SIZE);
-        let failed = (played < ops_len / OP_SIZE).then_some(Op(played));
-        Ok(Outcome {
-            bytes,
-            ops_len,
-            played,
-            failed,
-        })
     }
 
     /// Plays a tape and waits for its end.

@@ -5,6 +5,7 @@ use crate::carrier::{Carrier, Identity, of};
 use crate::cave::Cave;
 use crate::error::Error;
 use crate::tape::Tape;
+use gelid_sys::arch::UserRegs;
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::syscall::nr;
 use gelid_sys::vm::Mem;
@@ -266,23 +267,47 @@ impl Host {
         identity: Identity,
         room: usize,
     ) -> Result<Carrier, Failed> {
-        let tid = task.pid();
-        if self.left() < room {
-            return Err((
-                Error::TooLong {
-                    tid,
-                    size: room,
-                    room: self.left(),
-                },
-                Some(task),
-            ));
+        match self.way(&task, room) {
+            Ok(way) => Carrier::board(task, identity, way, room)
+                .map_err(|(error, task)| (error, Some(task))),
+            Err(error) => Err((error, Some(task))),
         }
-        let way = Way {
+    }
+
+    /// The same for a thread that was born on a tape and has played nothing but tapes: nothing is asked of it. `regs` are
+    /// those of any thread born so in this address space. It goes back to them with all signals blocked, unless
+    /// something else is [set](Carrier::set_saved).
+    ///
+    /// # Errors
+    ///
+    /// `TooLong` if the host has no such room left.
+    pub fn board_newborn(
+        &mut self,
+        task: Stopped,
+        identity: Identity,
+        regs: UserRegs,
+        room: usize,
+    ) -> Result<Carrier, Failed> {
+        match self.way(&task, room) {
+            Ok(way) => Ok(Carrier::newborn(task, identity, regs, way, room)),
+            Err(error) => Err((error, Some(task))),
+        }
+    }
+
+    /// Gives a thread its room.
+    fn way(&mut self, task: &Stopped, room: usize) -> Result<Way, Error> {
+        if self.left() < room {
+            return Err(Error::TooLong {
+                tid: task.pid(),
+                size: room,
+                room: self.left(),
+            });
+        }
+        Ok(Way {
             stub: self.stub,
             block: self.take(room),
             keys: self.keys,
-        };
-        Carrier::board(task, identity, way, room).map_err(|(error, task)| (error, Some(task)))
+        })
     }
 
     /// Memory of the program's own in which bytes of ours lie until the host [leaves](Self::leave). Who reads it

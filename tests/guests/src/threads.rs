@@ -2,6 +2,7 @@
 //!
 //! `threads [COUNT]`: every thread has a nonce on its stack and in its thread-local storage, a name,
 //! a signal mask, a nice value, a CPU, user and group ids, capabilities and a timer slack of its own.
+//! `naps [COUNT]`: threads that sleep for half a second, again and again.
 //! `mutexes`: threads that hand a token round under a mutex and a condition variable all the time.
 
 use crate::Entry;
@@ -12,7 +13,11 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Condvar, Mutex};
 
-pub(crate) const GUESTS: &[Entry] = &[Entry("threads", threads), Entry("mutexes", mutexes)];
+pub(crate) const GUESTS: &[Entry] = &[
+    Entry("threads", threads),
+    Entry("naps", naps),
+    Entry("mutexes", mutexes),
+];
 
 thread_local! {
     /// The thread's own nonce.
@@ -128,6 +133,35 @@ fn threads(guest: &Guest) -> Check {
                 .join()
                 .map_err(|_| Failure::new("a thread panicked"))?
         })
+    })
+}
+
+fn naps(guest: &Guest) -> Check {
+    let naps: Vec<AtomicUsize> = (0..guest.number(0, 8)?)
+        .map(|_| AtomicUsize::new(0))
+        .collect();
+    let stop = AtomicBool::new(false);
+    let taken = || -> Vec<usize> { naps.iter().map(|nap| nap.load(Ordering::SeqCst)).collect() };
+    let all_slept_since =
+        |before: &[usize]| taken().iter().zip(before).all(|(now, then)| now > then);
+    std::thread::scope(|scope| {
+        for own in &naps {
+            let stop = &stop;
+            let builder = std::thread::Builder::new().stack_size(64 * 1024);
+            builder.spawn_scoped(scope, move || {
+                while !stop.load(Ordering::SeqCst) {
+                    std::thread::sleep(std::time::Duration::from_millis(500));
+                    own.fetch_add(1, Ordering::SeqCst);
+                }
+            })?;
+        }
+        let none = vec![0; naps.len()];
+        let slept = crate::protocol::until("all have slept", || Ok(all_slept_since(&none)));
+        let held = slept.and_then(|()| guest.hold());
+        let before = taken();
+        let slept = crate::protocol::until("all have slept again", || Ok(all_slept_since(&before)));
+        stop.store(true, Ordering::SeqCst);
+        held.and(slept)
     })
 }
 

@@ -1,10 +1,16 @@
-//! Guests at rest, which speed is measured with.
+//! Guests at rest, which speed is measured with, and others with many threads.
 
-use super::{guest, with};
+use super::{INTERRUPTED, guest, unlike, with};
 use gelid_tests::Case;
 
 pub(super) const CASES: &[Case] = &[
     guest("idle-threads"),
+    // Enough to be born while others get their state.
+    with("idle-threads", &["300"]),
+    Case {
+        args: &["200"],
+        ..unlike("naps", INTERRUPTED)
+    },
     guest("idle-tree"),
     guest("idle-heap"),
     with("idle-heap", &["16", "noise", "beat"]),

@@ -142,6 +142,12 @@ impl FilesPlan {
         }
     }
 
+    /// Whether there is a file that can be had when all threads are there, and not before.
+    pub(crate) fn has_late(&self) -> bool {
+        let mut pidfds = self.pidfds();
+        pidfds.any(|(_, pidfd)| matches!(pidfd.of, Whom::Thread(_)))
+    }
+
     /// Whether a file can be had when all threads are there, and not before.
     pub(crate) fn is_late(&self, id: u32) -> bool {
         let of = self.descriptions.get(&id).map(|file| &file.kind);
@@ -239,8 +245,7 @@ impl OpenFiles {
     /// Those of `pidfd_open(2)`.
     pub fn open_of_threads(&mut self, pids: &dyn Fn(i32) -> Option<Pid>) -> Result<bool, Error> {
         self.open_pidfds(true, pids)?;
-        let mut pidfds = self.plan.pidfds();
-        Ok(pidfds.any(|(description, _)| self.plan.is_late(description.id)))
+        Ok(self.plan.has_late())
     }
 
     /// Whether a file can be had when all threads are there, and not before.

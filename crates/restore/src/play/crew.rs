@@ -147,6 +147,11 @@ impl Crew {
         }
     }
 
+    /// Whether the numbers that images have are those that this process sees, as far as it can tell.
+    pub(crate) fn sees_numbers(&self) -> bool {
+        self.numbers.is_none()
+    }
+
     /// Somebody in the pid namespace that the numbers are of, if that is not the one of this process.
     pub(crate) fn inside(&self) -> Option<Pid> {
         let root = self.bodies.get(&Who::Task(0))?;
@@ -354,14 +359,29 @@ pub(crate) fn finish(carrier: &mut Carrier, pid: Pid, script: &Script) -> Result
     let outcome = carrier
         .finish()
         .map_err(|source| Error::Tape { pid, source })?;
-    match script.failure(&outcome) {
+    refuse(pid, script, &outcome)?;
+    Ok(outcome)
+}
+
+/// The same if nobody wants to know what the calls have returned.
+pub(crate) fn finish_unread(carrier: &mut Carrier, pid: Pid, script: &Script) -> Result<(), Error> {
+    let pid = pid.as_raw_pid();
+    let outcome = carrier
+        .finish_unread()
+        .map_err(|source| Error::Tape { pid, source })?;
+    outcome.map_or(Ok(()), |outcome| refuse(pid, script, &outcome))
+}
+
+/// Fails if a call did that had to succeed.
+fn refuse(pid: i32, script: &Script, outcome: &Outcome) -> Result<(), Error> {
+    match script.failure(outcome) {
         Some((nr, object, errno)) => Err(Error::Call {
             pid,
             call: syscall::name(nr).map_or_else(|| format!("system call {nr}"), str::to_owned),
             object,
             errno,
         }),
-        None => Ok(outcome),
+        None => Ok(()),
     }
 }
 

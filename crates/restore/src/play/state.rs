@@ -3,22 +3,26 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use gelid_sys::arch::UserRegs;
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::signal::SigSet;
 use gelid_sys::syscall::nr;
-use gelid_sys::{Errno, PAGE_SIZE, proc};
+use gelid_sys::{Errno, proc};
 use gelid_tape::{Carrier, Host, Saved, Tape, closing_signal};
 
 use super::births::tape_error;
-use super::crew::{Crew, finish, identity};
+use super::crew::{Crew, finish, finish_unread, identity};
 use super::script::{Reel, Script};
 use super::threads::Newborn;
+use super::threads::broods::{Broods, is_put_off};
 use super::{inheritance, space, stop_is_told};
 use crate::Error;
 use crate::plan::births::Who;
-use crate::plan::tree::Node;
 use crate::plan::{Alive, Life, Plan, Thread};
 use crate::state::Machine;
+
+/// Bytes at the end of the room for tapes where an interrupted call finds its timeout.
+const SCRATCH: u64 = 16;
 
 /// A thread with its registers, ready to go.
 #[derive(Debug)]
@@ -45,11 +49,19 @@ pub(crate) fn run(
         .collect();
     actions(plan, &tasks, crew)?;
     let mut ready = Vec::new();
-    for task in &tasks {
-        let node = &plan.nodes[*task];
-        if let (Life::Alive(alive), Some(threads)) = (&mut plan.lives[*task], newborns.remove(task))
-        {
-            of_threads(node, alive, machine, threads, crew, &mut ready)?;
+    for task in tasks.iter().copied() {
+        if is_put_off(plan, task, crew) {
+            let mut broods = Broods::begin(plan, task, crew)?;
+            loop {
+                let born = broods.next(plan, crew)?;
+                if born.is_empty() {
+                    break;
+                }
+                of_threads(plan, machine, born, crew, &mut ready)?;
+            }
+        }
+        if let Some(threads) = newborns.remove(&task) {
+            of_threads(plan, machine, threads, crew, &mut ready)?;
         }
     }
     leaders(plan, machine, &tasks, crew)?;
@@ -96,22 +108,27 @@ pub(crate) fn complete_spaces(
 
 /// Threads of one process, as many at a time as there is room for.
 fn of_threads(
-    node: &Node,
-    alive: &mut Alive,
+    plan: &mut Plan,
     machine: &Machine,
     threads: Vec<Newborn>,
     crew: &mut Crew,
     ready: &mut Vec<Ready>,
 ) -> Result<(), Error> {
-    let machine = machine.of(alive.users);
     let Some(task) = threads.first().map(|thread| thread.task) else {
         return Ok(());
     };
+    let node = &plan.nodes[task];
+    let Life::Alive(alive) = &mut plan.lives[task] else {
+        return Ok(());
+    };
+    let machine = machine.of(alive.users);
     let signal = closing_signal(SigSet::EMPTY, alive.pending());
     let host = crew.body(Who::Task(task))?.host;
     let host = &mut crew.hosts[host];
-    let (mark, room) = (host.mark(), host.left());
+    let left = |host: &Host| host.left().saturating_sub(SCRATCH as usize);
+    let (mark, room) = (host.mark(), left(host));
     let mut batch = Vec::new();
+    let mut base = None;
     for newborn in threads {
         let thread = &alive.threads[newborn.thread];
         let (pid, tid) = (node.own(0), node.own(newborn.thread));
@@ -121,12 +138,17 @@ fn of_threads(
         let many = thread.state.many_pending(pid);
         let sizes = many.iter().map(Tape::size);
         let size = sizes.fold(script.tape.size(), usize::max);
-        if size > host.left() && size <= room {
+        if size > left(host) && size <= room {
             play(&mut batch, host, alive, machine, task, ready)?;
             host.reset(mark);
         }
         let newborn_pid = newborn.stopped.pid();
-        let boarded = host.board(newborn.stopped, identity(pid, tid, signal), size);
+        let regs = match base {
+            Some(regs) => regs,
+            None => *base.insert(registers_of(&newborn.stopped, tid)?),
+        };
+        let identity = identity(pid, tid, signal);
+        let boarded = host.board_newborn(newborn.stopped, identity, regs, size);
         let mut carrier = boarded.map_err(|failed| tape_error(tid, failed))?;
         for tape in many {
             let started = carrier.start(&tape);
@@ -154,10 +176,24 @@ fn play(
 ) -> Result<(), Error> {
     for (mut carrier, script, thread) in batch.drain(..) {
         let tid = carrier.tid();
-        finish(&mut carrier, tid, &script)?;
+        finish_unread(&mut carrier, tid, &script)?;
         let thread = &mut alive.threads[thread];
-        let stopped = take_up(release(carrier, SigSet::ALL)?, host, thread)?;
-        set_registers(&stopped, thread, machine)?;
+        let stopped = match thread.state.has_restart() {
+            true => {
+                let stopped = take_up(release(carrier, SigSet::ALL)?, host, thread)?;
+                set_registers(&stopped, thread, machine)?;
+                stopped
+            }
+            false => {
+                carrier.set_saved(thread.state.saved());
+                let stopped = carrier.release().map_err(|(source, _task)| Error::Tape {
+                    pid: tid.as_raw_pid(),
+                    source,
+                })?;
+                set_other_registers(&stopped, thread, machine)?;
+                stopped
+            }
+        };
         ready.push(Ready { task, stopped });
     }
     Ok(())
@@ -182,8 +218,7 @@ pub(crate) fn take_up(
     if !thread.state.has_restart() {
         return Ok(stopped);
     }
-    // Inside the leader's room, which nobody uses meanwhile.
-    let scratch = host.data().start + PAGE_SIZE as u64;
+    let scratch = host.data().end - SCRATCH;
     let at = host.syscall_at();
     Ok(thread.state.take_up(stopped, at, scratch)?)
 }
@@ -208,11 +243,29 @@ pub(crate) fn set_registers(
     stopped
         .set_sigmask(mask)
         .map_err(failed("setting the signal mask"))?;
+    set_other_registers(stopped, thread, machine)
+}
+
+/// All but the general registers and the mask.
+fn set_other_registers(stopped: &Stopped, thread: &Thread, machine: &Machine) -> Result<(), Error> {
     if let Some(dispatch) = thread.state.dispatch() {
         let set = stopped.set_dispatch(dispatch);
-        set.map_err(failed("diverting the system calls"))?;
+        set.map_err(|errno| Error::Task {
+            operation: "diverting the system calls",
+            pid: thread.tid,
+            errno,
+        })?;
     }
     Ok(thread.state.set_fpu(stopped, machine)?)
+}
+
+/// Those of a thread that has just been born, with which all of its process start.
+fn registers_of(newborn: &Stopped, tid: i32) -> Result<UserRegs, Error> {
+    newborn.regs().map_err(|errno| Error::Task {
+        operation: "reading the registers",
+        pid: tid,
+        errno,
+    })
 }
 
 /// Sets what belongs to processes, and to their leaders as threads.

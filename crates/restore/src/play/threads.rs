@@ -1,6 +1,7 @@
 //! Threads are born in their processes: those with descriptors or directories of their own before the tables are
 //! filled, and all others after that.
 
+pub(crate) mod broods;
 mod weak;
 
 use gelid_sys::clone::{CloneArgs, flags};
@@ -9,6 +10,7 @@ use gelid_sys::signal::SigSet;
 use gelid_sys::syscall::nr;
 use gelid_tape::{Op, closing_signal};
 
+use self::broods::is_put_off;
 use super::births::taken::taken_or;
 use super::births::tape_error;
 use super::crew::{Crew, finish, identity};
@@ -37,7 +39,7 @@ pub(crate) struct Newborn {
     pub(crate) stopped: Stopped,
 }
 
-/// Creates all threads but the leaders, and those that are there already.
+/// Creates all threads but the leaders, those that are there already, and those that are [put off](broods).
 pub(crate) fn run(plan: &Plan, crew: &mut Crew) -> Result<Vec<Newborn>, Error> {
     let mut born = bear(plan, crew, |apart| (!apart.is_any()).then_some(SHARED))?;
     born.extend(weak::bear(plan, crew)?);
@@ -122,11 +124,17 @@ fn bear(
 ) -> Result<Vec<Newborn>, Error> {
     let mut born = Vec::new();
     let mut next = 1;
+    let tasks = 0..plan.lives.len();
+    let tasks: Vec<usize> = tasks
+        .filter(|index| !is_put_off(plan, *index, crew))
+        .collect();
     let wanted = |thread: &Thread| flags(&thread.apart).is_some();
     loop {
         let mut work = Vec::new();
-        for (index, life) in plan.lives.iter().enumerate() {
-            let Life::Alive(alive) = life else { continue };
+        for index in tasks.iter().copied() {
+            let Life::Alive(alive) = &plan.lives[index] else {
+                continue;
+            };
             if alive.threads.len() > next && alive.users.is_none() {
                 let last = alive.threads.len().min(next + BROOD);
                 if !alive.threads[next..last].iter().any(wanted) {

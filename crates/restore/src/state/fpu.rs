@@ -88,7 +88,8 @@ impl Fpu {
         }
     }
 
-    /// Sets them. The layout is that of the area which the thread has.
+    /// Sets them. The layout is that of the area which the first thread had: what the kernel tells about it is the same
+    /// for all, and of its registers none is left.
     pub(super) fn set(&self, tid: i32, task: &Stopped, machine: &Machine) -> Result<(), Error> {
         let failed = |operation| {
             move |errno| Error::Thread {
@@ -97,9 +98,15 @@ impl Fpu {
                 errno,
             }
         };
-        let mut area = Vec::with_capacity(machine.xstate.end());
-        task.regset(NT_X86_XSTATE, &mut area)
-            .map_err(failed("reading the vector registers"))?;
+        let mut area = match machine.area.get() {
+            Some(area) => area.clone(),
+            None => {
+                let mut area = Vec::with_capacity(machine.xstate.end());
+                task.regset(NT_X86_XSTATE, &mut area)
+                    .map_err(failed("reading the vector registers"))?;
+                machine.area.get_or_init(|| area).clone()
+            }
+        };
         self.fill(&mut area, |number| machine.xstate.component(number))
             .map_err(|component| Error::Processor { tid, component })?;
         task.set_regset(NT_X86_XSTATE, &area)
@@ -172,8 +179,12 @@ fn legacy(entry: &UserX86FpregsEntry) -> Option<Box<[u8; LEGACY]>> {
     area[24..28].copy_from_slice(&entry.mxcsr.to_le_bytes());
     area[28..32].copy_from_slice(&entry.mxcsr_mask.to_le_bytes());
     let mut put = |at: usize, words: &[u32], count: usize| {
-        let bytes = bytes32(words);
-        (words.len() == count).then(|| area[at..at + bytes.len()].copy_from_slice(&bytes))
+        let (slots, _) = area[at..at + count * 4].as_chunks_mut();
+        (words.len() == count).then(|| {
+            for (slot, word) in slots.iter_mut().zip(words) {
+                *slot = word.to_le_bytes();
+            }
+        })
     };
     put(32, &entry.st_space, 32)?;
     put(160, &entry.xmm_space, 64)?;
@@ -181,32 +192,48 @@ fn legacy(entry: &UserX86FpregsEntry) -> Option<Box<[u8; LEGACY]>> {
 }
 
 fn bytes32(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    let mut bytes = Vec::with_capacity(words.len() * 4);
+    for word in words {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes
 }
 
 fn bytes64(words: &[u64]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    let mut bytes = Vec::with_capacity(words.len() * 8);
+    for word in words {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes
 }
 
 /// The components in use that the image has; an empty one was not there when it was made. `None` if one
 /// has not the size that it must have.
 fn found(xsave: &UserX86XsaveEntry) -> Option<Vec<Component>> {
-    let fixed = [
-        (2, bytes32(&xsave.ymmh_space), 256),
-        (3, bytes64(&xsave.bndreg_state), 64),
-        (4, bytes64(&xsave.bndcsr_state), 64),
-        (5, bytes64(&xsave.opmask_reg), 64),
-        (6, bytes64(&xsave.zmm_upper), 512),
-        (7, bytes64(&xsave.hi16_zmm), 1024),
+    let is_used = |number: u32| xsave.xstate_bv & 1 << number != 0;
+    let wide = [
+        (3, &xsave.bndreg_state, 8),
+        (4, &xsave.bndcsr_state, 8),
+        (5, &xsave.opmask_reg, 8),
+        (6, &xsave.zmm_upper, 64),
+        (7, &xsave.hi16_zmm, 128),
     ];
-    if ![0, 2].contains(&xsave.pkru.len()) {
+    if ![0, 2].contains(&xsave.pkru.len()) || ![0, 64].contains(&xsave.ymmh_space.len()) {
         return None;
     }
     let mut all = Vec::new();
-    for (number, bytes, size) in fixed {
-        match bytes.len() {
+    if !xsave.ymmh_space.is_empty() && is_used(2) {
+        let bytes = bytes32(&xsave.ymmh_space);
+        all.push(Component { number: 2, bytes });
+    }
+    for (number, words, count) in wide {
+        match words.len() {
             0 => {}
-            len if len == size => all.push(Component { number, bytes }),
+            len if len == count && is_used(number) => all.push(Component {
+                number,
+                bytes: bytes64(words),
+            }),
+            len if len == count => {}
             _ => return None,
         }
     }

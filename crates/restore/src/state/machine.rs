@@ -1,5 +1,7 @@
 //! What this process has, and so what its freshly born children have, against which states are compared.
 
+use std::cell::OnceCell;
+
 use gelid_sys::arch::XLayout;
 use gelid_sys::lsm::{self, Module};
 use gelid_sys::proc::limits::{COUNT, Limit};
@@ -36,6 +38,8 @@ pub(crate) struct Machine {
     pub(crate) login_uid: Option<u32>,
     /// Where the processor has the components of its extended state.
     pub(crate) xstate: XLayout,
+    /// The extended state of some thread, as the kernel lays it out.
+    pub(crate) area: OnceCell<Vec<u8>>,
     /// Whether timers can be made with the id that is wanted.
     pub(crate) timer_ids: bool,
     /// The rights of the credentials are those of a user namespace.
@@ -79,6 +83,7 @@ impl Machine {
             personality: proc::scalar::personality(&task)?,
             login_uid: proc::scalar::loginuid(&task).ok(),
             xstate: XLayout::look(),
+            area: OnceCell::new(),
             timer_ids: prctl::timer_restore_ids().is_ok(),
         })
     }
