@@ -4,6 +4,7 @@
 mod external;
 mod ipc;
 mod last;
+mod links;
 mod mnt;
 mod nested;
 pub(crate) mod net;
@@ -26,6 +27,7 @@ use crate::survey::{Live, Task};
 use crate::{Error, Options, Refusal};
 
 pub(crate) use last::given as last_pid;
+pub(crate) use links::{Kept, Links};
 pub(crate) use mnt::{Automounter, MountTable};
 pub use mnt::{MountRefusal, Mounts};
 pub(crate) use nested::{ForChildren, Place, check_births, relate};
@@ -69,7 +71,8 @@ pub(crate) struct Own {
 impl Own {
     /// Those of the calling process.
     pub(crate) fn look() -> Result<Self, proc::Error> {
-        let inodes = inodes(&TaskDir::open(rustix::process::getpid())?)?;
+        let own = TaskDir::open(rustix::process::getpid())?;
+        let inodes = inodes(&Links::free(&own))?;
         Ok(Self { inodes })
     }
 
@@ -116,10 +119,10 @@ impl OfThread {
     }
 }
 
-fn inodes(task: &TaskDir) -> Result<[u64; 8], proc::Error> {
+fn inodes(task: &Links<'_>) -> Result<[u64; 8], proc::Error> {
     let mut inodes = [0; 8];
     for (inode, kind) in inodes.iter_mut().zip(ORDER) {
-        *inode = ns::id(task, kind)?;
+        *inode = task.inode(kind)?;
     }
     Ok(inodes)
 }
@@ -229,7 +232,7 @@ impl Instances {
     /// The ids of those of a process; the root comes first.
     pub(crate) fn of(
         &mut self,
-        task: &TaskDir,
+        task: &Links<'_>,
         root: bool,
     ) -> Result<[Option<u32>; 8], proc::Error> {
         let inodes = inodes(task)?;
@@ -270,10 +273,10 @@ impl Instances {
     /// The time namespace that children of a process are born into, if it is not its own.
     pub(crate) fn for_children(
         &mut self,
-        task: &TaskDir,
+        task: &Links<'_>,
         own: Option<u32>,
     ) -> Result<Option<u32>, proc::Error> {
-        let inode = ns::id(task, Kind::TimeForChildren)?;
+        let inode = task.inode(Kind::TimeForChildren)?;
         if inode == self.own.inode(Kind::Time) {
             return Ok(None);
         }
@@ -391,7 +394,7 @@ pub(crate) fn check_root(
 ) -> Result<(), Error> {
     let pid = options.tree;
     let mut instances = Instances::new(*own);
-    instances.of(dir, true)?;
+    instances.of(&Links::free(dir), true)?;
     refuse(&instances, pid, comm)?;
     if instances.has_numbers() {
         let status = proc::status::read(dir)?;

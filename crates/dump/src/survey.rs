@@ -2,6 +2,7 @@
 //! refused is refused here, before a task has been touched.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use gelid_image::messages::TaskKobjIdsEntry;
@@ -14,7 +15,9 @@ use gelid_sys::{Pid, proc};
 
 use crate::ids::Ids;
 use crate::layout::{Expected, Layout, Looker, Promise};
-use crate::namespace::{self, Census, ForChildren, Instances, Number, Numbers, Own, Place, Users};
+use crate::namespace::{
+    self, Census, ForChildren, Instances, Kept, Links, Number, Numbers, Own, Place, Users,
+};
 use crate::{Error, Options, Refusal, files, kinship};
 
 /// A process of the tree, as it looks from outside.
@@ -150,6 +153,7 @@ pub(crate) fn tree(
 ) -> Result<(Vec<Task>, Census, Layouts), Error> {
     let mut surveyor = Surveyor {
         instances: Instances::new(*namespaces),
+        kept: Rc::default(),
         numbers: Numbers::default(),
         users: Users::default(),
         for_children: Vec::new(),
@@ -220,6 +224,7 @@ impl Layouts {
 
 struct Surveyor<'a> {
     instances: Instances,
+    kept: Rc<Kept>,
     numbers: Numbers,
     users: Users,
     /// Tasks whose children are born elsewhere, and the inode of the pid namespace.
@@ -238,6 +243,7 @@ struct Surveyor<'a> {
 impl Surveyor<'_> {
     fn task(&mut self, process: &Process, ppid: i32, index: usize) -> Result<Task, Error> {
         let pid = process.pid;
+        let dir = process.dir()?;
         let mut task = Task {
             pid,
             living: process.living(),
@@ -246,14 +252,14 @@ impl Surveyor<'_> {
             numbers: Vec::new(),
             place: None,
             pid_ns_for_children: None,
-            stat: stat::read(&process.dir()?)?,
+            stat: stat::read(&dir)?,
             no_terminal: false,
             live: None,
         };
         if let State::Zombie(_) = process.state {
             task.tids = vec![pid];
             let own = match self.instances.has_nested_numbers() {
-                true => self.instances.pid_of(&process.dir()?, pid)?,
+                true => self.instances.pid_of(&dir, pid)?,
                 false => None,
             };
             self.number(&mut task, own, None)?;
@@ -276,9 +282,13 @@ impl Surveyor<'_> {
                 false => self.looker.look(living, promise)?,
             }
         }
-        let dir = process.dir()?;
-        let namespaces = self.instances.of(&dir, index == 0)?;
-        let clocks = self.instances.for_children(&dir, namespaces[4])?;
+        let links = match self.is_alone {
+            // There is nobody to keep them for.
+            true => Links::free(&dir),
+            false => Links::held(&dir, task.has_leader(), &self.kept),
+        };
+        let namespaces = self.instances.of(&links, index == 0)?;
+        let clocks = self.instances.for_children(&links, namespaces[4])?;
         namespace::refuse(&self.instances, pid, &task.comm())?;
         let mut status = status::read(&dir)?;
         if index == 0 {
@@ -287,7 +297,7 @@ impl Surveyor<'_> {
         let own = namespaces[0];
         let of_leader = task.has_leader().then_some(&status);
         self.number(&mut task, own, of_leader)?;
-        match self.instances.numbers_for_children(&dir, own)? {
+        match self.instances.numbers_for_children(&links, own)? {
             ForChildren::Own => {}
             ForChildren::New => task.pid_ns_for_children = Some(0),
             ForChildren::Of(inode) => self.for_children.push((index, inode)),

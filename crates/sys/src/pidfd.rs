@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
 
+use crate::proc::ns::Kind;
 use crate::syscall::call;
 
 /// `PIDFD_THREAD` of `linux/pidfd.h`.
@@ -40,6 +41,24 @@ pub fn getfd(pidfd: impl AsFd, fd: RawFd) -> Result<OwnedFd> {
     }
     let flags = rustix::process::PidfdGetfdFlags::empty();
     rustix::process::pidfd_getfd(pidfd, fd, flags)
+}
+
+/// A namespace of the task behind `pidfd` (since Linux 6.11), as its link in procfs leads to. Close-on-exec. Of
+/// [`Kind::PidForChildren`] also one that has no process yet, to which no link leads.
+///
+/// # Errors
+///
+/// `ENOTTY` or `EINVAL` if the kernel does not tell, `EOPNOTSUPP` if it has none of that kind, `ESRCH` if the task has
+/// ended, `EPERM` without `PTRACE_MODE_READ_FSCREDS`.
+pub fn namespace(pidfd: impl AsFd, kind: Kind) -> Result<OwnedFd> {
+    /// `PIDFD_GET_CGROUP_NAMESPACE`; the others follow in the order of the names.
+    const GET_FIRST: usize = 0xff01;
+    let fd = pidfd.as_fd().as_raw_fd() as usize;
+    let request = GET_FIRST + kind as usize;
+    // SAFETY: the request takes no argument.
+    let found = unsafe { call(libc::SYS_ioctl as usize, [fd, request, 0, 0, 0, 0]) }?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(found as RawFd) })
 }
 
 /// Sends signal `number` (0 only tests for existence, real-time signals included) to the task.
@@ -144,6 +163,24 @@ mod tests {
         assert_eq!(has_exited(&fd), Ok(true));
         assert_eq!(send_signal(&fd, 0), Err(Errno::SRCH));
         assert_eq!(open(pid).err(), Some(Errno::SRCH));
+    }
+
+    #[test]
+    fn namespaces_are_those_of_the_links() {
+        let own = rustix::process::getpid();
+        let (me, links) = (open(own).unwrap(), crate::proc::task_dir(own).unwrap());
+        for kind in Kind::ALL {
+            match namespace(&me, kind) {
+                Ok(found) => {
+                    let inode = rustix::fs::fstat(found).unwrap().st_ino;
+                    assert_eq!(crate::proc::ns::id(&links, kind), Ok(inode), "{kind:?}");
+                }
+                // Linux before 6.11, or without namespaces of the kind.
+                Err(errno) => {
+                    assert!([Errno::NOTTY, Errno::INVAL, Errno::OPNOTSUPP].contains(&errno))
+                }
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use gelid_sys::proc::ns::{self, Kind};
 use gelid_sys::proc::status::Status;
 use gelid_sys::proc::{self, TaskDir};
 
-use super::{Instance, Instances, Users};
+use super::{Instance, Instances, Links, Users};
 use crate::survey::Task;
 use crate::{Error, Refusal};
 
@@ -87,16 +87,17 @@ impl Instances {
     /// yet.
     pub(crate) fn numbers_for_children(
         &self,
-        task: &TaskDir,
+        task: &Links<'_>,
         own: Option<u32>,
     ) -> Result<ForChildren, proc::Error> {
-        let inode = ns::id(task, Kind::PidForChildren)?;
-        let same = match self.met.iter().find(|met| Some(met.id) == own) {
-            Some(met) => met.inode == inode,
-            None => self.own.inode(Kind::Pid) == inode,
+        let own = match self.met.iter().find(|met| Some(met.id) == own) {
+            Some(met) => met.inode,
+            None => self.own.inode(Kind::Pid),
         };
-        Ok(match inode {
-            _ if same => ForChildren::Own,
+        if task.is(Kind::PidForChildren, own)? {
+            return Ok(ForChildren::Own);
+        }
+        Ok(match task.inode(Kind::PidForChildren)? {
             0 => ForChildren::New,
             inode => ForChildren::Of(inode),
         })
