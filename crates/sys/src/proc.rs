@@ -157,6 +157,13 @@ impl TaskDir {
         Ok(text)
     }
 
+    /// The target of a link that has a short one, as the kernel prints it: at most so many bytes of it.
+    fn short_link<'b>(&self, name: &str, target: &'b mut [u8; 64]) -> Result<&'b [u8], Error> {
+        let len = rustix::fs::readlinkat_raw(&self.fd, name, &mut target[..])
+            .map_err(|errno| self.read_error(name, errno))?;
+        Ok(&target[..len])
+    }
+
     /// The target of the link `name` (`exe`, `cwd`, `root`, `fd/N`, `ns/X`), as the kernel prints it.
     pub fn link(&self, name: &str) -> Result<CString, Error> {
         rustix::fs::readlinkat(&self.fd, name, Vec::new())
@@ -229,6 +236,16 @@ impl TaskDir {
         parse: impl FnOnce(&[u8]) -> Result<T, Malformed>,
     ) -> Result<T, Error> {
         parse(&self.read(name, expected)?).map_err(|what| self.parse_error(name, what))
+    }
+
+    /// The same of a file that the kernel makes up as one record.
+    fn parsed_record<T>(
+        &self,
+        name: &str,
+        expected: usize,
+        parse: impl FnOnce(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<T, Error> {
+        parse(&self.read_record(name, expected)?).map_err(|what| self.parse_error(name, what))
     }
 }
 

@@ -29,7 +29,7 @@ impl Collector<'_> {
                 descriptors
             }
             None => {
-                let numbers = fd::list(task.dir)?.into_iter();
+                let numbers = fd::list_to_read(task.dir)?.into_iter();
                 let place = |fd| Place::Descriptor { pid: task.pid, fd };
                 let descriptors = numbers.map(|fd| self.descriptor_at(task, fd, place(fd)));
                 descriptors.collect::<Result<_, _>>()?

@@ -6,7 +6,7 @@ use super::{Error, TaskDir};
 /// Reads the vector as words: type, value, type, value, … with the final pair of zeros where the kernel
 /// shows it. Empty for a task without an address space.
 pub fn read(task: &TaskDir) -> std::result::Result<Vec<u64>, Error> {
-    task.parsed("auxv", 1024, parse)
+    task.parsed_record("auxv", 1024, parse)
 }
 
 /// Cuts the bytes of `auxv` into words.

@@ -18,12 +18,15 @@ pub struct Membership {
 
 /// Reads and parses `cgroup`.
 pub fn read(task: &TaskDir) -> std::result::Result<Vec<Membership>, Error> {
-    task.parsed("cgroup", 1024, parse)
+    task.parsed_record("cgroup", 1024, parse)
 }
 
 /// The text of `cgroup` of a thread of `process`: the same for threads that stand together.
 pub fn text(process: &TaskDir, tid: Pid) -> std::result::Result<Vec<u8>, Error> {
-    process.read_record(&format!("task/{tid}/cgroup"), 1024)
+    match tid == process.pid() {
+        true => process.read_record("cgroup", 1024),
+        false => process.read_record(&format!("task/{tid}/cgroup"), 1024),
+    }
 }
 
 /// Parses the text of `cgroup`.

@@ -15,6 +15,12 @@ pub fn list(task: &TaskDir) -> Result<Vec<RawFd>, Error> {
     numbers(task, "fd")
 }
 
+/// The same for somebody who will [read of each](super::fdinfo::read): listing makes the kernel look each name up, and
+/// so it does that once.
+pub fn list_to_read(task: &TaskDir) -> Result<Vec<RawFd>, Error> {
+    numbers(task, "fdinfo")
+}
+
 /// How many descriptors a process has open (since Linux 6.2; 0 before), without looking for any of them.
 pub fn count(task: &TaskDir) -> Result<u64, Error> {
     let stat = statat(task, "fd", AtFlags::empty());

@@ -40,7 +40,7 @@ const NAMES: [&str; COUNT] = [
 
 /// Reads and parses `limits`: the limits by `RLIMIT_*` number.
 pub fn read(task: &TaskDir) -> std::result::Result<[Limit; COUNT], Error> {
-    task.parsed("limits", 2048, parse)
+    task.parsed_record("limits", 2048, parse)
 }
 
 /// Parses the text of `limits`.

@@ -84,8 +84,9 @@ pub fn read(task: &TaskDir) -> std::result::Result<Ids, Error> {
 
 /// Reads one link; 0 as in [`Ids::get`].
 pub fn id(task: &TaskDir, kind: Kind) -> std::result::Result<u64, Error> {
-    match task.link(kind.path()) {
-        Ok(link) => parse_link(link.as_bytes()).map_err(|what| task.parse_error(kind.path(), what)),
+    let mut target = [0; 64];
+    match task.short_link(kind.path(), &mut target) {
+        Ok(link) => parse_link(link).map_err(|what| task.parse_error(kind.path(), what)),
         // A task that has gone gives ESRCH or lacks the whole directory.
         Err(error) if error.errno() == Errno::NOENT && task.link("ns/user").is_ok() => Ok(0),
         Err(error) => Err(error),

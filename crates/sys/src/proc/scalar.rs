@@ -7,7 +7,7 @@ type Read<T> = std::result::Result<T, Error>;
 
 /// `comm`: the name of the thread, at most 15 bytes, as it is.
 pub fn comm(task: &TaskDir) -> Read<Vec<u8>> {
-    task.parsed("comm", 64, |text| Ok(chomp(text).to_vec()))
+    task.parsed_record("comm", 64, |text| Ok(chomp(text).to_vec()))
 }
 
 /// `cmdline`: the argument strings, each with a final NUL unless the task has overwritten them. Empty
@@ -23,14 +23,14 @@ pub fn environ(task: &TaskDir) -> Read<Vec<u8>> {
 
 /// `personality`: the execution domain and its flags, `personality(2)`.
 pub fn personality(task: &TaskDir) -> Read<u32> {
-    task.parsed("personality", 64, |text| {
+    task.parsed_record("personality", 64, |text| {
         u32::try_from(hex(chomp(text), "personality")?).map_err(|_| Malformed("personality"))
     })
 }
 
 /// `statm`: how many pages of anonymous private memory are resident; 0 for a task without an address space.
 pub fn anonymous_pages(task: &TaskDir) -> Read<u64> {
-    task.parsed("statm", 128, |text| {
+    task.parsed_record("statm", 128, |text| {
         let mut words = chomp(text).split(|byte| *byte == b' ').skip(1);
         let mut next = || decimal::<u64>(words.next().unwrap_or_default(), "statm");
         let (resident, shared) = (next()?, next()?);
@@ -40,26 +40,26 @@ pub fn anonymous_pages(task: &TaskDir) -> Read<u64> {
 
 /// `oom_score_adj`: how readily the process is killed when memory is short, -1000 to 1000.
 pub fn oom_score_adj(task: &TaskDir) -> Read<i32> {
-    task.parsed("oom_score_adj", 64, |text| {
+    task.parsed_record("oom_score_adj", 64, |text| {
         signed(chomp(text), "oom_score_adj")
     })
 }
 
 /// `timerslack_ns`: the slack of timers of the thread in nanoseconds; 0 for a real-time one.
 pub fn timerslack_ns(task: &TaskDir) -> Read<u64> {
-    task.parsed("timerslack_ns", 64, |text| {
+    task.parsed_record("timerslack_ns", 64, |text| {
         decimal(chomp(text), "timerslack_ns")
     })
 }
 
 /// `loginuid`: the audit user, `u32::MAX` if unset. `ENOENT` on a kernel without auditing.
 pub fn loginuid(task: &TaskDir) -> Read<u32> {
-    task.parsed("loginuid", 64, |text| decimal(chomp(text), "loginuid"))
+    task.parsed_record("loginuid", 64, |text| decimal(chomp(text), "loginuid"))
 }
 
 /// `coredump_filter`: which mappings go to a core dump. `None` for a task without an address space.
 pub fn coredump_filter(task: &TaskDir) -> Read<Option<u64>> {
-    task.parsed("coredump_filter", 64, |text| match chomp(text) {
+    task.parsed_record("coredump_filter", 64, |text| match chomp(text) {
         b"" => Ok(None),
         digits => hex(digits, "coredump_filter").map(Some),
     })
@@ -93,7 +93,7 @@ pub fn security_label(task: &TaskDir) -> Read<Option<Vec<u8>>> {
 
 /// `setgroups` of the task's user namespace: whether `setgroups(2)` is allowed there.
 pub fn setgroups_allowed(task: &TaskDir) -> Read<bool> {
-    task.parsed("setgroups", 64, parse_setgroups)
+    task.parsed_record("setgroups", 64, parse_setgroups)
 }
 
 fn parse_setgroups(text: &[u8]) -> Result<bool> {

@@ -149,6 +149,8 @@ pub fn read_by_parts(
         }
         add(&mut areas, line)
     })?;
+    // Of many processes each has them until all are written.
+    areas.shrink_to_fit();
     Ok(areas)
 }
 

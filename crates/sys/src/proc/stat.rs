@@ -127,7 +127,7 @@ pub struct Stat {
 
 /// Reads and parses `stat`.
 pub fn read(task: &TaskDir) -> std::result::Result<Stat, Error> {
-    task.parsed("stat", 1024, parse)
+    task.parsed_record("stat", 1024, parse)
 }
 
 /// Parses the text of `stat`.

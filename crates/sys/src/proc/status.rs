@@ -87,7 +87,7 @@ pub struct Caps {
 
 /// Reads and parses `status`.
 pub fn read(task: &TaskDir) -> std::result::Result<Status, Error> {
-    task.parsed("status", 4096, parse)
+    task.parsed_record("status", 4096, parse)
 }
 
 /// Lines that are always there, as bits of a set.
