@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use gelid_sys::pagemap::{self, read_entries};
 use gelid_sys::proc::smaps::Area;
-use gelid_sys::{Errno, PAGE_SIZE, Pid, proc};
-use rustix::fs::OFlags;
-
-use crate::Error;
+use gelid_sys::{Errno, PAGE_SIZE, Pid};
 
 /// Whether private memory may have pages that others have too.
 pub(crate) fn is_shared(area: &Area) -> bool {
@@ -55,7 +53,7 @@ pub(crate) struct Frames {
     owned: HashMap<Pid, Vec<Range<u64>>>,
     /// Whose pages were found last: who has more is asked before all frames are.
     last_owner: Option<Pid>,
-    pagemaps: HashMap<Pid, OwnedFd>,
+    pagemaps: HashMap<Pid, Arc<OwnedFd>>,
 }
 
 /// What is to be done with pages.
@@ -86,11 +84,10 @@ impl Frames {
         is_shared(area) && (self.is_packed || common >= MUCH)
     }
 
-    /// Takes a task up, whose memory a process has: the task itself or a copy.
-    pub(crate) fn open(&mut self, pid: Pid, process: Pid) -> Result<(), Error> {
-        let pagemap = proc::task_dir(process)?.open_file("pagemap", OFlags::RDONLY)?;
+    /// Takes a task up that has mappings which [`concern`](Self::concern) it; the pagemap is that of the process that has
+    /// its memory: of the task itself or a copy.
+    pub(crate) fn take_up(&mut self, pid: Pid, pagemap: Arc<OwnedFd>) {
         self.pagemaps.insert(pid, pagemap);
-        Ok(())
     }
 
     /// Tells the pages of a task apart, which must be one of those taken up.
@@ -280,7 +277,9 @@ mod tests {
     fn a_task_has_nothing_in_common_with_itself() {
         let mut frames = Frames::new(true);
         let own = rustix::process::getpid();
-        frames.open(own, own).unwrap();
+        let dir = gelid_sys::proc::task_dir(own).unwrap();
+        let pagemap = dir.open_file("pagemap", rustix::fs::OFlags::RDONLY);
+        frames.take_up(own, Arc::new(pagemap.unwrap()));
         let page = vec![1_u8; 4 * PAGE_SIZE];
         let start = (page.as_ptr().addr() as u64).next_multiple_of(PAGE_SIZE as u64);
         let range = start..start + 2 * PAGE_SIZE as u64;

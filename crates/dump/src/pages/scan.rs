@@ -55,11 +55,13 @@ pub(super) fn queue(
     mut frames: Option<&mut Frames>,
     stop: &AtomicBool,
 ) -> Result<Queued, Error> {
-    if let Some(frames) = &mut frames {
-        frames.open(pid, origin.pid)?;
-    }
     let shared = origin.shared;
     let mut queueing = Queueing::begin(sink, pid, origin.pid, origin.kept)?;
+    if let Some(frames) = &mut frames
+        && layout.areas.iter().any(|area| frames.concern(area))
+    {
+        frames.take_up(pid, Arc::clone(&queueing.pagemap));
+    }
     queueing.part(&layout.areas, shared, layout.vdso.as_ref(), frames, stop)?;
     queueing.finish(&layout.areas)
 }
@@ -69,7 +71,7 @@ pub(super) struct Queueing {
     pub(super) pid: Pid,
     /// Who has them.
     process: Pid,
-    pagemap: OwnedFd,
+    pagemap: Arc<OwnedFd>,
     /// Memory that nobody else has.
     own: Arc<dyn PageSource>,
     /// See [`Origin::kept`].
@@ -87,10 +89,11 @@ impl Queueing {
         kept: Vec<(u64, Arc<Memory>)>,
     ) -> Result<Self, Error> {
         let (stored, writer) = sink.begin(Owner::Task(pid.as_raw_pid()))?;
+        let pagemap = proc::task_dir(process)?.open_file("pagemap", OFlags::RDONLY)?;
         Ok(Self {
             pid,
             process,
-            pagemap: proc::task_dir(process)?.open_file("pagemap", OFlags::RDONLY)?,
+            pagemap: Arc::new(pagemap),
             own: Arc::new(ProcessSource::new(process)),
             kept,
             stored,
