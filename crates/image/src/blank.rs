@@ -145,6 +145,12 @@ impl Nameless {
         }
     }
 
+    /// How long it is.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstat(&self.0)?;
+        u64::try_from(stat.st_size).map_err(io::Error::other)
+    }
+
     /// Opened once more, to be read from its beginning.
     pub(crate) fn open(&self) -> io::Result<File> {
         let mut file = File::from(rustix::io::fcntl_dupfd_cloexec(&self.0, 0)?);

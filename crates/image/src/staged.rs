@@ -40,8 +40,17 @@ pub(crate) enum Staged {
     Open,
     /// A writer has finished.
     Finished(Finished),
-    /// Written by somebody else; checksum at commit unless given.
-    Raw(Option<String>),
+    /// Written by somebody else, who may still be at it; read at commit for its checksum.
+    Raw,
+    /// Written by somebody else, who has told its checksum.
+    Summed(Summed),
+}
+
+/// What is known of a file that somebody else has written.
+#[derive(Clone, Debug)]
+pub(crate) struct Summed {
+    pub(crate) len: u64,
+    pub(crate) checksum: String,
 }
 
 /// What a finished writer knows about its file.
@@ -49,6 +58,17 @@ pub(crate) enum Staged {
 pub(crate) struct Finished {
     pub(crate) len: u64,
     pub(crate) blake3: blake3::Hash,
+}
+
+impl State {
+    /// Nothing more is written into a file.
+    fn finish(&mut self, name: &str, staged: Staged) {
+        self.files.insert(name.into(), staged);
+        if let Some(naming) = &self.naming {
+            // Whom it does not reach, the commit names.
+            let _ = naming.send(name.into());
+        }
+    }
 }
 
 impl Shared {
@@ -109,13 +129,19 @@ impl Shared {
     }
 
     pub(crate) fn finish(&self, name: &str, finished: Finished) {
-        let mut state = self.state();
-        let finished = Staged::Finished(finished);
-        state.files.insert(name.into(), finished);
-        if let Some(naming) = &state.naming {
-            // Whom it does not reach, the commit names.
-            let _ = naming.send(name.into());
+        self.state().finish(name, Staged::Finished(finished));
+    }
+
+    /// Notes the checksum of a raw file, which is complete.
+    pub(crate) fn sum(&self, name: &str, checksum: String) -> Result<(), WriteError> {
+        match self.state().files.get(name) {
+            Some(Staged::Raw | Staged::Summed(_)) => {}
+            _ => return Err(WriteError::BadName { name: name.into() }),
         }
+        let len = self.len(name)?;
+        let summed = Staged::Summed(Summed { len, checksum });
+        self.state().finish(name, summed);
+        Ok(())
     }
 
     /// Gives a file its name, if it has none and nobody else has it; whether it has it now.
@@ -156,10 +182,13 @@ impl Shared {
         }
     }
 
-    pub(crate) fn len(&self, name: &str) -> Result<u64, WriteError> {
-        let found = self.open(name)?.metadata();
-        let found = found.map_err(|source| WriteError::io(name, "stat", source))?;
-        Ok(found.len())
+    fn len(&self, name: &str) -> Result<u64, WriteError> {
+        let nameless = self.state().nameless.get(name).map(Nameless::len);
+        let found = match nameless {
+            Some(len) => len,
+            None => self.open(name)?.metadata().map(|found| found.len()),
+        };
+        found.map_err(|source| WriteError::io(name, "stat", source))
     }
 
     pub(crate) fn hash(&self, name: &str) -> Result<(u64, Checksum), WriteError> {

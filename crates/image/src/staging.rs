@@ -97,7 +97,7 @@ impl Staging {
             return;
         };
         for (name, staged) in &state.files {
-            if matches!(staged, Staged::Finished(_)) {
+            if matches!(staged, Staged::Finished(_) | Staged::Summed(_)) {
                 // It waits for them.
                 let _ = finished.send(name.clone());
             }
@@ -151,7 +151,7 @@ impl Staging {
     pub fn raw(&self, name: &str) -> Result<File, WriteError> {
         fit(name)?;
         let file = self.shared.create(name)?;
-        self.shared.set(name, Staged::Raw(None));
+        self.shared.set(name, Staged::Raw);
         Ok(file)
     }
 
@@ -162,27 +162,21 @@ impl Staging {
             Some(file) => (file, true),
             None => (self.shared.create(name)?, false),
         };
-        self.shared.set(name, Staged::Raw(None));
+        self.shared.set(name, Staged::Raw);
         Ok(Roomy::new(file, has_room))
     }
 
-    /// Sets the checksum of a raw file for the manifest, in whatever form its owner likes; spares
+    /// Sets the checksum of a raw file, of which all is written, for the manifest, in whatever form its owner likes; spares
     /// the commit from reading the file back.
     pub fn set_checksum(&self, name: &str, checksum: impl Into<String>) -> Result<(), WriteError> {
-        match self.shared.state().files.get_mut(name) {
-            Some(Staged::Raw(slot)) => {
-                *slot = Some(checksum.into());
-                Ok(())
-            }
-            _ => Err(WriteError::BadName { name: name.into() }),
-        }
+        self.shared.sum(name, checksum.into())
     }
 
-    /// Removes a raw file from the set, after it was closed.
+    /// Removes a raw file without a checksum from the set, after it was closed.
     pub fn discard(&self, name: &str) -> Result<(), WriteError> {
         let mut state = self.shared.state();
         match state.files.remove(name) {
-            Some(Staged::Raw(_)) => {}
+            Some(Staged::Raw) => {}
             _ => return Err(WriteError::BadName { name: name.into() }),
         }
         if state.nameless.remove(name).is_some() {
@@ -255,7 +249,8 @@ impl Staging {
         let files = state.files.iter().map(|(name, staged)| {
             let staged = match staged {
                 Staged::Finished(finished) => Staged::Finished(*finished),
-                Staged::Raw(checksum) => Staged::Raw(checksum.clone()),
+                Staged::Raw => Staged::Raw,
+                Staged::Summed(summed) => Staged::Summed(summed.clone()),
                 Staged::Open => Staged::Open,
             };
             (name.clone(), staged)
@@ -271,8 +266,8 @@ impl Staging {
         for (name, staged) in files {
             let (len, checksum) = match staged {
                 Staged::Finished(f) => (f.len, Checksum::Blake3(f.blake3)),
-                Staged::Raw(Some(text)) => (self.shared.len(name)?, Checksum::Other(text.clone())),
-                Staged::Raw(None) | Staged::Open => self.shared.hash(name)?,
+                Staged::Summed(f) => (f.len, Checksum::Other(f.checksum.clone())),
+                Staged::Raw | Staged::Open => self.shared.hash(name)?,
             };
             manifest.insert(name.clone(), len, checksum);
         }
@@ -287,7 +282,7 @@ impl Staging {
             true => file.sync_all(),
             false => Ok(()),
         });
-        self.shared.set(manifest::FILE_NAME, Staged::Raw(None));
+        self.shared.set(manifest::FILE_NAME, Staged::Raw);
         synced.map_err(|source| WriteError::io(manifest::FILE_NAME, "write", source))
     }
 
