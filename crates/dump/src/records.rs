@@ -200,7 +200,21 @@ fn look(
     namespace::dump_rules(context, &census)?;
     let mut collected = files.finish()?;
     collected.memory.extend(attached);
+    write_survey(context.staging, tasks, &census)?;
     Ok((spaces, collected))
+}
+
+/// Writes what needs no tape: `pstree`, `ids`, and `core` of processes that have ended.
+fn write_survey(staging: &Staging, tasks: &[Task], census: &Census) -> Result<(), Error> {
+    kinship::write(staging, tasks, &census.numbers)?;
+    for task in tasks {
+        let key = task.number();
+        match &task.live {
+            Some(live) => staging.put(ImageKind::Ids, key, &live.ids)?,
+            None => staging.put(ImageKind::Core, key, &zombie(task))?,
+        }
+    }
+    Ok(())
 }
 
 /// Records a table with a number, of so many slots.
@@ -220,23 +234,14 @@ pub(crate) fn table(
     Ok(())
 }
 
-/// Writes what is known when the tapes have been played: `pstree`, `ids`, `core`, `seccomp`, `inventory`.
+/// Writes what is known when the tapes have been played: `core`, `seccomp`, `inventory`.
 pub(crate) fn write_tasks(
     context: Context<'_>,
-    tasks: &[Task],
     census: &Census,
     (cores, apart): (&[Cores], &[Apart]),
     filters: &SeccompEntry,
 ) -> Result<(), Error> {
     let staging = context.staging;
-    kinship::write(staging, tasks, &census.numbers)?;
-    for task in tasks {
-        let key = task.number();
-        match &task.live {
-            Some(live) => staging.put(ImageKind::Ids, key, &live.ids)?,
-            None => staging.put(ImageKind::Core, key, &zombie(task))?,
-        }
-    }
     write_cores(staging, census, cores, apart)?;
     staging.put(ImageKind::Seccomp, (), filters)?;
     let (options, namespaces) = (context.options, context.namespaces);
@@ -280,17 +285,21 @@ impl Spaces {
         pages: &[Stored],
     ) -> Result<(), Error> {
         self.complete(tasks, cores, pages);
-        for (index, task) in tasks.iter().enumerate() {
-            let first = match task.live.as_ref().map(|live| &live.space) {
-                Some(Space::Own(_)) => index,
-                Some(Space::Of(first)) => *first,
-                None => continue,
+        let staging = context.staging;
+        let spaces = tasks.iter().enumerate().filter_map(|(index, task)| {
+            let first = match task.live.as_ref()?.space {
+                Space::Own(_) => index,
+                Space::Of(first) => first,
             };
-            if let Some(mm) = self.0.get(&first) {
-                let key = task.number();
-                context.staging.put(ImageKind::Mm, key, mm)?;
-            }
-        }
+            Some((task.number(), self.0.get(&first)?))
+        });
+        let spaces: Vec<(i32, &MmEntry)> = spaces.collect();
+        let write = |part: &[(i32, &MmEntry)]| {
+            let mut each = part.iter();
+            each.try_for_each(|(key, mm)| staging.put(ImageKind::Mm, *key, *mm))
+        };
+        let written = gelid_image::shared_out("spaces", &spaces, write);
+        written.into_iter().collect::<Result<(), _>>()?;
         let headless = tasks.iter().filter(|task| !task.has_leader());
         let headless: HashMap<i32, i32> = headless
             .map(|task| (task.living.as_raw_pid(), task.number()))
@@ -300,10 +309,12 @@ impl Spaces {
             None => census.numbers.number(pid),
         };
         let all = pages.iter().map(|stored| (stored.owner, stored)).collect();
-        for stored in pages {
-            stored.write(context.staging, &all, number)?;
-        }
-        Ok(())
+        let write = |part: &[Stored]| {
+            let mut each = part.iter();
+            each.try_for_each(|stored| stored.write(staging, &all, number))
+        };
+        let written = gelid_image::shared_out("pagemaps", pages, write);
+        written.into_iter().collect()
     }
 
     fn complete(&mut self, tasks: &[Task], cores: &[Cores], pages: &[Stored]) {

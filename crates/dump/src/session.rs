@@ -162,7 +162,7 @@ fn write<'scope, 'a: 'scope>(
     cgroup::record(cgroups, context.staging, all, &standings, &mut cores)?;
     let apart = collecting.apart();
     context.staging.name_early();
-    records::write_tasks(context, &tasks, &census, (&cores, &apart), &filters)?;
+    records::write_tasks(context, &census, (&cores, &apart), &filters)?;
     let (spaces, mut files) = collecting.finish()?;
     if context.options.end == End::Run {
         // Packets may come again.
