@@ -126,7 +126,7 @@ pub(crate) struct Collector<'s> {
     writer: ImageWriter,
     descriptions: Descriptions,
     known: Known,
-    mapped: HashMap<(Dev, u64, Vec<u8>), (u32, bool)>,
+    mapped: HashMap<(Dev, u64), mapped::ByPath>,
     remaps: Remaps,
     links: Links,
     pipes: Pipes,

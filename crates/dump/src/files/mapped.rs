@@ -22,6 +22,9 @@ pub(crate) struct Mapped {
     pub(crate) memfd: bool,
 }
 
+/// What is known of an inode behind mappings, by what it is called: its file id, and whether it is memory.
+pub(super) type ByPath = Vec<(Vec<u8>, (u32, bool))>;
+
 impl Collector<'_> {
     /// Records the file behind a mapping. Each file is looked at once.
     pub(crate) fn mapped(&mut self, task: Task<'_>, mapping: &Mapping) -> Result<Mapped, Error> {
@@ -43,12 +46,18 @@ impl Collector<'_> {
             0o200 => 1,
             _ => 0,
         });
-        let key = (mapping.dev, mapping.inode, mapping.path.clone());
-        let (id, memfd) = match self.mapped.get(&key) {
-            Some(known) => *known,
+        let key = (mapping.dev, mapping.inode);
+        let known = self.mapped.get(&key).and_then(|paths| {
+            let (_, known) = paths.iter().find(|(path, _)| *path == mapping.path)?;
+            Some(*known)
+        });
+        let (id, memfd) = match known {
+            Some(known) => known,
             None => {
                 let known = self.behind_mapping(task.dir, &name, (place, mapping))?;
-                *self.mapped.entry(key).or_insert(known)
+                let paths = self.mapped.entry(key).or_default();
+                paths.push((mapping.path.clone(), known));
+                known
             }
         };
         if memfd {
