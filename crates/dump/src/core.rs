@@ -18,6 +18,7 @@ mod labels;
 mod limits;
 mod locking;
 mod process;
+mod recording;
 mod registers;
 mod sched;
 mod seccomp;
@@ -41,8 +42,8 @@ use gelid_tape::Ground;
 use crate::namespace::Census;
 use crate::survey::{Live, Space, Task};
 use crate::vma::{self, Kind};
-use carry::Played;
 use keys::Keys;
+use recording::Recording;
 use sched::Defaults;
 use seccomp::Restraint;
 
@@ -105,7 +106,7 @@ pub(crate) fn collect(
         vectors: fpu::Reader::new(),
         suspended: tree.seccomp_suspended(),
     };
-    let mut asked = Vec::new();
+    let mut recording = Recording::new(census, &defaults);
     let mut spaces: HashMap<u32, carry::Space> = HashMap::new();
     let mut order = Vec::new();
     for (index, (process, task)) in tree.processes().iter().zip(tasks).enumerate() {
@@ -113,7 +114,7 @@ pub(crate) fn collect(
         let this =
             process::Asked::look(process, live, areas(tasks, live), task.stat.sid, &mut looks)?;
         let id = live.ids.vm_id;
-        let (this, jobs) = this.into_jobs(index, task, live);
+        let jobs = this.jobs(index, task, live);
         match spaces.entry(id) {
             Entry::Occupied(mut space) => space.get_mut().jobs.extend(jobs),
             Entry::Vacant(slot) => {
@@ -123,23 +124,11 @@ pub(crate) fn collect(
                 order.push(id);
             }
         }
-        asked.push((index, this));
+        recording.add(index, (task, live), this);
     }
     let spaces = order.iter().filter_map(|id| spaces.remove(id)).collect();
-    let mut played: HashMap<(usize, usize), Played> = carry::play(tree, spaces)?
-        .into_iter()
-        .map(|played| (played.place, played))
-        .collect();
-    let mut cores = Vec::with_capacity(asked.len());
-    for (index, this) in asked {
-        let (process, task) = (&tree.processes()[index], &tasks[index]);
-        let played = (0..this.threads.len()).map(|thread| played.remove(&(index, thread)));
-        let played: Option<Vec<Played>> = played.collect();
-        let played = played.ok_or(Error::Gone { tid: task.pid })?;
-        let live = task.live.as_ref();
-        let areas = live.map_or(&[][..], |live| areas(tasks, live));
-        cores.push(this.record(process, (task, areas), census, &played, &defaults)?);
-    }
+    let recording = recording.play(tree, spaces)?;
+    let mut cores = recording.finish(tree.processes(), |live| areas(tasks, live))?;
     ended::refuse_children(tasks, &cores)?;
     undo::collect(tree, tasks, census, &mut cores)?;
     labels::add(&mut cores)?;

@@ -191,22 +191,35 @@ impl Tape {
 /// What a tape has left behind: results and data.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) ops_len: usize,
+    /// Of each op. Nothing else of it is kept: thousands of outcomes may be waiting.
+    results: Vec<i64>,
+    data: Vec<u8>,
     /// Ops that were played; the last of them has failed if this is less than the tape is long.
-    pub(crate) played: usize,
+    played: usize,
     /// The op that ended the tape by failing.
-    pub(crate) failed: Option<Op>,
+    failed: Option<Op>,
 }
 
 impl Outcome {
+    /// What is left in the room of a tape whose ops have so many bytes, after so many ops.
+    pub(crate) fn collect(bytes: &[u8], ops_len: usize, played: usize) -> Self {
+        let (ops, data) = bytes.split_at(ops_len);
+        let (words, _) = ops.as_chunks::<8>();
+        let results = words.iter().skip(OP_RESULT / 8).step_by(OP_WORDS);
+        let results: Vec<i64> = results.map(|word| i64::from_ne_bytes(*word)).collect();
+        let played = played.min(results.len());
+        Self {
+            failed: (played < results.len()).then_some(Op(played)),
+            results,
+            data: data.to_vec(),
+            played,
+        }
+    }
+
     /// What the op returned: a negative errno on failure. An op that was not played gives 0.
     #[must_use]
     pub fn result(&self, op: Op) -> i64 {
-        let at = op.0 * OP_SIZE + OP_RESULT;
-        let mut word = [0; 8];
-        word.copy_from_slice(&self.bytes[at..at + 8]);
-        i64::from_ne_bytes(word)
+        self.results[op.0]
     }
 
     /// What the op returned.
@@ -224,8 +237,7 @@ impl Outcome {
     /// A piece of the tape's data as the calls have left it.
     #[must_use]
     pub fn data(&self, data: Data) -> &[u8] {
-        let at = self.ops_len + data.offset;
-        &self.bytes[at..at + data.len]
+        &self.data[data.offset..data.offset + data.len]
     }
 
     /// Ops that were played.
@@ -269,5 +281,24 @@ mod tests {
         assert_eq!(word(80 + 16), 0x1000 + 160 + 16);
         assert_eq!((word(72), word(80 + 72)), (OP_MUST, 0));
         assert_eq!(word(160 + 16), 0x1000 + 160, "a link");
+    }
+
+    #[test]
+    fn results_and_data_are_taken_out_of_the_room() {
+        let mut bytes = vec![0xaa; 2 * OP_SIZE];
+        for (op, result) in [7_i64, -2].into_iter().enumerate() {
+            let at = op * OP_SIZE + OP_RESULT;
+            bytes[at..at + 8].copy_from_slice(&result.to_ne_bytes());
+        }
+        bytes.extend_from_slice(b"data");
+        let outcome = Outcome::collect(&bytes, 2 * OP_SIZE, 1);
+        assert_eq!((outcome.result(Op(0)), outcome.result(Op(1))), (7, -2));
+        assert_eq!(outcome.data(Data { offset: 1, len: 3 }), b"ata");
+        assert_eq!(
+            (outcome.played(), outcome.failure().map(|it| it.0)),
+            (1, Some(Op(1)))
+        );
+        let whole = Outcome::collect(&bytes, 2 * OP_SIZE, 9);
+        assert_eq!((whole.played(), whole.failure()), (2, None));
     }
 }

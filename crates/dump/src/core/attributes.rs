@@ -11,7 +11,7 @@ use gelid_sys::prctl::{
 use gelid_sys::proc::{TaskDir, scalar};
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::syscall::nr;
-use gelid_sys::{Errno, proc, sched};
+use gelid_sys::{Errno, Pid, proc, sched};
 use gelid_tape::{Arg, Data, Op, Tape};
 
 use super::Error;
@@ -133,30 +133,31 @@ impl AskedProcess {
     }
 }
 
-/// Pointers that the kernel keeps for a thread, as seen from outside.
-#[derive(Debug)]
-pub(super) struct Pointers {
-    robust_list: (u64, u64),
-    rseq: Option<RseqEntry>,
+/// The area for restartable sequences of a thread, as its tracer sees it.
+pub(super) fn rseq(task: &Stopped) -> Result<Option<RseqEntry>, Error> {
+    match task.rseq() {
+        Ok(conf) => Ok(Some(RseqEntry {
+            rseq_abi_pointer: conf.rseq_abi_pointer,
+            rseq_abi_size: conf.rseq_abi_size,
+            signature: conf.signature,
+            rseq_cs_pointer: None,
+        })),
+        Err(Errno::IO | Errno::INVAL) => Ok(None),
+        Err(errno) => Err(Error::Thread {
+            tid: task.pid(),
+            object: "the area for restartable sequences",
+            errno,
+        }),
+    }
 }
 
-impl Pointers {
-    pub(super) fn look(task: &Stopped) -> Result<Self, Error> {
-        let tid = task.pid();
-        let failed = |object| move |errno| Error::Thread { tid, object, errno };
-        let rseq = match task.rseq() {
-            Ok(conf) => Some(RseqEntry {
-                rseq_abi_pointer: conf.rseq_abi_pointer,
-                rseq_abi_size: conf.rseq_abi_size,
-                signature: conf.signature,
-                rseq_cs_pointer: None,
-            }),
-            Err(Errno::IO | Errno::INVAL) => None,
-            Err(errno) => return Err(failed("the area for restartable sequences")(errno)),
-        };
-        let robust_list = sched::robust_list(Some(tid)).map_err(failed("the robust futexes"))?;
-        Ok(Self { robust_list, rseq })
-    }
+/// Records where the kernel finds the robust futexes of a thread.
+pub(super) fn robust_list(tid: Pid, thread: &mut ThreadCoreEntry) -> Result<(), Error> {
+    let object = "the robust futexes";
+    let found = sched::robust_list(Some(tid));
+    let (head, len) = found.map_err(|errno| Error::Thread { tid, object, errno })?;
+    (thread.futex_rla, thread.futex_rla_len) = (head, len as u32);
+    Ok(())
 }
 
 /// Attributes of a thread, asked for.
@@ -200,7 +201,6 @@ impl AskedThread {
     pub(super) fn answer(
         &self,
         answers: Answers<'_>,
-        pointers: &Pointers,
         thread: &mut ThreadCoreEntry,
         gelid: &mut GelidThreadEntry,
     ) -> Result<OfThread, Error> {
@@ -212,10 +212,6 @@ impl AskedThread {
         answers.must(op, "prctl(PR_GET_NAME)")?;
         let name = answers.outcome.data(name).split(|byte| *byte == 0).next();
         let name = name.unwrap_or_default().to_vec();
-
-        thread.futex_rla = pointers.robust_list.0;
-        thread.futex_rla_len = pointers.robust_list.1 as u32;
-        thread.rseq_entry = pointers.rseq.clone();
         thread.comm = Some(name.clone());
         thread.pdeath_sig = Some(answers.half(death_signal, 0)).filter(|signal| *signal != 0);
 

@@ -45,16 +45,21 @@ pub(super) struct Played {
     pub(super) lent: Vec<Range<u64>>,
 }
 
-/// Plays all tapes. Whatever happens, every thread is back in the tree as it was, unless it is gone.
-pub(super) fn play(tree: &mut Tree, spaces: Vec<Space>) -> Result<Vec<Played>, Error> {
+/// Plays all tapes, and shows each that was played; those of an address space are shown in order. Whatever happens,
+/// every thread is back in the tree as it was, unless it is gone.
+pub(super) fn play(
+    tree: &mut Tree,
+    spaces: Vec<Space>,
+    mut show: impl FnMut(Played),
+) -> Result<(), Error> {
     let mut stage = Stage {
         tree,
         sites: Vec::with_capacity(spaces.len()),
-        played: Vec::new(),
+        show: &mut show,
     };
     let done = stage.enter(spaces).and_then(|()| stage.rounds());
     let left = stage.leave();
-    done.and(left).map(|()| stage.played)
+    done.and(left)
 }
 
 /// A host and who is there.
@@ -74,11 +79,10 @@ struct Site {
     mark: u64,
 }
 
-#[derive(Debug)]
 struct Stage<'a> {
     tree: &'a mut Tree,
     sites: Vec<Site>,
-    played: Vec<Played>,
+    show: &'a mut dyn FnMut(Played),
 }
 
 impl Stage<'_> {
@@ -171,7 +175,7 @@ impl Stage<'_> {
         if is_first && let Some((carrier, job)) = &mut site.first {
             let (locking, lent) = (site.locking, std::mem::take(&mut site.lent));
             ended = ended.and(finish(carrier, job).map(|played| {
-                self.played.push(Played {
+                (self.show)(Played {
                     locking,
                     lent,
                     ..played
@@ -181,7 +185,7 @@ impl Stage<'_> {
         let aboard = std::mem::take(&mut site.aboard);
         let before = aboard.len();
         for (mut carrier, job) in aboard {
-            ended = ended.and(finish(&mut carrier, &job).map(|played| self.played.push(played)));
+            ended = ended.and(finish(&mut carrier, &job).map(|played| (self.show)(played)));
             ended = ended.and(self.release(carrier, &job));
         }
         let site = &mut self.sites[index];

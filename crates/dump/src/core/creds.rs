@@ -16,6 +16,8 @@ use super::call::{Answers, prctl};
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// `CAP_CHECKPOINT_RESTORE`, the last there is in 2025.
 const LAST_CAPABILITY: u32 = 40;
+/// Groups that there is room for at least: threads may have others than their leader.
+const GROUPS: usize = 16;
 /// Sets the id of the filesystem to nothing, which fails, and tells it.
 const QUERY: u64 = u32::MAX as u64;
 
@@ -88,7 +90,7 @@ impl AskedCreds {
         };
         let uids = three(tape, nr::getresuid);
         let gids = three(tape, nr::getresgid);
-        let count = leader.groups.len();
+        let count = leader.groups.len().max(GROUPS);
         let groups = tape.space(count * 4);
         let asked = tape.call(nr::getgroups, [(count as u64).into(), groups.into()]);
         let mut header = [0; 8];
@@ -127,8 +129,8 @@ impl AskedCreds {
         let Ok(count) = answers.outcome.ok(op) else {
             return Ok(None);
         };
-        // With none expected, the call only counts them. Ambient capabilities are inheritable.
-        if inheritable != 0 || (count > 0) == answers.outcome.data(data).is_empty() {
+        // Ambient capabilities are inheritable.
+        if inheritable != 0 {
             return Ok(None);
         }
         let bounding = self.bounding.iter().enumerate().fold(0, |set, (cap, op)| {

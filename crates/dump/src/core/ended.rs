@@ -13,7 +13,9 @@ use gelid_sys::proc::{TaskDir, status};
 use gelid_sys::syscall::nr;
 use gelid_sys::vm::Mem;
 
-use super::carry::Played;
+use super::attributes::OfThread;
+use super::recording::Recorded;
+use super::seccomp::Restraint;
 use super::{Cores, Error, creds};
 use crate::namespace::Users;
 use crate::survey::Task;
@@ -26,14 +28,13 @@ const NO_STACK: u32 = 2;
 /// Bytes of code that are looked through at a time.
 const CHUNK: usize = 64 << 10;
 
-/// The record of the leader of `process`, which ended with `status`; `other` is that of a thread that lives.
+/// The record of the leader of `process`, which has ended with the status `ended`, after that of a thread that lives.
 pub(super) fn leader(
     process: &Process,
     ended: i32,
-    other: &CoreEntry,
-    (areas, played): (&[Area], &[Played]),
+    (areas, threads): (&[Area], &[Recorded]),
     (name, users): (&[u8], &Users),
-) -> Result<CoreEntry, Error> {
+) -> Result<Recorded, Error> {
     let tid = process.pid;
     let unsupported = |what, remedy| Error::Unsupported { tid, what, remedy };
     if ended & 0x7f != 0 {
@@ -42,13 +43,14 @@ pub(super) fn leader(
             "end the process",
         ));
     }
-    let at = way_out(process.living(), areas, played).ok_or_else(|| {
+    let at = way_out(process.living(), areas, threads).ok_or_else(|| {
         unsupported(
             "code without a system call, after the end of its main thread",
             "end the process",
         )
     })?;
-    let mut core = other.clone();
+    let other = threads.first().ok_or(Error::Gone { tid })?;
+    let mut core = other.core.clone();
     if let Some(info) = &mut core.thread_info {
         info.clear_tid_addr = 0;
         let regs = &mut info.gpregs;
@@ -74,11 +76,21 @@ pub(super) fn leader(
             (gelid.restart, gelid.dispatch) = (None, None);
         }
     }
-    Ok(core)
+    Ok(Recorded {
+        tid,
+        core,
+        rest: OfThread {
+            name: name.to_vec(),
+            ..other.rest.clone()
+        },
+        // No filter is to keep it from its end.
+        restraint: Restraint::None,
+        regs: other.regs,
+    })
 }
 
 /// Where a system call is made: rather by a library, which is the same on another kernel, than by the kernel's code.
-fn way_out(living: Pid, areas: &[Area], played: &[Played]) -> Option<u64> {
+fn way_out(living: Pid, areas: &[Area], threads: &[Recorded]) -> Option<u64> {
     let memory = Mem::open(living).ok()?;
     let is_code =
         |area: &&Area| area.map.perms.contains(Perms::EXEC) && vma::kind(area) != Kind::Vsyscall;
@@ -90,10 +102,9 @@ fn way_out(living: Pid, areas: &[Area], played: &[Played]) -> Option<u64> {
         let known = others.iter().any(|area| area.map.range().contains(&at));
         known && memory.read(at, &mut found).is_ok() && found == SYSCALL_INSN
     };
-    let waiting = played.iter().filter_map(|played| {
-        let regs = &played.saved.regs;
-        regs.syscall_nr()?;
-        regs.rip.checked_sub(SYSCALL_INSN.len() as u64)
+    let waiting = threads.iter().filter_map(|thread| {
+        thread.regs.syscall_nr()?;
+        thread.regs.rip.checked_sub(SYSCALL_INSN.len() as u64)
     });
     let mut waiting = waiting.filter(|at| is_call(*at));
     waiting.next().or_else(|| {

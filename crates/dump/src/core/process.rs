@@ -2,28 +2,27 @@
 
 use std::sync::Arc;
 
-use gelid_image::messages::{CoreEntry, TaskCoreEntry};
+use gelid_image::messages::TaskCoreEntry;
 use gelid_seize::{Process, State};
 use gelid_sys::Pid;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::smaps::Area;
 use gelid_sys::proc::status::Status;
 use gelid_sys::signal::{SigInfo, SigSet};
-use gelid_tape::{Identity, closing_signal};
+use gelid_tape::{Identity, Tape, closing_signal};
 
 use super::aio::AskedRings;
-use super::attributes::{AskedProcess, OfThread, Outside};
+use super::attributes::{AskedProcess, Outside};
 use super::call::Answers;
 use super::carry::{Job, Played};
 use super::keys::AskedKeys;
 use super::limits::AskedLimits;
-use super::sched::Defaults;
+use super::recording::Recorded;
 use super::seccomp::Restraint;
-use super::signals::AskedActions;
-use super::thread::{self, Looks};
+use super::signals::{Actions, AskedActions};
+use super::thread::{self, Looks, Questions};
 use super::timers::AskedTimers;
 use super::{Cores, Error, ended, fpu, held, signals, timers};
-use crate::Refusal;
 use crate::namespace::Census;
 use crate::survey::{Live, Task};
 
@@ -49,8 +48,8 @@ pub(crate) fn identity_by(status: &Status, (tgid, tid): (i32, i32)) -> Identity 
 #[derive(Debug)]
 pub(super) struct Asked {
     outside: Outside,
-    shared: Vec<SigInfo>,
-    actions: AskedActions,
+    pub(super) shared: Vec<SigInfo>,
+    pub(super) actions: AskedActions,
     limits: AskedLimits,
     timers: AskedTimers,
     attributes: AskedProcess,
@@ -58,6 +57,8 @@ pub(super) struct Asked {
     keys: AskedKeys,
     /// The leader first, if it lives.
     pub(super) threads: Vec<thread::Asked>,
+    /// Of the first thread, and of each other.
+    tapes: (Arc<Tape>, Arc<Tape>),
 }
 
 impl Asked {
@@ -78,45 +79,44 @@ impl Asked {
             });
         }
         let mut threads = Vec::with_capacity(process.threads.len());
-        for thread in 0..process.threads.len() {
-            // Of a process that has lost its leader, the status is that of the first that lives.
-            let other = thread > 0 || process.ended_leader.is_some();
-            let leader = other.then_some(&live.status);
-            let mut asked = thread::Asked::look(held(process, thread)?, &dir, leader, looks)?;
-            // The first is asked more. What thousands of the others are asked is hardly worth keeping thousands of times.
-            let last = threads.get(1..).and_then(<[thread::Asked]>::last);
-            if let Some(last) = last.filter(|last| last.tape == asked.tape) {
-                asked.tape = Arc::clone(&last.tape);
+        // Of a process that has lost its leader, the status is that of the first that lives.
+        let headless = process.ended_leader.is_some();
+        let mut tape = Tape::new();
+        let first = Questions::ask(&mut tape, headless.then_some(&live.status));
+        threads.push(thread::Asked::look(leader, &dir, &Arc::new(first), looks)?);
+        let mut other_tape = Tape::new();
+        if process.threads.len() > 1 {
+            let others = Arc::new(Questions::ask(&mut other_tape, Some(&live.status)));
+            for thread in 1..process.threads.len() {
+                threads.push(thread::Asked::look(
+                    held(process, thread)?,
+                    &dir,
+                    &others,
+                    looks,
+                )?);
             }
-            threads.push(asked);
         }
-        let first = threads.first_mut();
-        let tape = &mut first.ok_or(Error::Gone { tid: process.pid })?.tape;
-        let tape = Arc::make_mut(tape);
         Ok(Self {
             outside: Outside::look(&dir, own_session(process.pid, sid))?,
             shared: signals::pending(leader, true)?,
-            actions: AskedActions::ask(tape),
-            limits: AskedLimits::ask(tape),
-            timers: AskedTimers::ask(tape, timers::look(&dir)?),
-            attributes: AskedProcess::ask(tape),
-            rings: AskedRings::ask(process.living(), areas, tape)?,
-            keys: AskedKeys::ask(tape),
+            actions: AskedActions::ask(&mut tape),
+            limits: AskedLimits::ask(&mut tape),
+            timers: AskedTimers::ask(&mut tape, timers::look(&dir)?),
+            attributes: AskedProcess::ask(&mut tape),
+            rings: AskedRings::ask(process.living(), areas, &mut tape)?,
+            keys: AskedKeys::ask(&mut tape),
             threads,
+            tapes: (Arc::new(tape), Arc::new(other_tape)),
         })
     }
 
     /// The tapes, as jobs.
-    pub(super) fn into_jobs(
-        mut self,
-        process: usize,
-        task: &Task,
-        live: &Live,
-    ) -> (Self, Vec<Job>) {
+    pub(super) fn jobs(&self, process: usize, task: &Task, live: &Live) -> Vec<Job> {
         let status = &live.status;
         let (tgid, _) = own(task, live);
+        let (first, others) = &self.tapes;
         let mut jobs = Vec::with_capacity(self.threads.len());
-        for (thread, one) in self.threads.iter_mut().enumerate() {
+        for (thread, one) in self.threads.iter().enumerate() {
             let pending = signals::set(&one.private).0 | signals::set(&self.shared).0;
             let waiting = SigSet(pending | status.sig_pending | status.shared_pending);
             jobs.push(Job {
@@ -126,75 +126,40 @@ impl Asked {
                     tid: task.own(thread).unwrap_or(one.tid.as_raw_pid()),
                     signal: closing_signal(SigSet(status.sig_caught), waiting),
                 },
-                tape: std::mem::take(&mut one.tape),
+                tape: Arc::clone(if thread == 0 { first } else { others }),
             });
         }
-        (self, jobs)
+        jobs
     }
 
-    /// Its records, and those of its threads.
+    /// Its record, with those of its threads; `first` is what the first of these has told.
     pub(super) fn record(
         self,
         process: &Process,
-        (task, areas): (&Task, &[Area]),
+        (task, live, areas): (&Task, &Live, &[Area]),
         census: &Census,
-        played: &[Played],
-        defaults: &Defaults,
+        (first, actions): (Played, Actions),
+        mut threads: Vec<Recorded>,
     ) -> Result<Cores, Error> {
-        let Some(live) = &task.live else {
-            return Err(Error::Gone { tid: task.pid });
-        };
         let leader = Answers {
             tid: task.living,
-            outcome: &played[0].outcome,
+            outcome: &first.outcome,
         };
-        let actions = self.actions.answer(leader)?;
         let shared = signals::set(&self.shared).0 | live.status.shared_pending;
-        let mut cores = Vec::with_capacity(played.len());
-        let is_below = census.is_below(live);
-        let restraints = self.threads.iter().zip(played);
-        let restraints = restraints.map(|(thread, played)| thread.restraint(played));
-        let mut restraints: Vec<Restraint> = restraints.collect::<Result<_, _>>()?;
-        for (index, (thread, played)) in self.threads.into_iter().zip(played).enumerate() {
-            // Signals for the process go to its leader if it takes them.
-            let shared = SigSet(if index == 0 { shared } else { 0 });
-            let is_leader = index == 0 && process.ended_leader.is_none();
-            let status = is_leader.then_some(&live.status);
-            let tid = thread.tid;
-            let (core, rest) = thread.record(
-                process,
-                status,
-                played,
-                shared,
-                &actions,
-                (defaults, &census.users, is_below),
-            )?;
-            if is_below {
-                check_users(task, tid, &core, cores.first())?;
-            }
-            cores.push((tid, core, rest));
-        }
-        let mut mask = played[0].saved.mask.0;
-        if let (Some(ended), Some((_, first, rest))) = (process.ended_leader, cores.first()) {
-            let seen = (areas, played);
-            let leader = ended::leader(
-                process,
-                ended,
-                first,
-                seen,
-                (&task.stat.comm, &census.users),
-            )?;
-            let rest = OfThread {
-                name: task.stat.comm.clone(),
-                ..rest.clone()
-            };
-            cores.insert(0, (task.pid, Box::new(leader), rest));
-            // No filter is to keep it from its end.
-            restraints.insert(0, Restraint::None);
+        let mut mask = first.saved.mask.0;
+        if let Some(ended) = process.ended_leader {
+            let seen = (areas, &threads[..]);
+            let leader = ended::leader(process, ended, seen, (&task.stat.comm, &census.users))?;
+            threads.insert(0, leader);
             mask = ended::ALL;
         }
-        let mut cores = cores.into_iter();
-        let (_, mut core, rest) = cores.next().ok_or(Error::Gone { tid: task.pid })?;
+        let restraints = threads
+            .iter_mut()
+            .map(|it| std::mem::take(&mut it.restraint));
+        let restraints: Vec<Restraint> = restraints.collect();
+        let mut threads = threads.into_iter();
+        let Recorded { mut core, rest, .. } =
+            threads.next().ok_or(Error::Gone { tid: task.pid })?;
         let mut tc = TaskCoreEntry {
             task_state: match process.state {
                 State::Stopped { .. } => STOPPED,
@@ -216,7 +181,7 @@ impl Asked {
         };
         let space = self.attributes.answer(leader, &self.outside, &mut tc)?;
         let gelid = tc.gelid.get_or_insert_default();
-        gelid.lock_future = played[0].locking;
+        gelid.lock_future = first.locking;
         // The kernel forgets the signal when the parent has waited for it.
         let told = tc.task_state == STOPPED && task.stat.exit_code == 0;
         gelid.stop_told = told.then_some(true);
@@ -226,42 +191,15 @@ impl Asked {
             pid: task.pid,
             living: task.living,
             leader: *core,
-            threads: cores.map(|(tid, core, _)| (tid, core)).collect(),
+            threads: threads.map(|it| (it.tid, it.core)).collect(),
             restraints,
             rings: self.rings.answer(leader)?,
             keys: self.keys.answer(leader, areas)?,
             brk: space.brk,
             dumpable: space.dumpable,
             thp_disabled: space.thp_disabled,
-            lent: played[0].lent.clone(),
+            lent: first.lent,
         })
-    }
-}
-
-/// Threads of a user namespace below the root's get their users with their process.
-fn check_users(
-    task: &Task,
-    tid: Pid,
-    core: &CoreEntry,
-    leader: Option<&(Pid, Box<CoreEntry>, OfThread)>,
-) -> Result<(), Error> {
-    let ids = |core: &CoreEntry| {
-        let creds = core.thread_core.as_ref()?.creds.as_ref()?;
-        let uids = [creds.uid, creds.euid, creds.suid, creds.fsuid];
-        let gids = [creds.gid, creds.egid, creds.sgid, creds.fsgid];
-        Some((uids, gids, creds.groups.clone()))
-    };
-    let (pid, comm) = (task.pid, task.comm());
-    let what = "other users or groups in a user namespace of its own";
-    match leader {
-        Some((_, leader, _)) if ids(leader) != ids(core) => Err(Refusal::Unshared {
-            pid,
-            tid,
-            comm,
-            what,
-        }
-        .into()),
-        _ => Ok(()),
     }
 }
 

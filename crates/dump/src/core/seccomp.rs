@@ -17,7 +17,7 @@ use super::{Cores, Error};
 
 /// One filter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Filter {
+pub(super) struct Filter {
     program: Vec<SockFilter>,
     flags: u32,
 }
@@ -38,35 +38,39 @@ pub(super) enum Restraint {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Chain(Vec<Filter>);
 
-/// What was seen from outside, and a question for the thread itself.
+/// The mode of a thread, asked for.
 #[derive(Debug)]
-pub(super) struct AskedRestraint {
-    filters: Vec<Filter>,
-    mode: Op,
-}
+pub(super) struct AskedMode(Op);
 
-impl AskedRestraint {
-    /// Reads the filters of a thread. `suspended` tells that none of them is in force now.
-    pub(super) fn look(task: &Stopped, suspended: bool, tape: &mut Tape) -> Result<Self, Error> {
-        let filters = match suspended {
-            true => filters(task)?,
-            false => free(task)?,
-        };
-        // In strict mode this call would be the last one, were it in force.
-        let mode = call::prctl(tape, prctl::PR_GET_SECCOMP, 0);
-        Ok(Self { filters, mode })
+impl AskedMode {
+    /// In strict mode this call would be the last one, were it in force.
+    pub(super) fn ask(tape: &mut Tape) -> Self {
+        Self(call::prctl(tape, prctl::PR_GET_SECCOMP, 0))
     }
 
-    pub(super) fn answer(&self, answers: Answers<'_>) -> Result<Restraint, Error> {
+    /// What a thread with these filters is under.
+    pub(super) fn answer(
+        &self,
+        filters: &[Filter],
+        answers: Answers<'_>,
+    ) -> Result<Restraint, Error> {
         const STRICT: u64 = SeccompMode::Strict as u64;
-        if !self.filters.is_empty() {
-            return Ok(Restraint::Filters(Chain(self.filters.clone())));
+        if !filters.is_empty() {
+            return Ok(Restraint::Filters(Chain(filters.to_vec())));
         }
-        let mode = answers.may(self.mode, "prctl(PR_GET_SECCOMP)")?;
+        let mode = answers.may(self.0, "prctl(PR_GET_SECCOMP)")?;
         Ok(match mode {
             Some(STRICT) => Restraint::Strict,
             _ => Restraint::None,
         })
+    }
+}
+
+/// Reads the filters of a thread. `suspended` tells that none of them is in force now.
+pub(super) fn filters(task: &Stopped, suspended: bool) -> Result<Vec<Filter>, Error> {
+    match suspended {
+        true => read(task),
+        false => free(task),
     }
 }
 
@@ -83,7 +87,7 @@ fn free(task: &Stopped) -> Result<Vec<Filter>, Error> {
     }
 }
 
-fn filters(task: &Stopped) -> Result<Vec<Filter>, Error> {
+fn read(task: &Stopped) -> Result<Vec<Filter>, Error> {
     let tid = task.pid();
     let failed = |errno| Error::Thread {
         tid,

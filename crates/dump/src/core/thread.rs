@@ -4,24 +4,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gelid_image::messages::{
-    CoreEntry, CredsEntry, GelidDispatchEntry, GelidThreadEntry, March, ThreadCoreEntry,
+    CoreEntry, CredsEntry, GelidDispatchEntry, GelidThreadEntry, March, RseqEntry, ThreadCoreEntry,
     ThreadInfoX86, UserX86FpregsEntry,
 };
-use gelid_seize::Process;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::status::{self, Status};
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::signal::{SigInfo, SigSet};
-use gelid_sys::{Errno, Pid};
+use gelid_sys::{Errno, Pid, proc};
 use gelid_tape::Tape;
 
-use super::attributes::{AskedThread, OfThread, Pointers};
+use super::attributes::{self, AskedThread, OfThread};
 use super::before::{Before, Known};
 use super::call::Answers;
 use super::carry::Played;
 use super::creds::{AskedBits, AskedCreds};
 use super::sched::{Defaults, Sched};
-use super::seccomp::{AskedRestraint, Restraint};
+use super::seccomp::{self, AskedMode, Filter, Restraint};
 use super::signals::{Actions, AskedStack};
 use super::{Error, creds, fpu, registers, signals, wrong_registers};
 use crate::namespace::Users;
@@ -37,55 +36,67 @@ pub(super) struct Looks<'a> {
     pub(super) suspended: bool,
 }
 
-/// A thread that has been looked at, and what it is asked.
+/// What threads are asked, on one tape.
+#[derive(Debug)]
+pub(super) struct Questions {
+    stack: AskedStack,
+    attributes: AskedThread,
+    bits: AskedBits,
+    mode: AskedMode,
+    /// Of all but the leader.
+    creds: Option<AskedCreds>,
+}
+
+impl Questions {
+    /// Asks them. `leader` is the status of the leader, for another thread.
+    pub(super) fn ask(tape: &mut Tape, leader: Option<&Status>) -> Self {
+        Self {
+            stack: AskedStack::ask(tape),
+            attributes: AskedThread::ask(tape),
+            bits: AskedBits::ask(tape),
+            mode: AskedMode::ask(tape),
+            creds: leader.map(|leader| AskedCreds::ask(tape, leader)),
+        }
+    }
+}
+
+/// A thread that its tracer has looked at, and what it is asked.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) tid: Pid,
     fpu: UserX86FpregsEntry,
-    pointers: Pointers,
-    sched: Sched,
+    rseq: Option<RseqEntry>,
     pub(super) private: Vec<SigInfo>,
-    stack: AskedStack,
-    attributes: AskedThread,
-    bits: AskedBits,
     /// The call it sleeps in, if somebody has looked.
     known: Option<Known>,
-    restraint: AskedRestraint,
-    /// Of all but the leader.
-    creds: Option<AskedCreds>,
-    /// Threads that are asked the same share it.
-    pub(super) tape: Arc<Tape>,
+    filters: Vec<Filter>,
+    /// Thousands of threads are asked the same.
+    questions: Arc<Questions>,
 }
 
 impl Asked {
-    /// Looks at a thread of the process of `dir`. `leader` is the status of the leader, for another thread.
+    /// Looks at a thread of the process of `dir`.
     pub(super) fn look(
         task: &Stopped,
         dir: &TaskDir,
-        leader: Option<&Status>,
+        questions: &Arc<Questions>,
         looks: &mut Looks<'_>,
     ) -> Result<Self, Error> {
-        let mut tape = Tape::new();
         Ok(Self {
             tid: task.pid(),
             fpu: looks.vectors.read(task)?,
             known: looks.before.of(dir, task, looks.frozen),
-            pointers: Pointers::look(task)?,
-            sched: Sched::look(task.pid())?,
+            rseq: attributes::rseq(task)?,
             private: signals::pending(task, false)?,
-            stack: AskedStack::ask(&mut tape),
-            attributes: AskedThread::ask(&mut tape),
-            bits: AskedBits::ask(&mut tape),
-            restraint: AskedRestraint::look(task, looks.suspended, &mut tape)?,
-            creds: leader.map(|leader| AskedCreds::ask(&mut tape, leader)),
-            tape: Arc::new(tape),
+            filters: seccomp::filters(task, looks.suspended)?,
+            questions: Arc::clone(questions),
         })
     }
 
-    /// `status` is there for the leader; `shared` are the signals for the process that this thread will take.
+    /// `living` is a thread of its process, `status` is there for the leader; `shared` are the signals for the process that this thread will take.
     pub(super) fn record(
         self,
-        process: &Process,
+        living: Pid,
         status: Option<&Status>,
         played: &Played,
         shared: SigSet,
@@ -108,11 +119,12 @@ impl Asked {
         if !resolved.regs.is_native() {
             return Err(wrong_registers(tid, Errno::IO));
         }
+        let asked = &self.questions;
         let mut thread = ThreadCoreEntry {
             blk_sigset: status.is_none().then_some(played.saved.mask.0),
-            sas: Some(self.stack.answer(answers)?),
+            sas: Some(asked.stack.answer(answers)?),
             signals_p: Some(signals::queue(&self.private, pending)),
-            creds: Some(self.creds(process, status, answers, (users, is_below))?),
+            creds: Some(self.creds(living, status, answers, (users, is_below))?),
             ..Default::default()
         };
         let mut gelid = GelidThreadEntry {
@@ -124,11 +136,11 @@ impl Asked {
             }),
             ..Default::default()
         };
-        self.sched.record(defaults, &mut thread, &mut gelid);
-        let pointers = &self.pointers;
-        let rest = self
-            .attributes
-            .answer(answers, pointers, &mut thread, &mut gelid)?;
+        // Its tracer need not look at this, and the tape leaves it alone.
+        Sched::look(tid)?.record(defaults, &mut thread, &mut gelid);
+        attributes::robust_list(tid, &mut thread)?;
+        thread.rseq_entry = self.rseq;
+        let rest = asked.attributes.answer(answers, &mut thread, &mut gelid)?;
         thread.gelid = (gelid != GelidThreadEntry::default()).then_some(gelid);
         let mut info = ThreadInfoX86 {
             clear_tid_addr: rest.clear_tid,
@@ -148,25 +160,26 @@ impl Asked {
 
     /// What it is forbidden.
     pub(super) fn restraint(&self, played: &Played) -> Result<Restraint, Error> {
-        self.restraint.answer(Answers {
+        let answers = Answers {
             tid: self.tid,
             outcome: &played.outcome,
-        })
+        };
+        self.questions.mode.answer(&self.filters, answers)
     }
 
     fn creds(
         &self,
-        process: &Process,
+        living: Pid,
         status: Option<&Status>,
         answers: Answers<'_>,
         (users, is_below): (&Users, bool),
     ) -> Result<CredsEntry, Error> {
-        let bits = self.bits.answer(answers)?;
+        let bits = self.questions.bits.answer(answers)?;
         if let Some(status) = status {
             return Ok(creds::of_status(status, bits));
         }
         // In a user namespace below the root's it has told who it is there.
-        let asked = self.creds.as_ref().filter(|_| !is_below);
+        let asked = self.questions.creds.as_ref().filter(|_| !is_below);
         if let Some(entry) = asked
             .map(|asked| asked.answer(answers, bits))
             .transpose()?
@@ -174,7 +187,7 @@ impl Asked {
         {
             return Ok(entry);
         }
-        let dir = process.dir()?.thread(self.tid)?;
+        let dir = proc::task_dir(living)?.thread(self.tid)?;
         let mut status = status::read(&dir)?;
         users.translate(&mut status)?;
         Ok(creds::of_status(&status, bits))

@@ -371,7 +371,9 @@ fn play(tree: &mut Tree, tasks: &[Task], index: usize, tape: Tape) -> Result<car
         ground,
         jobs: [job].into(),
     };
-    carry::play(tree, vec![space])?.pop().ok_or_else(gone)
+    let mut last = None;
+    carry::play(tree, vec![space], |played| last = Some(played))?;
+    last.ok_or_else(gone)
 }
 
 #[cfg(test)]

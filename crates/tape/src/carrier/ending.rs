@@ -3,7 +3,7 @@
 use super::{Carrier, of};
 use crate::arch::{self, BLOCK_SIZE, OP_SIZE};
 use crate::error::Error;
-use crate::tape::{Op, Outcome};
+use crate::tape::Outcome;
 use gelid_sys::{Errno, vm};
 
 /// A tape that has ended: bytes of its ops and of all of it, and how many ops were played.
@@ -67,11 +67,6 @@ impl Carrier {
             Ok(_) => return Err(of(self.tid, "reading a tape", Errno::FAULT)),
             Err(errno) => return Err(of(self.tid, "reading a tape", errno)),
         }
-        Ok(Outcome {
-            bytes,
-            ops_len: ended.ops_len,
-            played: ended.played,
-            failed: ended.has_failed().then_some(Op(ended.played)),
-        })
+        Ok(Outcome::collect(&bytes, ended.ops_len, ended.played))
     }
 }
