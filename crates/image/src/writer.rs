@@ -30,9 +30,12 @@ pub fn header(kind: ImageKind) -> Vec<u8> {
 ///
 /// The size of a message is a `u32`; the caller checks it against the kind's limit.
 pub fn append<M: Record>(out: &mut Vec<u8>, message: &M) {
-    let size = message.encoded_len();
-    out.extend_from_slice(&(size as u32).to_le_bytes());
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
     message.encode_raw(out);
+    // Known now without asking all fields for their lengths beforehand.
+    let size = out.len() - start - 4;
+    out[start..start + 4].copy_from_slice(&(size as u32).to_le_bytes());
 }
 
 impl Dir {
@@ -48,9 +51,8 @@ impl Dir {
         let name = kind
             .file_name(key)
             .ok_or(WriteError::BadKey { kind, key })?;
-        check(kind, &name, message)?;
         let mut bytes = header(kind);
-        append(&mut bytes, message);
+        append_checked(&mut bytes, message, kind, &name)?;
         let hidden = format!(".{name}.{}", std::process::id());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o644);
@@ -70,8 +72,13 @@ impl Dir {
     }
 }
 
-/// Refuses messages that readers of the kind would refuse.
-fn check<M: Record>(kind: ImageKind, file: &str, message: &M) -> Result<(), WriteError> {
+/// Appends a record, unless readers of the kind would refuse it.
+fn append_checked<M: Record>(
+    out: &mut Vec<u8>,
+    message: &M,
+    kind: ImageKind,
+    file: &str,
+) -> Result<(), WriteError> {
     let schema = M::schema();
     if !kind.holds(schema) {
         return Err(WriteError::WrongMessage {
@@ -80,8 +87,11 @@ fn check<M: Record>(kind: ImageKind, file: &str, message: &M) -> Result<(), Writ
             message: schema.name,
         });
     }
-    let (size, limit) = (message.encoded_len(), kind.spec().max_record);
+    let start = out.len();
+    append(out, message);
+    let (size, limit) = (out.len() - start - 4, kind.spec().max_record);
     if size > limit as usize {
+        out.truncate(start);
         return Err(WriteError::TooLarge {
             file: file.into(),
             message: schema.name,
@@ -125,9 +135,15 @@ impl ImageWriter {
 
     /// Appends a record.
     pub fn push<M: Record>(&mut self, message: &M) -> Result<&mut Self, WriteError> {
-        check(self.kind, &self.name, message)?;
-        self.touch()?;
-        append(&mut self.buffer, message);
+        if self.file.is_none() {
+            // A record that is refused makes no file.
+            let mut first = header(self.kind);
+            append_checked(&mut first, message, self.kind, &self.name)?;
+            self.touch()?;
+            self.buffer = first;
+        } else {
+            append_checked(&mut self.buffer, message, self.kind, &self.name)?;
+        }
         self.flush_full()?;
         Ok(self)
     }
