@@ -117,14 +117,12 @@ fn refused(task: &Task, tid: Pid, what: &'static str) -> Error {
 }
 
 impl Apart {
-    /// The record of the thread, with what it has of its own.
-    pub(crate) fn noted(&self, core: &CoreEntry) -> CoreEntry {
-        let mut core = core.clone();
+    /// Says in the record of the thread what it has of its own.
+    pub(crate) fn note(&self, core: &mut CoreEntry) {
         if let Some(thread) = &mut core.thread_core {
             let gelid = thread.gelid.get_or_insert_default();
             (gelid.files_id, gelid.own_fs) = (self.files, self.fs.then_some(true));
         }
-        core
     }
 
     /// Writes the descriptors and directories of the thread.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use gelid_image::messages::{
     CgControllerEntry, CgMemberEntry, CgSetEntry, CgroupDirEntry, CgroupEntry, CgroupPerms,
-    CgroupPropEntry,
+    CgroupPropEntry, CoreEntry,
 };
 use gelid_image::{ImageKind, Staging};
 use gelid_sys::proc::TaskDir;
@@ -19,7 +19,6 @@ use gelid_sys::{Errno, Pid, cgroup, proc};
 use rustix::fs::AtFlags;
 
 use crate::Error;
-use crate::core::Cores;
 use crate::namespace::{Census, Instance};
 use crate::survey::Task;
 pub use properties::{BadProperties, Properties};
@@ -79,50 +78,71 @@ impl Standings {
         }
         Ok(found)
     }
-
-    fn of(&self, tid: Pid) -> Result<&Set, Error> {
-        let set = self.of.get(&tid).map(|index| &self.sets[*index]);
-        Ok(set.ok_or(crate::core::Error::Gone { tid })?)
-    }
 }
 
-/// Says in every record of a thread where it stands, and writes the image if that is not where the dumper does.
-pub(crate) fn record(
-    options: &Cgroups,
-    staging: &Staging,
-    (tasks, census): (&[Task], &Census),
-    standings: &Standings,
-    cores: &mut [Cores],
-) -> Result<(), Error> {
-    let mut sets = Sets::own(census)?;
-    let live = tasks.iter().filter(|task| task.live.is_some());
-    for (task, cores) in live.zip(cores) {
-        let namespace = task
-            .live
-            .as_ref()
-            .and_then(|live| live.ids.cgroup_ns_id)
-            .filter(|id| sets.beginnings.contains_key(id));
-        let mut assign = |tid: Pid, core: &mut gelid_image::messages::CoreEntry| {
-            let set = match options.ignore {
-                true => OWN,
-                false => sets.of(standings.of(tid)?, namespace)?,
-            };
-            if let Some(thread) = &mut core.thread_core {
-                thread.cg_set = Some(set);
-            }
-            Ok::<_, Error>(())
+/// Tells the records of threads where these stand.
+pub(crate) struct Groups<'a> {
+    options: &'a Cgroups,
+    standings: Standings,
+    sets: Sets,
+    /// Number of a standing in a cgroup namespace.
+    numbers: HashMap<(Option<u32>, usize), u32>,
+}
+
+impl<'a> Groups<'a> {
+    pub(crate) fn new(
+        options: &'a Cgroups,
+        census: &Census,
+        standings: Standings,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            options,
+            standings,
+            sets: Sets::own(census)?,
+            numbers: HashMap::new(),
+        })
+    }
+
+    /// Says in the record of a thread of a process where it stands.
+    pub(crate) fn assign(
+        &mut self,
+        task: &Task,
+        tid: Pid,
+        core: &mut CoreEntry,
+    ) -> Result<(), Error> {
+        let set = match self.options.ignore {
+            true => OWN,
+            false => self.number(task, tid)?,
         };
-        // One that has ended is shown in the root of its hierarchies.
-        assign(task.living, &mut cores.leader)?;
-        for (tid, core) in &mut cores.threads {
-            assign(*tid, core)?;
+        if let Some(thread) = &mut core.thread_core {
+            thread.cg_set = Some(set);
         }
+        Ok(())
     }
-    if sets.others.is_empty() {
-        return Ok(());
+
+    fn number(&mut self, task: &Task, tid: Pid) -> Result<u32, Error> {
+        let live = task.live.as_ref();
+        let namespace = live.and_then(|live| live.ids.cgroup_ns_id);
+        let namespace = namespace.filter(|id| self.sets.beginnings.contains_key(id));
+        let standing = self.standings.of.get(&tid).copied();
+        let gone = crate::core::Error::Gone { tid };
+        let standing = standing.ok_or(gone)?;
+        if let Some(number) = self.numbers.get(&(namespace, standing)) {
+            return Ok(*number);
+        }
+        let number = self.sets.of(&self.standings.sets[standing], namespace)?;
+        self.numbers.insert((namespace, standing), number);
+        Ok(number)
     }
-    let entry = sets.entry(options)?;
-    Ok(staging.put(ImageKind::Cgroup, (), &entry)?)
+
+    /// Writes the image, if any thread stands elsewhere than the dumper.
+    pub(crate) fn write(&self, staging: &Staging) -> Result<(), Error> {
+        if self.sets.others.is_empty() {
+            return Ok(());
+        }
+        let entry = self.sets.entry(self.options)?;
+        Ok(staging.put(ImageKind::Cgroup, (), &entry)?)
+    }
 }
 
 /// Combinations of groups.

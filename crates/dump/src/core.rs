@@ -36,7 +36,7 @@ use gelid_seize::{Process, Tree};
 use gelid_sys::proc::maps::Perms;
 use gelid_sys::proc::smaps::Area;
 use gelid_sys::ptrace::Stopped;
-use gelid_sys::{Errno, PAGE_SIZE, Pid};
+use gelid_sys::{Errno, PAGE_SIZE, Pid, lsm};
 use gelid_tape::Ground;
 
 use crate::namespace::Census;
@@ -85,18 +85,20 @@ pub(crate) struct Cores {
     pub(crate) lent: Vec<Range<u64>>,
 }
 
+/// Takes over the record of a thread that lacks nothing which is found out here.
+pub(crate) type Write<'a> = Box<dyn FnMut(&Task, Pid, Box<CoreEntry>) + Send + 'a>;
+
 /// Learns the state of every process of a frozen tree that has not ended, in the order of the tree. `tasks`
 /// are what was seen of its processes since, `before` what was seen of its threads before it was frozen. Also gives
-/// the seccomp filters of all of them.
+/// the seccomp filters of all of them. Records that `write` has taken over are not among those that are returned.
 ///
 /// # Errors
 ///
 /// What could not be learnt, or cannot be told in images. The tree is as it was, whatever happens.
 pub(crate) fn collect(
     tree: &mut Tree,
-    tasks: &[Task],
-    census: &Census,
-    before: &Before,
+    (tasks, census, before): (&[Task], &Census, &Before),
+    write: Option<Write<'_>>,
 ) -> Result<(Vec<Cores>, SeccompEntry), Error> {
     let defaults = Defaults::look()?;
     cookies::note(tasks);
@@ -106,7 +108,10 @@ pub(crate) fn collect(
         vectors: fpu::Reader::new(),
         suspended: tree.seccomp_suspended(),
     };
-    let mut recording = Recording::new(census, &defaults);
+    // Labels are added at last, and whose parent has lost its leader is looked at once more.
+    let module = lsm::active();
+    let write = write.filter(|_| module.is_none() && tasks.iter().all(Task::has_leader));
+    let mut recording = Recording::new(census, &defaults, write);
     let mut spaces: HashMap<u32, carry::Space> = HashMap::new();
     let mut order = Vec::new();
     for (index, (process, task)) in tree.processes().iter().zip(tasks).enumerate() {
@@ -131,7 +136,9 @@ pub(crate) fn collect(
     let mut cores = recording.finish(tree.processes(), |live| areas(tasks, live))?;
     ended::refuse_children(tasks, &cores)?;
     undo::collect(tree, tasks, census, &mut cores)?;
-    labels::add(&mut cores)?;
+    if let Some(module) = module {
+        labels::add(&mut cores, module)?;
+    }
     let filters = seccomp::record(&mut cores);
     Ok((cores, filters))
 }

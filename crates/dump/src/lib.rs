@@ -29,6 +29,7 @@ mod account;
 mod apart;
 mod cgroup;
 mod core;
+mod core_images;
 mod earlier;
 mod error;
 mod files;

@@ -10,11 +10,12 @@ use gelid_image::messages::{CoreEntry, March, MmEntry, SeccompEntry, TaskCoreEnt
 use gelid_image::{ImageKind, Staging};
 use gelid_pages::{Owner, StoreError};
 use gelid_sys::ipc::shm::Segment;
-use gelid_sys::{Pid, pidfd, proc};
+use gelid_sys::{pidfd, proc};
 
 use crate::apart::{self, Apart};
 use crate::cgroup::Standings;
 use crate::core::Cores;
+use crate::core_images::FoundOut;
 use crate::earlier::Earlier;
 use crate::files::{self, Collected, Collector};
 use crate::foresight::Foresight;
@@ -44,17 +45,16 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Collecting<'scope> {
     prepared: Receiver<()>,
     tasks: Sender<(Arc<Vec<Task>>, Arc<Census>)>,
-    apart: Receiver<Arc<Vec<Apart>>>,
-    standings: Receiver<Standings>,
     thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
 }
 
 impl<'scope> Collecting<'scope> {
-    /// Starts it, while the tree still runs: what the root has mapped is looked at in advance.
+    /// Starts it, while the tree still runs: what the root has mapped is looked at in advance. What it finds out about
+    /// threads is told as soon as it is known.
     pub(crate) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         context: Context<'scope>,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, FoundOut), Error> {
         let (tasks, frozen) = mpsc::channel();
         let (ready, prepared) = mpsc::channel();
         let (stand, standings) = mpsc::channel();
@@ -66,13 +66,12 @@ impl<'scope> Collecting<'scope> {
         let thread = thread.map_err(|source| StoreError::Start {
             source: Arc::new(source),
         })?;
-        Ok(Self {
+        let collecting = Self {
             prepared,
             tasks,
-            apart,
-            standings,
             thread,
-        })
+        };
+        Ok((collecting, FoundOut { standings, apart }))
     }
 
     /// Waits for what is done in advance.
@@ -85,17 +84,6 @@ impl<'scope> Collecting<'scope> {
     pub(crate) fn begin(&self, tasks: &Arc<Vec<Task>>, census: &Arc<Census>) {
         // If nobody is there to take them, finish tells why.
         let _ = self.tasks.send((Arc::clone(tasks), Arc::clone(census)));
-    }
-
-    /// The threads that have something of their own.
-    pub(crate) fn apart(&self) -> Arc<Vec<Apart>> {
-        // If nobody is there to tell them, finish says why.
-        self.apart.recv().unwrap_or_default()
-    }
-
-    /// Where the threads stand among cgroups; nothing if something has failed, of which [`finish`](Self::finish) tells.
-    pub(crate) fn standings(&self) -> Option<Standings> {
-        self.standings.recv().ok()
     }
 
     /// Waits for what it has found.
@@ -234,45 +222,16 @@ pub(crate) fn table(
     Ok(())
 }
 
-/// Writes what is known when the tapes have been played: `core`, `seccomp`, `inventory`.
+/// Writes what else is known when the tapes have been played: `seccomp`, `inventory`.
 pub(crate) fn write_tasks(
     context: Context<'_>,
     census: &Census,
-    (cores, apart): (&[Cores], &[Apart]),
     filters: &SeccompEntry,
 ) -> Result<(), Error> {
     let staging = context.staging;
-    write_cores(staging, census, cores, apart)?;
     staging.put(ImageKind::Seccomp, (), filters)?;
     let (options, namespaces) = (context.options, context.namespaces);
     inventory::write(staging, options, namespaces, census, context.earlier)
-}
-
-/// Writes the records of all threads, two at a time if there are many.
-fn write_cores(
-    staging: &Staging,
-    census: &Census,
-    cores: &[Cores],
-    apart: &[Apart],
-) -> Result<(), Error> {
-    let apart: HashMap<Pid, &Apart> = apart.iter().map(|thread| (thread.tid, thread)).collect();
-    let mut all: Vec<(Pid, &CoreEntry)> = Vec::new();
-    for cores in cores {
-        all.push((cores.pid, &cores.leader));
-        all.extend(cores.threads.iter().map(|(tid, core)| (*tid, &**core)));
-    }
-    let write = |part: &[(Pid, &CoreEntry)]| {
-        part.iter().try_for_each(|(tid, core)| {
-            let number = census.numbers.number(tid.as_raw_pid());
-            match apart.get(tid) {
-                Some(thread) => staging.put(ImageKind::Core, number, &thread.noted(core))?,
-                None => staging.put(ImageKind::Core, number, *core)?,
-            }
-            Ok::<_, Error>(())
-        })
-    };
-    let written = gelid_image::shared_out("cores", &all, write);
-    written.into_iter().collect()
 }
 
 impl Spaces {

@@ -11,14 +11,14 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use gelid_image::{Dir, Staging, manifest};
-use gelid_pages::{Store, StoreError};
+use gelid_pages::Store;
 use gelid_seize::Tree;
 use gelid_sys::proc;
 use gelid_sys::proc::ns::{self, Kind};
 use rustix::fs::AtFlags;
 
-use crate::cgroup;
 use crate::core::{self, Before};
+use crate::core_images::CoreImages;
 use crate::earlier::Earlier;
 use crate::files::{Links, Network};
 use crate::foresight::Foresight;
@@ -114,7 +114,7 @@ fn write<'scope, 'a: 'scope>(
     locked: &NetworkLocked<'_>,
 ) -> Result<Written, Error> {
     let phases = context.phases;
-    let collecting = Collecting::start(scope, context)?;
+    let (collecting, found_out) = Collecting::start(scope, context)?;
     let store = Store::start(context.options.pages)?;
     let format = context.options.pages.format;
     let sink = Sink::new(store, format, context.staging);
@@ -148,21 +148,18 @@ fn write<'scope, 'a: 'scope>(
         flow.queue(wanted.clone(), earlier.unwrap_or_default())?;
         Ok(wanted)
     })?;
+    let mut images = CoreImages::new(context, &census, found_out);
     let (mut cores, filters) = phases.run(Phase::Tasks, || {
-        Ok(core::collect(&mut tree, &tasks, &census, &before)?)
+        let write = |task: &_, tid, core| images.write(task, tid, core);
+        let seen = (&tasks[..], &*census, &before);
+        Ok(core::collect(&mut tree, seen, Some(Box::new(write)))?)
     })?;
-    let Some(standings) = collecting.standings() else {
-        return Err(collecting
-            .finish()
-            .err()
-            .unwrap_or(StoreError::Stopped.into()));
-    };
-    let cgroups = &context.options.cgroups;
-    let all = (&tasks[..], &*census);
-    cgroup::record(cgroups, context.staging, all, &standings, &mut cores)?;
-    let apart = collecting.apart();
     context.staging.name_early();
-    records::write_tasks(context, &census, (&cores, &apart), &filters)?;
+    if let Err(error) = images.finish(&tasks, &mut cores) {
+        // What the other thread has failed with is why.
+        return Err(collecting.finish().err().unwrap_or(error));
+    }
+    records::write_tasks(context, &census, &filters)?;
     let (spaces, mut files) = collecting.finish()?;
     if context.options.end == End::Run {
         // Packets may come again.

@@ -7,10 +7,7 @@ use gelid_sys::{Pid, proc};
 use super::{Cores, Error};
 
 /// Adds the labels of all threads to their records.
-pub(super) fn add(cores: &mut [Cores]) -> Result<(), Error> {
-    let Some(module) = lsm::active() else {
-        return Ok(());
-    };
+pub(super) fn add(cores: &mut [Cores], module: Module) -> Result<(), Error> {
     for cores in cores {
         let process = proc::task_dir(cores.pid)?;
         let label = |tid: Pid, core: &mut CoreEntry| {

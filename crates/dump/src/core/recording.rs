@@ -14,9 +14,9 @@ use super::attributes::OfThread;
 use super::call::Answers;
 use super::carry::{self, Played, Space};
 use super::sched::Defaults;
-use super::seccomp::Restraint;
+use super::seccomp::{self, Restraint};
 use super::signals::{self, Actions};
-use super::{Cores, Error, process, thread};
+use super::{Cores, Error, Write, process, thread};
 use crate::Refusal;
 use crate::namespace::Census;
 use crate::survey::{Live, Task};
@@ -36,10 +36,11 @@ pub(super) struct Recorded {
 }
 
 /// The threads of all processes, in the making.
-#[derive(Debug)]
 pub(super) struct Recording<'a> {
     census: &'a Census,
     defaults: &'a Defaults,
+    /// Takes over those that need nothing else, if there are many.
+    write: Option<Write<'a>>,
     processes: Vec<OfProcess<'a>>,
     /// By the index in the tree, where a process is among those.
     places: HashMap<usize, usize>,
@@ -59,13 +60,22 @@ struct OfProcess<'a> {
     /// What the first thread has told, which plays before the others.
     first: Option<(Played, Actions)>,
     recorded: Vec<Option<Recorded>>,
+    /// None of them is under a filter.
+    unfiltered: bool,
+    /// Threads that somebody has taken over.
+    taken_over: usize,
 }
 
 impl<'a> Recording<'a> {
-    pub(super) fn new(census: &'a Census, defaults: &'a Defaults) -> Self {
+    pub(super) fn new(
+        census: &'a Census,
+        defaults: &'a Defaults,
+        write: Option<Write<'a>>,
+    ) -> Self {
         Self {
             census,
             defaults,
+            write,
             processes: Vec::new(),
             places: HashMap::new(),
             failed: None,
@@ -87,6 +97,8 @@ impl<'a> Recording<'a> {
             live,
             asked,
             first: None,
+            unfiltered: threads.iter().all(thread::Asked::is_unfiltered),
+            taken_over: 0,
             recorded: threads.iter().map(|_| None).collect(),
             waiting: threads.into_iter().map(Some).collect(),
         });
@@ -100,6 +112,7 @@ impl<'a> Recording<'a> {
     pub(super) fn play(mut self, tree: &mut Tree, spaces: Vec<Space>) -> Result<Self, Error> {
         let threads: usize = self.processes.iter().map(|it| it.waiting.len()).sum();
         if threads < MANY {
+            self.write = None;
             carry::play(tree, spaces, |played| self.take(played))?;
             return Ok(self);
         }
@@ -128,7 +141,8 @@ impl<'a> Recording<'a> {
         }
         let at = self.places.get(&played.place.0);
         if let Some(process) = at.and_then(|at| self.processes.get_mut(*at)) {
-            self.failed = process.take(played, self.census, self.defaults).err();
+            let taken = process.take(played, (self.census, self.defaults), self.write.as_mut());
+            self.failed = taken.err();
         }
     }
 
@@ -146,8 +160,11 @@ impl<'a> Recording<'a> {
         all.map(|of| {
             let gone = || Error::Gone { tid: of.task.pid };
             let first = of.first.ok_or_else(gone)?;
-            let recorded: Option<Vec<Recorded>> = of.recorded.into_iter().collect();
-            let recorded = recorded.ok_or_else(gone)?;
+            let threads = of.recorded.len() - of.taken_over;
+            let recorded: Vec<Recorded> = of.recorded.into_iter().flatten().collect();
+            if recorded.len() < threads {
+                return Err(gone());
+            }
             let seen = (of.task, of.live, areas(of.live));
             let process = &processes[of.index];
             of.asked.record(process, seen, census, first, recorded)
@@ -158,7 +175,12 @@ impl<'a> Recording<'a> {
 
 impl OfProcess<'_> {
     /// Records a thread that has played.
-    fn take(&mut self, played: Played, census: &Census, defaults: &Defaults) -> Result<(), Error> {
+    fn take(
+        &mut self,
+        played: Played,
+        (census, defaults): (&Census, &Defaults),
+        write: Option<&mut Write<'_>>,
+    ) -> Result<(), Error> {
         let index = played.place.1;
         let gone = || Error::Gone { tid: self.task.pid };
         let asked = self.waiting.get_mut(index).and_then(Option::take);
@@ -181,7 +203,7 @@ impl OfProcess<'_> {
         let is_leader = index == 0 && self.task.has_leader();
         let status = is_leader.then_some(&self.live.status);
         let is_below = census.is_below(self.live);
-        let (core, rest) = asked.record(
+        let (mut core, rest) = asked.record(
             self.task.living,
             status,
             &played,
@@ -194,6 +216,11 @@ impl OfProcess<'_> {
         }
         if let Some(actions) = own {
             self.first = Some((played, actions));
+        } else if let (Some(write), true) = (write, self.unfiltered) {
+            seccomp::put_unfiltered(&mut core, &restraint);
+            write(self.task, tid, core);
+            self.taken_over += 1;
+            return Ok(());
         }
         self.recorded[index] = Some(Recorded {
             tid,

@@ -148,14 +148,23 @@ pub(super) fn record(cores: &mut [Cores]) -> SeccompEntry {
 }
 
 fn put(core: &mut CoreEntry, restraint: &Restraint, shared: bool, all: &mut All) {
-    match restraint {
-        Restraint::None => of_thread(core, Some(SeccompMode::Disabled), None),
-        Restraint::Strict => of_thread(core, Some(SeccompMode::Strict), None),
-        Restraint::Filters(chain) => {
-            let oldest = all.add(chain, shared);
-            of_thread(core, Some(SeccompMode::Filter), Some(oldest));
-        }
+    if let Restraint::Filters(chain) = restraint {
+        let oldest = all.add(chain, shared);
+        of_thread(core, Some(SeccompMode::Filter), Some(oldest));
+    } else {
+        put_unfiltered(core, restraint);
     }
+}
+
+/// Says in the record of a thread what it is under, unless that is a filter, which needs the records of all others.
+pub(super) fn put_unfiltered(core: &mut CoreEntry, restraint: &Restraint) -> bool {
+    let mode = match restraint {
+        Restraint::None => SeccompMode::Disabled,
+        Restraint::Strict => SeccompMode::Strict,
+        Restraint::Filters(_) => return false,
+    };
+    of_thread(core, Some(mode), None);
+    true
 }
 
 fn of_thread(core: &mut CoreEntry, mode: Option<SeccompMode>, filter: Option<u32>) {

@@ -151,7 +151,7 @@ fn collect_from(tree: &mut Tree) -> Vec<Cores> {
     layouts.wait(&AtOnce).unwrap();
     let before = Before::look(tree.root().pid);
     let start = Instant::now();
-    let (cores, _) = collect(tree, &tasks, &census, &before).unwrap();
+    let (cores, _) = collect(tree, (&tasks, &census, &before), None).unwrap();
     eprintln!("{} processes: {:?}", cores.len(), start.elapsed());
     cores
 }

@@ -158,6 +158,11 @@ impl Asked {
         Ok((Box::new(core), rest))
     }
 
+    /// It is under no filter.
+    pub(super) fn is_unfiltered(&self) -> bool {
+        self.filters.is_empty()
+    }
+
     /// What it is forbidden.
     pub(super) fn restraint(&self, played: &Played) -> Result<Restraint, Error> {
         let answers = Answers {
