@@ -404,6 +404,14 @@ const CASES: &[Case] = &[
         "thread-apart",
         "descriptors and directories of a thread alone",
     ),
+    // So many that their records are written while they play.
+    Case {
+        args: &["80"],
+        ..unlike(
+            "thread-apart",
+            "descriptors and directories of a thread alone",
+        )
+    },
     changing("mutexes", &["maps"]),
     guest("timerfd"),
     unlike("timerfd-deadlines", "parts of a second of a deadline"),

@@ -1,6 +1,7 @@
 //! Threads with descriptors, or directories, of their own (`unshare(2)` in a thread).
 //!
-//! `thread-apart`: one thread with each, and one with both, beside others that share what the process has.
+//! `thread-apart [COUNT]`: one thread with each, and one with both, beside one that shares what the process has, and
+//! so many more.
 //! `refused-thread-files`: two threads that share a table which the process has not.
 
 use crate::Entry;
@@ -164,7 +165,8 @@ fn thread(guest: &Guest, flags: i32, (read, pipes): (RawFd, &[Pipe]), barrier: &
 
 fn apart(guest: &Guest) -> Check {
     const BOTH: i32 = libc::CLONE_FILES | libc::CLONE_FS;
-    let sets = [libc::CLONE_FILES, libc::CLONE_FS, BOTH, 0];
+    let mut sets = vec![libc::CLONE_FILES, libc::CLONE_FS, BOTH, 0];
+    sets.resize(sets.len() + guest.number(0, 0)?, 0);
     let pipes: Vec<Pipe> = sets.iter().map(|_| pipe()).collect::<Check<_>>()?;
     let before_threads = Own::look()?;
     let barrier = Barrier::new(sets.len() + 1);
