@@ -400,17 +400,11 @@ const CASES: &[Case] = &[
         without: NOT_BY_CRIU,
         ..guest("thread-leader-gone-status")
     },
-    unlike(
-        "thread-apart",
-        "descriptors and directories of a thread alone",
-    ),
+    unlike("thread-apart", "what a thread has alone"),
     // So many that their records are written while they play.
     Case {
         args: &["80"],
-        ..unlike(
-            "thread-apart",
-            "descriptors and directories of a thread alone",
-        )
+        ..unlike("thread-apart", "what a thread has alone")
     },
     changing("mutexes", &["maps"]),
     guest("timerfd"),
