@@ -12,6 +12,17 @@
 //!
 //! # Limitations
 //!
+//! A dump here asks all that gelid asks, and nothing in two ways; but it leaves out
+//!
+//! - what is only there for the sake of a tree that runs on, whatever happens: signals are not kept away while scripts are
+//!   played, nothing is put back, and the ends of scripts do not find back by themselves;
+//! - what is seldom there: filters of seccomp, pending signals, queues of AIO, connections of TCP, epoll, namespaces of the
+//!   tree, shared memory, links of `map_files` for shared mappings of files; it would be asked where what is asked shows it;
+//! - atomic files: they have their names from the beginning;
+//! - programs loaded into the kernel: an iterator over tasks (`BPF_TRACE_ITER`) could tell namespaces, cgroups and much
+//!   else of all threads by one read, and no figure here says anything of such a dump;
+//! - pages written by their owner, which would be copied once instead of twice, but needs a descriptor in it.
+//!
 //! A restore here makes no more than there was, but not all: sockets become pairs, in the order of their numbers; what is
 //! neither file, pipe nor socket becomes a counter; no credentials, limits, timers, cgroups, sessions or advice for memory.
 //! A restore that tells such mappings apart while those below are filled by `UFFDIO_COPY` is faster than this one.
@@ -19,13 +30,19 @@
 
 #![forbid(unsafe_code)]
 
+mod asked;
+mod cgroups;
 mod descriptors;
 mod dump;
 mod filling;
 mod kernel;
 mod look;
+mod opened;
+mod outside;
 mod restore;
+mod script;
 mod shape;
+mod stage;
 
 use std::ops::Range;
 use std::path::Path;
