@@ -75,6 +75,8 @@ impl<'a> CoreImages<'a> {
         }
         let staging = self.context.staging;
         self.known()?.groups.write(staging)?;
+        // What could still be refused about threads has been looked at.
+        staging.name_early();
         let mut all: Vec<(Pid, &CoreEntry)> = Vec::new();
         for cores in cores {
             all.push((cores.pid, &cores.leader));

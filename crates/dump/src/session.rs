@@ -154,7 +154,6 @@ fn write<'scope, 'a: 'scope>(
         let seen = (&tasks[..], &*census, &before);
         Ok(core::collect(&mut tree, seen, Some(Box::new(write)))?)
     })?;
-    context.staging.name_early();
     if let Err(error) = images.finish(&tasks, &mut cores) {
         // What the other thread has failed with is why.
         return Err(collecting.finish().err().unwrap_or(error));
