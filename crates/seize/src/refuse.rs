@@ -1,6 +1,6 @@
 //! Trees and tasks that are not frozen, and the reasons.
 
-use gelid_sys::{Errno, Pid, proc};
+use gelid_sys::{Errno, Pid, pidfd, proc};
 
 use crate::{Error, scan};
 
@@ -26,12 +26,15 @@ pub fn check_root(root: Pid) -> Result<(), Error> {
             comm: scan::comm(root),
         });
     }
-    let status = scan::status(root)?.ok_or(Error::Gone { pid: root })?;
-    if status.tgid != root.as_raw_pid() {
-        return Err(Error::NotAProcess {
-            tid: root,
-            pid: status.tgid,
-        });
+    // That this can be opened says that it is a process.
+    if pidfd::open(root).is_err() {
+        let status = scan::status(root)?.ok_or(Error::Gone { pid: root })?;
+        if status.tgid != root.as_raw_pid() {
+            return Err(Error::NotAProcess {
+                tid: root,
+                pid: status.tgid,
+            });
+        }
     }
     not_our_ancestor(root)
 }
@@ -48,9 +51,20 @@ fn not_our_ancestor(root: Pid) -> Result<(), Error> {
                 own,
             });
         }
-        next = scan::stat(pid)?.and_then(|stat| Pid::from_raw(stat.ppid));
+        next = parent(pid)?;
     }
     Ok(())
+}
+
+/// The parent of a process, `None` if it is not seen or the process is gone.
+fn parent(pid: Pid) -> Result<Option<Pid>, Error> {
+    let identity = pidfd::open(pid).and_then(pidfd::identity);
+    let ppid = match identity {
+        Ok(identity) => Some(identity.ppid),
+        // `stat` costs ten times as much.
+        Err(_) => scan::stat(pid)?.map(|stat| stat.ppid),
+    };
+    Ok(ppid.and_then(Pid::from_raw))
 }
 
 /// What a task is that the kernel refused to seize.
