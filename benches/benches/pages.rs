@@ -50,7 +50,7 @@ impl PageSource for Slice {
 fn start(format: Format, workers: usize) -> Store {
     Store::start(StoreOptions {
         format,
-        workers: NonZeroUsize::new(workers).unwrap(),
+        workers: NonZeroUsize::new(workers),
         ..StoreOptions::default()
     })
     .unwrap()

@@ -152,7 +152,7 @@ fn scaling(mib: &str, workers: &str, dir: &Path) -> Result<Value, Failure> {
             let summary = {
                 let store = Store::start(StoreOptions {
                     format,
-                    workers: count,
+                    workers: Some(count),
                     ..StoreOptions::default()
                 })?;
                 let source: Arc<dyn PageSource> = Arc::new(ProcessSource::new(guest.pid()));

@@ -17,6 +17,7 @@ mod keys;
 mod labels;
 mod limits;
 mod locking;
+mod machine;
 mod process;
 mod recording;
 mod registers;
@@ -36,7 +37,7 @@ use gelid_seize::{Process, Tree};
 use gelid_sys::proc::maps::Perms;
 use gelid_sys::proc::smaps::Area;
 use gelid_sys::ptrace::Stopped;
-use gelid_sys::{Errno, PAGE_SIZE, Pid, lsm};
+use gelid_sys::{Errno, PAGE_SIZE, Pid};
 use gelid_tape::Ground;
 
 use crate::namespace::Census;
@@ -44,13 +45,13 @@ use crate::survey::{Live, Space, Task};
 use crate::vma::{self, Kind};
 use keys::Keys;
 use recording::Recording;
-use sched::Defaults;
 use seccomp::Restraint;
 
 pub(crate) use aio::{Ring, settled};
 pub(crate) use before::Before;
 pub use error::Error;
 pub(crate) use labels::module;
+pub(crate) use machine::Machine;
 pub(crate) use process::{identity_by, leader_identity};
 
 #[cfg(test)]
@@ -89,29 +90,27 @@ pub(crate) struct Cores {
 pub(crate) type Write<'a> = Box<dyn FnMut(&Task, Pid, Box<CoreEntry>) + Send + 'a>;
 
 /// Learns the state of every process of a frozen tree that has not ended, in the order of the tree. `tasks`
-/// are what was seen of its processes since, `before` what was seen of its threads before it was frozen. Also gives
-/// the seccomp filters of all of them. Records that `write` has taken over are not among those that are returned.
+/// are what was seen of its processes since, `before` what was seen of its threads before it was frozen, on `machine`.
+/// Also gives the seccomp filters of all of them. Records that `write` has taken over are not among those that are returned.
 ///
 /// # Errors
 ///
 /// What could not be learnt, or cannot be told in images. The tree is as it was, whatever happens.
 pub(crate) fn collect(
     tree: &mut Tree,
-    (tasks, census, before): (&[Task], &Census, &Before),
+    (tasks, census, before, machine): (&[Task], &Census, &Before, &Machine),
     write: Option<Write<'_>>,
 ) -> Result<(Vec<Cores>, SeccompEntry), Error> {
-    let defaults = Defaults::look()?;
     cookies::note(tasks);
     let mut looks = thread::Looks {
         before,
         frozen: before::frozen(tree),
-        vectors: fpu::Reader::new(),
+        vectors: fpu::Reader::new(&machine.vectors),
         suspended: tree.seccomp_suspended(),
     };
     // Labels are added at last, and whose parent has lost its leader is looked at once more.
-    let module = lsm::active();
-    let write = write.filter(|_| module.is_none() && tasks.iter().all(Task::has_leader));
-    let mut recording = Recording::new(census, &defaults, write);
+    let write = write.filter(|_| machine.module.is_none() && tasks.iter().all(Task::has_leader));
+    let mut recording = Recording::new(census, &machine.defaults, write);
     let mut spaces: HashMap<u32, carry::Space> = HashMap::new();
     let mut order = Vec::new();
     for (index, (process, task)) in tree.processes().iter().zip(tasks).enumerate() {
@@ -136,7 +135,7 @@ pub(crate) fn collect(
     let mut cores = recording.finish(tree.processes(), |live| areas(tasks, live))?;
     ended::refuse_children(tasks, &cores)?;
     undo::collect(tree, tasks, census, &mut cores)?;
-    if let Some(module) = module {
+    if let Some(module) = machine.module {
         labels::add(&mut cores, module)?;
     }
     let filters = seccomp::record(&mut cores);

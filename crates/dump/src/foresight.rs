@@ -1,5 +1,6 @@
 //! What can be guessed of a tree while it still runs: how many images there will be, and how large those of pages.
 
+use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ pub(crate) const OTHERS: u64 = 512;
 const MANY: u64 = (16 << 20) / PAGE_SIZE as u64;
 /// Packed, pages take about one of so many blocks.
 const PACKED: u64 = 3;
+/// Pages of a tree, those of files among them, that one worker has done before another one would have been started.
+const FEW: u64 = 1024;
 
 /// Room for files to be made in advance.
 pub(crate) struct Foresight {
@@ -38,13 +41,15 @@ pub(crate) struct Foresight {
     early: usize,
     /// Processes, and the bytes that their pages will have.
     rooms: Vec<(Pid, u64)>,
+    /// Pages that are resident.
+    pages: u64,
     _limit: Raised,
 }
 
 impl Foresight {
     /// Counts processes and threads; a guess, as they come and go.
     pub(crate) fn of(options: &Options) -> Self {
-        let (mut images, mut all) = (OF_TREE, 0);
+        let (mut images, mut all, mut pages) = (OF_TREE, 0, 0_u64);
         let mut rooms = Vec::new();
         let parts = match options.pages.format {
             Format::Raw => 1,
@@ -61,6 +66,7 @@ impl Foresight {
             let threads = stat.as_ref().map_or(1, |stat| stat.num_threads);
             let threads = usize::try_from(threads).unwrap_or(1);
             let resident = stat.map_or(0, |stat| u64::try_from(stat.rss).unwrap_or(0));
+            pages = pages.saturating_add(resident);
             rooms.extend((resident >= MANY).then(|| (pid, bytes(&dir) / parts)));
             images += OF_PROCESS + threads.saturating_sub(1);
             all += threads;
@@ -73,7 +79,16 @@ impl Foresight {
             images: images.min(MOST).min(room),
             early: (images - all).min(MOST).min(room),
             rooms,
+            pages,
             _limit: limit,
+        }
+    }
+
+    /// How many workers are to read pages, where `most` may.
+    pub(crate) fn workers(&self, most: Option<NonZeroUsize>) -> Option<NonZeroUsize> {
+        match self.pages < FEW {
+            true => Some(NonZeroUsize::MIN),
+            false => most,
         }
     }
 

@@ -11,13 +11,13 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use gelid_image::{Dir, Staging, manifest};
-use gelid_pages::Store;
+use gelid_pages::{Store, StoreOptions};
 use gelid_seize::Tree;
 use gelid_sys::proc;
 use gelid_sys::proc::ns::{self, Kind};
 use rustix::fs::AtFlags;
 
-use crate::core::{self, Before};
+use crate::core::{self, Before, Machine};
 use crate::core_images::CoreImages;
 use crate::earlier::Earlier;
 use crate::files::{Links, Network};
@@ -33,9 +33,7 @@ use crate::{End, Error, Hook, Options, Outcome, Phase, account, inventory, share
 /// Goes through all phases.
 pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
     let started = Instant::now();
-    // What can fail without the tree comes before the tree is touched.
     let namespaces = Own::look()?;
-    survey::root(options, &namespaces)?;
     let options = &Options {
         run_id: Some(match &options.run_id {
             Some(name) => name.clone(),
@@ -115,8 +113,12 @@ fn write<'scope, 'a: 'scope>(
 ) -> Result<Written, Error> {
     let phases = context.phases;
     let (collecting, found_out) = Collecting::start(scope, context)?;
-    let store = Store::start(context.options.pages)?;
-    let format = context.options.pages.format;
+    let pages = context.options.pages;
+    let store = Store::start(StoreOptions {
+        workers: context.foresight.workers(pages.workers),
+        ..pages
+    })?;
+    let format = pages.format;
     let sink = Sink::new(store, format, context.staging);
     // What is queued at once may have to be thrown away, and nobody is to refer to it by then.
     // What earlier images have is known by number, and numbers are known when the tree is.
@@ -125,6 +127,9 @@ fn write<'scope, 'a: 'scope>(
     let flow = Flow::start(scope, sink, at_once)?;
     // On every way out but the last it is to stop.
     let stopper = flow.stopper();
+    // What can fail without the tree comes before the tree is touched. Files are made meanwhile.
+    survey::root(context.options, context.namespaces)?;
+    let machine = Machine::look()?;
     collecting.prepared();
     let before = Before::look(context.options.tree);
     // They end when the tree runs again.
@@ -151,7 +156,7 @@ fn write<'scope, 'a: 'scope>(
     let mut images = CoreImages::new(context, &census, found_out);
     let (mut cores, filters) = phases.run(Phase::Tasks, || {
         let write = |task: &_, tid, core| images.write(task, tid, core);
-        let seen = (&tasks[..], &*census, &before);
+        let seen = (&tasks[..], &*census, &before, &machine);
         Ok(core::collect(&mut tree, seen, Some(Box::new(write)))?)
     })?;
     if let Err(error) = images.finish(&tasks, &mut cores) {

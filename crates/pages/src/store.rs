@@ -50,8 +50,8 @@ impl Format {
 pub struct StoreOptions {
     /// Layout of every object.
     pub format: Format,
-    /// Threads that read and encode.
-    pub workers: NonZeroUsize,
+    /// Threads that read and encode; `None` for [as many as there are cores](default_workers).
+    pub workers: Option<NonZeroUsize>,
     /// Whether pages that are equal to others of the store are left out, where [extents](Extent::alike) allow it and the
     /// format is packed: [`Summary::references`] tells where they are.
     pub dedup: bool,
@@ -62,7 +62,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             format: Format::Adaptive,
-            workers: default_workers(),
+            workers: None,
             dedup: false,
         }
     }
@@ -221,6 +221,7 @@ impl Store {
             workers,
             dedup,
         } = options;
+        let workers = workers.unwrap_or_else(default_workers);
         let spares = workers.get().min(MAX_SPARES);
         let spares = Arc::new(Spares::new(spares, || Encoded::new(format)));
         let pace = Arc::new(Pace::new(workers.get()));

@@ -21,14 +21,13 @@ const PKRU: u32 = 9;
 
 /// Reads the registers of one thread after the other.
 #[derive(Debug)]
-pub(super) struct Reader {
-    layout: XLayout,
+pub(super) struct Reader<'a> {
+    layout: &'a XLayout,
     area: Vec<u8>,
 }
 
-impl Reader {
-    pub(super) fn new() -> Self {
-        let layout = XLayout::look();
+impl<'a> Reader<'a> {
+    pub(super) fn new(layout: &'a XLayout) -> Self {
         Self {
             area: Vec::with_capacity(layout.end()),
             layout,

@@ -12,6 +12,7 @@ use gelid_sys::Pid;
 use gelid_sys::proc::smaps::Area;
 
 use super::{Before, Cores, collect};
+use crate::core::Machine;
 use crate::layout::{Layout, Looker, Promise};
 use crate::namespace::Own;
 use crate::{Error, Options, survey};
@@ -150,8 +151,10 @@ fn collect_from(tree: &mut Tree) -> Vec<Cores> {
     let (tasks, census, layouts) = survey::tree(tree, &options, &namespaces, &AtOnce).unwrap();
     layouts.wait(&AtOnce).unwrap();
     let before = Before::look(tree.root().pid);
+    let machine = Machine::look().unwrap();
     let start = Instant::now();
-    let (cores, _) = collect(tree, (&tasks, &census, &before), None).unwrap();
+    let seen = (&tasks[..], &census, &before, &machine);
+    let (cores, _) = collect(tree, seen, None).unwrap();
     eprintln!("{} processes: {:?}", cores.len(), start.elapsed());
     cores
 }

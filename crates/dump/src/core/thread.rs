@@ -31,7 +31,7 @@ pub(super) struct Looks<'a> {
     pub(super) before: &'a Before,
     /// When the tree was frozen.
     pub(super) frozen: Instant,
-    pub(super) vectors: fpu::Reader,
+    pub(super) vectors: fpu::Reader<'a>,
     /// Nothing is forbidden by seccomp for the time.
     pub(super) suspended: bool,
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gelid_pages::FileSource;
+use gelid_pages::{FileSource, default_workers};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::getpid;
 
@@ -34,9 +34,10 @@ pub(crate) fn copied(
     if !snapshot::is_worth_while(options, bytes) || !room() {
         return (objects, Vec::new());
     }
+    let workers = options.pages.workers.unwrap_or_else(default_workers);
     let (mut standing, mut copies) = (Vec::new(), Vec::new());
     for object in objects {
-        match copy(&object, options.pages.workers) {
+        match copy(&object, workers) {
             Ok(file) => copies.push(Object {
                 source: Arc::new(FileSource::new(file)),
                 ..object

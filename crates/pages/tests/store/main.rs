@@ -51,7 +51,7 @@ impl io::Write for Buffer {
 fn options(format: Format, workers: usize) -> StoreOptions {
     StoreOptions {
         format,
-        workers: NonZeroUsize::new(workers).unwrap(),
+        workers: NonZeroUsize::new(workers),
         dedup: false,
     }
 }
