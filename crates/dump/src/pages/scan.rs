@@ -129,11 +129,15 @@ impl Queueing {
             stop,
             failed: None,
         };
-        for span in spans(areas) {
+        for Span { range, is_plain } in spans(areas) {
             let mut take = |region| queue.take(region);
-            let scanned = match pagemap::scan_each(&self.pagemap, span.clone(), &QUERY, &mut take) {
+            let mut scan = |guards| {
+                let query = query(is_plain, guards);
+                pagemap::scan_each(&self.pagemap, range.clone(), &query, &mut take)
+            };
+            let scanned = match scan(Categories::GUARD) {
                 // Kernels before 6.18 do not know of guard markers here.
-                Err(Errno::INVAL) => pagemap::scan_each(&self.pagemap, span, &UNGUARDED, &mut take),
+                Err(Errno::INVAL) => scan(Categories::empty()),
                 scanned => scanned,
             };
             scanned.map_err(|errno| Error::Scan { pid, errno })?;
@@ -158,41 +162,66 @@ impl Queueing {
     }
 }
 
-/// Pages that are there and are neither of a file nor the page of zeros; guard markers.
-const QUERY: Query = {
-    let not = Categories::FILE.union(Categories::PFNZERO);
+/// Pages that are there and are neither of a file nor the page of zeros; guard markers, where the kernel knows of them.
+///
+/// Whose a page is stands in its description: to look there takes the kernel 80 ns for each, all else 7. So it is not
+/// asked where there can be no pages of files.
+fn query(is_plain: bool, guards: Categories) -> Query {
+    let not = match is_plain {
+        true => Categories::PFNZERO,
+        false => Categories::FILE.union(Categories::PFNZERO),
+    };
     Query {
         inverted: not,
         required: not,
-        any_of: Categories::PRESENT
-            .union(Categories::SWAPPED)
-            .union(Categories::GUARD),
-        report: Categories::GUARD,
+        any_of: Categories::PRESENT.union(Categories::SWAPPED).union(guards),
+        report: guards,
         flags: ScanFlags::empty(),
     }
-};
+}
 
-/// The same without guard markers.
-const UNGUARDED: Query = Query {
-    any_of: Categories::PRESENT.union(Categories::SWAPPED),
-    report: Categories::empty(),
-    ..QUERY
-};
+/// Memory that is scanned by one call.
+#[derive(Debug, PartialEq, Eq)]
+struct Span {
+    range: Range<u64>,
+    /// There is no file behind any of it.
+    is_plain: bool,
+}
+
+/// Memory that is worth a call of its own if it has no files.
+const LARGE: u64 = 1 << 20;
 
 /// The ranges to scan: all mappings that may have pages of their own or guard markers, and what lies between.
-fn spans(areas: &[Area]) -> Vec<Range<u64>> {
-    let mut spans: Vec<Range<u64>> = Vec::new();
+fn spans(areas: &[Area]) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
     let mut adjoining = false;
     for area in areas {
-        let scanned = is_scanned(area);
-        match spans.last_mut() {
-            Some(span) if scanned && adjoining => span.end = area.map.end,
-            _ if scanned => spans.push(area.map.range()),
-            _ => {}
+        if !is_scanned(area) {
+            adjoining = false;
+            continue;
         }
-        adjoining = scanned;
+        let this = Span {
+            range: area.map.range(),
+            is_plain: !area.map.has_file(),
+        };
+        match spans.last_mut() {
+            Some(span) if adjoining && span.suits(&this) => {
+                span.range.end = this.range.end;
+                span.is_plain &= this.is_plain;
+            }
+            _ => spans.push(this),
+        }
+        adjoining = true;
     }
     spans
+}
+
+impl Span {
+    /// Whether one call for both costs less.
+    fn suits(&self, other: &Self) -> bool {
+        let gains = |span: &Self| span.is_plain && span.range.end - span.range.start >= LARGE;
+        self.is_plain == other.is_plain || !gains(self) && !gains(other)
+    }
 }
 
 fn is_scanned(area: &Area) -> bool {
@@ -348,5 +377,53 @@ fn extent(area: &Area, range: Range<u64>) -> Option<Extent> {
             alike: true,
             ..Extent::present(range)
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_memory_without_files_is_scanned_apart() {
+        let own = proc::task_dir(rustix::process::getpid()).unwrap();
+        let some = gelid_sys::proc::smaps::read(&own).unwrap();
+        let file = some.iter().find(|area| vma::kind(area) == Kind::File);
+        let plain = some.iter().find(|area| vma::kind(area) == Kind::Heap);
+        let (file, plain) = (file.unwrap(), plain.unwrap());
+        let areas = |shape: &[(bool, Range<u64>)]| -> Vec<Area> {
+            let areas = shape.iter().map(|(is_plain, range)| {
+                let mut area = if *is_plain { plain } else { file }.clone();
+                (area.map.start, area.map.end) = (range.start, range.end);
+                area
+            });
+            areas.collect()
+        };
+        let of = |shape: &[(bool, Range<u64>)]| -> Vec<(bool, Range<u64>)> {
+            let spans = spans(&areas(shape)).into_iter();
+            spans.map(|span| (span.is_plain, span.range)).collect()
+        };
+        let (page, much) = (4096, 2 << 20);
+        assert_eq!(of(&[]), []);
+        // Small ones are not worth a call.
+        let mixed = [
+            (false, 0..page),
+            (true, page..2 * page),
+            (false, 2 * page..3 * page),
+        ];
+        assert_eq!(of(&mixed), [(false, 0..3 * page)]);
+        // Nor is what lies between.
+        let small = [
+            (true, 0..page),
+            (true, page..2 * page),
+            (true, 3 * page..4 * page),
+        ];
+        assert_eq!(of(&small), [(true, 0..4 * page)]);
+        let large = [
+            (false, 0..page),
+            (true, page..much),
+            (false, much..much + page),
+        ];
+        assert_eq!(of(&large), large);
     }
 }
