@@ -107,7 +107,7 @@ pub(crate) trait Looker {
     /// Says what has been seen by the caller itself.
     fn seen(&self, pid: Pid, layout: Arc<Layout>) -> Result<(), Error>;
 
-    /// Waits until the next layout that was asked for is there.
+    /// Waits until all layouts that were asked for are there; the caller may have to read some of them.
     fn looked(&self) -> Result<(), Error>;
 }
 

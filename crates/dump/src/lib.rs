@@ -42,6 +42,7 @@ mod inventory;
 mod ipc;
 mod kinship;
 mod layout;
+mod looks;
 mod mm;
 mod namespace;
 mod pagemap;

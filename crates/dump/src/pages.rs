@@ -24,6 +24,7 @@ use self::scan::Queueing;
 use crate::core::Cores;
 use crate::frames::{self, Frames, Same};
 use crate::layout::{Layout, Looker, Promise};
+use crate::looks::{Looks, Seen};
 use crate::survey::{Space, Task};
 use crate::vma::{self, Kind};
 use crate::{Error, pagemap as images};
@@ -123,7 +124,7 @@ type AllQueued<'a> = (Sink<'a>, Vec<Queued>);
 /// A thread that looks at address spaces, and later queues their pages.
 pub(crate) struct Flow<'scope, 'a> {
     orders: Sender<Order>,
-    looked: Receiver<Result<(), Error>>,
+    looks: Arc<Looks>,
     stop: Arc<AtomicBool>,
     thread: ScopedJoinHandle<'scope, Result<AllQueued<'a>, Error>>,
     at_once: bool,
@@ -132,10 +133,10 @@ pub(crate) struct Flow<'scope, 'a> {
 enum Order {
     /// Some mappings of the only task, above those before: their pages may be queued at once.
     Part(Pid, Vec<Area>),
-    /// Look at the address space of a task.
-    Look(Pid, Promise),
-    /// The layout of a task that somebody else has looked at.
-    Seen(Pid, Arc<Layout>),
+    /// Somebody has asked for a layout.
+    Look,
+    /// One that somebody else has looked at.
+    Seen(Seen),
     /// Queue the pages of all that were looked at, but for those of these tasks. Earlier images have these.
     Queue(HashSet<Pid>, HashMap<Pid, Arc<Earlier>>),
 }
@@ -153,12 +154,12 @@ impl<'scope, 'a> Flow<'scope, 'a> {
         'a: 'scope,
     {
         let (orders, taken) = mpsc::channel();
-        let (seen, looked) = mpsc::channel();
+        let looks = Arc::<Looks>::default();
         let stop = Arc::new(AtomicBool::new(false));
         let worker = Worker {
             sink,
             orders: taken,
-            looked: seen,
+            looks: Arc::clone(&looks),
             stop: Arc::clone(&stop),
             early: None,
             failed: None,
@@ -171,7 +172,7 @@ impl<'scope, 'a> Flow<'scope, 'a> {
             })?;
         Ok(Self {
             orders,
-            looked,
+            looks,
             stop,
             thread,
             at_once,
@@ -209,15 +210,21 @@ impl Looker for Flow<'_, '_> {
     }
 
     fn seen(&self, pid: Pid, layout: Arc<Layout>) -> Result<(), Error> {
-        self.order(Order::Seen(pid, layout))
+        self.order(Order::Seen((0, pid, layout)))
     }
 
     fn look(&self, pid: Pid, promise: Promise) -> Result<(), Error> {
-        self.order(Order::Look(pid, promise))
+        self.looks.ask(pid, promise);
+        self.order(Order::Look)
     }
 
     fn looked(&self) -> Result<(), Error> {
-        self.looked.recv().map_err(|_| StoreError::Panicked)?
+        let mut told = Ok(());
+        self.looks.read_all(|seen| {
+            let sent = self.order(Order::Seen(seen));
+            told = std::mem::replace(&mut told, Ok(())).and(sent);
+        })?;
+        told
     }
 }
 
@@ -240,7 +247,7 @@ impl Drop for Stopper {
 struct Worker<'a> {
     sink: Sink<'a>,
     orders: Receiver<Order>,
-    looked: Sender<Result<(), Error>>,
+    looks: Arc<Looks>,
     stop: Arc<AtomicBool>,
     early: Option<Early>,
     /// Why there is no more of it.
@@ -261,39 +268,35 @@ impl<'a> Worker<'a> {
         let mut known = Vec::new();
         // Without a caller there is nothing to do.
         let without = loop {
-            let (pid, promise) = match self.orders.recv() {
-                Ok(Order::Look(pid, promise)) => (pid, promise),
+            match self.orders.recv() {
+                Ok(Order::Look) if self.stop.load(Ordering::Relaxed) => {
+                    return Err(StoreError::Stopped.into());
+                }
+                // Perhaps somebody else has read it by now.
+                Ok(Order::Look) => {
+                    self.looks.read_one(|seen| known.push(seen));
+                }
                 Ok(Order::Part(pid, areas)) => {
                     if self.failed.is_none() {
                         self.failed = self.part(pid, &areas).err();
                     }
-                    continue;
                 }
-                Ok(Order::Seen(pid, layout)) => {
-                    known.push((pid, layout));
-                    continue;
-                }
+                Ok(Order::Seen(seen)) => known.push(seen),
                 Ok(Order::Queue(without, earlier)) => {
                     self.sink.earlier = earlier;
                     break without;
                 }
                 Err(_) => return Err(StoreError::Stopped.into()),
-            };
-            let looked = Layout::read(pid).map(|layout| {
-                let layout = Arc::new(layout);
-                promise.keep(&layout);
-                known.push((pid, layout));
-            });
-            if self.looked.send(looked).is_err() {
-                return Err(StoreError::Stopped.into());
             }
         };
         if let Some(error) = self.failed {
             return Err(error);
         }
-        known.retain(|(pid, _)| !without.contains(pid));
+        // In the order of the tree: who comes first has the pages that others share.
+        known.sort_unstable_by_key(|(number, ..)| *number);
+        known.retain(|(_, pid, _)| !without.contains(pid));
         let all = match (self.early.take(), &known[..]) {
-            (Some(early), [(pid, layout)]) if early.queueing.pid == *pid => {
+            (Some(early), [(_, pid, layout)]) if early.queueing.pid == *pid => {
                 vec![early.finish(layout, &self.stop)?]
             }
             (early, _) => {
@@ -302,7 +305,7 @@ impl<'a> Worker<'a> {
                     self.sink.staging.discard(&file)?;
                 }
                 let of = known.iter();
-                let of = of.map(|(pid, layout)| (*pid, &**layout, Origin::task(*pid, layout)));
+                let of = of.map(|(_, pid, layout)| (*pid, &**layout, Origin::task(*pid, layout)));
                 self.sink.queue(of, &self.stop)?
             }
         };

@@ -174,7 +174,7 @@ pub(crate) fn tree(
     kinship::find_terminals(&mut tasks);
     let layouts = match surveyor.is_alone {
         true => Layouts::Here(surveyor.alone),
-        false => Layouts::There(surveyor.spaces.len()),
+        false => Layouts::There,
     };
     namespace::check_clocks(&tasks)?;
     for (index, inode) in std::mem::take(&mut surveyor.for_children) {
@@ -202,8 +202,8 @@ pub(crate) fn tree(
 pub(crate) enum Layouts {
     /// All of it, which the caller does: one process is looked at sooner than it is asked for.
     Here(Option<(Pid, Promise)>),
-    /// So many are being read by the looker.
-    There(usize),
+    /// The looker sees to it.
+    There,
 }
 
 impl Layouts {
@@ -217,7 +217,7 @@ impl Layouts {
                 promise.keep(&layout);
                 looker.seen(pid, layout)
             }
-            Self::There(asked) => (0..asked).try_for_each(|_| looker.looked()),
+            Self::There => looker.looked(),
         }
     }
 }

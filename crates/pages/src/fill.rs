@@ -183,7 +183,7 @@ impl Filler {
             return Ok(pool);
         }
         let workers = self.workers.unwrap_or_else(default_workers);
-        let pool = Pool::start("fill", workers, || {
+        let pool = Pool::start("fill", workers, 2 * workers.get(), || {
             let mut worker = FillWorker::default();
             move |job: &mut Job| worker.run(job)
         });

@@ -115,16 +115,18 @@ pub(crate) struct Pool<J, E> {
 }
 
 impl<J: Send + 'static, E: Fault> Pool<J, E> {
-    /// Starts `workers` threads called `name-0`, `name-1`...; `make` gives each its state.
+    /// Starts `workers` threads called `name-0`, `name-1`...; `make` gives each its state. So many jobs may be `waiting` for
+    /// them.
     pub(crate) fn start<W>(
         name: &str,
         workers: NonZeroUsize,
+        waiting: usize,
         make: impl Fn() -> W,
     ) -> io::Result<Self>
     where
         W: FnMut(&mut J) -> Result<(), E> + Send + 'static,
     {
-        let (jobs, queue) = bounded(2 * workers.get());
+        let (jobs, queue) = bounded(waiting);
         let (stop, stopped) = bounded(0);
         let failure = Arc::default();
         let submitter = Submitter {

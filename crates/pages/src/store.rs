@@ -22,6 +22,9 @@ use std::sync::Arc;
 const MAX_SPARES: usize = 4;
 /// Pieces in a chunk; those without data take no part in the limit of bytes.
 const MAX_PIECES: usize = 1024;
+/// Chunks that may wait to be read: whoever finds out which pages there are is not to wait for those who read them, as he
+/// may have much to do yet. With as many pieces as there can be they take 16 MiB. Where there is one worker, two do.
+const WAITING: usize = 512;
 
 /// How the pages of an object are laid out in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,7 +228,8 @@ impl Store {
         let spares = workers.get().min(MAX_SPARES);
         let spares = Arc::new(Spares::new(spares, || Encoded::new(format)));
         let pace = Arc::new(Pace::new(workers.get()));
-        let pool = Pool::start("pages", workers, || {
+        let waiting = if workers.get() > 1 { WAITING } else { 2 };
+        let pool = Pool::start("pages", workers, waiting, || {
             let mut encoder = Encoder::new(format, &pace);
             let spares = Arc::clone(&spares);
             move |job: &mut Job| {
