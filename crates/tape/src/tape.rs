@@ -1,6 +1,8 @@
 //! The tape itself: ops and the data that their arguments point at, as plain values.
 
-use crate::arch::{OP_ARGS, OP_BIRTH, OP_MUST, OP_RESULT, OP_SIZE};
+use std::ops::Range;
+
+use crate::arch::{OP_ARGS, OP_BIRTH, OP_EACH, OP_MUST, OP_RESULT, OP_SIZE};
 
 /// Words of an op.
 const OP_WORDS: usize = OP_SIZE / 8;
@@ -56,6 +58,8 @@ struct Call {
     nr: usize,
     args: [Arg; 6],
     flags: u64,
+    /// Where a call that is made for many numbers leaves what each has returned.
+    into: Option<Data>,
 }
 
 /// A batch of system calls, in order, with the bytes that they read and write.
@@ -124,8 +128,28 @@ impl Tape {
         for (slot, arg) in args.iter_mut().zip(given) {
             *slot = *arg;
         }
-        self.calls.push(Call { nr, args, flags });
+        self.calls.push(Call {
+            nr,
+            args,
+            flags,
+            into: None,
+        });
         Op(self.calls.len() - 1)
+    }
+
+    /// Appends a system call that is made once for each of these numbers as its first argument, with `second` behind
+    /// that. The piece gets the lowest byte of what each returns: of small numbers, or errnos as they are.
+    pub fn each(&mut self, nr: usize, numbers: Range<u32>, second: u64) -> Data {
+        let into = self.space(numbers.len());
+        if !numbers.is_empty() {
+            let (first, end) = (u64::from(numbers.start), u64::from(numbers.end));
+            let args = [first, second, 0, 0, 0, end].map(Arg::Value);
+            self.push(nr, &args, OP_EACH);
+            if let Some(call) = self.calls.last_mut() {
+                call.into = Some(into);
+            }
+        }
+        into
     }
 
     /// Adds bytes for arguments to point at, aligned to 16.
@@ -165,6 +189,9 @@ impl Tape {
             let op = index * OP_WORDS;
             words[op] = (call.nr as u64).to_ne_bytes();
             words[op + 9] = call.flags.to_ne_bytes();
+            if let Some(into) = call.into {
+                words[op + 8] = (data_at + into.offset as u64).to_ne_bytes();
+            }
             for (slot, arg) in call.args.iter().enumerate() {
                 let word = &mut words[op + 1 + slot];
                 match *arg {
@@ -281,6 +308,22 @@ mod tests {
         assert_eq!(word(80 + 16), 0x1000 + 160 + 16);
         assert_eq!((word(72), word(80 + 72)), (OP_MUST, 0));
         assert_eq!(word(160 + 16), 0x1000 + 160, "a link");
+    }
+
+    #[test]
+    fn a_call_for_many_numbers_is_one_op() {
+        let mut tape = Tape::new();
+        tape.bytes(&[0; 16]);
+        let none = tape.each(72, 5..5, 1);
+        assert!(tape.is_empty() && none.len == 0);
+        let into = tape.each(72, 3..9, 1);
+        assert_eq!((tape.len(), into.len), (1, 6));
+        let mut bytes = Vec::new();
+        tape.lay_out(0x1000, &mut bytes);
+        let word = |at: usize| u64::from_ne_bytes(bytes[at..][..8].try_into().unwrap());
+        assert_eq!((word(8), word(16), word(48)), (3, 1, 9));
+        assert_eq!(word(64), 0x1000 + 80 + 16);
+        assert_eq!(word(72), OP_EACH);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The stub for x86-64: about 420 bytes, position independent, no logic beyond "next call".
+//! The stub for x86-64: about 450 bytes, position independent, no logic beyond "next call" and "the same
+//! of the next number".
 //!
 //! Registers on entry: `rbx` the first op, `rbp` behind the last one, `r15` the thread's block, `rsp` as
 //! the interrupted program had it, `r14` whether there are protection keys. A single call needs no op: it is entered
@@ -25,6 +26,9 @@ pub(crate) const OP_RESULT: usize = 56;
 pub(crate) const OP_MUST: u64 = 1;
 /// Flag of an op: it makes a child, which ends at once should it ever come back from the call.
 pub(crate) const OP_BIRTH: u64 = 2;
+/// Flag of an op: it is made for each number from its first argument to its last, which the call itself must not have;
+/// the lowest bytes of the results go where that of another op would be copied to.
+pub(crate) const OP_EACH: u64 = 4;
 
 /// Bytes of a block.
 pub(crate) const BLOCK_SIZE: usize = 208;
@@ -58,6 +62,16 @@ global_asm!(
     "mov r8, [rbx + 40]",
     "mov r9, [rbx + 48]",
     "syscall",
+    "test qword ptr [rbx + 72], 4",
+    "jz 4f",
+    "mov rcx, [rbx + 64]",
+    "mov [rcx], al",
+    "inc qword ptr [rbx + 64]",
+    "inc qword ptr [rbx + 8]",
+    "cmp [rbx + 8], r9",
+    "jb 8b",
+    "jmp 1f",
+    "4:",
     "test qword ptr [rbx + 72], 2",
     "jz 5f",
     "test rax, rax",

@@ -53,6 +53,30 @@ fn results_go_from_op_to_op() {
 }
 
 #[test]
+fn a_call_is_made_for_each_number() {
+    const F_GETFD: u64 = 1;
+    const F_SETFD: u64 = 2;
+    let mut guest = Python::start(SLEEPER);
+    let mut tree = guest.root.freeze();
+    let mut stage = Stage::set(&mut tree, 0);
+    let mut tape = Tape::new();
+    let set = |flag: u64| [1, F_SETFD, flag].map(Arg::Value);
+    let before = tape.must(nr::fcntl, set(1));
+    let flags = tape.each(nr::fcntl, 0..3, F_GETFD);
+    let missing = tape.each(nr::fcntl, 12345..12350, F_GETFD);
+    let after = tape.must(nr::fcntl, set(0));
+    let outcome = stage.carriers[0].play(&tape).unwrap();
+    assert_eq!((outcome.failure(), outcome.played()), (None, 4));
+    assert_eq!((outcome.ok(before), outcome.ok(after)), (Ok(0), Ok(0)));
+    assert_eq!(outcome.data(flags), [0, 1, 0]);
+    let errno = (-Errno::BADF.raw_os_error()) as u8;
+    assert_eq!(outcome.data(missing), [errno; 5]);
+    stage.strike(&mut tree, 0, false);
+    tree.thaw().unwrap();
+    assert_eq!(guest.ask("well?"), "on");
+}
+
+#[test]
 fn a_must_that_fails_ends_the_tape() {
     let mut guest = Python::start(SLEEPER);
     let mut tree = guest.root.freeze();
