@@ -38,6 +38,7 @@ const GUESTS: &[(&str, &[&str])] = &[
     ("memfd-sealed", &[]),
     ("shared-anon", &[]),
     ("posix-timers", &[]),
+    ("large-table", &["--file-locks"]),
     ("tcp-full", CONNECTED),
 ];
 

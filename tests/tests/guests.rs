@@ -256,6 +256,7 @@ const CASES: &[Case] = &[
     // Who has taken a lock and closed the file is not known as the taker any more.
     locking(changing("locks-descriptions", &["fd "])),
     locking(unlike("locks-shared-table", SHARED)),
+    locking(unlike("large-table", SHARED)),
     locking(guest("locks-blocked")),
     // The file has another inode.
     locking(changing("locks-deleted", &["fd "])),

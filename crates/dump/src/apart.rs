@@ -143,7 +143,7 @@ impl Apart {
         let status = status::read(&dir)?;
         if let Some(id) = self.files {
             self.refuse_threads(&dir, task, files)?;
-            records::table(staging, (id, status.fd_size), held, files)?;
+            records::table(staging, (id, status.fd_size), (held, None), files)?;
         }
         if self.fs {
             let fs = fs::entry(files, held, &status)?;

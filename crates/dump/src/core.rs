@@ -10,6 +10,7 @@ mod call;
 mod carry;
 mod cookies;
 mod creds;
+mod descriptors;
 mod ended;
 mod error;
 mod fpu;
@@ -31,6 +32,7 @@ mod undo;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
+use std::sync::mpsc::Sender;
 
 use gelid_image::messages::{CoreEntry, SeccompEntry};
 use gelid_seize::{Process, Tree};
@@ -43,12 +45,14 @@ use gelid_tape::Ground;
 use crate::namespace::Census;
 use crate::survey::{Live, Space, Task};
 use crate::vma::{self, Kind};
+use descriptors::Tables;
 use keys::Keys;
 use recording::Recording;
 use seccomp::Restraint;
 
 pub(crate) use aio::{Ring, settled};
 pub(crate) use before::Before;
+pub(crate) use descriptors::{Closing, Closings, is_asked};
 pub use error::Error;
 pub(crate) use labels::module;
 pub(crate) use machine::Machine;
@@ -92,6 +96,7 @@ pub(crate) type Write<'a> = Box<dyn FnMut(&Task, Pid, Box<CoreEntry>) + Send + '
 /// Learns the state of every process of a frozen tree that has not ended, in the order of the tree. `tasks`
 /// are what was seen of its processes since, `before` what was seen of its threads before it was frozen, on `machine`.
 /// Also gives the seccomp filters of all of them. Records that `write` has taken over are not among those that are returned.
+/// What the owners of large tables of descriptors tell of these goes to `closing`.
 ///
 /// # Errors
 ///
@@ -99,7 +104,7 @@ pub(crate) type Write<'a> = Box<dyn FnMut(&Task, Pid, Box<CoreEntry>) + Send + '
 pub(crate) fn collect(
     tree: &mut Tree,
     (tasks, census, before, machine): (&[Task], &Census, &Before, &Machine),
-    write: Option<Write<'_>>,
+    (write, closing): (Option<Write<'_>>, Option<Sender<Closing>>),
 ) -> Result<(Vec<Cores>, SeccompEntry), Error> {
     cookies::note(tasks);
     let mut looks = thread::Looks {
@@ -107,10 +112,11 @@ pub(crate) fn collect(
         frozen: before::frozen(tree),
         vectors: fpu::Reader::new(&machine.vectors),
         suspended: tree.seccomp_suspended(),
+        tables: Tables::new(closing.is_some()),
     };
     // Labels are added at last, and whose parent has lost its leader is looked at once more.
     let write = write.filter(|_| machine.module.is_none() && tasks.iter().all(Task::has_leader));
-    let mut recording = Recording::new(census, &machine.defaults, write);
+    let mut recording = Recording::new(census, &machine.defaults, write, closing);
     let mut spaces: HashMap<u32, carry::Space> = HashMap::new();
     let mut order = Vec::new();
     for (index, (process, task)) in tree.processes().iter().zip(tasks).enumerate() {

@@ -25,6 +25,7 @@ mod ghost_file;
 mod inet;
 mod inotify;
 mod kind;
+mod lock_list;
 mod mapped;
 mod memfd;
 mod mount;
@@ -36,6 +37,7 @@ mod packet_sock;
 mod pidfd;
 mod pipe;
 mod place;
+mod plain;
 mod regfile;
 mod remap_file_path;
 mod signalfd;
@@ -69,6 +71,7 @@ use self::device::rdev;
 use self::file_lock::Locks;
 use self::inet::Internet;
 use self::kind::Kind;
+use self::lock_list::LockList;
 use self::memfd::Memfds;
 use self::options::Choices;
 use self::pipe::{Pipes, Tee};
@@ -87,6 +90,7 @@ pub(crate) use self::memfd::{Contents, Memory, Part, huge_flags};
 pub use self::place::{Name, Place};
 pub(crate) use self::regfile::{HUGETLBFS_MAGIC, is_of_thread};
 pub(crate) use self::remap_file_path::Links;
+pub(crate) use self::slots::Told;
 pub(crate) use self::tcp::Network;
 pub use self::unix::UnixRefusal;
 pub use self::unsupported::Unsupported;
@@ -143,6 +147,7 @@ pub(crate) struct Collector<'s> {
     of_processes: Vec<(i32, Place, Name)>,
     sockets: Sockets,
     locks: Locks,
+    lock_list: LockList,
     /// Processes of the tree, zombies among them.
     tree: Vec<Pid>,
     internet: Internet,
@@ -200,6 +205,7 @@ impl<'s> Collector<'s> {
             of_processes: Vec::new(),
             sockets: Sockets::new(staging)?,
             locks: Locks::default(),
+            lock_list: LockList::default(),
             tree: Vec::new(),
             internet: Internet::default(),
             threads: Vec::new(),
@@ -215,6 +221,7 @@ impl<'s> Collector<'s> {
     pub(crate) fn know_tree(&mut self, tree: Vec<Pid>, threads: Vec<Pid>, census: Arc<Census>) {
         (self.tree, self.threads) = (tree, threads);
         self.census = census;
+        self.lock_list.tree_stands();
     }
 
     /// Tells which processes are known by another thread than their leader, and by which.

@@ -14,7 +14,7 @@ use gelid_sys::{pidfd, proc};
 
 use crate::apart::{self, Apart};
 use crate::cgroup::Standings;
-use crate::core::Cores;
+use crate::core::{self, Closing, Closings, Cores};
 use crate::core_images::FoundOut;
 use crate::earlier::Earlier;
 use crate::files::{self, Collected, Collector};
@@ -41,27 +41,34 @@ pub(crate) struct Context<'a> {
     pub(crate) named: &'a OnceLock<Vec<String>>,
 }
 
+/// A tree that stands still.
+type Frozen = (Arc<Vec<Task>>, Arc<Census>);
+/// Segments of shared memory, by their namespace.
+type InstanceSegments = Vec<(Instance, Vec<Segment>)>;
+
 /// The thread that looks at descriptors and mappings, and writes `fdinfo`, `fs` and the images of files.
 pub(crate) struct Collecting<'scope> {
     prepared: Receiver<()>,
-    tasks: Sender<(Arc<Vec<Task>>, Arc<Census>)>,
+    tasks: Sender<Frozen>,
     thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
 }
 
 impl<'scope> Collecting<'scope> {
     /// Starts it, while the tree still runs: what the root has mapped is looked at in advance. What it finds out about
-    /// threads is told as soon as it is known.
+    /// threads is told as soon as it is known. It waits to be told what the owners of tables tell of descriptors.
     pub(crate) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         context: Context<'scope>,
-    ) -> Result<(Self, FoundOut), Error> {
+    ) -> Result<(Self, FoundOut, Sender<Closing>), Error> {
         let (tasks, frozen) = mpsc::channel();
         let (ready, prepared) = mpsc::channel();
         let (stand, standings) = mpsc::channel();
         let thread = std::thread::Builder::new().name("files".into());
         let (told, apart) = mpsc::channel();
+        let (closing, closings) = mpsc::channel();
+        let closings = Closings::new(closings);
         let thread = thread.spawn_scoped(scope, move || {
-            collect(context, ready, &frozen, (&told, &stand))
+            collect(context, ready, (&frozen, closings), (&told, &stand))
         });
         let thread = thread.map_err(|source| StoreError::Start {
             source: Arc::new(source),
@@ -71,7 +78,7 @@ impl<'scope> Collecting<'scope> {
             tasks,
             thread,
         };
-        Ok((collecting, FoundOut { standings, apart }))
+        Ok((collecting, FoundOut { standings, apart }, closing))
     }
 
     /// Waits for what is done in advance.
@@ -101,7 +108,7 @@ pub(crate) struct Spaces(HashMap<usize, MmEntry>);
 fn collect(
     context: Context<'_>,
     ready: Sender<()>,
-    frozen: &Receiver<(Arc<Vec<Task>>, Arc<Census>)>,
+    (frozen, closings): (&Receiver<Frozen>, Closings),
     (told, stand): (&Sender<Arc<Vec<Apart>>>, &Sender<Standings>),
 ) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
@@ -122,7 +129,8 @@ fn collect(
     namespace::join(&census)?;
     phases.run(Phase::Files, || {
         let census_of_mounts = Arc::clone(&census);
-        let (spaces, collected) = look(context, (&tasks, told), census, found.segments, files)?;
+        let known = (census, closings, found.segments);
+        let (spaces, collected) = look(context, (&tasks, told), known, files)?;
         for automounter in &found.automounters {
             automounter.write(
                 context.staging,
@@ -137,8 +145,7 @@ fn collect(
 fn look(
     context: Context<'_>,
     (tasks, told): (&[Task], &Sender<Arc<Vec<Apart>>>),
-    census: Arc<Census>,
-    segments: Vec<(Instance, Vec<Segment>)>,
+    (census, mut closings, segments): (Arc<Census>, Closings, InstanceSegments),
     mut files: Collector<'_>,
 ) -> Result<(Spaces, Collected), Error> {
     let apart = Arc::new(apart::find(tasks, &census)?);
@@ -171,7 +178,12 @@ fn look(
         };
         if tables.insert(live.ids.files_id) {
             let table_of = (live.ids.files_id, live.status.fd_size);
-            table(context.staging, table_of, held, &mut files)?;
+            let mut told = || closings.of(live.ids.files_id);
+            let told: Option<files::Told<'_>> = match core::is_asked(live) {
+                true => Some(&mut told),
+                false => None,
+            };
+            table(context.staging, table_of, (held, told), &mut files)?;
         }
         let fs = fs::entry(&mut files, held, &live.status)?;
         context.staging.put(ImageKind::Fs, task.number(), &fs)?;
@@ -209,13 +221,13 @@ fn write_survey(staging: &Staging, tasks: &[Task], census: &Census) -> Result<()
 pub(crate) fn table(
     staging: &Staging,
     (id, slots): (u32, u32),
-    held: files::Task<'_>,
+    (held, told): (files::Task<'_>, Option<files::Told<'_>>),
     files: &mut Collector<'_>,
 ) -> Result<(), Error> {
     let mut writer = staging.writer(ImageKind::Fdinfo, id)?;
     // The image of an empty table is there too.
     writer.touch()?;
-    for entry in files.table(held, slots)? {
+    for entry in files.table(held, slots, told)? {
         writer.push(&entry)?;
     }
     writer.finish()?;

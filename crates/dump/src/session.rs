@@ -112,7 +112,7 @@ fn write<'scope, 'a: 'scope>(
     locked: &NetworkLocked<'_>,
 ) -> Result<Written, Error> {
     let phases = context.phases;
-    let (collecting, found_out) = Collecting::start(scope, context)?;
+    let (collecting, found_out, closing) = Collecting::start(scope, context)?;
     let pages = context.options.pages;
     let store = Store::start(StoreOptions {
         workers: context.foresight.workers(pages.workers),
@@ -157,7 +157,8 @@ fn write<'scope, 'a: 'scope>(
     let (mut cores, filters) = phases.run(Phase::Tasks, || {
         let write = |task: &_, tid, core| images.write(task, tid, core);
         let seen = (&tasks[..], &*census, &before, &machine);
-        Ok(core::collect(&mut tree, seen, Some(Box::new(write)))?)
+        let taking = (Some(Box::new(write) as _), Some(closing));
+        Ok(core::collect(&mut tree, seen, taking)?)
     })?;
     if let Err(error) = images.finish(&tasks, &mut cores) {
         // What the other thread has failed with is why.

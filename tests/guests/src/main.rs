@@ -33,6 +33,7 @@ mod inotify;
 mod inside;
 mod io_uring;
 mod ipc_namespace;
+mod large_table;
 mod leases;
 mod locks;
 mod mapped;
@@ -124,6 +125,7 @@ const OBJECTS: &[&[Entry]] = &[
     inotify::GUESTS,
     io_uring::GUESTS,
     ipc_namespace::GUESTS,
+    large_table::GUESTS,
     leases::GUESTS,
     locks::GUESTS,
     mapped::GUESTS,

@@ -75,6 +75,7 @@ pub(super) const CASES: &[Case] = &[
     inside("pid", guest("owner-signal")),
     inside("pid", guest("epoll-signalfd")),
     inside("pid", locking(guest("locks-posix"))),
+    inside("pid", locking(unlike("large-table", SHARED))),
     inside("pid", guest("pidfd")),
     inside("pid", unlike("pidfd-dead", "how others have ended")),
     inside("pid", guest("pidfd-zombie")),

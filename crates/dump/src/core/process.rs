@@ -15,6 +15,7 @@ use super::aio::AskedRings;
 use super::attributes::{AskedProcess, Outside};
 use super::call::Answers;
 use super::carry::{Job, Played};
+use super::descriptors::AskedTable;
 use super::keys::AskedKeys;
 use super::limits::AskedLimits;
 use super::recording::Recorded;
@@ -55,6 +56,8 @@ pub(super) struct Asked {
     attributes: AskedProcess,
     rings: AskedRings,
     keys: AskedKeys,
+    /// Its descriptors, if they are many.
+    pub(super) table: Option<AskedTable>,
     /// The leader first, if it lives.
     pub(super) threads: Vec<thread::Asked>,
     /// Of the first thread, and of each other.
@@ -105,6 +108,7 @@ impl Asked {
             attributes: AskedProcess::ask(&mut tape),
             rings: AskedRings::ask(process.living(), areas, &mut tape)?,
             keys: AskedKeys::ask(&mut tape),
+            table: looks.tables.ask(live, &mut tape),
             threads,
             tapes: (Arc::new(tape), Arc::new(other_tape)),
         })

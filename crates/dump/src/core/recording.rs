@@ -1,7 +1,7 @@
 //! Records of threads, made while other threads still play their tapes.
 
 use std::collections::HashMap;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 
 use gelid_image::messages::CoreEntry;
 use gelid_seize::{Process, Tree};
@@ -13,6 +13,7 @@ use gelid_sys::{Errno, Pid};
 use super::attributes::OfThread;
 use super::call::Answers;
 use super::carry::{self, Played, Space};
+use super::descriptors::Closing;
 use super::sched::Defaults;
 use super::seccomp::{self, Restraint};
 use super::signals::{self, Actions};
@@ -45,6 +46,8 @@ pub(super) struct Recording<'a> {
     /// By the index in the tree, where a process is among those.
     places: HashMap<usize, usize>,
     failed: Option<Error>,
+    /// Who waits for what is told of descriptors.
+    closing: Option<Sender<Closing>>,
 }
 
 /// The threads of a process.
@@ -71,6 +74,7 @@ impl<'a> Recording<'a> {
         census: &'a Census,
         defaults: &'a Defaults,
         write: Option<Write<'a>>,
+        closing: Option<Sender<Closing>>,
     ) -> Self {
         Self {
             census,
@@ -79,6 +83,7 @@ impl<'a> Recording<'a> {
             processes: Vec::new(),
             places: HashMap::new(),
             failed: None,
+            closing,
         }
     }
 
@@ -141,6 +146,12 @@ impl<'a> Recording<'a> {
         }
         let at = self.places.get(&played.place.0);
         if let Some(process) = at.and_then(|at| self.processes.get_mut(*at)) {
+            if let (0, Some(asked), Some(closing)) =
+                (played.place.1, &process.asked.table, &self.closing)
+            {
+                // If nobody is there to take it, the dump has failed already.
+                let _ = closing.send(asked.answer(&played.outcome));
+            }
             let taken = process.take(played, (self.census, self.defaults), self.write.as_mut());
             self.failed = taken.err();
         }

@@ -154,7 +154,7 @@ fn collect_from(tree: &mut Tree) -> Vec<Cores> {
     let machine = Machine::look().unwrap();
     let start = Instant::now();
     let seen = (&tasks[..], &census, &before, &machine);
-    let (cores, _) = collect(tree, seen, None).unwrap();
+    let (cores, _) = collect(tree, seen, (None, None)).unwrap();
     eprintln!("{} processes: {:?}", cores.len(), start.elapsed());
     cores
 }

@@ -19,6 +19,7 @@ use super::before::{Before, Known};
 use super::call::Answers;
 use super::carry::Played;
 use super::creds::{AskedBits, AskedCreds};
+use super::descriptors::Tables;
 use super::sched::{Defaults, Sched};
 use super::seccomp::{self, AskedMode, Filter, Restraint};
 use super::signals::{Actions, AskedStack};
@@ -34,6 +35,7 @@ pub(super) struct Looks<'a> {
     pub(super) vectors: fpu::Reader<'a>,
     /// Nothing is forbidden by seccomp for the time.
     pub(super) suspended: bool,
+    pub(super) tables: Tables,
 }
 
 /// What threads are asked, on one tape.

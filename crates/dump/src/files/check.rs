@@ -3,7 +3,7 @@
 mod large;
 
 use std::cell::LazyCell;
-use std::ffi::CStr;
+use std::ffi::CString;
 use std::os::fd::{OwnedFd, RawFd};
 
 use gelid_sys::pidfd;
@@ -34,7 +34,7 @@ pub(crate) fn check(options: &Options, task: &TaskDir) -> Result<(), Error> {
         };
         // `/proc/locks` would tell of all at once, after a grace period of RCU: 5 to 25 ms.
         if !options.file_locks && is_lockable(&stat) {
-            unlocked(task, fd, &link)?;
+            unlocked(task, fd, || Some(link.clone()))?;
         }
         let socket = || pidfd::getfd(pidfd.as_ref()?, fd).ok();
         look(options, task, fd, link.into_bytes(), &stat, socket)?;
@@ -49,19 +49,23 @@ fn is_lockable(stat: &Stat) -> bool {
 }
 
 /// Refuses a descriptor that has part in a lock.
-fn unlocked(task: &TaskDir, fd: RawFd, link: &CStr) -> Result<(), Error> {
+fn unlocked(
+    task: &TaskDir,
+    fd: RawFd,
+    link: impl FnOnce() -> Option<CString>,
+) -> Result<(), Error> {
     let Ok(info) = fdinfo::read(task, fd) else {
         return Ok(());
     };
+    let Some((lock, link)) = info.value("lock").and_then(|lock| Some((lock, link()?))) else {
+        return Ok(());
+    };
     let pid = task.pid();
-    match info.value("lock") {
-        None => Ok(()),
-        Some(lock) => Err(Error::Locked {
-            place: Place::Descriptor { pid, fd },
-            name: Name(link.to_bytes().to_vec()),
-            lock: Name(lock.to_vec()),
-        }),
-    }
+    Err(Error::Locked {
+        place: Place::Descriptor { pid, fd },
+        name: Name(link.into_bytes()),
+        lock: Name(lock.to_vec()),
+    })
 }
 
 fn look(

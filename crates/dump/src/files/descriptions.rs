@@ -69,6 +69,12 @@ pub(super) struct Descriptions {
 }
 
 impl Descriptions {
+    /// Makes room for so many more.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.classes.reserve(more);
+        self.by_inode.reserve(more);
+    }
+
     /// Classes of descriptors that some are known of.
     pub(super) fn classes(&self) -> HashSet<Class> {
         self.classes.keys().copied().collect()

@@ -2,18 +2,24 @@
 
 use std::os::fd::OwnedFd;
 
-use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::maps::Mapping;
+use gelid_sys::proc::{TaskDir, fd};
 use gelid_sys::procmap::{Found, Query};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, statat};
 
 use super::{Collector, build_id};
+
+/// Descriptors of a table for which it is worth while to know all locks of the machine.
+const WORTH_A_LIST: u64 = 512;
 
 impl Collector<'_> {
     /// Asks for the build ids of mapped files, as far as their names lead to them. What comes and goes meanwhile
     /// does not matter: they are taken only for files that have not changed by then. The kernel is asked, since
     /// somebody may watch who opens and closes the files.
     pub(crate) fn foresee(&mut self, task: &TaskDir) {
+        if fd::count(task).is_ok_and(|count| count >= WORTH_A_LIST) {
+            self.lock_list.prepare();
+        }
         if !self.options.build_ids {
             return;
         }

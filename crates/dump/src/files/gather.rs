@@ -12,6 +12,7 @@ use gelid_sys::{Errno, pidfd};
 use rustix::fs::{OFlags, Stat};
 
 use super::descriptions::Class;
+use super::plain::Plain;
 use super::{Error, Task, fown};
 use crate::namespace::Census;
 
@@ -25,6 +26,8 @@ const AHEAD: RawFd = 4;
 /// What there is to be known of a descriptor.
 pub(super) struct Seen {
     pub(super) info: FdInfo,
+    /// Whether it is closed on `execve(2)` is still to be told.
+    pub(super) is_plain: bool,
     /// Of one whose description may be new, if it could be had.
     pub(super) file: Option<Duplicate>,
 }
@@ -47,15 +50,19 @@ impl Duplicate {
     ) -> Result<Self, (&'static str, Errno)> {
         let file = pidfd::getfd(task.pidfd, fd).map_err(|errno| ("duplicate", errno))?;
         let stat = rustix::fs::fstat(&file).map_err(|errno| ("look at", errno))?;
+        Ok(Self::of(file, stat, info, census))
+    }
+
+    fn of(file: OwnedFd, stat: Stat, info: &FdInfo, census: &Census) -> Self {
         let owner = match info.flags & OFlags::PATH.bits() {
             0 => fown::entry(&file, census),
             _ => Ok(fown::nobody()),
         };
-        Ok(Self {
+        Self {
             stat: census.users.of_file(stat),
             file,
             owner,
-        })
+        }
     }
 }
 
@@ -68,6 +75,8 @@ pub(super) struct Table<'t> {
     count: u64,
     /// Descriptors of these classes may be known already.
     known: HashSet<Class>,
+    /// If their owner tells the rest.
+    plain: Option<Plain<'t>>,
     census: &'t Census,
     progress: Mutex<Progress>,
     changed: Condvar,
@@ -91,7 +100,7 @@ impl<'t> Table<'t> {
     pub(super) fn new(
         task: Task<'t>,
         (count, slots): (u64, RawFd),
-        known: HashSet<Class>,
+        (known, plain): (HashSet<Class>, Option<Plain<'t>>),
         census: &'t Census,
     ) -> Self {
         Self {
@@ -99,6 +108,7 @@ impl<'t> Table<'t> {
             slots: 0..slots,
             count,
             known,
+            plain,
             census,
             progress: Mutex::default(),
             changed: Condvar::new(),
@@ -176,15 +186,45 @@ impl<'t> Table<'t> {
 
     /// Looks at a slot; there may be no descriptor.
     fn look(&self, fd: RawFd) -> Result<Option<Seen>, Error> {
+        let mut duplicate = None;
+        if let Some(plain) = self.plain.as_ref().filter(|plain| plain.is_possible()) {
+            let file = match pidfd::getfd(self.task.pidfd, fd) {
+                Err(Errno::BADF) => return Ok(None),
+                file => file.ok(),
+            };
+            duplicate = file.and_then(|file| {
+                let stat = rustix::fs::fstat(&file).ok()?;
+                Some((file, stat))
+            });
+            if let Some((file, stat)) = &duplicate
+                && let Some(info) = plain.look(file, stat)
+            {
+                return Ok(Some(self.seen(fd, (info, true), duplicate)));
+            }
+        }
         let info = match fdinfo::read(self.task.dir, fd) {
             Err(error) if error.errno() == Errno::NOENT => return Ok(None),
             info => info?,
         };
-        let file = match self.known.contains(&Class::of(&info)) {
-            true => None,
-            false => Duplicate::make(self.task, fd, &info, self.census).ok(),
+        Ok(Some(self.seen(fd, (info, false), duplicate)))
+    }
+
+    fn seen(
+        &self,
+        fd: RawFd,
+        (info, is_plain): (FdInfo, bool),
+        duplicate: Option<(OwnedFd, Stat)>,
+    ) -> Seen {
+        let file = match (self.known.contains(&Class::of(&info)), duplicate) {
+            (true, _) => None,
+            (false, Some((file, stat))) => Some(Duplicate::of(file, stat, &info, self.census)),
+            (false, None) => Duplicate::make(self.task, fd, &info, self.census).ok(),
         };
-        Ok(Some(Seen { info, file }))
+        Seen {
+            info,
+            is_plain,
+            file,
+        }
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {

@@ -11,23 +11,28 @@ use rustix::fs::OFlags;
 use super::descriptions::Class;
 use super::gather::{self, Duplicate, Seen, Table};
 use super::kind::{self, Kind};
+use super::plain::Plain;
 use super::regfile::Opening;
 use super::{Collector, Error, Name, Object, Place, Task};
+use crate::core::Closing;
+
+/// Descriptors for which there is room at once.
+const ROOM: usize = 1 << 16;
+
+/// Waits for what the owner of a table tells; `None` if it has told nothing.
+pub(crate) type Told<'t> = &'t mut dyn FnMut() -> Option<Closing>;
 
 impl Collector<'_> {
-    /// Records a table of so many slots, and gives its descriptors in ascending order.
-    pub(crate) fn table(&mut self, task: Task<'_>, slots: u32) -> Result<Vec<FdinfoEntry>, Error> {
+    /// Records a table of so many slots, and gives its descriptors in ascending order. `told` is there if its owner is asked
+    /// about it.
+    pub(crate) fn table(
+        &mut self,
+        task: Task<'_>,
+        slots: u32,
+        told: Option<Told<'_>>,
+    ) -> Result<Vec<FdinfoEntry>, Error> {
         let descriptors = match large(task, slots)? {
-            Some(size) => {
-                let (known, census) = (self.descriptions.classes(), Arc::clone(&self.census));
-                let mut descriptors = Vec::new();
-                Table::new(task, size, known, &census).each(|fd, seen| {
-                    let place = Place::Descriptor { pid: task.pid, fd };
-                    descriptors.push(self.descriptor(task, fd, place, seen)?);
-                    Ok(())
-                })?;
-                descriptors
-            }
+            Some(size) => self.large_table(task, size, told)?,
             None => {
                 let numbers = fd::list_to_read(task.dir)?.into_iter();
                 let place = |fd| Place::Descriptor { pid: task.pid, fd };
@@ -39,6 +44,47 @@ impl Collector<'_> {
         Ok(descriptors)
     }
 
+    fn large_table(
+        &mut self,
+        task: Task<'_>,
+        size: (u64, RawFd),
+        told: Option<Told<'_>>,
+    ) -> Result<Vec<FdinfoEntry>, Error> {
+        let (known, census) = (self.descriptions.classes(), Arc::clone(&self.census));
+        if told.is_some() {
+            self.lock_list.read();
+        }
+        let lock_list = std::mem::take(&mut self.lock_list);
+        let plain = told.is_some().then(|| Plain::new(&lock_list));
+        let room = usize::try_from(size.0).unwrap_or(0).min(ROOM);
+        self.descriptions.reserve(room);
+        let mut descriptors = Vec::with_capacity(room);
+        let mut untold = Vec::new();
+        Table::new(task, size, (known, plain), &census).each(|fd, seen| {
+            let place = Place::Descriptor { pid: task.pid, fd };
+            if seen.is_plain {
+                untold.push(descriptors.len());
+            }
+            descriptors.push(self.descriptor(task, fd, place, seen)?);
+            Ok(())
+        })?;
+        self.lock_list = lock_list;
+        let closing = match told {
+            Some(told) if !untold.is_empty() => told(),
+            _ => None,
+        };
+        for index in untold {
+            let entry: &mut FdinfoEntry = &mut descriptors[index];
+            let fd = entry.fd.cast_signed();
+            let closed = closing.as_ref().and_then(|it| it.is_closed(fd));
+            entry.flags = match closed {
+                Some(closed) => closed.into(),
+                None => fdinfo::read(task.dir, fd)?.cloexec().into(),
+            };
+        }
+        Ok(descriptors)
+    }
+
     /// Records a descriptor that messages describe as `place`.
     pub(super) fn descriptor_at(
         &mut self,
@@ -47,7 +93,12 @@ impl Collector<'_> {
         place: Place,
     ) -> Result<FdinfoEntry, Error> {
         let info = fdinfo::read(task.dir, fd)?;
-        self.descriptor(task, fd, place, Seen { info, file: None })
+        let seen = Seen {
+            info,
+            is_plain: false,
+            file: None,
+        };
+        self.descriptor(task, fd, place, seen)
     }
 
     /// The same of one that has been looked at.
@@ -56,7 +107,7 @@ impl Collector<'_> {
         task: Task<'_>,
         fd: RawFd,
         place: Place,
-        Seen { info, file }: Seen,
+        Seen { info, file, .. }: Seen,
     ) -> Result<FdinfoEntry, Error> {
         let known = match self.descriptions.find(Class::of(&info), (task.pid, fd))? {
             Ok(known) => {
@@ -108,7 +159,7 @@ impl Collector<'_> {
             flags,
             pos: info.pos.cast_unsigned(),
             fown: owner.map_err(object.failed("ask for the owner of"))?,
-            mount: Some(info.mnt_id),
+            mount: info.mnt_id,
         };
         match kind::of(&object.link, stat, is_path) {
             Kind::Pipe => self.pipe(&object, opening),

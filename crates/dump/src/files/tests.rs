@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use gelid_image::messages::{
     FdTypes, FdinfoEntry, FileEntry, InventoryEntry, RegFileEntry, RemapFilePathEntry,
@@ -19,7 +20,7 @@ use gelid_sys::proc::{TaskDir, smaps};
 use gelid_sys::{Pid, pidfd};
 use tempfile::TempDir;
 
-use super::{Collected, Collector, Error, Mapped, Task, check};
+use super::{Collected, Collector, Error, Mapped, Task, Told, check};
 use crate::Options;
 
 /// A Python process that has done something and waits.
@@ -93,14 +94,15 @@ struct Images {
 impl Images {
     /// Collects the files of tasks, descriptors and mappings.
     fn of(pids: &[Pid], options: &dyn Fn(&mut Options)) -> Result<Self, Error> {
-        Self::looked(pids, options, None)
+        Self::looked(pids, options, None, None)
     }
 
-    /// The same, of tables that are said to have so many slots.
+    /// The same, of tables that are said to have so many slots. `told` tells what the owner of the only one does.
     fn looked(
         pids: &[Pid],
         options: &dyn Fn(&mut Options),
         slots: Option<u32>,
+        mut told: Option<Told<'_>>,
     ) -> Result<Self, Error> {
         let scratch = tempfile::tempdir().unwrap();
         let dir = Dir::open(scratch.path()).unwrap();
@@ -108,6 +110,13 @@ impl Images {
         let mut choices = Options::new(pids[0], dir.clone());
         options(&mut choices);
         let mut files = Collector::new(&choices, &staging)?;
+        if told.is_some() {
+            files.lock_list.read();
+            let end = Instant::now() + Duration::from_secs(1);
+            while !files.lock_list.is_known() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
         let (mut tables, mut mapped, mut exe, mut cwd) = (Vec::new(), Vec::new(), 0, 0);
         for pid in pids {
             let (task, pidfd) = (TaskDir::open(*pid)?, pidfd::open(*pid).unwrap());
@@ -118,7 +127,7 @@ impl Images {
             };
             files.process(&gelid_sys::proc::stat::read(task.dir)?);
             let size = gelid_sys::proc::status::read(task.dir)?.fd_size;
-            tables.push(files.table(task, slots.unwrap_or(size))?);
+            tables.push(files.table(task, slots.unwrap_or(size), told.take())?);
             for area in smaps::read(task.dir)? {
                 if area.map.has_file() {
                     let file = files.mapped(task, &area.map)?;

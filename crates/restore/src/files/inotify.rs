@@ -414,7 +414,7 @@ impl<'a> Watcher<'a> {
             let opened = rustix::fs::open(&*mount.mount_point, flags, Mode::empty()).ok()?;
             let info = fdinfo::read(&own, opened.as_raw_fd()).ok()?;
             // Another mount may cover it.
-            (info.mnt_id == mount.id).then_some(opened)
+            (info.mnt_id == Some(mount.id)).then_some(opened)
         };
         let found = self.mounts()?.iter().filter(of_device).find_map(open);
         found.ok_or(Errno::NODEV)

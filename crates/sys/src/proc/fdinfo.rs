@@ -21,17 +21,33 @@ pub struct FdInfo {
     /// `O_*` flags of the description, and `O_CLOEXEC` of the descriptor.
     pub flags: u32,
     /// Mount, as in `mountinfo`.
-    pub mnt_id: i32,
+    pub mnt_id: Option<i32>,
     /// Inode (since Linux 5.14).
     pub ino: Option<u64>,
     text: Vec<u8>,
+    /// Where in the text the lines begin that only some kinds have.
+    special: usize,
 }
 
 impl FdInfo {
+    /// What the file would say of a description that has none of the lines that are specific to a kind, found out in
+    /// another way: all but the mount, and whether the descriptor is closed on `execve`.
+    pub fn told(pos: i64, flags: u32, ino: u64) -> Self {
+        Self {
+            pos,
+            flags: flags & !(libc::O_CLOEXEC as u32),
+            mnt_id: None,
+            ino: Some(ino),
+            text: Vec::new(),
+            special: 0,
+        }
+    }
+
     /// All lines that are specific to the kind of file (`eventfd-count`, `tfd`, `inotify`, `lock`, …), in
     /// order, without their newlines.
     pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
-        lines(&self.text).filter(|line| !is_common(line))
+        let special = self.text.get(self.special..).unwrap_or_default();
+        lines(special).filter(|line| !is_common(line))
     }
 
     /// The lines as pairs of key and value, cut at the first colon. Lines of several fields
@@ -64,9 +80,10 @@ pub fn read(task: &TaskDir, fd: RawFd) -> std::result::Result<FdInfo, Error> {
 /// Parses the text of a file of `fdinfo`.
 pub fn parse(text: Vec<u8>) -> Result<FdInfo> {
     let (mut pos, mut flags, mut mnt_id, mut ino) = (None, None, None, None);
+    let mut special = 0;
     for line in lines(&text) {
         let Some((key, value)) = split_once(line, b':') else {
-            continue;
+            break;
         };
         let value = trim_start(value);
         match key {
@@ -76,14 +93,16 @@ pub fn parse(text: Vec<u8>) -> Result<FdInfo> {
             b"ino" if ino.is_none() => ino = Some(decimal(value, "ino")?),
             _ => break,
         }
+        special += line.len() + 1;
     }
     let flags = flags.ok_or(Malformed("flags"))?;
     Ok(FdInfo {
         pos: pos.ok_or(Malformed("pos"))?,
         flags: u32::try_from(flags).map_err(|_| Malformed("flags"))?,
-        mnt_id: mnt_id.ok_or(Malformed("mnt_id"))?,
+        mnt_id: Some(mnt_id.ok_or(Malformed("mnt_id"))?),
         ino,
         text,
+        special,
     })
 }
 
@@ -103,7 +122,7 @@ mod tests {
         let info = parse(text.to_vec()).unwrap();
         assert_eq!(
             (info.pos, info.flags, info.mnt_id, info.ino),
-            (7, 0o2000002, 15, Some(2057))
+            (7, 0o2000002, Some(15), Some(2057))
         );
         assert!(info.cloexec());
         assert_eq!(info.value("eventfd-count"), Some(&b"3"[..]));

@@ -99,10 +99,7 @@ impl<'t> Table<'t> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let lockable = super::is_lockable(&stat);
         if lockable && !self.options.file_locks && less(&self.askable) {
-            let Ok(link) = fd::link(self.task, fd) else {
-                return Ok(());
-            };
-            unlocked(self.task, fd, &link)?;
+            unlocked(self.task, fd, || fd::link(self.task, fd).ok())?;
         }
         if lockable && paths.contains(&stat.st_dev) || kind == FileType::Fifo {
             return Ok(());

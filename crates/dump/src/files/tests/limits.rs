@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use gelid_image::ImageKind;
 
+use super::super::Told;
 use super::{Guest, Images, early_refusal, refusal};
+use crate::core::Closing;
 
 #[test]
 fn what_has_state_of_its_own_is_refused_early() {
@@ -32,12 +34,51 @@ const LARGE: &str = "import socket; os.close(2)\n\
 fn a_large_table_is_that_of_a_small_look() {
     let guest = Guest::new(&format!("{LARGE}ready('x')"));
     assert_eq!(early_refusal(&guest), None);
-    let with = |slots| Images::looked(&[guest.pid], &|_| {}, slots).unwrap();
+    let with = |slots| Images::looked(&[guest.pid], &|_| {}, slots, None).unwrap();
     let (large, small) = (with(None), with(Some(0)));
     assert!(large.tables[0].len() > 350);
     assert_eq!(large.tables, small.tables);
     let files = |images: &Images| images.all::<gelid_image::messages::FileEntry>(ImageKind::Files);
     assert_eq!(files(&large), files(&small));
+}
+
+#[test]
+fn owners_of_large_tables_tell_the_rest() {
+    let script = format!(
+        "{LARGE}f = open('locked', 'w+'); fcntl.lockf(f, fcntl.LOCK_EX); g = open('locked')\n\
+         free = [os.open('free', os.O_RDWR | os.O_CREAT) for _ in range(8)]\n\
+         [os.write(fd, b'x' * fd) for fd in free]; h = os.dup(free[3])\n\
+         [os.set_inheritable(fd, True) for pair in keep[:9] if isinstance(pair, tuple) for fd in pair]\n\
+         os.set_inheritable(h, True); ready('x')"
+    );
+    let guest = Guest::new(&script);
+    let locks = |options: &mut crate::Options| options.file_locks = true;
+    let look = |slots, told: Option<Told<'_>>| {
+        let images = Images::looked(&[guest.pid], &locks, slots, told).unwrap();
+        let files = images.all::<gelid_image::messages::FileEntry>(ImageKind::Files);
+        let locks = images.all::<gelid_image::messages::FileLockEntry>(ImageKind::FileLocks);
+        (images, files, locks)
+    };
+    let small = look(Some(0), None);
+    assert_eq!(small.2.len(), 1);
+    // It may have told nothing, and not of all.
+    for told in [None, Some(vec![]), Some(vec![0xf7; 1000])] {
+        let mut told = || told.clone().map(Closing::new);
+        let large = look(None, Some(&mut told));
+        assert_eq!(large.0.tables, small.0.tables);
+        assert_eq!((large.1, large.2), (small.1.clone(), small.2.clone()));
+    }
+    let mut told = || Some(Closing::new(vec![1; 1000]));
+    let large = look(None, Some(&mut told)).0;
+    let flags = |images: &Images, fd: u32| {
+        let mut all = images.tables[0].iter();
+        all.find(|entry| entry.fd == fd).map(|entry| entry.flags)
+    };
+    let opened = small.0.tables[0].iter().map(|entry| entry.fd);
+    let believed = opened.filter(|fd| flags(&large, *fd) != flags(&small.0, *fd));
+    // Of other namespaces of processes nobody knows all locks.
+    let all = rustix::fs::stat("/proc/self/ns/pid").unwrap().st_ino == 0xefff_fffc;
+    assert_eq!(believed.count() >= 18, all);
 }
 
 #[test]

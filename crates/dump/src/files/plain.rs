@@ -1,0 +1,81 @@
+//! Descriptors of large tables of which all is told without a file of procfs: that costs more than all other questions.
+//!
+//! They are sockets, pipes and regular files that have no lock. Whether such a descriptor is closed on `execve(2)` its
+//! owner tells.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
+
+use gelid_sys::proc::fdinfo::FdInfo;
+use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
+
+use super::lock_list::LockList;
+
+/// `f_type` of file systems whose inodes have the same number everywhere: `stat(2)`, `fdinfo`, `/proc/locks`. Those
+/// that lie on others, or are on another machine, may have others for themselves.
+const SAME_NUMBERS: [u64; 5] = [
+    // ext2, ext3, ext4
+    0xef53,
+    // XFS
+    0x5846_5342,
+    // tmpfs, and memory without a name
+    0x0102_1994,
+    // Pipes
+    0x5049_5045,
+    // Sockets
+    0x534f_434b,
+];
+
+/// How such descriptors are looked at.
+#[derive(Debug)]
+pub(super) struct Plain<'l> {
+    locks: &'l LockList,
+    /// Whether numbers are the same, by device.
+    devices: Mutex<HashMap<u64, bool>>,
+}
+
+impl<'l> Plain<'l> {
+    pub(super) fn new(locks: &'l LockList) -> Self {
+        Self {
+            locks,
+            devices: Mutex::default(),
+        }
+    }
+
+    /// Whether it is worth while to look.
+    pub(super) fn is_possible(&self) -> bool {
+        self.locks.is_known()
+    }
+
+    /// What `fdinfo` would tell; `None` of a descriptor of another kind.
+    pub(super) fn look(&self, file: &OwnedFd, stat: &Stat) -> Option<FdInfo> {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_plain = matches!(
+            kind,
+            FileType::Socket | FileType::Fifo | FileType::RegularFile
+        );
+        if !is_plain || !self.locks.is_free(stat.st_ino) || !self.has_same_numbers(file, stat) {
+            return None;
+        }
+        let flags = rustix::fs::fcntl_getfl(file).ok()?;
+        if flags.contains(OFlags::PATH) {
+            return None;
+        }
+        let pos = match kind {
+            FileType::RegularFile => rustix::fs::seek(file, SeekFrom::Current(0)).ok()?,
+            // It is not used.
+            _ => 0,
+        };
+        let pos = i64::try_from(pos).ok()?;
+        Some(FdInfo::told(pos, flags.bits(), stat.st_ino))
+    }
+
+    fn has_same_numbers(&self, file: &OwnedFd, stat: &Stat) -> bool {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        *devices.entry(stat.st_dev).or_insert_with(|| {
+            let told = rustix::fs::fstatfs(file);
+            told.is_ok_and(|told| SAME_NUMBERS.contains(&told.f_type.cast_unsigned()))
+        })
+    }
+}
