@@ -1,7 +1,9 @@
 //! Reading an image as hostile input.
 
+mod decoded;
+
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::marker::PhantomData;
 
 use crate::dir::Layout;
@@ -137,20 +139,23 @@ impl<R: Read> ImageReader<R> {
     /// is skipped.
     #[expect(clippy::should_implement_trait, reason = "the type is chosen per call")]
     pub fn next<M: Record>(&mut self) -> Result<Option<M>, ReadError> {
-        if !self.spec.kind.holds(M::schema()) {
-            return Err(ReadError::WrongMessage {
+        self.must_hold(M::schema())?;
+        match self.load()? {
+            Some(offset) => decode(&self.name, offset, &self.record).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Refuses messages that images of this kind do not have.
+    fn must_hold(&self, schema: &Schema) -> Result<(), ReadError> {
+        match self.spec.kind.holds(schema) {
+            true => Ok(()),
+            false => Err(ReadError::WrongMessage {
                 file: self.name.clone(),
                 kind: self.spec.kind,
-                message: M::schema().name,
-            });
+                message: schema.name,
+            }),
         }
-        let Some((offset, record)) = self.next_checked(M::schema())? else {
-            return Ok(None);
-        };
-        let decoded = M::decode(record);
-        decoded
-            .map(Some)
-            .map_err(|source| self.decode(offset, source))
     }
 
     /// The next record, which must be there.
@@ -175,14 +180,8 @@ impl<R: Read> ImageReader<R> {
         let Some(offset) = self.load()? else {
             return Ok(None);
         };
-        match schema.check(&self.record) {
-            Ok(()) => Ok(Some((offset, &self.record))),
-            Err(source) => Err(ReadError::Record {
-                file: self.name.clone(),
-                offset,
-                source,
-            }),
-        }
+        check(&self.name, offset, schema, &self.record)?;
+        Ok(Some((offset, &self.record)))
     }
 
     /// The `len` bytes behind the last record. They need not be read to the end.
@@ -213,7 +212,7 @@ impl<R: Read> ImageReader<R> {
     pub fn at_end(&mut self) -> Result<bool, ReadError> {
         self.skip()?;
         let (file, offset) = (&self.name, self.offset);
-        match io::BufRead::fill_buf(&mut self.input) {
+        match self.input.fill_buf() {
             Ok(buffer) => Ok(buffer.is_empty()),
             Err(source) => Err(ReadError::Io {
                 file: file.clone(),
@@ -271,6 +270,12 @@ impl<R: Read> ImageReader<R> {
     fn fill(&mut self, size: u64) -> Result<(), ReadError> {
         self.available("record", size)?;
         self.record.clear();
+        if let Some(record) = self.input.buffer().get(..size as usize) {
+            self.record.extend_from_slice(record);
+            self.input.consume(record.len());
+            self.offset += size;
+            return Ok(());
+        }
         let read = (&mut self.input).take(size).read_to_end(&mut self.record);
         let available = read.map_err(|source| self.io("record", source))? as u64;
         if available < size {
@@ -352,6 +357,25 @@ impl<R: Read> ImageReader<R> {
             source,
         }
     }
+}
+
+/// Checks the wire form of a record.
+fn check(file: &str, offset: u64, schema: &Schema, record: &[u8]) -> Result<(), ReadError> {
+    schema.check(record).map_err(|source| ReadError::Record {
+        file: file.to_owned(),
+        offset,
+        source,
+    })
+}
+
+/// Decodes a record, if its wire form is right.
+fn decode<M: Record>(file: &str, offset: u64, record: &[u8]) -> Result<M, ReadError> {
+    check(file, offset, M::schema(), record)?;
+    M::decode(record).map_err(|source| ReadError::Decode {
+        file: file.to_owned(),
+        offset,
+        source,
+    })
 }
 
 /// Iterator over records; see [`ImageReader::records`].

@@ -26,6 +26,8 @@ pub struct Schema {
     pub name: &'static str,
     /// Fields in the order of their definition.
     pub fields: &'static [Field],
+    /// Which of them are required, a bit for each.
+    pub(crate) required: u64,
     /// Decodes the message and encodes it again.
     pub(crate) reencode: fn(&[u8]) -> Result<Vec<u8>, prost::DecodeError>,
 }
@@ -101,6 +103,18 @@ pub enum Show {
     Ip,
     /// Name of a unix socket; `@` stands for the zero byte of an abstract one.
     SocketName,
+}
+
+/// Which of these fields are required, a bit for each; a test sees to it that no message has more than 64.
+pub(crate) const fn required(fields: &[Field]) -> u64 {
+    let (mut bits, mut at) = (0, 0);
+    while at < fields.len() {
+        if matches!(fields[at].label, Label::Required) {
+            bits |= 1 << (at % 64);
+        }
+        at += 1;
+    }
+    bits
 }
 
 impl Schema {

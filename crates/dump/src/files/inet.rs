@@ -175,7 +175,7 @@ impl Collector<'_> {
         self.push(FileEntry {
             r#type: FdTypes::Inetsk.into(),
             id: entry.id,
-            isk: Some(entry),
+            isk: Some(Box::new(entry)),
             ..FileEntry::default()
         })
     }

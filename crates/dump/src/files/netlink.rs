@@ -63,7 +63,7 @@ impl Collector<'_> {
         self.push(FileEntry {
             r#type: FdTypes::Netlinksk.into(),
             id,
-            nlsk: Some(entry),
+            nlsk: Some(Box::new(entry)),
             ..FileEntry::default()
         })?;
         Ok((FdTypes::Netlinksk, id))

@@ -60,7 +60,7 @@ impl Collector<'_> {
         self.push(FileEntry {
             r#type: FdTypes::Packetsk.into(),
             id,
-            psk: Some(entry),
+            psk: Some(Box::new(entry)),
             ..FileEntry::default()
         })?;
         Ok((FdTypes::Packetsk, id))

@@ -83,13 +83,13 @@ messages! {
         /// If `type` says so.
         optional message RegFileEntry reg = 3;
         /// If `type` says so.
-        optional message InetSkEntry isk = 4;
+        optional boxed message InetSkEntry isk = 4;
         /// If `type` says so.
         optional message NsFileEntry nsf = 5;
         /// If `type` says so.
-        optional message PacketSockEntry psk = 6;
+        optional boxed message PacketSockEntry psk = 6;
         /// If `type` says so.
-        optional message NetlinkSkEntry nlsk = 7;
+        optional boxed message NetlinkSkEntry nlsk = 7;
         /// If `type` says so.
         optional message EventfdFileEntry efd = 8;
         /// If `type` says so.
@@ -107,7 +107,7 @@ messages! {
         /// If `type` says so.
         optional message ExtFileEntry ext = 15;
         /// If `type` says so.
-        optional message UnixSkEntry usk = 16;
+        optional boxed message UnixSkEntry usk = 16;
         /// If `type` says so.
         optional message FifoEntry fifo = 17;
         /// If `type` says so.
@@ -117,7 +117,7 @@ messages! {
         /// If `type` says so.
         optional message MemfdFileEntry memfd = 20;
         /// If `type` says so.
-        optional message BpfmapFileEntry bpf = 21;
+        optional boxed message BpfmapFileEntry bpf = 21;
         /// If `type` says so.
         optional message PidfdEntry pidfd = 22;
     }

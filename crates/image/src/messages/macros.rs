@@ -105,9 +105,11 @@ macro_rules! messages {
 
         impl $crate::schema::Record for $name {
             fn schema() -> &'static $crate::schema::Schema {
+                const FIELDS: &[$crate::schema::Field] = &[$($schema)*];
                 static SCHEMA: $crate::schema::Schema = $crate::schema::Schema {
                     name: $wire,
-                    fields: &[$($schema)*],
+                    fields: FIELDS,
+                    required: $crate::schema::required(FIELDS),
                     reencode: |bytes| {
                         let message = <$name as ::prost::Message>::decode(bytes)?;
                         Ok(::prost::Message::encode_to_vec(&message))

@@ -155,10 +155,14 @@ impl<'a> Fields<'a> {
 }
 
 impl Schema {
-    /// Place of a field, looked for from that of another on.
+    /// Place of a field, looked for where it is if all numbers are taken, and then from that of another on.
     #[inline]
     fn find(&self, number: u32, from: usize) -> Option<usize> {
         let is_it = |field: &super::Field| field.number == number;
+        let plain = (number as usize).wrapping_sub(1);
+        if self.fields.get(plain).is_some_and(is_it) {
+            return Some(plain);
+        }
         let near = self.fields.iter().skip(from).take(2).position(is_it);
         match near {
             Some(further) => Some(from + further),
@@ -173,7 +177,7 @@ pub(super) fn check(schema: &Schema, bytes: &[u8], depth: u32) -> Result<(), Wir
     if depth >= MAX_DEPTH {
         return Err(WireError::TooDeep { message });
     }
-    // One bit per field; a test sees to it that no message has more than 64.
+    // One bit per field.
     let mut seen = 0u64;
     let mut fields = Fields {
         rest: bytes,
@@ -188,15 +192,13 @@ pub(super) fn check(schema: &Schema, bytes: &[u8], depth: u32) -> Result<(), Wir
             check_value(schema, index, value, depth)?;
         }
     }
-    let missing = |(index, field): &(usize, &super::Field)| {
-        field.label == Label::Required && seen & 1 << (index % 64) == 0
-    };
-    match schema.fields.iter().enumerate().find(missing) {
-        Some((_, field)) => Err(WireError::Missing {
+    let missing = schema.required & !seen;
+    match schema.fields.get(missing.trailing_zeros() as usize) {
+        Some(field) if missing != 0 => Err(WireError::Missing {
             message,
             field: field.name,
         }),
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 

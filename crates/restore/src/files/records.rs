@@ -75,8 +75,10 @@ impl Records {
     pub(super) fn read(dir: &Dir) -> Result<Self, Error> {
         let mut records = Self::default();
         if let Some(mut reader) = dir.reader_opt(ImageKind::Files, ())? {
-            for entry in reader.records::<FileEntry>() {
-                records.add(entry?)?;
+            for needed in reader.decoded::<FileEntry, _>("files", needed) {
+                let (entry, regular) = needed?;
+                records.entries.push(entry);
+                records.add_regular(regular)?;
             }
         }
         if records.entries.is_empty() {
@@ -90,7 +92,8 @@ impl Records {
     /// missed by the tables that refer to them.
     fn read_obsolete(&mut self, dir: &Dir) -> Result<(), Error> {
         for reg in dir.read_all::<RegFileEntry>(ImageKind::RegFiles, ())? {
-            self.add_regular(reg.id, Some(reg))?;
+            self.push(reg.id, FdTypes::Reg, Some(Body::Regular));
+            self.add_regular(Some(reg))?;
         }
         for pipe in dir.read_all::<PipeEntry>(ImageKind::Pipes, ())? {
             self.push(pipe.id, FdTypes::Pipe, Some(Body::Pipe(pipe)));
@@ -189,50 +192,11 @@ impl Records {
         })
     }
 
-    /// Keeps of a record what is needed.
-    fn add(&mut self, entry: FileEntry) -> Result<(), Error> {
-        let (id, kind) = (entry.id, entry.r#type());
-        let body = match kind {
-            FdTypes::Reg => return self.add_regular(id, entry.reg.filter(|reg| reg.id == id)),
-            FdTypes::Pipe => entry.pipe.filter(|pipe| pipe.id == id).map(Body::Pipe),
-            FdTypes::Fifo => entry.fifo.filter(|fifo| fifo.id == id).map(Body::Fifo),
-            FdTypes::Tunf => entry.tunf.filter(|file| file.id == id).map(Body::Tun),
-            FdTypes::Ns => entry.nsf.filter(|file| file.id == id).map(Body::Namespace),
-            FdTypes::Tty => entry.tty.filter(|tty| tty.id == id).map(Body::Terminal),
-            FdTypes::Memfd => entry.memfd.filter(|file| file.id == id).map(Body::Memory),
-            FdTypes::Eventfd => entry.efd.filter(|file| file.id == id).map(Body::Eventfd),
-            FdTypes::Eventpoll => entry.epfd.filter(|file| file.id == id).map(Body::Eventpoll),
-            FdTypes::Signalfd => entry.sgfd.filter(|file| file.id == id).map(Body::Signalfd),
-            FdTypes::Timerfd => entry.tfd.filter(|file| file.id == id).map(Body::Timerfd),
-            FdTypes::Inotify => entry.ify.filter(|file| file.id == id).map(Body::Inotify),
-            FdTypes::Fanotify => entry.ffy.filter(|file| file.id == id).map(Body::Fanotify),
-            FdTypes::Pidfd => entry.pidfd.filter(|file| file.id == id).map(Body::Pidfd),
-            FdTypes::Unixsk => {
-                let socket = entry.usk.filter(|socket| socket.id == id);
-                socket.map(|socket| Body::Socket(Box::new(socket)))
-            }
-            FdTypes::Packetsk => {
-                let socket = entry.psk.filter(|socket| socket.id == id);
-                socket.map(|socket| Body::PacketSock(Box::new(socket)))
-            }
-            FdTypes::Netlinksk => {
-                let socket = entry.nlsk.filter(|socket| socket.id == id);
-                socket.map(|socket| Body::Netlink(Box::new(socket)))
-            }
-            FdTypes::Inetsk => {
-                let socket = entry.isk.filter(|socket| socket.id == id);
-                socket.map(|socket| Body::Internet(Box::new(socket)))
-            }
-            _ => None,
-        };
-        self.push(id, kind, body);
-        Ok(())
-    }
-
-    fn add_regular(&mut self, id: u32, reg: Option<RegFileEntry>) -> Result<(), Error> {
-        let body = reg.is_some().then_some(Body::Regular);
-        self.push(id, FdTypes::Reg, body);
-        match reg.and_then(|reg| self.regular.insert(id, reg)) {
+    /// Takes the path of a file.
+    fn add_regular(&mut self, reg: Option<RegFileEntry>) -> Result<(), Error> {
+        let Some(reg) = reg else { return Ok(()) };
+        let id = reg.id;
+        match self.regular.insert(id, reg) {
             None => Ok(()),
             Some(_) => Err(twice(id)),
         }
@@ -254,13 +218,56 @@ impl Records {
         let parts: BTreeSet<u32> = self.entries.iter().filter_map(part).collect();
         self.entries
             .retain(|entry| entry.kind != FdTypes::Reg || !parts.contains(&entry.id));
-        for entry in &self.entries {
-            if self.kinds.insert(entry.id, entry.kind).is_some() {
-                return Err(twice(entry.id));
-            }
+        let kinds = self.entries.iter().map(|entry| (entry.id, entry.kind));
+        self.kinds = kinds.collect();
+        if self.kinds.len() == self.entries.len() {
+            return Ok(());
         }
-        Ok(())
+        let mut seen = BTreeSet::new();
+        let mut ids = self.entries.iter().map(|entry| entry.id);
+        let again = ids.find(|id| !seen.insert(*id));
+        Err(twice(again.unwrap_or_default()))
     }
+}
+
+/// What is needed of a record, with its path if it has one.
+fn needed(entry: FileEntry) -> (Entry, Option<RegFileEntry>) {
+    let (id, kind) = (entry.id, entry.r#type());
+    let regular = entry.reg.filter(|reg| kind == FdTypes::Reg && reg.id == id);
+    let body = match kind {
+        FdTypes::Reg => regular.as_ref().map(|_| Body::Regular),
+        FdTypes::Pipe => entry.pipe.filter(|pipe| pipe.id == id).map(Body::Pipe),
+        FdTypes::Fifo => entry.fifo.filter(|fifo| fifo.id == id).map(Body::Fifo),
+        FdTypes::Tunf => entry.tunf.filter(|file| file.id == id).map(Body::Tun),
+        FdTypes::Ns => entry.nsf.filter(|file| file.id == id).map(Body::Namespace),
+        FdTypes::Tty => entry.tty.filter(|tty| tty.id == id).map(Body::Terminal),
+        FdTypes::Memfd => entry.memfd.filter(|file| file.id == id).map(Body::Memory),
+        FdTypes::Eventfd => entry.efd.filter(|file| file.id == id).map(Body::Eventfd),
+        FdTypes::Eventpoll => entry.epfd.filter(|file| file.id == id).map(Body::Eventpoll),
+        FdTypes::Signalfd => entry.sgfd.filter(|file| file.id == id).map(Body::Signalfd),
+        FdTypes::Timerfd => entry.tfd.filter(|file| file.id == id).map(Body::Timerfd),
+        FdTypes::Inotify => entry.ify.filter(|file| file.id == id).map(Body::Inotify),
+        FdTypes::Fanotify => entry.ffy.filter(|file| file.id == id).map(Body::Fanotify),
+        FdTypes::Pidfd => entry.pidfd.filter(|file| file.id == id).map(Body::Pidfd),
+        FdTypes::Unixsk => {
+            let socket = entry.usk.filter(|socket| socket.id == id);
+            socket.map(Body::Socket)
+        }
+        FdTypes::Packetsk => {
+            let socket = entry.psk.filter(|socket| socket.id == id);
+            socket.map(Body::PacketSock)
+        }
+        FdTypes::Netlinksk => {
+            let socket = entry.nlsk.filter(|socket| socket.id == id);
+            socket.map(Body::Netlink)
+        }
+        FdTypes::Inetsk => {
+            let socket = entry.isk.filter(|socket| socket.id == id);
+            socket.map(Body::Internet)
+        }
+        _ => None,
+    };
+    (Entry { id, kind, body }, regular)
 }
 
 fn twice(id: u32) -> Error {

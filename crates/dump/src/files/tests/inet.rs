@@ -16,7 +16,7 @@ impl Images {
     fn inet(&self, fd: u32) -> InetSkEntry {
         let file = self.open(fd);
         assert_eq!(file.r#type, i32::from(FdTypes::Inetsk));
-        let socket = file.isk.unwrap();
+        let socket = *file.isk.unwrap();
         assert_eq!(socket.id, file.id);
         socket
     }

@@ -18,7 +18,7 @@ impl Images {
     fn socket(&self, fd: u32) -> UnixSkEntry {
         let file = self.open(fd);
         assert_eq!(file.r#type, i32::from(FdTypes::Unixsk));
-        let socket = file.usk.unwrap();
+        let socket = *file.usk.unwrap();
         assert_eq!(socket.id, file.id);
         socket
     }

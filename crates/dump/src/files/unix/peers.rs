@@ -43,7 +43,7 @@ impl Collector<'_> {
             self.push(FileEntry {
                 r#type: FdTypes::Unixsk.into(),
                 id: entry.id,
-                usk: Some(entry),
+                usk: Some(Box::new(entry)),
                 ..FileEntry::default()
             })?;
         }
@@ -128,7 +128,7 @@ impl Collector<'_> {
         self.push(FileEntry {
             r#type: FdTypes::Unixsk.into(),
             id,
-            usk: Some(UnixSkEntry {
+            usk: Some(Box::new(UnixSkEntry {
                 id,
                 ino: seen.inode,
                 // So CRIU has it, whatever the socket is.
@@ -137,7 +137,7 @@ impl Collector<'_> {
                 uflags: EXTERN,
                 name: seen.name,
                 ..UnixSkEntry::default()
-            }),
+            })),
             ..FileEntry::default()
         })
     }

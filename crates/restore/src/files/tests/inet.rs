@@ -41,7 +41,7 @@ fn udp(id: u32, port: u16) -> InetSkEntry {
 impl Images {
     fn inet(&mut self, socket: InetSkEntry) {
         self.push(FileEntry {
-            isk: Some(socket.clone()),
+            isk: Some(Box::new(socket.clone())),
             ..entry(FdTypes::Inetsk, socket.id)
         });
     }

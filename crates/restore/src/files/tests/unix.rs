@@ -41,7 +41,7 @@ impl Images {
     pub(super) fn socket(&mut self, socket: UnixSkEntry) -> &mut UnixSkEntry {
         let id = socket.id;
         self.push(FileEntry {
-            usk: Some(socket),
+            usk: Some(Box::new(socket)),
             ..entry(FdTypes::Unixsk, id)
         });
         self.entries.last_mut().unwrap().usk.as_mut().unwrap()
