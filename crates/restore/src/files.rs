@@ -61,6 +61,7 @@ mod users;
 mod vsock;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -408,29 +409,39 @@ impl Description {
     /// What to call it in messages.
     #[must_use]
     pub fn label(&self) -> String {
-        let id = self.id;
-        match &self.kind {
-            Kind::Regular(regular) => format!("file {id} ({})", regular.name),
-            Kind::Pipe(pipe) => format!("file {id} (pipe {pipe})"),
-            Kind::Fifo(fifo) => format!("file {id} (FIFO {})", fifo.file.name),
-            Kind::Memory(memory) => format!("file {id} (memory object {})", memory.inode),
-            Kind::Queue(queue) => format!("file {id} ({queue})"),
-            Kind::Eventfd(_) => format!("file {id} (eventfd)"),
-            Kind::Eventpoll(_) => format!("file {id} (epoll set)"),
-            Kind::Signalfd(_) => format!("file {id} (signalfd)"),
-            Kind::Timerfd(_) => format!("file {id} (timerfd)"),
-            Kind::Inotify(_) => format!("file {id} (inotify)"),
-            Kind::Fanotify(_) => format!("file {id} (fanotify)"),
-            Kind::Pidfd(_) => format!("file {id} (pidfd)"),
-            Kind::Tun(file) => format!("file {id} ({})", file.name),
-            Kind::Namespace(namespace) => format!("file {id} ({} namespace)", namespace.kind),
-            Kind::Terminal(_) => format!("file {id} (terminal)"),
-            Kind::Unix(socket) => format!("file {id} (socket:[{}])", socket.inode),
-            Kind::Internet(socket) => format!("file {id} ({})", socket.label()),
-            Kind::PacketSock(_) => format!("file {id} (packet socket)"),
-            Kind::Netlink(socket) => format!("file {id} (socket:[{}])", socket.inode),
-            Kind::Vsock(socket) => format!("file {id} ({socket})"),
-            Kind::Given(given) => format!("file {id} ({})", given.key),
+        Label(self).to_string()
+    }
+}
+
+/// The same, written down only where there is a message.
+#[derive(Debug, Clone, Copy)]
+struct Label<'a>(&'a Description);
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.0.id;
+        match &self.0.kind {
+            Kind::Regular(regular) => write!(f, "file {id} ({})", regular.name),
+            Kind::Pipe(pipe) => write!(f, "file {id} (pipe {pipe})"),
+            Kind::Fifo(fifo) => write!(f, "file {id} (FIFO {})", fifo.file.name),
+            Kind::Memory(memory) => write!(f, "file {id} (memory object {})", memory.inode),
+            Kind::Queue(queue) => write!(f, "file {id} ({queue})"),
+            Kind::Eventfd(_) => write!(f, "file {id} (eventfd)"),
+            Kind::Eventpoll(_) => write!(f, "file {id} (epoll set)"),
+            Kind::Signalfd(_) => write!(f, "file {id} (signalfd)"),
+            Kind::Timerfd(_) => write!(f, "file {id} (timerfd)"),
+            Kind::Inotify(_) => write!(f, "file {id} (inotify)"),
+            Kind::Fanotify(_) => write!(f, "file {id} (fanotify)"),
+            Kind::Pidfd(_) => write!(f, "file {id} (pidfd)"),
+            Kind::Tun(file) => write!(f, "file {id} ({})", file.name),
+            Kind::Namespace(namespace) => write!(f, "file {id} ({} namespace)", namespace.kind),
+            Kind::Terminal(_) => write!(f, "file {id} (terminal)"),
+            Kind::Unix(socket) => write!(f, "file {id} (socket:[{}])", socket.inode),
+            Kind::Internet(socket) => write!(f, "file {id} ({})", socket.label()),
+            Kind::PacketSock(_) => write!(f, "file {id} (packet socket)"),
+            Kind::Netlink(socket) => write!(f, "file {id} (socket:[{}])", socket.inode),
+            Kind::Vsock(socket) => write!(f, "file {id} ({socket})"),
+            Kind::Given(given) => write!(f, "file {id} ({})", given.key),
         }
     }
 }

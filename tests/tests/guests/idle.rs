@@ -27,4 +27,5 @@ pub(super) const CASES: &[Case] = &[
     with("idle-mappings", &["200", "mixed"]),
     with("idle-mappings", &["3000", "mixed"]),
     guest("idle-descriptors"),
+    with("idle-descriptors", &["3000"]),
 ];

@@ -185,23 +185,23 @@ impl Error {
     /// Turns an errno into an error, for `map_err`.
     pub(crate) fn system(
         operation: &'static str,
-        object: impl Into<String>,
+        object: impl ToString,
     ) -> impl FnOnce(Errno) -> Self {
         move |errno| Error::System {
             operation,
-            object: object.into(),
+            object: object.to_string(),
             errno,
         }
     }
 
     pub(crate) fn invalid(
-        object: impl Into<String>,
+        object: impl ToString,
         field: &'static str,
         found: impl ToString,
         rule: &'static str,
     ) -> Self {
         Error::Invalid {
-            object: object.into(),
+            object: object.to_string(),
             field,
             found: found.to_string(),
             rule,

@@ -8,7 +8,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::OFlags;
 
 use super::open::{Opener, set_status};
-use super::{Error, Kind};
+use super::{Error, Kind, Label};
 
 /// A counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl fmt::Display for Eventfd {
 }
 
 /// Checks a record.
-pub(super) fn plan(object: String, entry: &EventfdFileEntry) -> Result<Eventfd, Error> {
+pub(super) fn plan(object: impl fmt::Display, entry: &EventfdFileEntry) -> Result<Eventfd, Error> {
     if entry.counter == u64::MAX {
         let rule = "a counter ends before";
         return Err(Error::invalid(object, "counter", entry.counter, rule));
@@ -49,24 +49,24 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         let Kind::Eventfd(counter) = &description.kind else {
             continue;
         };
-        let label = description.label();
+        let label = Label(description);
         let status = description.flags.status();
         let mut flags = EventfdFlags::CLOEXEC;
         flags.set(EventfdFlags::NONBLOCK, status.contains(OFlags::NONBLOCK));
         flags.set(EventfdFlags::SEMAPHORE, counter.semaphore);
-        let failed = |errno| opener.failed("make", &label, errno);
+        let failed = |errno| opener.failed("make", label, errno);
         let fd = match u32::try_from(counter.count) {
             Ok(count) => eventfd(count, flags).map_err(failed)?,
             Err(_) => {
                 let fd = eventfd(0, flags).map_err(failed)?;
                 let count = counter.count.to_ne_bytes();
-                rustix::io::write(&fd, &count).map_err(Error::system("count up", &*label))?;
+                rustix::io::write(&fd, &count).map_err(Error::system("count up", label))?;
                 fd
             }
         };
-        let fd = opener.raise(fd, &label)?;
+        let fd = opener.raise(fd, label)?;
         if !OFlags::NONBLOCK.contains(status) {
-            set_status(fd.as_fd(), status, &label)?;
+            set_status(fd.as_fd(), status, label)?;
         }
         opener.add(description.id, fd);
     }

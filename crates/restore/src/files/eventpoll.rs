@@ -129,24 +129,23 @@ struct Tables<'p> {
 
 impl<'p> Tables<'p> {
     fn of(plan: &'p FilesPlan) -> Self {
-        let is_set = |id| {
-            let file = plan.descriptions.get(&id);
-            file.is_some_and(|file| matches!(file.kind, Kind::Eventpoll(_)))
-        };
+        let sets = plan.descriptions.values();
+        let sets = sets.filter(|file| matches!(file.kind, Kind::Eventpoll(_)));
+        let sets: BTreeSet<u32> = sets.map(|set| set.id).collect();
         let mut tables = Self {
             plan,
             holders: HashMap::new(),
             slots: HashMap::new(),
             anywhere: HashMap::new(),
         };
-        if !plan.descriptions.keys().any(|id| is_set(*id)) {
+        if sets.is_empty() {
             return tables;
         }
         for (table, slots) in &plan.tables {
             for slot in slots {
                 tables.slots.insert((*table, slot.fd), slot.id);
                 tables.anywhere.entry(slot.fd).or_insert((*table, slot.id));
-                if is_set(slot.id) {
+                if sets.contains(&slot.id) {
                     tables.holders.entry(slot.id).or_default().push(*table);
                 }
             }

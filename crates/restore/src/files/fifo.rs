@@ -58,7 +58,7 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     for (id, users) in &users {
         for (user, flags, fifo) in users {
             let Some(fd) = both.get(id) else { continue };
-            let opened = pipe::reopen(opener, fd.as_fd(), *flags, &object(*user, fifo))?;
+            let opened = pipe::reopen(opener, fd.as_fd(), *flags, object(*user, fifo))?;
             opener.add(*user, opened);
         }
     }

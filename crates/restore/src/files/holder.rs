@@ -2,7 +2,7 @@
 //!
 //! Whoever is born to have them has all that is open here, at the same numbers; here they are closed then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use gelid_sys::clone::fork_sleeper;
@@ -92,7 +92,7 @@ impl Holders {
 
     /// Gives files away, once a number shows that hardly any is left. If that fails, the first file that cannot be opened
     /// tells.
-    pub(super) fn relieve(&mut self, number: RawFd, files: &mut BTreeMap<u32, Opened>) {
+    pub(super) fn relieve(&mut self, number: RawFd, files: &mut HashMap<u32, Opened>) {
         /// What is opened beside files, at most.
         const ROOM: u64 = 256;
         /// Fewer are not worth it.
@@ -105,11 +105,8 @@ impl Holders {
         if u64::from(number.unsigned_abs()) < limit - room {
             return;
         }
-        let ids: Vec<u32> = files.keys().copied().collect();
-        let ids: Vec<u32> = ids
-            .into_iter()
-            .filter(|id| self.movable.contains(id))
-            .collect();
+        let ids = files.keys().copied();
+        let ids: Vec<u32> = ids.filter(|id| self.movable.contains(id)).collect();
         if ids.len() < FEW {
             return;
         }

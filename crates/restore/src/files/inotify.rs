@@ -126,6 +126,10 @@ impl FilesPlan {
     /// Finds watched files among those that had no name, which are made anew, and looks whether those that
     /// are told by their ids are there.
     pub(super) fn resolve_notified(&mut self) -> Result<(), Error> {
+        let watching = |it: &Description| matches!(it.kind, Kind::Inotify(_) | Kind::Fanotify(_));
+        if !self.descriptions.values().any(watching) {
+            return Ok(());
+        }
         let origins: HashMap<_, _> = self
             .descriptions
             .values()
@@ -133,9 +137,7 @@ impl FilesPlan {
             .collect();
         let ids: BTreeSet<u32> = self.descriptions.keys().copied().collect();
         let all = Arc::make_mut(&mut self.descriptions).values_mut();
-        let watching =
-            |it: &&mut Description| matches!(it.kind, Kind::Inotify(_) | Kind::Fanotify(_));
-        for description in all.filter(watching) {
+        for description in all.filter(|it| watching(it)) {
             let label = description.label();
             for target in targets(&mut description.kind) {
                 if let WatchedFile::Handle { dev, inode, .. } = target

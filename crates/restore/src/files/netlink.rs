@@ -95,7 +95,7 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         let Kind::Netlink(socket) = &description.kind else {
             continue;
         };
-        opener.enter_network(description.id, &description.label())?;
+        opener.enter_network(description.id, description.label())?;
         let protocol = std::num::NonZeroU32::new(socket.protocol).map(Protocol::from_raw);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let made = socket_with(AddressFamily::NETLINK, socket.kind, flags, protocol);

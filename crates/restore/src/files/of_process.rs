@@ -132,7 +132,7 @@ impl OpenFiles {
             if let Some(fd) = self.of_processes.files.get(&description.id)
                 && !description.flags.is_path()
             {
-                seek(fd.as_fd(), file.position, &description.label())?;
+                seek(fd.as_fd(), file.position, description.label())?;
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Opening what was planned: every open file once, at a number that is in nobody's way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Display;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     opener.give()?;
     regular::open_all(&mut opener)?;
     fifo::open_all(&mut opener)?;
-    pipe::open_all(&mut opener)?;
+    pipe::make_all(plan)?.open(&mut opener)?;
     memfd::open_all(&mut opener)?;
     mqueue::open_all(&mut opener)?;
     eventfd::open_all(&mut opener)?;
@@ -89,7 +90,7 @@ pub(super) struct Opener<'a> {
     /// Where queues of others than the root are.
     pub(super) further: Option<&'a Made>,
     pub(super) nodes: unix::Nodes,
-    files: BTreeMap<u32, Opened>,
+    files: HashMap<u32, Opened>,
     /// Names that the dump made and that a success makes superfluous.
     leftovers: BTreeMap<Name, Leftover>,
     /// Directories to get their times back, and the ghosts they are.
@@ -131,7 +132,7 @@ impl<'a> Opener<'a> {
             networks: context.networks,
             further: context.further,
             nodes: unix::Nodes::default(),
-            files: BTreeMap::new(),
+            files: HashMap::with_capacity(plan.descriptions.len()),
             leftovers: BTreeMap::new(),
             late: Vec::new(),
             own,
@@ -176,7 +177,7 @@ impl<'a> Opener<'a> {
     }
 
     /// An open file, wherever it is by now.
-    pub(super) fn reach(&self, id: u32, object: &str) -> Result<Reached<'_>, Error> {
+    pub(super) fn reach(&self, id: u32, object: impl Display) -> Result<Reached<'_>, Error> {
         match self.holders.fetch(id) {
             Some(Ok(fd)) => Ok(Reached::Elsewhere(fd)),
             Some(Err(errno)) => Err(self.failed("fetch", object, errno)),
@@ -185,7 +186,12 @@ impl<'a> Opener<'a> {
     }
 
     /// The same of what may be open at any number.
-    pub(super) fn add_raised(&mut self, id: u32, fd: OwnedFd, object: &str) -> Result<(), Error> {
+    pub(super) fn add_raised(
+        &mut self,
+        id: u32,
+        fd: OwnedFd,
+        object: impl Display,
+    ) -> Result<(), Error> {
         let fd = self.raise(fd, object)?;
         self.add(id, fd);
         Ok(())
@@ -213,9 +219,9 @@ impl<'a> Opener<'a> {
     }
 
     /// The same, which must be there.
-    pub(super) fn need(&self, id: u32, object: &str) -> Result<BorrowedFd<'_>, Error> {
+    pub(super) fn need(&self, id: u32, object: impl Display) -> Result<BorrowedFd<'_>, Error> {
         self.fd(id).ok_or_else(|| Error::Missing {
-            by: object.to_owned(),
+            by: object.to_string(),
             what: "file",
             id: id.into(),
             image: "files.img",
@@ -233,7 +239,7 @@ impl<'a> Opener<'a> {
     }
 
     /// Brings a new descriptor to a number that is in nobody's way.
-    pub(super) fn raise(&self, fd: OwnedFd, object: &str) -> Result<OwnedFd, Error> {
+    pub(super) fn raise(&self, fd: OwnedFd, object: impl Display) -> Result<OwnedFd, Error> {
         match self.is_high(&fd) {
             true => Ok(fd),
             false => self.again(fd.as_fd(), object),
@@ -241,7 +247,7 @@ impl<'a> Opener<'a> {
     }
 
     /// Another descriptor of the same open file.
-    pub(super) fn again(&self, fd: BorrowedFd<'_>, object: &str) -> Result<OwnedFd, Error> {
+    pub(super) fn again(&self, fd: BorrowedFd<'_>, object: impl Display) -> Result<OwnedFd, Error> {
         rustix::io::fcntl_dupfd_cloexec(fd, self.base)
             .map_err(|errno| self.failed("open", object, errno))
     }
@@ -257,11 +263,11 @@ impl<'a> Opener<'a> {
         &self,
         fd: BorrowedFd<'_>,
         flags: Flags,
-        object: &str,
+        object: impl Display,
     ) -> Result<OwnedFd, Error> {
         let opened = reopen(self.own.as_fd(), fd, flags);
-        let opened = opened.map_err(|errno| self.failed("open", object, errno))?;
-        let opened = self.raise(opened, object)?;
+        let opened = opened.map_err(|errno| self.failed("open", &object, errno))?;
+        let opened = self.raise(opened, &object)?;
         if !flags.has(OFlags::NONBLOCK) && !flags.is_path() {
             set_status(opened.as_fd(), flags.status(), object)?;
         }
@@ -270,7 +276,7 @@ impl<'a> Opener<'a> {
 
     /// Makes sure that a file can be opened by a name.
     pub(super) fn appear(&mut self, file: &Regular) -> Result<Place, Error> {
-        let object = file.name.to_string();
+        let object = &file.name;
         match &file.remap {
             // Whoever opens it sees to it that the process is there.
             None | Some(Remap::Process(_)) => Ok(Place::Path(file.name.clone())),
@@ -281,7 +287,7 @@ impl<'a> Opener<'a> {
                     .and_then(|entry| entry.identify());
                 let source = source.map_err(Error::system("find", target.to_string()))?;
                 let linked = self.names.link(&source, &file.name);
-                let entry = linked.map_err(Error::system("link again", &*object))?;
+                let entry = linked.map_err(Error::system("link again", object))?;
                 self.leftovers.insert(target.clone(), Leftover(source));
                 Ok(Place::Entry(entry))
             }
@@ -289,13 +295,13 @@ impl<'a> Opener<'a> {
                 let plan = self.plan;
                 let Some(ghost) = plan.ghosts.get(id) else {
                     return Err(Error::Missing {
-                        by: object,
+                        by: object.to_string(),
                         what: "ghost",
                         id: (*id).into(),
                         image: "the image set",
                     });
                 };
-                let made = ghost.make(&plan.dir, &mut self.names, &file.name, &object)?;
+                let made = ghost.make(&plan.dir, &mut self.names, object, &object.to_string())?;
                 Ok(Place::Entry(made))
             }
         }
@@ -327,7 +333,7 @@ impl<'a> Opener<'a> {
     }
 
     /// Takes away a name that has been made.
-    pub(super) fn vanish(&mut self, place: Place, object: &str) -> Result<(), Error> {
+    pub(super) fn vanish(&mut self, place: Place, object: impl Display) -> Result<(), Error> {
         match place {
             Place::Path(_) => Ok(()),
             Place::Entry(entry) => self
@@ -343,7 +349,12 @@ impl<'a> Opener<'a> {
     }
 
     /// The error of a call that makes a descriptor.
-    pub(super) fn failed(&self, operation: &'static str, object: &str, errno: Errno) -> Error {
+    pub(super) fn failed(
+        &self,
+        operation: &'static str,
+        object: impl Display,
+        errno: Errno,
+    ) -> Error {
         too_many(operation, object, self.base, errno)
     }
 
@@ -415,12 +426,21 @@ pub(super) fn reopen(
 }
 
 /// Sets the flags that `fcntl(2)` can set; everything is opened with `O_NONBLOCK`.
-pub(super) fn set_status(fd: BorrowedFd<'_>, status: OFlags, object: &str) -> Result<(), Error> {
+pub(super) fn set_status(
+    fd: BorrowedFd<'_>,
+    status: OFlags,
+    object: impl Display,
+) -> Result<(), Error> {
     rustix::fs::fcntl_setfl(fd, status).map_err(Error::system("set the flags of", object))
 }
 
-pub(super) fn too_many(operation: &'static str, object: &str, base: RawFd, errno: Errno) -> Error {
-    let object = object.to_owned();
+pub(super) fn too_many(
+    operation: &'static str,
+    object: impl Display,
+    base: RawFd,
+    errno: Errno,
+) -> Error {
+    let object = object.to_string();
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let above = u64::try_from(base).is_ok_and(|base| base >= limit);
     match errno {

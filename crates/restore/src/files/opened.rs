@@ -1,6 +1,6 @@
 //! Everything that is open, for tasks to take over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
@@ -41,7 +41,7 @@ pub struct OpenFiles {
     pub(super) plan: FilesPlan,
     pub(super) of_processes: OfProcesses,
     pub(super) holders: Holders,
-    pub(super) files: BTreeMap<u32, Opened>,
+    pub(super) files: HashMap<u32, Opened>,
     pub(super) objects: BTreeMap<u64, Object>,
     pub(super) before: Vec<tty::Before>,
     pub(super) of_sessions: tty::OfSessions,
@@ -183,17 +183,21 @@ impl OpenFiles {
     /// `ESRCH` if an owner does not exist, and others of `fcntl(2)`.
     pub fn owners(&self, pids: &dyn Fn(i32) -> Option<Pid>) -> Result<(), Error> {
         for description in self.plan.descriptions.values() {
+            let late = description.flags.late_status();
+            if description.owner.is_none() && late.is_none()
+                || description.flags.is_path()
+                || matches!(description.kind, Kind::Given(_))
+            {
+                continue;
+            }
             let Some(fd) = self.fd(description.id) else {
                 continue;
             };
-            if description.flags.is_path() || matches!(description.kind, Kind::Given(_)) {
-                continue;
-            }
             if let Some(owner) = &description.owner {
                 owner.apply(&description.label(), fd, pids)?;
             }
-            if let Some(status) = description.flags.late_status() {
-                set_status(fd, status, &description.label())?;
+            if let Some(status) = late {
+                set_status(fd, status, description.label())?;
             }
         }
         Ok(())

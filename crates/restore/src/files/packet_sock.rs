@@ -138,7 +138,7 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         let Kind::PacketSock(socket) = &description.kind else {
             continue;
         };
-        opener.enter_network(description.id, &description.label())?;
+        opener.enter_network(description.id, description.label())?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         // With a protocol it hears everything at once.
         let protocol = match socket.kind.as_raw() {

@@ -1,6 +1,7 @@
 //! Pipes: both ends made once, filled with what was in them, and reopened for every further description.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use super::open::{Opener, set_status};
-use super::{Error, FilesPlan, Flags, Kind};
+use super::{Description, Error, FilesPlan, Flags, Kind};
 
 /// Bytes a pipe holds where nothing is recorded.
 const DEFAULT_SIZE: u32 = 64 << 10;
@@ -111,14 +112,14 @@ impl FilesPlan {
 
     /// Refuses pipes in packet mode that are not empty, where it is not recorded where a packet ended.
     pub(super) fn check_packets(&self) -> Result<(), Error> {
-        for description in self.descriptions.values() {
+        let packets = |it: &&Description| it.flags.access() != 0 && it.flags.has(OFlags::DIRECT);
+        for description in self.descriptions.values().filter(packets) {
             let pipe = match &description.kind {
                 Kind::Pipe(id) => self.pipes.get(id),
                 Kind::Fifo(fifo) => self.fifos.get(&fifo.pipe),
                 _ => None,
             };
-            let packets = description.flags.access() != 0 && description.flags.has(OFlags::DIRECT);
-            if packets && pipe.is_some_and(|pipe| pipe.bytes > 0 && !pipe.packets) {
+            if pipe.is_some_and(|pipe| pipe.bytes > 0 && !pipe.packets) {
                 return Err(Error::Unsupported {
                     object: description.label(),
                     what: "a pipe with unread packets",
@@ -130,10 +131,16 @@ impl FilesPlan {
     }
 }
 
-/// Makes all pipes and opens their descriptions.
-pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
+/// All pipes with what was in them, and who has them open.
+pub(super) struct Made {
+    users: BTreeMap<u32, Vec<(u32, Flags)>>,
+    pipes: BTreeMap<u32, Ends>,
+}
+
+/// Makes all pipes and fills them. Nothing else has to be open for that.
+pub(super) fn make_all(plan: &FilesPlan) -> Result<Made, Error> {
     let mut users: BTreeMap<u32, Vec<(u32, Flags)>> = BTreeMap::new();
-    for description in opener.plan.descriptions.values() {
+    for description in plan.descriptions.values() {
         if let Kind::Pipe(id) = &description.kind {
             let users = users.entry(*id).or_default();
             users.push((description.id, description.flags));
@@ -141,15 +148,35 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     }
     let mut pipes = BTreeMap::new();
     for id in users.keys() {
-        pipes.insert(*id, Ends::make(*id, opener.plan.pipes.get(id).copied())?);
+        pipes.insert(*id, Ends::make(*id, plan.pipes.get(id).copied())?);
     }
-    fill(&opener.plan.dir, ImageKind::PipesData, |id| {
+    fill(&plan.dir, ImageKind::PipesData, |id| {
         pipes.get(&id).map(|ends| ends.writer.as_fd())
     })?;
-    for (id, ends) in pipes {
-        ends.open(opener, id, &users[&id])?;
+    Ok(Made { users, pipes })
+}
+
+impl Made {
+    /// Opens all descriptions.
+    pub(super) fn open(self, opener: &mut Opener<'_>) -> Result<(), Error> {
+        for (id, ends) in self.pipes {
+            ends.open(opener, id, &self.users[&id])?;
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// What to call a description of a pipe in messages.
+#[derive(Clone, Copy)]
+struct End {
+    file: u32,
+    pipe: u32,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {} (pipe {})", self.file, self.pipe)
+    }
 }
 
 /// Both ends of a new pipe.
@@ -162,11 +189,11 @@ impl Ends {
     fn make(id: u32, recorded: Option<Pipe>) -> Result<Self, Error> {
         // Without waiting: what does not fit is an error.
         let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
-        let object = format!("pipe {id}");
-        let made = rustix::pipe::pipe_with(flags).map_err(Error::system("make", &*object))?;
-        let (reader, writer) = made;
+        let made = rustix::pipe::pipe_with(flags);
+        let made = made.map_err(Error::system("make", format_args!("pipe {id}")));
+        let (reader, writer) = made?;
         if let Some(size) = recorded.and_then(|pipe| pipe.size) {
-            resize(writer.as_fd(), size, &object)?;
+            resize(writer.as_fd(), size, format_args!("pipe {id}"))?;
         }
         Ok(Self { reader, writer })
     }
@@ -181,10 +208,13 @@ impl Ends {
             })
         };
         let (first_reader, first_writer) = (itself(0), itself(1));
-        let object = |user: u32| format!("file {user} (pipe {id})");
+        let object = |user: &u32| End {
+            file: *user,
+            pipe: id,
+        };
         for (at, (user, flags)) in users.iter().enumerate() {
             if Some(at) != first_reader && Some(at) != first_writer {
-                let opened = reopen(opener, self.reader.as_fd(), *flags, &object(*user))?;
+                let opened = reopen(opener, self.reader.as_fd(), *flags, object(user))?;
                 opener.add(*user, opened);
             }
         }
@@ -192,8 +222,8 @@ impl Ends {
             let Some((user, flags)) = at.and_then(|at| users.get(at)) else {
                 continue;
             };
-            let opened = opener.raise(end, &object(*user))?;
-            set_status(opened.as_fd(), flags.status(), &object(*user))?;
+            let opened = opener.raise(end, object(user))?;
+            set_status(opened.as_fd(), flags.status(), object(user))?;
             opener.add(*user, opened);
         }
         Ok(())
@@ -205,18 +235,18 @@ pub(super) fn reopen(
     opener: &Opener<'_>,
     fd: BorrowedFd<'_>,
     flags: Flags,
-    object: &str,
+    object: impl fmt::Display,
 ) -> Result<OwnedFd, Error> {
     if !flags.has(OFlags::DIRECT) {
         return opener.reopen(fd, flags, object);
     }
-    let opened = opener.reopen(fd, Flags(flags.0 & !OFlags::DIRECT.bits()), object)?;
+    let opened = opener.reopen(fd, Flags(flags.0 & !OFlags::DIRECT.bits()), &object)?;
     set_status(opened.as_fd(), flags.status(), object)?;
     Ok(opened)
 }
 
 /// Gives a pipe its capacity.
-pub(super) fn resize(pipe: BorrowedFd<'_>, size: u32, object: &str) -> Result<(), Error> {
+pub(super) fn resize(pipe: BorrowedFd<'_>, size: u32, object: impl ToString) -> Result<(), Error> {
     rustix::pipe::fcntl_setpipe_size(pipe, size as usize)
         .map(drop)
         .map_err(Error::system("set the size of", object))
@@ -234,13 +264,12 @@ pub(super) fn fill<'f>(
             return Ok(());
         };
         let object = || format!("pipe {}", entry.pipe_id);
-        let failed = || Error::system("fill", object());
         let mut left = entry.bytes as usize;
         let mut packets = entry.packet.iter();
         let direct = |on| {
             let status = OFlags::NONBLOCK | if on { OFlags::DIRECT } else { OFlags::empty() };
             let set = fcntl_setfl(fd, status);
-            set.map_err(Error::system("set the flags of", object()))
+            set.map_err(|errno| Error::system("set the flags of", object())(errno))
         };
         if !entry.packet.is_empty() {
             direct(true)?;
@@ -260,7 +289,8 @@ pub(super) fn fill<'f>(
                     source,
                 })
             })?;
-            write_all(fd, &buffer[..wanted]).map_err(failed())?;
+            let written = write_all(fd, &buffer[..wanted]);
+            written.map_err(|errno| Error::system("fill", object())(errno))?;
             left -= wanted;
         }
         match entry.packet.is_empty() {

@@ -28,7 +28,7 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
         remaps: remap::read(dir)?,
         memories: memfd::read(dir)?,
         terminals: tty::Terminals::read(dir)?,
-        wanted: table::first_users(&tables),
+        tables: &tables,
         records: &records,
     };
     let mut plan = FilesPlan {
@@ -67,15 +67,14 @@ struct Reader<'a> {
     remaps: BTreeMap<u32, Target>,
     memories: BTreeMap<u64, Memory>,
     terminals: tty::Terminals,
-    /// Table and descriptor that need a file first.
-    wanted: BTreeMap<u32, (u32, i32)>,
+    tables: &'a [table::Table],
 }
 
 impl Reader<'_> {
     fn descriptions(&self, plan: &mut FilesPlan) -> Result<(), Error> {
         let mut sockets = self.sockets(plan)?;
         let linked: BTreeSet<u32> = self.remaps.values().filter_map(Target::file).collect();
-        let mut descriptions = BTreeMap::new();
+        let mut descriptions = Vec::with_capacity(self.records.entries.len());
         for entry in &self.records.entries {
             // A link that stands in for another file is a name, not an open file.
             if linked.contains(&entry.id) && !self.remaps.contains_key(&entry.id) {
@@ -87,22 +86,22 @@ impl Reader<'_> {
                 continue;
             }
             let description = self.description(entry, &mut sockets, plan)?;
-            descriptions.insert(entry.id, description);
+            descriptions.push((entry.id, description));
         }
-        plan.descriptions = Arc::new(descriptions);
+        plan.descriptions = Arc::new(descriptions.into_iter().collect());
         Ok(())
     }
 
     /// Plans the Unix sockets, as far as the caller does not give them.
-    fn sockets(&self, plan: &mut FilesPlan) -> Result<BTreeMap<u32, Unix>, Error> {
+    fn sockets(&self, plan: &mut FilesPlan) -> Result<BTreeMap<u32, Box<Unix>>, Error> {
         let mut records = unix::Records::default();
         for entry in &self.records.entries {
             if let Some(Body::Socket(socket)) = &entry.body {
                 records.add(socket, self.given_socket(socket).is_some())?;
             }
         }
-        let known: BTreeSet<u32> = self.records.kinds.keys().copied().collect();
-        let packets = unix::read_packets(self.dir, &known)?;
+        let known = |id| self.records.kinds.contains_key(&id);
+        let packets = unix::read_packets(self.dir, known)?;
         let (planned, sockets) = unix::plan(&records, packets)?;
         sockets.check_packets(&planned)?;
         plan.sockets = sockets;
@@ -110,13 +109,13 @@ impl Reader<'_> {
     }
 
     fn given_socket(&self, socket: &UnixSkEntry) -> Option<Kind> {
-        self.given(format!("socket:[{}]", socket.ino).into_bytes(), false)
+        self.given(|| format!("socket:[{}]", socket.ino).into_bytes(), false)
     }
 
     fn description(
         &self,
         entry: &Entry,
-        sockets: &mut BTreeMap<u32, Unix>,
+        sockets: &mut BTreeMap<u32, Box<Unix>>,
         plan: &mut FilesPlan,
     ) -> Result<Description, Error> {
         let id = entry.id;
@@ -126,7 +125,8 @@ impl Reader<'_> {
             Some(Body::Fifo(fifo)) => {
                 let by = format!("file {id} (a FIFO)");
                 let reg = self.path(&by, fifo.regf_id)?;
-                let kind = Kind::Fifo(fifo::plan(fifo, self.file(reg, plan)?));
+                let file = self.file(reg, self.name(reg)?, plan)?;
+                let kind = Kind::Fifo(fifo::plan(fifo, file));
                 Part::new(kind, reg.flags, Some(&reg.fown))
             }
             Some(Body::Terminal(tty)) => self.terminal(tty)?,
@@ -143,7 +143,7 @@ impl Reader<'_> {
             }
             Some(Body::Memory(file)) => self.memory(file, plan)?,
             Some(Body::Eventfd(file)) => {
-                let kind = Kind::Eventfd(eventfd::plan(format!("file {id} (eventfd)"), file)?);
+                let kind = Kind::Eventfd(eventfd::plan(format_args!("file {id} (eventfd)"), file)?);
                 Part::new(kind, file.flags, Some(&file.fown))
             }
             Some(Body::Eventpoll(file)) => {
@@ -171,7 +171,7 @@ impl Reader<'_> {
                 Part::new(Kind::Timerfd(timer), file.flags, Some(&file.fown))
             }
             Some(Body::Socket(socket)) => {
-                let own = || Some(Kind::Unix(Box::new(sockets.remove(&id)?)));
+                let own = || Some(Kind::Unix(sockets.remove(&id)?));
                 match self.given_socket(socket).or_else(own) {
                     Some(kind) => Part::new(kind, socket.flags, Some(&socket.fown)),
                     None => return Err(self.unsupported(entry)),
@@ -193,7 +193,7 @@ impl Reader<'_> {
                 Part::new(kind, socket.flags, Some(&socket.fown))
             }
             Some(Body::Internet(socket)) => {
-                let key = format!("socket:[{}]", socket.ino).into_bytes();
+                let key = || format!("socket:[{}]", socket.ino).into_bytes();
                 let kind = match self.given(key, false) {
                     Some(given) => given,
                     None => {
@@ -227,28 +227,26 @@ impl Reader<'_> {
             let queue = mqueue::plan(&format!("file {}", reg.id), reg)?;
             return Ok(Part::new(Kind::Queue(queue), reg.flags, Some(&reg.fown)));
         }
-        let external = reg.ext == Some(true);
-        let key = match external {
-            true => reg.name.clone(),
-            false => self.name(reg)?.relative().to_vec(),
-        };
-        let kind = match self.given(key, false) {
-            Some(given) => given,
-            None if external => {
+        if reg.ext == Some(true) {
+            let Some(given) = self.given(|| reg.name.clone(), false) else {
                 return Err(Error::External {
                     object: format!("file {}", reg.id),
                     key: String::from_utf8_lossy(&reg.name).into_owned(),
                 });
-            }
-            None => Kind::Regular(self.file(reg, plan)?),
+            };
+            return Ok(Part::new(given, reg.flags, Some(&reg.fown)));
+        }
+        let name = self.name(reg)?;
+        let kind = match self.given(|| name.relative().to_vec(), false) {
+            Some(given) => given,
+            None => Kind::Regular(self.file(reg, name, plan)?),
         };
         Ok(Part::new(kind, reg.flags, Some(&reg.fown)))
     }
 
     /// A file with a path, with what stands in for its path.
-    fn file(&self, reg: &RegFileEntry, plan: &mut FilesPlan) -> Result<Regular, Error> {
-        let name = self.name(reg)?;
-        let label = format!("file {} ({name})", reg.id);
+    fn file(&self, reg: &RegFileEntry, name: Name, plan: &mut FilesPlan) -> Result<Regular, Error> {
+        let label = || format!("file {} ({name})", reg.id);
         let remap = match self.remaps.get(&reg.id) {
             // Not every file of a process that has ended is said to be one.
             None => name
@@ -259,7 +257,7 @@ impl Reader<'_> {
                 Some(target) => Some(Remap::Link(self.name(target)?)),
                 None => {
                     return Err(Error::Missing {
-                        by: label,
+                        by: label(),
                         what: "link",
                         id: (*id).into(),
                         image: FILES,
@@ -268,7 +266,8 @@ impl Reader<'_> {
             },
             Some(Target::Ghost(id)) => {
                 if !plan.ghosts.contains_key(id) {
-                    plan.ghosts.insert(*id, ghost::read(self.dir, *id, &label)?);
+                    plan.ghosts
+                        .insert(*id, ghost::read(self.dir, *id, &label())?);
                 }
                 Some(Remap::Ghost(*id))
             }
@@ -277,10 +276,10 @@ impl Reader<'_> {
             }
             Some(Target::Process(pid)) => {
                 let rule = "it is the process that the path belongs to";
-                return Err(Error::invalid(label, "remap_id", pid, rule));
+                return Err(Error::invalid(label(), "remap_id", pid, rule));
             }
         };
-        regular::plan(label, reg, name, remap)
+        regular::plan(reg, name, remap)
     }
 
     fn has_ended(&self, pid: u32) -> bool {
@@ -309,7 +308,7 @@ impl Reader<'_> {
 
     fn pipe<'e>(&self, entry: &'e PipeEntry) -> Part<'e> {
         let id = entry.pipe_id;
-        let given = self.given(format!("pipe:[{id}]").into_bytes(), true);
+        let given = self.given(|| format!("pipe:[{id}]").into_bytes(), true);
         Part::new(
             given.unwrap_or(Kind::Pipe(id)),
             entry.flags,
@@ -330,7 +329,7 @@ impl Reader<'_> {
                 image: "memfd.img",
             });
         };
-        let key = [b"/memfd:", &memory.name[..]].concat();
+        let key = || [b"/memfd:", &memory.name[..]].concat();
         let kind = self.given(key, true).unwrap_or_else(|| {
             plan.memories.insert(memory.inode, memory.clone());
             Kind::Memory(memfd::plan(entry))
@@ -341,7 +340,7 @@ impl Reader<'_> {
     fn terminal<'e>(&self, entry: &'e TtyFileEntry) -> Result<Part<'e>, Error> {
         let label = format!("file {} (terminal {})", entry.id, entry.tty_info_id);
         let info = self.terminals.info(&label, entry.tty_info_id)?;
-        let kind = match self.given(tty::key(info).into_bytes(), false) {
+        let kind = match self.given(|| tty::key(info).into_bytes(), false) {
             Some(given) => given,
             None => {
                 let node = match entry.regf_id {
@@ -362,7 +361,11 @@ impl Reader<'_> {
     }
 
     /// The descriptor that the caller gives for what is called `key`.
-    fn given(&self, key: Vec<u8>, reopen: bool) -> Option<Kind> {
+    fn given(&self, key: impl FnOnce() -> Vec<u8>, reopen: bool) -> Option<Kind> {
+        if self.options.inherit.is_empty() {
+            return None;
+        }
+        let key = key();
         let fd = self.options.inherited(&key)?;
         let key = String::from_utf8_lossy(&key).into_owned();
         Some(Kind::Given(Given { fd, key, reopen }))
@@ -375,7 +378,7 @@ impl Reader<'_> {
             let object = format!("{FILES}: file {}", entry.id);
             return Error::invalid(object, "type", format!("{:?}", entry.kind), rule);
         };
-        let object = match self.wanted.get(&entry.id) {
+        let object = match table::first_user(self.tables, entry.id) {
             Some((table, fd)) => format!("descriptor {fd} of table {table} (file {})", entry.id),
             None => format!("file {}", entry.id),
         };

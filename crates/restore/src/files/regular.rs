@@ -1,6 +1,7 @@
 //! What is opened by a path: regular files, directories, devices, and whatever stands for a place only.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use gelid_image::messages::RegFileEntry;
@@ -40,17 +41,12 @@ pub struct Regular {
 }
 
 /// Checks a record.
-pub(super) fn plan(
-    object: String,
-    reg: &RegFileEntry,
-    name: Name,
-    remap: Option<Remap>,
-) -> Result<Regular, Error> {
+pub(super) fn plan(reg: &RegFileEntry, name: Name, remap: Option<Remap>) -> Result<Regular, Error> {
     let kind = reg.mode.map(|mode| mode & TYPE);
     if kind.is_some_and(|kind| FileType::from_raw_mode(kind) == FileType::Unknown) {
         let found = format!("{:#o}", reg.mode.unwrap_or_default());
         return Err(Error::invalid(
-            object,
+            format_args!("file {} ({name})", reg.id),
             "mode",
             found,
             "no file is of such a type",
@@ -120,7 +116,7 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     for job in others {
         let place = opener.appear(job.file)?;
         job.open(opener, &place)?;
-        opener.vanish(place, &job.object())?;
+        opener.vanish(place, &job)?;
     }
     open_ghosts(opener, ghosts)
 }
@@ -160,11 +156,11 @@ fn open_ghosts(opener: &mut Opener<'_>, ghosts: BTreeMap<u32, Vec<Job<'_>>>) -> 
                 false => {
                     let also = opener.also(&place, &job.file.name, &job.object())?;
                     job.open(opener, &also)?;
-                    opener.vanish(also, &job.object())?;
+                    opener.vanish(also, job)?;
                 }
             }
         }
-        opener.vanish(place, &first.object())?;
+        opener.vanish(place, first)?;
     }
     Ok(())
 }
@@ -176,9 +172,16 @@ pub(super) struct Job<'a> {
     pub(super) file: &'a Regular,
 }
 
+/// What to call it in messages.
+impl fmt::Display for Job<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {} ({})", self.id, self.file.name)
+    }
+}
+
 impl Job<'_> {
     pub(super) fn object(&self) -> String {
-        format!("file {} ({})", self.id, self.file.name)
+        self.to_string()
     }
 
     fn open(&self, opener: &mut Opener<'_>, place: &Place) -> Result<(), Error> {
@@ -186,10 +189,10 @@ impl Job<'_> {
             self.check_device(opener, place)?;
         }
         let opened = opener.names.open(place, self.flags.to_open());
-        let opened = opened.map_err(|errno| opener.failed("open", &self.object(), errno))?;
+        let opened = opened.map_err(|errno| opener.failed("open", self, errno))?;
         let fd = match opener.is_high(&opened) {
             true => opened,
-            false => opener.raise(opened, &self.object())?,
+            false => opener.raise(opened, self)?,
         };
         let stat = rustix::fs::fstat(&fd).map_err(self.failed("examine"))?;
         if let Place::Entry(entry) = place
@@ -227,7 +230,7 @@ impl Job<'_> {
             match (&self.file.remap, self.file.position) {
                 // What it has told of another is not to be had; it tells nothing more in any case.
                 (Some(Remap::Process(_)), _) | (_, None) => {}
-                (_, position) => seek(fd.as_fd(), position, &self.object())?,
+                (_, position) => seek(fd.as_fd(), position, self)?,
             }
         }
         opener.add(self.id, fd);
@@ -235,7 +238,7 @@ impl Job<'_> {
     }
 
     fn failed(&self, operation: &'static str) -> impl FnOnce(Errno) -> Error {
-        move |errno| Error::system(operation, self.object())(errno)
+        Error::system(operation, self)
     }
 
     /// Refuses devices with a state of their own, before opening them does something.
@@ -248,7 +251,7 @@ impl Job<'_> {
         let stat = opener
             .names
             .stat(place)
-            .map_err(|errno| opener.failed("open", &self.object(), errno))?;
+            .map_err(|errno| opener.failed("open", self, errno))?;
         let number = (
             rustix::fs::major(stat.st_rdev),
             rustix::fs::minor(stat.st_rdev),
@@ -267,7 +270,11 @@ impl Job<'_> {
 }
 
 /// Sets the position.
-pub(super) fn seek(fd: BorrowedFd<'_>, to: Option<u64>, object: &str) -> Result<(), Error> {
+pub(super) fn seek(
+    fd: BorrowedFd<'_>,
+    to: Option<u64>,
+    object: impl fmt::Display,
+) -> Result<(), Error> {
     let Some(position) = to else { return Ok(()) };
     rustix::fs::seek(fd, SeekFrom::Start(position))
         .map(drop)

@@ -1,5 +1,6 @@
 //! Options of the socket layer. Section 14.1 of the format.
 
+use std::fmt::Display;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -59,7 +60,10 @@ impl Fresh {
 }
 
 /// Checks a record.
-pub(super) fn plan(object: &str, entry: &SkOptsEntry) -> Result<SocketOptions, Error> {
+pub(super) fn plan(
+    object: impl Display + Copy,
+    entry: &SkOptsEntry,
+) -> Result<SocketOptions, Error> {
     /// Bytes of the name of an interface.
     const LONGEST_NAME: usize = 15;
     let device = entry.so_bound_dev.clone().filter(|name| !name.is_empty());

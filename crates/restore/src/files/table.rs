@@ -35,41 +35,52 @@ pub(super) fn read_all(dir: &Dir, ids: &[u32]) -> Result<Vec<Table>, Error> {
 
 fn read(dir: &Dir, id: u32) -> Result<Table, Error> {
     // A task without descriptors has no image.
-    let entries: Vec<FdinfoEntry> = dir.read_all(ImageKind::Fdinfo, id)?;
-    let mut seen = BTreeSet::new();
-    let mut slots = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let image = || format!("fdinfo-{id}.img");
-        let Some(fd) = i32::try_from(entry.fd).ok().filter(|fd| *fd < FD_LIMIT) else {
-            let rule = "no descriptor has such a number";
-            return Err(Error::invalid(image(), "fd", entry.fd, rule));
-        };
-        if !seen.insert(fd) {
-            return Err(Error::Duplicate {
-                image: image(),
-                what: "descriptor",
-                id: entry.fd.into(),
-            });
-        }
+    let Some(mut reader) = dir.reader_opt(ImageKind::Fdinfo, id)? else {
+        let slots = Vec::new();
+        return Ok(Table { id, slots });
+    };
+    let entries = reader.decoded("table", |entry: FdinfoEntry| {
         let slot = PlannedFd {
-            fd,
+            fd: entry.fd.cast_signed(),
             id: entry.id,
             cloexec: entry.flags & 1 != 0,
         };
-        slots.push((slot, entry.r#type()));
-    }
+        (slot, entry.r#type())
+    });
+    let slots: Vec<(PlannedFd, FdTypes)> = entries.collect::<Result<_, _>>()?;
+    check_numbers(id, &slots)?;
     Ok(Table { id, slots })
 }
 
-/// The first table and descriptor that needs each file.
-pub(super) fn first_users(tables: &[Table]) -> BTreeMap<u32, (u32, i32)> {
-    let mut users = BTreeMap::new();
-    for table in tables {
-        for (slot, _) in &table.slots {
-            users.entry(slot.id).or_insert((table.id, slot.fd));
+/// Looks whether all numbers can be, and are there once. Mostly they ascend.
+fn check_numbers(id: u32, slots: &[(PlannedFd, FdTypes)]) -> Result<(), Error> {
+    let image = || format!("fdinfo-{id}.img");
+    let ascending = slots.is_sorted_by(|(one, _), (next, _)| one.fd < next.fd);
+    let mut seen = BTreeSet::new();
+    for (slot, _) in slots {
+        if !(0..FD_LIMIT).contains(&slot.fd) {
+            let rule = "no descriptor has such a number";
+            let found = slot.fd.cast_unsigned();
+            return Err(Error::invalid(image(), "fd", found, rule));
+        }
+        if !ascending && !seen.insert(slot.fd) {
+            return Err(Error::Duplicate {
+                image: image(),
+                what: "descriptor",
+                id: slot.fd.cast_unsigned().into(),
+            });
         }
     }
-    users
+    Ok(())
+}
+
+/// The first table and descriptor that needs a file.
+pub(super) fn first_user(tables: &[Table], file: u32) -> Option<(u32, i32)> {
+    tables.iter().find_map(|table| {
+        let mut slots = table.slots.iter();
+        let (slot, _) = slots.find(|(slot, _)| slot.id == file)?;
+        Some((table.id, slot.fd))
+    })
 }
 
 /// Compares the tables with the files they refer to.
@@ -79,8 +90,12 @@ pub(super) fn check(
     descriptions: &BTreeMap<u32, Description>,
 ) -> Result<BTreeMap<u32, Vec<PlannedFd>>, Error> {
     let mut checked = BTreeMap::new();
+    let mut present = Present::new(kinds, descriptions);
     for table in tables {
         for (slot, kind) in &table.slots {
+            if present.kind(slot.id) == Some(*kind) {
+                continue;
+            }
             let by = || format!("descriptor {} of table {}", slot.fd, table.id);
             if !descriptions.contains_key(&slot.id) {
                 return Err(Error::Missing {
@@ -99,4 +114,34 @@ pub(super) fn check(
         checked.insert(table.id, slots);
     }
     Ok(checked)
+}
+
+/// Files by ascending ids, for those who mostly ask for one after the other.
+struct Present {
+    files: Vec<(u32, FdTypes)>,
+    next: usize,
+}
+
+impl Present {
+    fn new(kinds: &BTreeMap<u32, FdTypes>, descriptions: &BTreeMap<u32, Description>) -> Self {
+        let mut kinds = kinds.iter();
+        let of = |id: &u32| {
+            let (id, kind) = kinds.find(|(other, _)| *other == id)?;
+            Some((*id, *kind))
+        };
+        Self {
+            files: descriptions.keys().filter_map(of).collect(),
+            next: 0,
+        }
+    }
+
+    /// The kind of a file, if there is one.
+    fn kind(&mut self, id: u32) -> Option<FdTypes> {
+        let at = match self.files.get(self.next) {
+            Some((next, _)) if *next == id => self.next,
+            _ => self.files.binary_search_by_key(&id, |(id, _)| *id).ok()?,
+        };
+        self.next = at + 1;
+        Some(self.files[at].1)
+    }
 }

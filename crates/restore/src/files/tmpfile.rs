@@ -32,7 +32,7 @@ pub(super) fn open(opener: &mut Opener<'_>, id: u32, jobs: &[Job<'_>]) -> Result
     ghost.furnish(&plan.dir, writer, &object)?;
     let stat = rustix::fs::fstat(&fd).map_err(Error::system("examine", &*object))?;
     for job in jobs.iter().filter(|job| job.id != maker.id) {
-        let other = opener.reopen(fd.as_fd(), job.flags, &job.object())?;
+        let other = opener.reopen(fd.as_fd(), job.flags, job.object())?;
         job.settle(opener, other, &stat)?;
     }
     maker.settle(opener, fd, &stat)?;

@@ -87,7 +87,7 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
         let Kind::Vsock(socket) = &description.kind else {
             continue;
         };
-        opener.enter_network(description.id, &description.label())?;
+        opener.enter_network(description.id, description.label())?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let family = AddressFamily::from_raw(vsock::FAMILY);
         let made = socket_with(family, socket.kind, flags, None);

@@ -85,10 +85,11 @@ fn table(
         close(reel, next, number - 1);
         next = number + 1;
     }
-    let mut taken: BTreeSet<i32> = early.iter().map(|planned| planned.fd).collect();
-    for planned in &fetched {
-        taken.remove(&planned.fd);
-    }
+    // What is there already counts only for what is fetched: otherwise it lies below.
+    let mut taken: BTreeSet<i32> = match fetched.is_empty() {
+        true => BTreeSet::new(),
+        false => present.iter().map(|planned| planned.fd).collect(),
+    };
     taken.extend(&left);
     taken.extend(&used);
     let mut lowest = 0;

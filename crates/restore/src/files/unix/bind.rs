@@ -3,6 +3,7 @@
 //! A thread with directories of its own does that: the kernel takes a name as it is given, and shows it so.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -320,7 +321,7 @@ impl Place {
     pub(super) fn outside(
         names: &Names<'_>,
         address: &Address,
-        object: &str,
+        object: impl fmt::Display,
     ) -> Result<Self, Error> {
         let path = match address {
             Address::Abstract(name) => return Ok(Self::Abstract(name.clone())),
@@ -328,7 +329,7 @@ impl Place {
         };
         let Ok(name) = Name::new(path) else {
             return Err(Error::Unsupported {
-                object: object.to_owned(),
+                object: object.to_string(),
                 what: "connected with a socket outside of the tree that has a relative name",
                 remedy: "bind that to an absolute path",
             });
@@ -354,7 +355,7 @@ impl Place {
         &self,
         socket: BorrowedFd<'_>,
         somebody: Option<Somebody<'_>>,
-        object: &str,
+        object: impl fmt::Display,
     ) -> Result<(), Error> {
         let failed = Error::system("connect", object);
         let Some(address) = self.address() else {

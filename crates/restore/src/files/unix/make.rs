@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use gelid_sys::sockopt::{self, IntOption};
@@ -38,7 +39,7 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     }
     let all = plan.sockets.order.iter().filter_map(|id| {
         let socket = *sockets.get(id)?;
-        Some((*id, socket, object(*id, socket)))
+        Some((*id, socket))
     });
     let all: Vec<_> = all.collect();
     let mut maker = Maker {
@@ -74,8 +75,8 @@ pub(in super::super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
 /// What is known while sockets are made.
 pub(super) struct Maker<'p> {
     pub(super) sockets: ById<'p>,
-    /// The same in the order of the records, with their names in messages.
-    all: &'p [(u32, &'p Unix, String)],
+    /// The same in the order of the records.
+    all: &'p [(u32, &'p Unix)],
     /// Other ends that exist for the time of the restore, by the id of what they are connected with.
     others: BTreeMap<u32, OwnedFd>,
     /// Where bound sockets can be reached.
@@ -96,15 +97,28 @@ pub(super) fn socket(kind: SocketType) -> Result<OwnedFd, Errno> {
 }
 
 /// What to call a socket in messages.
-fn object(id: u32, socket: &Unix) -> String {
-    format!("file {id} (socket:[{}])", socket.inode)
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Object {
+    id: u32,
+    inode: u32,
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {} (socket:[{}])", self.id, self.inode)
+    }
+}
+
+pub(super) fn object(id: u32, socket: &Unix) -> Object {
+    let inode = socket.inode;
+    Object { id, inode }
 }
 
 impl<'p> Maker<'p> {
     /// All of them, with their names in messages.
-    fn all(&self) -> impl Iterator<Item = (u32, &'p Unix, &'p str)> + use<'p> {
+    fn all(&self) -> impl Iterator<Item = (u32, &'p Unix, Object)> + use<'p> {
         let all = self.all.iter();
-        all.map(|(id, socket, object)| (*id, *socket, object.as_str()))
+        all.map(|(id, socket)| (*id, *socket, object(*id, socket)))
     }
 
     /// Makes all but those that are accepted.
@@ -169,7 +183,7 @@ impl<'p> Maker<'p> {
         let plan = &opener.plan.sockets;
         let made = |kind, name: &Address| {
             let made = self::socket(kind);
-            made.map_err(|errno| opener.failed("make", &name.to_string(), errno))
+            made.map_err(|errno| opener.failed("make", name.to_string(), errno))
         };
         for lost in &plan.lost {
             self.lost.push(made(lost.kind, &lost.name.address)?);
@@ -192,7 +206,7 @@ impl<'p> Maker<'p> {
                     owner: Listener::Socket(id),
                     socket: fd,
                     name,
-                    object: object.to_owned(),
+                    object: object.to_string(),
                 });
             }
         }
@@ -292,13 +306,13 @@ impl<'p> Maker<'p> {
         let _ = somebody.listen(listener, room);
     }
 
-    fn place(&self, owner: Listener, object: &str) -> Result<&Place, Error> {
+    fn place(&self, owner: Listener, object: impl fmt::Display) -> Result<&Place, Error> {
         let id = match owner {
             Listener::Socket(id) => id,
             Listener::Lost(at) | Listener::Stranger(at) => at as u32,
         };
         self.places.get(&owner).ok_or_else(|| Error::Missing {
-            by: object.to_owned(),
+            by: object.to_string(),
             what: "bound socket",
             id: id.into(),
             image: "files.img",
@@ -317,15 +331,15 @@ impl<'p> Maker<'p> {
             let object = object(packet.to, socket);
             if packet.from == Sender::Nobody && !self.others.contains_key(&packet.to) {
                 let made = self::socket(SocketType::DGRAM);
-                let made = made.map_err(|errno| opener.failed("make a sender to", &object, errno));
+                let made = made.map_err(|errno| opener.failed("make a sender to", object, errno));
                 self.others.insert(packet.to, made?);
             }
-            let room = self.fresh(socket.kind, &object)?.buffers.0.unsigned_abs();
-            let (sender, _) = self.sender(opener, packet, &object)?;
+            let room = self.fresh(socket.kind, object)?.buffers.0.unsigned_abs();
+            let (sender, _) = self.sender(opener, packet, object)?;
             let load = loads.entry(sender.as_raw_fd()).or_default();
             *load += 2 * u64::from(packet.len) + HEAD;
             if *load > u64::from(room) / 2 && !self.widened.contains(&sender.as_raw_fd()) {
-                queue::widen(sender, &object)?;
+                queue::widen(sender, object)?;
                 let sender = sender.as_raw_fd();
                 self.widened.insert(sender);
             }
@@ -334,7 +348,7 @@ impl<'p> Maker<'p> {
     }
 
     /// The options of a new socket.
-    fn fresh(&mut self, kind: SocketType, object: &str) -> Result<&Fresh, Error> {
+    fn fresh(&mut self, kind: SocketType, object: impl fmt::Display) -> Result<&Fresh, Error> {
         match self.fresh.entry(kind.as_raw()) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(vacant) => {
@@ -350,7 +364,7 @@ impl<'p> Maker<'p> {
         &'s self,
         opener: &'s Opener<'_>,
         packet: &Packet,
-        object: &str,
+        object: impl fmt::Display + Copy,
     ) -> Result<(BorrowedFd<'s>, Option<unix::Address>), Error> {
         let other = |list: Option<&'s OwnedFd>| match list {
             Some(fd) => Ok(fd.as_fd()),
@@ -380,15 +394,15 @@ impl<'p> Maker<'p> {
                 continue;
             };
             let object = object(*id, socket);
-            let fd = opener.need(*id, &object)?;
+            let fd = opener.need(*id, object)?;
             match target {
                 Target::Socket(id) => {
-                    let place = self.place(Listener::Socket(*id), &object)?;
-                    place.connect(fd, None, &object)?;
+                    let place = self.place(Listener::Socket(*id), object)?;
+                    place.connect(fd, None, object)?;
                 }
                 Target::Outside(address) => {
-                    let place = Place::outside(&opener.names, address, &object)?;
-                    place.connect(fd, None, &object)?;
+                    let place = Place::outside(&opener.names, address, object)?;
+                    place.connect(fd, None, object)?;
                 }
             }
         }

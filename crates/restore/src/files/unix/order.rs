@@ -9,7 +9,13 @@ use super::super::Error;
 use super::{Target, Unix};
 
 /// Orders those of `sockets` that have a target, which are given in an order that counts where it can.
-pub(super) fn connects(order: &[u32], sockets: &BTreeMap<u32, Unix>) -> Result<Vec<u32>, Error> {
+pub(super) fn connects(
+    order: &[u32],
+    sockets: &BTreeMap<u32, Box<Unix>>,
+) -> Result<Vec<u32>, Error> {
+    if sockets.values().all(|socket| socket.target.is_none()) {
+        return Ok(Vec::new());
+    }
     let target = |id: &u32| match sockets.get(id).map(|socket| &socket.target) {
         Some(Some(Target::Socket(target))) => Some(*target),
         _ => None,

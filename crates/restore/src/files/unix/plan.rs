@@ -1,6 +1,7 @@
 //! From records to how each socket is made: who is whose peer, who was accepted by whom.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use gelid_image::messages::{SkShutdown, UnixSkEntry};
 use gelid_sys::stand_in::Who;
@@ -219,7 +220,7 @@ impl<'r> Records<'r> {
 pub(in super::super) fn plan(
     records: &Records<'_>,
     packets: Vec<Packet>,
-) -> Result<(BTreeMap<u32, Unix>, Sockets), Error> {
+) -> Result<(BTreeMap<u32, Box<Unix>>, Sockets), Error> {
     let clients = records.own.iter().filter(|entry| is_service(entry));
     let count = records.own.len();
     let relations = (0..count).map(|at| records.relation(at));
@@ -234,7 +235,7 @@ pub(in super::super) fn plan(
         ..Sockets::default()
     };
     let accepted = acceptors(records, &relations, &names, &mut sockets.lost)?;
-    let mut planned = BTreeMap::new();
+    let mut planned = Vec::with_capacity(count);
     for (at, (entry, relation)) in records.own.iter().zip(&relations).enumerate() {
         let id = |at: usize| records.own[at].id;
         let origin = match (accepted[at], relation) {
@@ -264,8 +265,9 @@ pub(in super::super) fn plan(
         let name = names[at].clone().filter(|_| accepted[at].is_none());
         let socket = socket(entry, origin, name, target)?;
         sockets.order.push(entry.id);
-        planned.insert(entry.id, socket);
+        planned.push((entry.id, Box::new(socket)));
     }
+    let planned = planned.into_iter().collect();
     sockets.find_senders(&planned);
     sockets.connects = order::connects(&sockets.order, &planned)?;
     Ok((planned, sockets))
@@ -345,7 +347,7 @@ fn socket(
     name: Option<Bound>,
     target: Option<Target>,
 ) -> Result<Unix, Error> {
-    let object = label(entry);
+    let object = Label(entry);
     let kind = kind(entry)?;
     let listens = entry.state == LISTENING;
     if listens && (kind == SocketType::DGRAM || name.is_none()) {
@@ -366,7 +368,7 @@ fn socket(
     let gelid = entry.gelid.clone().unwrap_or_default();
     let peek_offset = gelid.peek_off.map(|offset| {
         let rule = "no offset is that large";
-        i32::try_from(offset).map_err(|_| Error::invalid(&*object, "peek_off", offset, rule))
+        i32::try_from(offset).map_err(|_| Error::invalid(object, "peek_off", offset, rule))
     });
     Ok(Unix {
         inode: entry.ino,
@@ -376,7 +378,7 @@ fn socket(
         name,
         target,
         shutdown,
-        options: sk_opts::plan(&object, &entry.opts)?,
+        options: sk_opts::plan(object, &entry.opts)?,
         peer: peer(entry),
         reset: gelid.reset == Some(true),
         peek_offset: peek_offset.transpose()?,
@@ -438,5 +440,15 @@ fn bound(entry: &UnixSkEntry) -> Result<Option<Bound>, Error> {
 }
 
 fn label(entry: &UnixSkEntry) -> String {
-    format!("file {} (socket:[{}])", entry.id, entry.ino)
+    Label(entry).to_string()
+}
+
+/// The same, written down only where there is a message.
+#[derive(Clone, Copy)]
+struct Label<'e>(&'e UnixSkEntry);
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {} (socket:[{}])", self.0.id, self.0.ino)
+    }
 }

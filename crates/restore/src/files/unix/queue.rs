@@ -1,6 +1,6 @@
 //! Unread messages: sent again, to where they had come. Section 14.5 of the format.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 
@@ -64,7 +64,7 @@ pub(in super::super) enum Sender {
 
 impl Sockets {
     /// Decides who sends each message.
-    pub(super) fn find_senders(&mut self, sockets: &BTreeMap<u32, Unix>) {
+    pub(super) fn find_senders(&mut self, sockets: &BTreeMap<u32, Box<Unix>>) {
         let named = sockets.iter().filter_map(|(id, socket)| {
             let name = socket.name.as_ref()?;
             (socket.kind == SocketType::DGRAM).then_some((&name.address, *id))
@@ -99,7 +99,7 @@ impl Sockets {
     /// Checks that those of `sockets` can have got what is there; others are given by the caller.
     pub(in super::super) fn check_packets(
         &self,
-        sockets: &BTreeMap<u32, Unix>,
+        sockets: &BTreeMap<u32, Box<Unix>>,
     ) -> Result<(), Error> {
         let all = self.packets.iter();
         let mut own = all.filter_map(|packet| Some((packet, sockets.get(&packet.to)?)));
@@ -108,7 +108,7 @@ impl Sockets {
 }
 
 /// Reads what there is to be received. Files must be among those `known`.
-pub(in super::super) fn read(dir: &Dir, known: &BTreeSet<u32>) -> Result<Vec<Packet>, Error> {
+pub(in super::super) fn read(dir: &Dir, known: impl Fn(u32) -> bool) -> Result<Vec<Packet>, Error> {
     let mut packets = Vec::new();
     each(dir, |entry, _| {
         let packet = packet(entry)?;
@@ -118,10 +118,10 @@ pub(in super::super) fn read(dir: &Dir, known: &BTreeSet<u32>) -> Result<Vec<Pac
             id: id.into(),
             image: "files.img",
         };
-        if !known.contains(&packet.to) {
+        if !known(packet.to) {
             return Err(missing("socket", packet.to));
         }
-        if let Some(id) = packet.rights.iter().find(|id| !known.contains(id)) {
+        if let Some(id) = packet.rights.iter().find(|id| !known(**id)) {
             return Err(missing("file", *id));
         }
         packets.push(packet);
@@ -211,6 +211,7 @@ fn each(
 pub(super) fn fill(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error> {
     let plan = opener.plan;
     let mut packets = plan.sockets.packets.iter();
+    let mut bytes = Vec::new();
     each(&plan.dir, |_, data| {
         let Some(packet) = packets.next() else {
             return Ok(());
@@ -218,18 +219,18 @@ pub(super) fn fill(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error> 
         let Some(socket) = maker.sockets.get(&packet.to).copied() else {
             return Ok(());
         };
-        let object = format!("file {} (socket:[{}])", packet.to, socket.inode);
+        let object = super::make::object(packet.to, socket);
         let rights = packet.rights.iter().map(|id| {
             let fd = opener.fd(*id);
             fd.ok_or_else(|| Error::Missing {
-                by: object.clone(),
+                by: object.to_string(),
                 what: "file in flight",
                 id: (*id).into(),
                 image: "files.img",
             })
         });
         let mut rights: Vec<BorrowedFd<'_>> = rights.collect::<Result<_, _>>()?;
-        let (from, to) = maker.sender(opener, packet, &object)?;
+        let (from, to) = maker.sender(opener, packet, object)?;
         let send = |bytes: &[u8], rights: &[BorrowedFd<'_>]| match packet.sender {
             Some(who) => patiently(who, || who.send(from, to.as_ref(), bytes, rights))
                 .or_else(|_| claim(who, from, to.as_ref(), bytes, rights)),
@@ -237,7 +238,6 @@ pub(super) fn fill(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error> 
         };
         let stream = socket.kind == SocketType::STREAM;
         let mut left = u64::from(packet.len);
-        let mut bytes = Vec::new();
         loop {
             bytes.clear();
             let wanted = if stream { left.min(PIECE) } else { left };
@@ -248,7 +248,7 @@ pub(super) fn fill(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error> 
                     true => Ok(()),
                     false => Err(Errno::NOBUFS),
                 });
-                sent.map_err(Error::system("fill the queue of", &*object))?;
+                sent.map_err(Error::system("fill the queue of", object))?;
             }
             rights.clear();
             if left == 0 {
@@ -309,7 +309,7 @@ fn take(data: &mut Payload<'_>, len: u64, bytes: &mut Vec<u8>) -> Result<(), Err
 }
 
 /// Lets a socket hold as much of what it has sent as there is.
-pub(super) fn widen(sender: BorrowedFd<'_>, object: &str) -> Result<(), Error> {
+pub(super) fn widen(sender: BorrowedFd<'_>, object: impl ToString) -> Result<(), Error> {
     const WIDEST: i32 = i32::MAX / 2;
     match sockopt::set_int(sender, IntOption::SNDBUFFORCE, WIDEST) {
         // As far as it goes.
