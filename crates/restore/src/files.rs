@@ -9,6 +9,7 @@
 //!
 //! **Limitations.** What `SHORTCOMINGS.md` lists is refused.
 
+mod abreast;
 mod build_id;
 mod changed;
 mod error;

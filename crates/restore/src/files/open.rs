@@ -21,9 +21,9 @@ use super::place::{Leftover, Names, Place};
 use super::regular::Regular;
 use super::remap::Remap;
 use super::{
-    Context, Description, Error, FilesPlan, Flags, Given, Kind, Name, eventfd, eventpoll, fanotify,
-    fifo, inet, inotify, memfd, mqueue, netlink, ns, packet_sock, pidfd, pipe, regular, signalfd,
-    timerfd, tty, tun, unix, vsock,
+    Context, Description, Error, FilesPlan, Flags, Given, Kind, Name, abreast, eventfd, eventpoll,
+    fanotify, inet, inotify, memfd, mqueue, netlink, ns, packet_sock, pidfd, signalfd, timerfd,
+    tty, tun, unix, vsock,
 };
 use crate::Hooks;
 use crate::files::Roots;
@@ -44,9 +44,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     }
     context.held.make_room();
     opener.give()?;
-    regular::open_all(&mut opener)?;
-    fifo::open_all(&mut opener)?;
-    pipe::make_all(plan)?.open(&mut opener)?;
+    abreast::open_paths(&mut opener)?.open(&mut opener)?;
     memfd::open_all(&mut opener)?;
     mqueue::open_all(&mut opener)?;
     eventfd::open_all(&mut opener)?;
@@ -101,7 +99,7 @@ pub(super) struct Opener<'a> {
     _below: Row,
     of_processes: OfProcesses,
     holders: Holders,
-    crowded: bool,
+    pub(super) crowded: bool,
 }
 
 impl<'a> Opener<'a> {
