@@ -170,7 +170,7 @@ impl Collector<'_> {
         self.push(FileEntry {
             r#type: FdTypes::Reg.into(),
             id: entry.id,
-            reg: Some(entry),
+            reg: Some(Box::new(entry)),
             ..FileEntry::default()
         })
     }

@@ -188,7 +188,7 @@ impl Images {
     fn regular(&self, fd: u32) -> RegFileEntry {
         let file = self.open(fd);
         assert_eq!(file.r#type, i32::from(FdTypes::Reg));
-        let reg = file.reg.unwrap();
+        let reg = *file.reg.unwrap();
         assert_eq!(reg.id, file.id);
         reg
     }

@@ -29,7 +29,7 @@ impl Collector<'_> {
         self.push(FileEntry {
             r#type: FdTypes::Timerfd.into(),
             id,
-            tfd: Some(TimerfdEntry {
+            tfd: Some(Box::new(TimerfdEntry {
                 id,
                 flags: opening.flags,
                 fown: opening.fown,
@@ -41,7 +41,7 @@ impl Collector<'_> {
                 isec: told.interval.0,
                 insec: told.interval.1,
                 deadline,
-            }),
+            })),
             ..FileEntry::default()
         })?;
         Ok((FdTypes::Timerfd, id))

@@ -81,7 +81,7 @@ messages! {
         /// File id, equal to the one inside.
         required uint32 id = 2;
         /// If `type` says so.
-        optional message RegFileEntry reg = 3;
+        optional boxed message RegFileEntry reg = 3;
         /// If `type` says so.
         optional boxed message InetSkEntry isk = 4;
         /// If `type` says so.
@@ -99,7 +99,7 @@ messages! {
         /// If `type` says so.
         optional message TunfileEntry tunf = 11;
         /// If `type` says so.
-        optional message TimerfdEntry tfd = 12;
+        optional boxed message TimerfdEntry tfd = 12;
         /// If `type` says so.
         optional message InotifyFileEntry ify = 13;
         /// If `type` says so.

@@ -208,13 +208,13 @@ fn write_own(dir: &Dir) {
     let exe = FileEntry {
         r#type: FdTypes::Reg.into(),
         id: 1,
-        reg: Some(RegFileEntry {
+        reg: Some(Box::new(RegFileEntry {
             id: 1,
             // Not UTF-8, as a path may be.
             name: b"/bin/sl\xe9\xe9p".to_vec(),
             mnt_id: Some(-1),
             ..Default::default()
-        }),
+        })),
         ..Default::default()
     };
     let pipe = FileEntry {

@@ -297,7 +297,9 @@ impl Reader<'_> {
 
     /// The record with the path of a FIFO.
     fn path(&self, by: &str, id: Option<u32>) -> Result<&RegFileEntry, Error> {
-        let found = id.and_then(|id| self.records.regular.get(&id));
+        let found = id
+            .and_then(|id| self.records.regular.get(&id))
+            .map(|reg| &**reg);
         found.ok_or_else(|| Error::Missing {
             by: by.to_owned(),
             what: "path",

@@ -21,7 +21,7 @@ pub(super) struct Records {
     /// In the order of the image, without the paths that belong to another record.
     pub(super) entries: Vec<Entry>,
     /// What has a path, by id.
-    pub(super) regular: BTreeMap<u32, RegFileEntry>,
+    pub(super) regular: BTreeMap<u32, Box<RegFileEntry>>,
     /// Kind of each id, as descriptor tables repeat it.
     pub(super) kinds: BTreeMap<u32, FdTypes>,
 }
@@ -47,7 +47,7 @@ pub(super) enum Body {
     Eventfd(EventfdFileEntry),
     Eventpoll(EventpollFileEntry),
     Signalfd(SignalfdEntry),
-    Timerfd(TimerfdEntry),
+    Timerfd(Box<TimerfdEntry>),
     Inotify(InotifyFileEntry),
     Fanotify(FanotifyFileEntry),
     Pidfd(PidfdEntry),
@@ -93,7 +93,7 @@ impl Records {
     fn read_obsolete(&mut self, dir: &Dir) -> Result<(), Error> {
         for reg in dir.read_all::<RegFileEntry>(ImageKind::RegFiles, ())? {
             self.push(reg.id, FdTypes::Reg, Some(Body::Regular));
-            self.add_regular(Some(reg))?;
+            self.add_regular(Some(Box::new(reg)))?;
         }
         for pipe in dir.read_all::<PipeEntry>(ImageKind::Pipes, ())? {
             self.push(pipe.id, FdTypes::Pipe, Some(Body::Pipe(pipe)));
@@ -147,7 +147,11 @@ impl Records {
             self.push(file.id, FdTypes::Signalfd, Some(Body::Signalfd(file)));
         }
         for file in dir.read_all::<TimerfdEntry>(ImageKind::Timerfd, ())? {
-            self.push(file.id, FdTypes::Timerfd, Some(Body::Timerfd(file)));
+            self.push(
+                file.id,
+                FdTypes::Timerfd,
+                Some(Body::Timerfd(Box::new(file))),
+            );
         }
         for file in dir.read_all::<PidfdEntry>(ImageKind::Pidfd, ())? {
             self.push(file.id, FdTypes::Pidfd, Some(Body::Pidfd(file)));
@@ -193,7 +197,7 @@ impl Records {
     }
 
     /// Takes the path of a file.
-    fn add_regular(&mut self, reg: Option<RegFileEntry>) -> Result<(), Error> {
+    fn add_regular(&mut self, reg: Option<Box<RegFileEntry>>) -> Result<(), Error> {
         let Some(reg) = reg else { return Ok(()) };
         let id = reg.id;
         match self.regular.insert(id, reg) {
@@ -231,7 +235,7 @@ impl Records {
 }
 
 /// What is needed of a record, with its path if it has one.
-fn needed(entry: FileEntry) -> (Entry, Option<RegFileEntry>) {
+fn needed(entry: FileEntry) -> (Entry, Option<Box<RegFileEntry>>) {
     let (id, kind) = (entry.id, entry.r#type());
     let regular = entry.reg.filter(|reg| kind == FdTypes::Reg && reg.id == id);
     let body = match kind {

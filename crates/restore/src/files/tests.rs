@@ -90,7 +90,7 @@ impl Images {
             ..Default::default()
         };
         self.push(FileEntry {
-            reg: Some(reg),
+            reg: Some(Box::new(reg)),
             ..entry(FdTypes::Reg, id)
         });
         self.entries.last_mut().unwrap().reg.as_mut().unwrap()

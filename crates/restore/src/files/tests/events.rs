@@ -33,7 +33,7 @@ fn timerfd(id: u32, change: impl FnOnce(&mut TimerfdEntry)) -> FileEntry {
     };
     change(&mut file);
     FileEntry {
-        tfd: Some(file),
+        tfd: Some(Box::new(file)),
         ..entry(FdTypes::Timerfd, id)
     }
 }

@@ -84,7 +84,7 @@ fn file() -> impl Strategy<Value = FileEntry> {
             };
             match kind {
                 1 => {
-                    entry.reg = Some(RegFileEntry {
+                    entry.reg = Some(Box::new(RegFileEntry {
                         id,
                         flags,
                         pos,
@@ -95,7 +95,7 @@ fn file() -> impl Strategy<Value = FileEntry> {
                         ext: (other == 5).then_some(true),
                         build_id: vec![other; (other % 3) as usize],
                         ..Default::default()
-                    });
+                    }));
                 }
                 2 => {
                     entry.pipe = Some(PipeEntry {
@@ -198,7 +198,7 @@ fn file() -> impl Strategy<Value = FileEntry> {
                     });
                 }
                 17 => {
-                    entry.tfd = Some(TimerfdEntry {
+                    entry.tfd = Some(Box::new(TimerfdEntry {
                         id,
                         flags,
                         fown,
@@ -210,7 +210,7 @@ fn file() -> impl Strategy<Value = FileEntry> {
                         isec: size.unwrap_or_default(),
                         insec: mode.unwrap_or_default().into(),
                         deadline: size,
-                    });
+                    }));
                 }
                 12 => {
                     let mark = FanotifyMarkEntry {
