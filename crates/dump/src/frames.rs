@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use gelid_sys::pagemap::{self, read_entries};
 use gelid_sys::proc::smaps::Area;
 use gelid_sys::{Errno, PAGE_SIZE, Pid};
@@ -47,8 +48,8 @@ pub(crate) struct Same {
 pub(crate) struct Frames {
     /// Pages that others have are left out.
     pub(crate) is_packed: bool,
-    /// The task that had each first, and where.
-    first: HashMap<u64, (Pid, u64)>,
+    /// The task that had each first, and where. There are hundreds of thousands, with numbers that the kernel gives.
+    first: HashMap<u64, (Pid, u64), RandomState>,
     /// Memory of each task whose pages others may have, and which it has from nobody; ascending.
     owned: HashMap<Pid, Vec<Range<u64>>>,
     /// Whose pages were found last: who has more is asked before all frames are.
@@ -71,7 +72,7 @@ impl Frames {
     pub(crate) fn new(is_packed: bool) -> Self {
         Self {
             is_packed,
-            first: HashMap::new(),
+            first: HashMap::default(),
             owned: HashMap::new(),
             last_owner: None,
             pagemaps: HashMap::new(),

@@ -41,6 +41,9 @@ impl Origin {
     }
 }
 
+/// Memory that is looked at before some of it is queued, a multiple of what workers take at once.
+const SLICE: u64 = 8 << 20;
+
 /// Whether pages of an area are stored as they are found.
 fn stores(area: &Area) -> bool {
     !matches!(vma::pages(area), Pages::None | Pages::Whole)
@@ -312,9 +315,25 @@ impl Queue<'_> {
     }
 
     fn push(&mut self, area: &Area, range: Range<u64>) {
-        let common = self.frames.as_mut().filter(|frames| frames.concern(area));
-        let Some(frames) = common else {
+        if !self
+            .frames
+            .as_ref()
+            .is_some_and(|frames| frames.concern(area))
+        {
             return self.push_own(area, range);
+        }
+        let mut start = range.start;
+        while start < range.end && self.failed.is_none() {
+            let end = range.end.min((start / SLICE + 1) * SLICE);
+            self.push_common(area, start..end);
+            start = end;
+        }
+    }
+
+    /// Pages that others may have too.
+    fn push_common(&mut self, area: &Area, range: Range<u64>) {
+        let Some(frames) = &mut self.frames else {
+            return;
         };
         let is_packed = frames.is_packed;
         let mut pieces = Vec::new();
@@ -329,9 +348,18 @@ impl Queue<'_> {
         for piece in pieces {
             match piece {
                 Piece::Own(range) if is_packed => self.push_own(area, range),
-                Piece::Same(same) if stores(area) => self.same.push(same),
+                Piece::Same(same) if stores(area) => self.note_same(same),
                 Piece::Own(_) | Piece::Same(_) => {}
             }
+        }
+    }
+
+    fn note_same(&mut self, same: Same) {
+        match self.same.last_mut() {
+            Some(last) if last.range.end == same.range.start && last.owner == same.owner => {
+                last.range.end = same.range.end;
+            }
+            _ => self.same.push(same),
         }
     }
 
