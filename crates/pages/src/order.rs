@@ -96,7 +96,10 @@ impl Object {
             let count = all.len() as u64;
             let written = out.write(&all);
             behind.drain(..).for_each(|chunk| spares.give_back(chunk));
-            written.map_err(|error| self.write_error(next, error))?;
+            if let Err(error) = written {
+                self.put_back(out);
+                return Err(self.write_error(next, error));
+            }
             next += count;
 
             let mut order = lock(&self.order);
@@ -151,12 +154,25 @@ impl Object {
         if order.total != Some(order.next) || order.aborted {
             return Ok(());
         }
-        let Some(out) = order.out.take() else {
+        let Some(mut out) = order.out.take() else {
             return Ok(());
         };
         let seq = order.next;
         drop(order);
-        out.finish().map_err(|error| self.write_error(seq, error))
+        let Err(error) = out.finish() else {
+            return Ok(());
+        };
+        self.put_back(out);
+        Err(self.write_error(seq, error))
+    }
+
+    /// Keeps a sink that has failed, so that the promise is broken only after somebody has noted why: with the object, or when
+    /// it is given up.
+    fn put_back(&self, out: Box<Out>) {
+        let mut order = lock(&self.order);
+        if !order.aborted {
+            order.out = Some(out);
+        }
     }
 
     /// Gives the object up: breaks its promise and wakes who waits for a turn.
@@ -259,12 +275,12 @@ impl Out {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<()> {
+    fn finish(&mut self) -> io::Result<()> {
         let trailer = self.frames.as_deref().map(seek::encode).unwrap_or_default();
         self.sink.finish(&trailer)?;
         self.summary.stored_bytes += trailer.len() as u64;
         // Nobody may want to know.
-        let _ = self.done.send(self.summary);
+        let _ = self.done.send(std::mem::take(&mut self.summary));
         Ok(())
     }
 }
