@@ -43,6 +43,17 @@ pub(crate) struct Same {
     pub(crate) owner: Pid,
 }
 
+impl Same {
+    /// Takes pages in that go on with these; false if they do not.
+    pub(crate) fn take(&mut self, more: &Self) -> bool {
+        let goes_on = self.range.end == more.range.start && self.owner == more.owner;
+        if goes_on {
+            self.range.end = more.range.end;
+        }
+        goes_on
+    }
+}
+
 /// Frames seen so far.
 #[derive(Debug)]
 pub(crate) struct Frames {
@@ -234,15 +245,19 @@ fn frame(entry: &pagemap::Entry) -> Option<u64> {
 
 /// Appends pages, as one piece with the last if they go on with it.
 fn append(out: &mut Vec<Piece>, range: Range<u64>, owner: Option<Pid>) {
-    match (out.last_mut(), owner) {
-        (Some(Piece::Own(last)), None) if last.end == range.start => last.end = range.end,
-        (Some(Piece::Same(last)), Some(owner))
-            if last.range.end == range.start && last.owner == owner =>
-        {
-            last.range.end = range.end;
-        }
-        (_, None) => out.push(Piece::Own(range)),
-        (_, Some(owner)) => out.push(Piece::Same(Same { range, owner })),
+    let Some(owner) = owner else {
+        return match out.last_mut() {
+            Some(Piece::Own(last)) if last.end == range.start => last.end = range.end,
+            _ => out.push(Piece::Own(range)),
+        };
+    };
+    let same = Same { range, owner };
+    let goes_on = match out.last_mut() {
+        Some(Piece::Same(last)) => last.take(&same),
+        _ => false,
+    };
+    if !goes_on {
+        out.push(Piece::Same(same));
     }
 }
 

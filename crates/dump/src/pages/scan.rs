@@ -355,11 +355,9 @@ impl Queue<'_> {
     }
 
     fn note_same(&mut self, same: Same) {
-        match self.same.last_mut() {
-            Some(last) if last.range.end == same.range.start && last.owner == same.owner => {
-                last.range.end = same.range.end;
-            }
-            _ => self.same.push(same),
+        let last = self.same.last_mut();
+        if !last.is_some_and(|last| last.take(&same)) {
+            self.same.push(same);
         }
     }
 
