@@ -1,12 +1,13 @@
 //! From the words of the command line to checked options.
 //!
 //! Words are taken apart as by `getopt_long(3)` ([`getopt`]), preceded by those of the configuration files
-//! ([`config`]), typed by clap ([`Options`]), and then checked against each other ([`checks`]). What CRIU can do
+//! ([`config`]), typed by clap ([`Options`]) group by group, as far as anything was said of one, and then checked against each other ([`checks`]). What CRIU can do
 //! and gelid cannot yet is refused by name ([`missing`]).
 
 mod checks;
 mod config;
 mod getopt;
+mod known;
 mod missing;
 mod options;
 mod request;
@@ -15,9 +16,10 @@ mod values;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
+use clap::{Args, CommandFactory};
 
-use self::getopt::{Known, Takes};
+use self::getopt::Given;
+use self::known::Group;
 pub(crate) use self::options::{Files, Namespaces, Options};
 pub(crate) use self::request::Preset;
 pub(crate) use self::values::{
@@ -194,7 +196,7 @@ pub(crate) fn parse(
 
 /// The help, as it is printed.
 pub(crate) fn help() -> String {
-    definition().render_help().to_string()
+    Options::command().render_help().to_string()
 }
 
 fn parse_words(identity: Identity, arguments: Vec<OsString>) -> Result<Invocation, Stop> {
@@ -209,38 +211,78 @@ fn parse_words(identity: Identity, arguments: Vec<OsString>) -> Result<Invocatio
         return Err(Stop::Help);
     }
     let usage = |complaint: String| Stop::Usage(Some(complaint));
-    let definition = definition();
-    let table = table(&definition);
     let configured = config::options(&arguments).map_err(|error| usage(error.to_string()))?;
     let options_first = std::env::var_os("POSIXLY_CORRECT").is_some();
-    let configured =
-        getopt::parse(&table, configured, false).map_err(|error| usage(error.to_string()))?;
-    let given = getopt::parse(&table, arguments, options_first)
-        .map_err(|error| usage(error.to_string()))?;
+    let configured = getopt::parse(configured, false).map_err(|error| usage(error.to_string()))?;
+    let given =
+        getopt::parse(arguments, options_first).map_err(|error| usage(error.to_string()))?;
 
     let options: Vec<_> = configured
         .options
         .into_iter()
         .chain(given.options)
         .collect();
-    let options = typed(definition, options)?;
+    let options = typed(&options)?;
     finish(identity, options, given.words)
 }
 
 /// Words that were taken apart, as options.
-fn typed(definition: clap::Command, given: Vec<getopt::Given>) -> Result<Options, Stop> {
-    if given.last().is_some_and(|option| option.name == "version") {
+fn typed(given: &[Given]) -> Result<Options, Stop> {
+    if given
+        .last()
+        .is_some_and(|option| option.known.name == "version")
+    {
         return Err(Stop::Version);
     }
-    let words = given.into_iter().map(getopt::Given::into_word);
-    let options = definition
-        .try_get_matches_from(std::iter::once("gelid".into()).chain(words))
-        .and_then(|matches| Options::from_arg_matches(&matches))
-        .map_err(|error| Stop::Usage(Some(first_line(&error))))?;
+    let given = settled(given);
+    let options = Options {
+        general: described(&given, Group::General)?,
+        tasks: group(&given, Group::Tasks)?,
+        files: group(&given, Group::Files)?,
+        memory: group(&given, Group::Memory)?,
+        namespaces: group(&given, Group::Namespaces)?,
+        cgroups: group(&given, Group::Cgroups)?,
+        check: group(&given, Group::Check)?,
+    };
     match options.check.help {
         true => Err(Stop::Help),
         false => Ok(options),
     }
+}
+
+/// Without flags that were switched off again.
+fn settled(given: &[Given]) -> Vec<&Given> {
+    let mut left: Vec<&Given> = Vec::with_capacity(given.len());
+    for option in given {
+        match option.known.negates {
+            true => left.retain(|before| before.known.meaning != option.known.meaning),
+            false => left.push(option),
+        }
+    }
+    left
+}
+
+/// The options of one group, of which there may be none.
+fn group<G: Args + Default>(given: &[&Given], group: Group) -> Result<G, Stop> {
+    match given.iter().any(|option| option.known.group == group) {
+        true => described(given, group),
+        false => Ok(G::default()),
+    }
+}
+
+/// The options of one group, as clap types them.
+fn described<G: Args>(given: &[&Given], group: Group) -> Result<G, Stop> {
+    let of_group = given.iter().filter(|option| option.known.group == group);
+    let words = of_group.map(|option| option.word());
+    let definition = clap::Command::new("gelid")
+        .args_override_self(true)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .no_binary_name(true);
+    G::augment_args(definition)
+        .try_get_matches_from(words)
+        .and_then(|mut matches| G::from_arg_matches_mut(&mut matches))
+        .map_err(|error| Stop::Usage(Some(first_line(&error))))
 }
 
 /// Finds the command, and checks the options against it and each other.
@@ -285,50 +327,6 @@ fn level(options: &Options) -> i64 {
         .verbosity
         .iter()
         .fold(DEFAULT_VERBOSITY, values::verbosity)
-}
-
-/// The clap definition with the spellings `--no-NAME`.
-fn definition() -> clap::Command {
-    let mut definition = Options::command();
-    for (id, no) in options::NEGATABLE {
-        definition = definition.mut_arg(id, |arg| arg.overrides_with(no)).arg(
-            Arg::new(no)
-                .long(no)
-                .hide(true)
-                .action(ArgAction::SetTrue)
-                .overrides_with(id),
-        );
-    }
-    definition.build();
-    definition
-}
-
-/// What [`getopt`] has to know about each option.
-fn table(definition: &clap::Command) -> Vec<Known> {
-    let mut table = Vec::new();
-    for arg in definition.get_arguments() {
-        let optional = arg
-            .get_num_args()
-            .is_some_and(|range| range.min_values() == 0);
-        let takes = match (arg.get_action().takes_values(), optional) {
-            (false, _) => Takes::Nothing,
-            (true, false) => Takes::Required,
-            (true, true) => Takes::Optional,
-        };
-        let names = arg
-            .get_long()
-            .into_iter()
-            .chain(arg.get_all_aliases().unwrap_or_default());
-        for name in names {
-            table.push(Known {
-                name: name.to_owned(),
-                letter: arg.get_short(),
-                takes,
-                meaning: arg.get_id().to_string(),
-            });
-        }
-    }
-    table
 }
 
 /// What clap says about a value, without its advice.

@@ -159,7 +159,7 @@ fn options(invocation: &Invocation, surroundings: &Surroundings) -> anyhow::Resu
             FileValidation::Filesize => Validation::Size,
             FileValidation::Buildid => Validation::BuildId,
         },
-        ghost_limit: given.files.ghost_limit,
+        ghost_limit: given.files.ghost_limit.unwrap_or(defaults.ghost_limit),
         link_remap: given.files.link_remap,
         evasive_devices: given.files.evasive_devices,
         file_locks: given.files.file_locks,

@@ -2,12 +2,14 @@
 //!
 //! CRIU's callers rely on GNU habits that clap does not have: any unambiguous prefix of a long option,
 //! optional arguments that must be glued (`-v4`, `--cpu-cap=fpu`), values that begin with a dash, and options and
-//! words in any order. So the words are first taken apart here, by a table made from the clap
-//! definition, and put together again as `--name=value`.
+//! words in any order. So the words are first taken apart here, by the table of all names
+//! ([`known`](super::known)), and put together again as `--name=value`.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use super::known::{ALL, Group};
 
 /// Whether an option has an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,28 +21,30 @@ pub(super) enum Takes {
 }
 
 /// One long option, with the letter that means the same.
-#[derive(Debug, Clone)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Known {
-    pub(super) name: String,
+    pub(super) name: &'static str,
     pub(super) letter: Option<char>,
     pub(super) takes: Takes,
-    /// Names of one option share this.
-    pub(super) meaning: String,
+    /// The first name of this option, or of the one that is switched off.
+    pub(super) meaning: &'static str,
+    /// Whether what it means is switched off.
+    pub(super) negates: bool,
+    pub(super) group: Group,
 }
 
 /// One option as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Given {
-    /// The full name, without dashes.
-    pub(super) name: String,
+    pub(super) known: &'static Known,
     pub(super) value: Option<OsString>,
 }
 
 impl Given {
     /// `--name` or `--name=value`, which clap cannot misunderstand.
-    pub(super) fn into_word(self) -> OsString {
-        let mut word = OsString::from(format!("--{}", self.name));
-        if let Some(value) = self.value {
+    pub(super) fn word(&self) -> OsString {
+        let mut word = OsString::from(format!("--{}", self.known.name));
+        if let Some(value) = &self.value {
             word.push("=");
             word.push(value);
         }
@@ -91,10 +95,9 @@ impl fmt::Display for Complaint {
     }
 }
 
-/// Takes `arguments` (without the program's name) apart. With `options_first`, as `POSIXLY_CORRECT` asks for,
+/// Takes `arguments` (without the program's name) apart, as options of [`ALL`]. With `options_first`, as `POSIXLY_CORRECT` asks for,
 /// nothing after the first word is an option.
 pub(super) fn parse(
-    table: &[Known],
     arguments: impl IntoIterator<Item = OsString>,
     options_first: bool,
 ) -> Result<Parsed, Complaint> {
@@ -105,15 +108,15 @@ pub(super) fn parse(
         if parsed
             .options
             .last()
-            .is_some_and(|given| given.name == "version")
+            .is_some_and(|given| given.known.name == "version")
         {
             break;
         }
         match word.as_bytes() {
             b"--" => parsed.words.extend(rest.by_ref()),
-            [b'-', b'-', long @ ..] => parsed.options.push(parse_long(table, long, &mut rest)?),
+            [b'-', b'-', long @ ..] => parsed.options.push(parse_long(long, &mut rest)?),
             [b'-', letters @ ..] if !letters.is_empty() => {
-                parse_letters(table, letters, &mut rest, &mut parsed.options)?;
+                parse_letters(letters, &mut rest, &mut parsed.options)?;
             }
             _ => {
                 parsed.words.push(word);
@@ -127,16 +130,12 @@ pub(super) fn parse(
 }
 
 /// `--name`, `--name=value` or `--name value`; `text` is what follows the dashes.
-fn parse_long(
-    table: &[Known],
-    text: &[u8],
-    rest: &mut impl Iterator<Item = OsString>,
-) -> Result<Given, Complaint> {
+fn parse_long(text: &[u8], rest: &mut impl Iterator<Item = OsString>) -> Result<Given, Complaint> {
     let (name, glued) = match text.iter().position(|byte| *byte == b'=') {
         Some(at) => (&text[..at], Some(&text[at + 1..])),
         None => (text, None),
     };
-    let known = find(table, &String::from_utf8_lossy(name))?;
+    let known = find(&String::from_utf8_lossy(name))?;
     let value = match (known.takes, glued) {
         (Takes::Nothing, Some(_)) => {
             return Err(Complaint::AllowsNoArgument(format!("--{}", known.name)));
@@ -147,29 +146,27 @@ fn parse_long(
         }
         (_, glued) => glued.map(|value| OsStr::from_bytes(value).to_owned()),
     };
-    Ok(Given {
-        name: known.name.clone(),
-        value,
-    })
+    Ok(Given { known, value })
 }
 
 /// The option called `name`, or the only one whose name begins so.
-fn find<'table>(table: &'table [Known], name: &str) -> Result<&'table Known, Complaint> {
-    if let Some(known) = table.iter().find(|known| known.name == name) {
+fn find(name: &str) -> Result<&'static Known, Complaint> {
+    if let Some(known) = ALL.iter().find(|known| known.name == name) {
         return Ok(known);
     }
     let option = format!("--{name}");
-    let candidates: Vec<&Known> = table
+    let candidates: Vec<&'static Known> = ALL
         .iter()
         .filter(|known| known.name.starts_with(name))
         .collect();
     match candidates.as_slice() {
         [] => Err(Complaint::Unrecognized(option)),
-        [first, others @ ..] if others.iter().all(|other| other.meaning == first.meaning) => {
-            Ok(first)
-        }
+        [only] => Ok(only),
         _ => {
-            let possible = candidates.iter().map(|known| known.name.clone()).collect();
+            let possible = candidates
+                .iter()
+                .map(|known| known.name.to_owned())
+                .collect();
             Err(Complaint::Ambiguous { option, possible })
         }
     }
@@ -177,20 +174,18 @@ fn find<'table>(table: &'table [Known], name: &str) -> Result<&'table Known, Com
 
 /// `-abc`, `-oVALUE` or `-o VALUE`; `letters` is what follows the dash.
 fn parse_letters(
-    table: &[Known],
     letters: &[u8],
     rest: &mut impl Iterator<Item = OsString>,
     options: &mut Vec<Given>,
 ) -> Result<(), Complaint> {
     for (at, letter) in letters.iter().enumerate() {
         let letter = char::from(*letter);
-        let known = table
+        let known = ALL
             .iter()
             .find(|known| known.letter == Some(letter))
             .ok_or(Complaint::InvalidLetter(letter))?;
-        let name = known.name.clone();
         if known.takes == Takes::Nothing {
-            options.push(Given { name, value: None });
+            options.push(Given { known, value: None });
             continue;
         }
         let glued = &letters[at + 1..];
@@ -201,7 +196,7 @@ fn parse_letters(
             }
             _ => None,
         };
-        options.push(Given { name, value });
+        options.push(Given { known, value });
         break;
     }
     Ok(())
@@ -211,30 +206,13 @@ fn parse_letters(
 mod tests {
     use super::*;
 
-    fn table() -> Vec<Known> {
-        let known = |name: &str, letter, takes, meaning: &str| Known {
-            name: name.to_owned(),
-            letter,
-            takes,
-            meaning: meaning.to_owned(),
-        };
-        vec![
-            known("tree", Some('t'), Takes::Required, "tree"),
-            known("verbosity", Some('v'), Takes::Optional, "verbosity"),
-            known("leave-running", Some('R'), Takes::Nothing, "leave-running"),
-            known("leave-stopped", Some('s'), Takes::Nothing, "leave-stopped"),
-            known("restore-detached", Some('d'), Takes::Nothing, "detached"),
-            known("restore-detach", None, Takes::Nothing, "detached"),
-        ]
-    }
-
     fn check(words: &[&str], expected: &[&str]) {
         let given = words.iter().map(OsString::from);
-        let got = match parse(&table(), given, false) {
+        let got = match parse(given, false) {
             Ok(parsed) => parsed
                 .options
                 .into_iter()
-                .map(|given| given.into_word().into_string().unwrap())
+                .map(|given| given.word().into_string().unwrap())
                 .chain(
                     parsed
                         .words
@@ -275,8 +253,8 @@ mod tests {
 
     #[test]
     fn prefixes_are_unambiguous() {
-        check(&["--tr=-5"], &["--tree=-5"]);
-        check(&["--restore"], &["--restore-detached"]);
+        check(&["--tre=-5"], &["--tree=-5"]);
+        check(&["--restore-d"], &["--restore-detached"]);
         check(
             &["--leave"],
             &["option '--leave' is ambiguous; possibilities: '--leave-running' '--leave-stopped'"],
@@ -298,7 +276,7 @@ mod tests {
     #[test]
     fn options_first_stops_at_a_word() {
         let words = ["-R", "dump", "-t", "7"].map(OsString::from);
-        let parsed = parse(&table(), words, true).unwrap();
+        let parsed = parse(words, true).unwrap();
         assert_eq!(parsed.options.len(), 1);
         assert_eq!(parsed.words, ["dump", "-t", "7"].map(OsString::from));
     }

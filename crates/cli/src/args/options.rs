@@ -1,7 +1,7 @@
 //! Every option, as clap sees it: CRIU's names, letters, arguments and defaults, then gelid's own.
 //!
-//! The doc comments are the help. Every option is accepted with every command, as by CRIU; the second
-//! spelling `--no-NAME` of the flags in [`NEGATABLE`] is added by the parser.
+//! The doc comments are the help. Every option is accepted with every command, as by CRIU; the names, and the second
+//! spelling `--no-NAME` of flags, are in [`known`](super::known) as well.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,38 +13,6 @@ use super::values::{
     self, Compression, CpuCap, EmptyNamespace, FileValidation, InheritFd, ManageCgroups,
     NetworkLock, PreDumpMode, Snapshot,
 };
-
-/// Flags, by their field, and the option that switches them off again.
-pub(super) const NEGATABLE: [(&str, &str); 28] = [
-    ("allow_uprobes", "no-allow-uprobes"),
-    ("auto_dedup", "no-auto-dedup"),
-    ("restore_detached", "no-daemon"),
-    ("dedup_content", "no-dedup-content"),
-    ("deprecated", "no-deprecated"),
-    ("display_stats", "no-display-stats"),
-    ("evasive_devices", "no-evasive-devices"),
-    ("experimental", "no-experimental"),
-    ("extra", "no-extra"),
-    ("file_locks", "no-file-locks"),
-    ("force_irmap", "no-force-irmap"),
-    ("ghost_fiemap", "no-ghost-fiemap"),
-    ("link_remap", "no-link-remap"),
-    ("log_pid", "no-log-pid"),
-    ("mntns_compat_mode", "no-mntns-compat-mode"),
-    ("page_server", "no-page-server"),
-    ("restore_detached", "no-restore-detached"),
-    ("restore_sibling", "no-restore-sibling"),
-    ("shell_job", "no-shell-job"),
-    ("skip_file_rwx_check", "no-skip-file-rwx-check"),
-    ("skip_in_flight", "no-skip-in-flight"),
-    ("stream", "no-stream"),
-    ("tcp_close", "no-tcp-close"),
-    ("tcp_established", "no-tcp-established"),
-    ("tls", "no-tls"),
-    ("track_mem", "no-track-mem"),
-    ("unprivileged", "no-unprivileged"),
-    ("weak_sysctls", "no-weak-sysctls"),
-];
 
 /// Everything that was said.
 #[derive(Debug, Parser)]
@@ -154,7 +122,7 @@ pub(crate) struct General {
     pub(crate) ms: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Tasks {
     /// Let the tasks run on after the dump
     #[arg(short = 'R', long)]
@@ -185,7 +153,7 @@ pub(crate) struct Tasks {
     pub(crate) orphan_pts_master: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Files {
     /// Something outside of the tree that is not dumped, as TYPE[ID]:VALUE
     #[arg(long, value_name = "KEY")]
@@ -215,9 +183,9 @@ pub(crate) struct Files {
     /// Link deleted files that have other names back into their folders
     #[arg(long)]
     pub(crate) link_remap: bool,
-    /// Largest deleted file that is put into the images
-    #[arg(long, value_name = "SIZE", value_parser = values::size, default_value = "1M")]
-    pub(crate) ghost_limit: u64,
+    /// Largest deleted file that is put into the images; 1M if not given
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub(crate) ghost_limit: Option<u64>,
     /// Copy only the data of sparse deleted files (the default)
     #[arg(long)]
     pub(crate) ghost_fiemap: bool,
@@ -241,7 +209,7 @@ pub(crate) struct Files {
     pub(crate) allow_uprobes: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Memory {
     /// How pages are stored: zstd[:LEVEL], the default under the name of gelid, or none
     #[arg(long, value_name = "HOW")]
@@ -296,7 +264,7 @@ pub(crate) struct Memory {
     pub(crate) tls_no_cn_verify: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Namespaces {
     /// Root of the restored mount namespace
     #[arg(short, long, value_name = "PATH")]
@@ -339,7 +307,7 @@ pub(crate) struct Namespaces {
     pub(crate) lsm_mount_context: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Cgroups {
     /// What is done about cgroups
     #[arg(long, value_name = "MODE", value_enum, num_args = 0..=1, require_equals = true,
@@ -369,7 +337,7 @@ pub(crate) struct Cgroups {
     pub(crate) cpu_cap: Option<CpuCap>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Check {
     /// Check one feature; `list` prints their names
     #[arg(long, value_name = "NAME")]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use gelid_rpc::Words;
 
 use super::getopt::Given;
-use super::{Command, Identity, Invocation, Stop, config, definition, getopt, table, typed};
+use super::known::VERBOSITY;
+use super::{Command, Identity, Invocation, Stop, config, getopt, typed};
 
 /// The name of the log where nothing is said.
 const LOG_FILE: &str = "criu.log";
@@ -24,9 +25,8 @@ impl Preset {
     pub(crate) fn read() -> Result<Self, Stop> {
         let usage = |complaint: String| Stop::Usage(Some(complaint));
         let words = config::options(&[]).map_err(|error| usage(error.to_string()))?;
-        let parsed = getopt::parse(&table(&definition()), words, false)
-            .map_err(|error| usage(error.to_string()))?;
-        typed(definition(), parsed.options.clone())?;
+        let parsed = getopt::parse(words, false).map_err(|error| usage(error.to_string()))?;
+        typed(&parsed.options)?;
         Ok(Self(parsed.options))
     }
 
@@ -37,17 +37,16 @@ impl Preset {
     /// As of a command line.
     pub(crate) fn with(&self, command: Command, words: Words) -> Result<Invocation, Stop> {
         let usage = |complaint: String| Stop::Usage(Some(complaint));
-        let definition = definition();
-        let table = table(&definition);
         let taken_apart = |words: Vec<OsString>| {
-            let parsed = getopt::parse(&table, words, false);
+            let parsed = getopt::parse(words, false);
             parsed
                 .map(|parsed| parsed.options)
                 .map_err(|complaint| usage(complaint.to_string()))
         };
         // Where images are is for the request alone to say.
         let counts = |given: &&Given| {
-            given.name != "images-dir" && !(words.log_to_stderr && given.name == "log-file")
+            let name = given.known.name;
+            name != "images-dir" && !(words.log_to_stderr && name == "log-file")
         };
         let mut options: Vec<Given> = self.0.iter().filter(counts).cloned().collect();
         options.extend(taken_apart(words.options)?);
@@ -58,10 +57,10 @@ impl Preset {
             )?);
         }
         options.push(Given {
-            name: "verbosity".to_owned(),
+            known: &VERBOSITY,
             value: Some(words.log_level.to_string().into()),
         });
-        let mut options = typed(definition, options)?;
+        let mut options = typed(&options)?;
         if !words.log_to_stderr {
             let log = &mut options.general.log_file;
             log.get_or_insert_with(|| PathBuf::from(LOG_FILE));
@@ -89,7 +88,7 @@ mod tests {
 
     fn preset(options: &[&str]) -> Preset {
         let words = options.iter().map(OsString::from);
-        let parsed = getopt::parse(&table(&definition()), words, false).unwrap();
+        let parsed = getopt::parse(words, false).unwrap();
         Preset(parsed.options)
     }
 
@@ -106,7 +105,7 @@ mod tests {
         let dump = preset.with(Command::Dump, words).unwrap();
         assert_eq!(dump.options.general.images_dir, Path::new("/i"));
         assert!(!dump.options.files.tcp_established);
-        assert_eq!(dump.options.files.ghost_limit, 8 << 20);
+        assert_eq!(dump.options.files.ghost_limit, Some(8 << 20));
         assert_eq!(
             dump.options.general.log_file.as_deref(),
             Some(Path::new("/x.log"))

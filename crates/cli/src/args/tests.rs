@@ -1,5 +1,6 @@
 //! Whole command lines.
 
+use super::getopt::Takes;
 use super::*;
 
 fn invocation(line: &str) -> Result<Invocation, Stop> {
@@ -16,7 +17,75 @@ fn refused(line: &str) -> String {
 
 #[test]
 fn the_definition_is_sound() {
-    definition().debug_assert();
+    Options::command().debug_assert();
+}
+
+#[test]
+fn all_names_are_known() {
+    let mut definition = Options::command();
+    definition.build();
+    let defined = definition.get_arguments().flat_map(|arg| {
+        let optional = arg
+            .get_num_args()
+            .is_some_and(|range| range.min_values() == 0);
+        let takes = match (arg.get_action().takes_values(), optional) {
+            (false, _) => Takes::Nothing,
+            (true, false) => Takes::Required,
+            (true, true) => Takes::Optional,
+        };
+        let long = arg.get_long().unwrap();
+        assert_eq!(arg.get_id().as_str().replace('_', "-"), long);
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        std::iter::once(long).chain(aliases).map(move |name| {
+            let name = name.to_owned();
+            (name, arg.get_short(), takes, long.to_owned())
+        })
+    });
+    let known = known::ALL
+        .iter()
+        .filter(|known| !known.negates)
+        .map(|known| {
+            let (name, meaning) = (known.name.to_owned(), known.meaning.to_owned());
+            (name, known.letter, known.takes, meaning)
+        });
+    assert_eq!(known.collect::<Vec<_>>(), defined.collect::<Vec<_>>());
+}
+
+#[test]
+fn negations_are_of_flags() {
+    let all = known::ALL;
+    for negation in all.iter().filter(|known| known.negates) {
+        let flag = all.iter().find(|known| known.name == negation.meaning);
+        let flag = flag.unwrap_or_else(|| panic!("{negation:?}"));
+        assert!(flag.takes == Takes::Nothing && !flag.negates && flag.group == negation.group);
+    }
+}
+
+#[test]
+fn names_belong_to_their_groups() {
+    fn check<G: Args>(group: Group) {
+        let definition = G::augment_args(clap::Command::new("gelid"));
+        let defined = definition
+            .get_arguments()
+            .map(|arg| arg.get_long().unwrap());
+        let of_group = known::ALL.iter().filter(|known| known.group == group);
+        let own = of_group.filter(|known| !known.negates && known.name == known.meaning);
+        assert!(own.map(|known| known.name).eq(defined), "{group:?}");
+    }
+    check::<options::General>(Group::General);
+    check::<options::Tasks>(Group::Tasks);
+    check::<options::Files>(Group::Files);
+    check::<options::Memory>(Group::Memory);
+    check::<options::Namespaces>(Group::Namespaces);
+    check::<options::Cgroups>(Group::Cgroups);
+    check::<options::Check>(Group::Check);
+}
+
+#[test]
+fn defaults_are_those_of_clap() {
+    let nothing = typed(&[]).unwrap();
+    let described = <Options as clap::Parser>::try_parse_from(["gelid"]).unwrap();
+    assert_eq!(format!("{nothing:?}"), format!("{described:?}"));
 }
 
 #[test]
@@ -30,7 +99,7 @@ fn a_dump_as_runtimes_call_it() {
     assert_eq!(dump.command, Command::Dump);
     assert_eq!(dump.options.general.tree, Some(12));
     assert_eq!(dump.options.general.timeout, 30);
-    assert_eq!(dump.options.files.ghost_limit, 8 << 20);
+    assert_eq!(dump.options.files.ghost_limit, Some(8 << 20));
     assert_eq!(dump.options.files.external.len(), 2);
     assert_eq!(dump.verbosity(), 4);
     assert!(dump.options.tasks.shell_job && dump.options.tasks.leave_running);

@@ -110,18 +110,20 @@ impl FromStr for Compression {
 }
 
 /// How a file on disk is compared with the one that was dumped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FileValidation {
     /// Its size is the same.
     Filesize,
     /// Its size, and the build-id of an ELF file, are the same.
+    #[default]
     Buildid,
 }
 
 /// When memory is copied, so that a tree that runs on need not stand still until it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Snapshot {
     /// Where it is large, and there is room for copies of all that may be written meanwhile.
+    #[default]
     Auto,
     /// Never.
     Never,
@@ -130,8 +132,9 @@ pub(crate) enum Snapshot {
 }
 
 /// Who keeps the packets of dumped connections away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NetworkLock {
+    #[default]
     Iptables,
     Nftables,
     /// The caller does.
@@ -140,18 +143,20 @@ pub(crate) enum NetworkLock {
 }
 
 /// How a pre-dump takes the pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PreDumpMode {
+    #[default]
     Splice,
     Read,
 }
 
 /// What is done about cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ManageCgroups {
     Ignore,
     None,
     Props,
+    #[default]
     Soft,
     Full,
     Strict,
