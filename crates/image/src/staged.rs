@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,13 +10,14 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::blank::{Blanks, Nameless};
+use crate::claim::Claim;
 use crate::manifest::{self, Checksum};
 use crate::{Dir, WriteError};
 
 /// What the writers of a set share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) hidden: OwnedFd,
+    pub(crate) claim: Claim,
     pub(crate) mode: Mode,
     pub(crate) blanks: Blanks,
     pub(crate) state: Mutex<State>,
@@ -78,7 +78,8 @@ impl Shared {
             return Ok(file);
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.hidden, name, flags, self.mode) {
+        let hidden = self.claim.hidden();
+        match hidden.and_then(|hidden| rustix::fs::openat(hidden, name, flags, self.mode)) {
             Ok(fd) => {
                 self.set(name, Staged::Open);
                 Ok(File::from(fd))
@@ -117,7 +118,7 @@ impl Shared {
     /// Makes a file visible, in the place of another one.
     pub(crate) fn publish(&self, name: &str, dir: &Dir) -> io::Result<()> {
         let Some(nameless) = self.state().nameless.remove(name) else {
-            return Ok(rustix::fs::renameat(&self.hidden, name, dir, name)?);
+            return Ok(rustix::fs::renameat(self.claim.hidden()?, name, dir, name)?);
         };
         match nameless.name(dir, name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -176,7 +177,8 @@ impl Shared {
             return opened.map_err(|source| WriteError::io(name, "open", source));
         }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.hidden, name, flags, Mode::empty()) {
+        let hidden = self.claim.hidden();
+        match hidden.and_then(|hidden| rustix::fs::openat(hidden, name, flags, Mode::empty())) {
             Ok(fd) => Ok(File::from(fd)),
             Err(source) => Err(WriteError::io(name, "open", source)),
         }

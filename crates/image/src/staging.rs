@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +11,7 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
 use crate::blank::{Blanks, Roomy};
-use crate::claim::{HIDDEN, claim, empty};
+use crate::claim::Claim;
 use crate::dir::plain;
 use crate::manifest::{self, Checksum, Manifest};
 use crate::naming::Naming;
@@ -45,9 +44,9 @@ impl Default for StagingOptions {
     }
 }
 
-/// An image set under construction. Files live in a hidden sub-directory; [`commit`](Self::commit)
-/// moves them into place, the inventory last, so a directory with an inventory is whole. Dropped
-/// without commit, nothing is left. What a killed predecessor left in the sub-directory is removed first.
+/// An image set under construction. Files have no name yet, or live in a hidden sub-directory;
+/// [`commit`](Self::commit) moves them into place, the inventory last, so a directory with an inventory is whole.
+/// Dropped without commit, nothing is left. What a killed predecessor left in the sub-directory is removed first.
 ///
 /// All methods take `&self` and may be called from several threads.
 #[derive(Debug)]
@@ -67,9 +66,8 @@ impl Staging {
 
     /// Starts a set in an existing directory.
     pub fn with_options(dir: &Dir, options: StagingOptions) -> Result<Self, WriteError> {
-        let hidden = claim(dir)?;
         let shared = Shared {
-            hidden,
+            claim: Claim::new(dir)?,
             mode: Mode::from_raw_mode(options.mode & 0o777),
             blanks: Blanks::default(),
             state: Mutex::default(),
@@ -122,16 +120,16 @@ impl Staging {
     /// alone, and files that are not needed leave nothing. One thread at a time is fastest: two of them look at the
     /// same inodes.
     pub fn prepare(&self, count: usize) {
-        let Shared { hidden, mode, .. } = &*self.shared;
-        self.shared.blanks.make(hidden.as_fd(), *mode, count);
+        let Shared { claim, mode, .. } = &*self.shared;
+        self.shared.blanks.make(claim.dir(), *mode, count);
     }
 
     /// Makes a file in advance that has blocks for so many bytes, for [`roomy`](Self::roomy) to take by the same number.
     /// File systems for which that is not known to be worth while are left alone.
     pub fn prepare_room(&self, whose: u32, bytes: u64) {
-        let Shared { hidden, mode, .. } = &*self.shared;
+        let Shared { claim, mode, .. } = &*self.shared;
         let blanks = &self.shared.blanks;
-        blanks.make_roomy(hidden.as_fd(), *mode, whose, bytes);
+        blanks.make_roomy(claim.dir(), *mode, whose, bytes);
     }
 
     /// A writer for an image file.
@@ -183,7 +181,9 @@ impl Staging {
             return Ok(());
         }
         drop(state);
-        rustix::fs::unlinkat(&self.shared.hidden, name, AtFlags::empty())
+        let hidden = self.shared.claim.hidden();
+        hidden
+            .and_then(|hidden| rustix::fs::unlinkat(hidden, name, AtFlags::empty()))
             .map_err(|source| WriteError::io(name, "remove", source))
     }
 
@@ -201,8 +201,10 @@ impl Staging {
 
     /// Makes `parent` of the new set lead to `target` (section 10.1).
     pub fn link_parent(&self, target: &Path) -> Result<(), WriteError> {
-        let made =
-            rustix::fs::symlinkat(target.as_os_str().as_bytes(), &self.shared.hidden, "parent");
+        let hidden = self.shared.claim.hidden();
+        let made = hidden.and_then(|hidden| {
+            rustix::fs::symlinkat(target.as_os_str().as_bytes(), hidden, "parent")
+        });
         made.map_err(|source| WriteError::io("parent", "create", source))?;
         self.shared.state().links.push("parent".into());
         Ok(())
@@ -231,7 +233,7 @@ impl Staging {
         self.retire_old_set()?;
         self.publish(names)?;
         self.done = true;
-        self.remove_hidden();
+        self.shared.claim.give_up();
         Ok(())
     }
 
@@ -346,12 +348,6 @@ impl Staging {
             Err(source) => Err(WriteError::io(name, "remove", source)),
         }
     }
-
-    fn remove_hidden(&self) {
-        // What cannot be removed now is removed by the next dump into the directory.
-        let _ = empty(&self.shared.hidden);
-        let _ = rustix::fs::unlinkat(&self.dir, HIDDEN, AtFlags::REMOVEDIR);
-    }
 }
 
 impl Drop for Staging {
@@ -361,7 +357,7 @@ impl Drop for Staging {
                 // Without an inventory nobody takes it for anything.
                 let _ = self.unlink(&name);
             }
-            self.remove_hidden();
+            self.shared.claim.give_up();
         }
     }
 }

@@ -31,7 +31,7 @@ fn nothing_is_visible_before_commit_and_nothing_left_without() {
         .push(&inventory())
         .unwrap();
     staging.raw("pages-1.img").unwrap().write_all(b"x").unwrap();
-    assert_eq!(dir.names().unwrap(), [".gelid-staging"]);
+    assert_eq!(dir.names().unwrap(), [".gelid-lock", ".gelid-staging"]);
     drop(staging);
     assert!(dir.names().unwrap().is_empty());
 }
@@ -137,7 +137,9 @@ fn the_directory_of_a_killed_dump_is_taken_over_and_a_living_one_is_not() {
     let (scratch, dir) = scratch();
     std::fs::create_dir(scratch.path().join(".gelid-staging")).unwrap();
     std::fs::write(scratch.path().join(".gelid-staging/core-1.img"), b"x").unwrap();
+    std::fs::write(scratch.path().join(".gelid-lock"), b"").unwrap();
     let staging = Staging::new(&dir).unwrap();
+    assert_eq!(dir.names().unwrap(), [".gelid-lock"]);
     assert!(matches!(Staging::new(&dir), Err(WriteError::Busy { .. })));
     staging.commit().unwrap();
     assert_eq!(dir.names().unwrap(), ["gelid-manifest.json"]);
