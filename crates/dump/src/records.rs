@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use gelid_image::messages::{CoreEntry, March, MmEntry, SeccompEntry, TaskCoreEntry};
+use gelid_image::messages::{CoreEntry, March, MmEntry, TaskCoreEntry};
 use gelid_image::{ImageKind, Staging};
 use gelid_pages::{Owner, StoreError};
 use gelid_sys::ipc::shm::Segment;
@@ -112,12 +112,13 @@ fn collect(
     (told, stand): (&Sender<Arc<Vec<Apart>>>, &Sender<Standings>),
 ) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
-    if let Ok(root) = proc::task_dir(context.options.tree) {
-        files.foresee(&root);
-    }
     let foresight = context.foresight;
     foresight.prepare(context.staging);
     drop(ready);
+    // Until the tree is frozen and known there is time for what is mapped.
+    if let Ok(root) = proc::task_dir(context.options.tree) {
+        files.foresee(&root);
+    }
     let tree = foresight.await_tree(context.staging, frozen);
     let (tasks, census) = tree.map_err(|_| StoreError::Stopped)?;
     files.name(context.named.get().map_or(&[], Vec::as_slice))?;
@@ -200,12 +201,15 @@ fn look(
     namespace::dump_rules(context, &census)?;
     let mut collected = files.finish()?;
     collected.memory.extend(attached);
-    write_survey(context.staging, tasks, &census)?;
+    write_survey(context, tasks, &census)?;
     Ok((spaces, collected))
 }
 
-/// Writes what needs no tape: `pstree`, `ids`, and `core` of processes that have ended.
-fn write_survey(staging: &Staging, tasks: &[Task], census: &Census) -> Result<(), Error> {
+/// Writes what needs no tape: `inventory`, `pstree`, `ids`, and `core` of processes that have ended.
+fn write_survey(context: Context<'_>, tasks: &[Task], census: &Census) -> Result<(), Error> {
+    let staging = context.staging;
+    let (options, namespaces) = (context.options, context.namespaces);
+    inventory::write(staging, options, namespaces, census, context.earlier)?;
     kinship::write(staging, tasks, &census.numbers)?;
     for task in tasks {
         let key = task.number();
@@ -232,18 +236,6 @@ pub(crate) fn table(
     }
     writer.finish()?;
     Ok(())
-}
-
-/// Writes what else is known when the tapes have been played: `seccomp`, `inventory`.
-pub(crate) fn write_tasks(
-    context: Context<'_>,
-    census: &Census,
-    filters: &SeccompEntry,
-) -> Result<(), Error> {
-    let staging = context.staging;
-    staging.put(ImageKind::Seccomp, (), filters)?;
-    let (options, namespaces) = (context.options, context.namespaces);
-    inventory::write(staging, options, namespaces, census, context.earlier)
 }
 
 impl Spaces {

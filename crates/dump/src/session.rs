@@ -10,9 +10,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use gelid_image::{Dir, Staging, manifest};
+use gelid_image::{Dir, ImageKind, Staging, manifest};
 use gelid_pages::{Store, StoreOptions};
-use gelid_seize::Tree;
+use gelid_seize::{Checked, Tree};
 use gelid_sys::proc;
 use gelid_sys::proc::ns::{self, Kind};
 use rustix::fs::AtFlags;
@@ -25,7 +25,7 @@ use crate::foresight::Foresight;
 use crate::namespace::Own;
 use crate::pages::{Flow, Queued, Sink, Stored};
 use crate::phase::Phases;
-use crate::records::{self, Collecting, Context};
+use crate::records::{Collecting, Context};
 use crate::snapshot::{self, Copies, Taken};
 use crate::survey;
 use crate::{End, Error, Hook, Options, Outcome, Phase, account, inventory, shared};
@@ -128,13 +128,13 @@ fn write<'scope, 'a: 'scope>(
     // On every way out but the last it is to stop.
     let stopper = flow.stopper();
     // What can fail without the tree comes before the tree is touched. Files are made meanwhile.
-    survey::root(context.options, context.namespaces)?;
+    let checked = survey::root(context.options, context.namespaces)?;
     let machine = Machine::look()?;
     collecting.prepared();
     let before = Before::look(context.options.tree);
     // They end when the tree runs again.
     let mut copies = Copies::new(context.options.tree);
-    let mut tree = phases.run(Phase::Freeze, || freeze(context.options))?;
+    let mut tree = phases.run(Phase::Freeze, || freeze(context.options, checked))?;
     locked.tell()?;
     let named = context.options.hooks.external(context.options.tree)?;
     // It is set here alone.
@@ -164,7 +164,7 @@ fn write<'scope, 'a: 'scope>(
         // What the other thread has failed with is why.
         return Err(collecting.finish().err().unwrap_or(error));
     }
-    records::write_tasks(context, &census, &filters)?;
+    context.staging.put(ImageKind::Seccomp, (), &filters)?;
     let (spaces, mut files) = collecting.finish()?;
     if context.options.end == End::Run {
         // Packets may come again.
@@ -197,20 +197,23 @@ fn write<'scope, 'a: 'scope>(
     phases.run(Phase::Write, || {
         spaces.write(context, (&tasks, &census), &cores, &pages.stored)
     })?;
+    let mut store = sink.into_store();
+    store.dismiss();
     Ok(Written {
         tree,
         network: files.network,
         links: files.links,
         outcome,
-        _store: sink.into_store(),
+        _store: store,
     })
 }
 
-fn freeze(options: &Options) -> Result<Tree, Error> {
+fn freeze(options: &Options, checked: Checked) -> Result<Tree, Error> {
     let freezer = gelid_seize::Options {
         root: options.tree,
         timeout: options.timeout,
         freeze_cgroup: options.freeze_cgroup.clone(),
+        checked: Some(checked),
     };
     Ok(gelid_seize::freeze(&freezer)?)
 }

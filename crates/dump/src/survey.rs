@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use gelid_image::messages::TaskKobjIdsEntry;
-use gelid_seize::{Process, State, Tree};
+use gelid_seize::{Checked, Process, State, Tree};
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::smaps::Area;
 use gelid_sys::proc::stat::{self, Stat};
@@ -94,20 +94,20 @@ impl Task {
     }
 }
 
-/// Refuses a root that cannot be dumped, before anything is frozen.
-pub(crate) fn root(options: &Options, namespaces: &Own) -> Result<(), Error> {
+/// Refuses a root that cannot be dumped, before anything is frozen. Returns what the freezer need not check again.
+pub(crate) fn root(options: &Options, namespaces: &Own) -> Result<Checked, Error> {
     let pid = options.tree;
-    gelid_seize::check_root(pid)?;
+    let checked = gelid_seize::check_root(pid)?;
     let Ok(dir) = proc::task_dir(pid) else {
         // The freezer knows how to say it.
-        return Ok(());
+        return Ok(checked);
     };
     let stat = stat::read(&dir)?;
     let comm = String::from_utf8_lossy(&stat.comm).into_owned();
     let dir = match stat.state.is_dead() {
         true => match living(&dir)? {
             Some(thread) => thread,
-            None => return Ok(()),
+            None => return Ok(checked),
         },
         false => dir,
     };
@@ -116,7 +116,8 @@ pub(crate) fn root(options: &Options, namespaces: &Own) -> Result<(), Error> {
         return Err(Refusal::ShellJob { pid, comm, sid }.into());
     }
     namespace::check_root(options, &comm, &dir, namespaces)?;
-    Ok(files::check(options, &dir)?)
+    files::check(options, &dir)?;
+    Ok(checked)
 }
 
 /// A thread of a process that has lost its leader, as a process.

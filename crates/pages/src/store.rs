@@ -255,6 +255,11 @@ impl Store {
         })
     }
 
+    /// Lets the workers end, as all objects are finished; nothing more can be written. Dropping the store waits for them.
+    pub fn dismiss(&mut self) {
+        self.pool.dismiss();
+    }
+
     /// So many bytes of the memory are not pushed, since others that are have the same pages. Where the format packs as fast
     /// as it can, images may be the larger for it, in bytes a third of the memory that they stand for.
     pub fn shared(&self, bytes: u64) {

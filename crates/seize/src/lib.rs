@@ -63,7 +63,7 @@ use std::time::Duration;
 use gelid_sys::Pid;
 
 pub use error::{CgroupError, Error, ThawError};
-pub use refuse::check_root;
+pub use refuse::{Checked, check_root};
 pub use tree::{Process, State, Stats, Thread, Tree, Zombie};
 
 /// What to freeze, and how.
@@ -75,6 +75,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Directory of a cgroup (version 1 freezer or version 2) to freeze while the tree is being seized.
     pub freeze_cgroup: Option<PathBuf>,
+    /// What [`check_root`] said of the root, if it was asked already; else the freeze asks it first.
+    pub checked: Option<Checked>,
 }
 
 impl Options {
@@ -85,6 +87,7 @@ impl Options {
             root,
             timeout: Duration::from_secs(10),
             freeze_cgroup: None,
+            checked: None,
         }
     }
 }
@@ -95,7 +98,9 @@ impl Options {
 ///
 /// See [`Error`]. The tree then runs on as before.
 pub fn freeze(options: &Options) -> Result<Tree, Error> {
-    check_root(options.root)?;
+    if !options.checked.is_some_and(|root| root.is(options.root)) {
+        check_root(options.root)?;
+    }
     let _haste = haste::Haste::new();
     roundup::run(options)
 }

@@ -7,12 +7,23 @@ use crate::{Error, scan};
 /// `PF_KTHREAD` of `linux/sched.h`.
 const PF_KTHREAD: u32 = 0x0020_0000;
 
+/// A process that can be the root of a tree to be frozen, as far as that was told before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked(Pid);
+
+impl Checked {
+    /// Whether it is that one.
+    pub(crate) fn is(self, root: Pid) -> bool {
+        self.0 == root
+    }
+}
+
 /// Refuses a root of which it can be told before anything is touched that it cannot be frozen.
 ///
 /// # Errors
 ///
 /// Why not.
-pub fn check_root(root: Pid) -> Result<(), Error> {
+pub fn check_root(root: Pid) -> Result<Checked, Error> {
     let stat = scan::stat(root)?.ok_or(Error::Gone { pid: root })?;
     if stat.flags & PF_KTHREAD != 0 {
         return Err(Error::KernelThread {
@@ -36,7 +47,8 @@ pub fn check_root(root: Pid) -> Result<(), Error> {
             });
         }
     }
-    not_our_ancestor(root)
+    not_our_ancestor(root)?;
+    Ok(Checked(root))
 }
 
 /// The caller is in the tree of `root` if `root` is itself or one of its ancestors.
