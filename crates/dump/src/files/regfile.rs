@@ -44,13 +44,16 @@ impl Opening {
 /// What is known of files, so that it is asked for once.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// References to regular files that have a record, by inode and path.
-    references: HashMap<(Inode, Vec<u8>), u32>,
+    /// References to regular files and directories that have a record.
+    references: HashMap<Reference, u32>,
     /// With the time at which the inode had last changed.
     build_ids: HashMap<Inode, (Changed, Vec<u32>)>,
     /// Type of the file system, by its device.
     magics: HashMap<u64, u64>,
 }
+
+/// Inode and path, and of directories the mount, as a record tells it.
+type Reference = (Inode, Vec<u8>, Option<i32>);
 
 /// Time of the last change of an inode: seconds and nanoseconds.
 type Changed = (i64, u64);
@@ -66,13 +69,15 @@ impl Collector<'_> {
         self.known.build_ids.insert(inode, (changed(stat), id));
     }
 
-    /// The id of a file that is held by path only: an executable, a mapped file, a directory. Regular files
-    /// share theirs.
+    /// The id of a file that is held by path only: an executable, a mapped file, a directory. Regular files and
+    /// directories share theirs.
     pub(super) fn reference(&mut self, object: &Object<'_>) -> Result<u32, Error> {
-        if !object.is_regular() {
-            return self.regular(object, Opening::reference());
-        }
-        let key = (object.inode(), object.link.clone());
+        let mount = match object.file_type() {
+            FileType::RegularFile => None,
+            FileType::Directory => self.mount_of(object),
+            _ => return self.regular(object, Opening::reference()),
+        };
+        let key = (object.inode(), object.link.clone(), mount);
         if let Some(id) = self.known.references.get(&key) {
             return Ok(*id);
         }

@@ -2,7 +2,7 @@
 
 use gelid_image::ImageKind;
 use gelid_image::messages::{
-    FdTypes, GhostChunkEntry, GhostFileEntry, MemfdInodeEntry, PipeDataEntry, RemapType,
+    FdTypes, FileEntry, GhostChunkEntry, GhostFileEntry, MemfdInodeEntry, PipeDataEntry, RemapType,
 };
 
 use super::super::Contents;
@@ -328,6 +328,11 @@ fn descriptions_are_shared_between_tasks() {
     assert_eq!(ids(other).difference(&ids(parent)).count(), 1);
     assert_eq!(ids(parent).len(), parent.len());
     assert!(parent.windows(2).all(|pair| pair[0].fd < pair[1].fd));
+    // Both are in the same directory.
+    let cwd = images.file(images.cwd).reg.unwrap().name;
+    let all = images.all::<FileEntry>(ImageKind::Files).into_iter();
+    let there = all.filter(|file| file.reg.as_ref().is_some_and(|reg| reg.name == cwd));
+    assert_eq!(there.count(), 1);
     rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
 }
 
