@@ -24,6 +24,10 @@ static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 /// Pages that are written by whoever asks, since to start a thread would take longer.
 const AT_ONCE: u64 = 256;
 
+/// Jobs that wait for each worker. Those of small processes are done before somebody who waits has woken up; each may
+/// hold a file open.
+const WAITING: usize = 12;
+
 /// Why memory could not be filled. The first error ends the whole restore.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FillError {
@@ -183,7 +187,7 @@ impl Filler {
             return Ok(pool);
         }
         let workers = self.workers.unwrap_or_else(default_workers);
-        let pool = Pool::start("fill", workers, 2 * workers.get(), || {
+        let pool = Pool::start("fill", workers, WAITING * workers.get(), || {
             let mut worker = FillWorker::default();
             move |job: &mut Job| worker.run(job)
         });

@@ -94,6 +94,13 @@ impl PagesFile {
         })
     }
 
+    /// Fills `buf` with what raw pages have from `page` on, unverified; whether that can be done.
+    pub(crate) fn peek(&self, page: u64, buf: &mut [u8]) -> bool {
+        let raw = !matches!(self.index, Index::Frames(_));
+        let offset = page.checked_mul(PAGE_SIZE as u64).filter(|_| raw);
+        offset.is_some_and(|offset| self.input.read_at(buf, offset).is_ok())
+    }
+
     /// The number of the chunk that has `page`, which must exist.
     pub(crate) fn chunk_of(&self, page: u64) -> u64 {
         match &self.index {

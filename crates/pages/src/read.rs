@@ -194,6 +194,16 @@ impl ObjectReader {
         Ok(())
     }
 
+    /// Fills `buf` in the same way without verifying anything, if that can be done by reading no more; whether it has
+    /// been. What is read so may be compared with what is known, and is not to be relied on.
+    #[must_use]
+    pub fn peek(&self, first_page: u64, buf: &mut [u8]) -> bool {
+        let files = &self.files;
+        let at = files.partition_point(|joint| joint.first_page <= first_page);
+        let joint = at.checked_sub(1).map(|at| &files[at]);
+        joint.is_some_and(|joint| joint.file.peek(first_page - joint.first_page, buf))
+    }
+
     /// The number of the chunk that has `page`.
     pub(crate) fn chunk_of(&self, page: u64) -> Result<u64, ReadError> {
         if page >= self.pages {

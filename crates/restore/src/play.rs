@@ -17,6 +17,7 @@ mod locks;
 pub(crate) mod namespaces;
 pub(crate) mod script;
 mod seccomp;
+mod sources;
 mod space;
 mod state;
 mod threads;
@@ -26,21 +27,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use gelid_pages::{FillRequest, Filler, Filling, ObjectReader, Owner, Scratch, Sets};
+use gelid_pages::{FillRequest, Filler, Filling, Owner, Sets};
 use gelid_sys::Pid;
 use gelid_sys::proc::ns::Kind;
 use rustix::process::{WaitOptions, waitpid};
 
 use self::births::root::Cradle;
 use self::cgroup::Groups;
-use self::crew::Crew;
 pub(crate) use self::crew::Numbering;
+use self::crew::Crew;
 use self::descriptors::Doors;
 use self::inheritance::Bequest;
 use self::ipc::Objects;
 use self::kernel::Kernel;
 use self::namespaces::below::Keepers;
 use self::script::Reel;
+use self::sources::Sources;
 use self::space::Multitudes;
 use self::threads::Newborn;
 use crate::files::{Context, MemoryTarget, Mounted, OpenFiles, Roots};
@@ -63,10 +65,7 @@ pub(crate) fn run(
     let kernel = Kernel::look()?;
     let zone = zone::find(&plan.spaces, &kernel.taken)?;
     tracing::debug!("room for tapes at {:#x}", zone.start);
-    let sources = Sources::open(plan, sets)?;
-    for (space, reader) in plan.spaces.iter().zip(&sources.spaces) {
-        kernel.check(space, vdso_code(space, reader)?.as_deref())?;
-    }
+    let sources = Sources::look(plan, sets, &kernel, |found| found)?;
     let mut machine = Machine::look()?;
     if plan.namespaces.user.is_some() {
         machine.enter_users(plan.creds_at_birth())?;
@@ -315,44 +314,6 @@ fn check(plan: &Plan, machine: &Machine) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Pages of all address spaces, opened.
-pub(crate) struct Sources {
-    spaces: Vec<Arc<ObjectReader>>,
-}
-
-impl Sources {
-    fn open(plan: &Plan, sets: &Sets) -> Result<Self, Error> {
-        let open = |space: &Space| {
-            let reader = sets.open(Owner::Task(space.pid), &space.pagemap)?;
-            Ok(Arc::new(reader))
-        };
-        let spaces: Result<_, Error> = plan.spaces.iter().map(open).collect();
-        Ok(Self { spaces: spaces? })
-    }
-}
-
-/// The vDSO's code, if the image has all of it.
-fn vdso_code(space: &Space, reader: &ObjectReader) -> Result<Option<Vec<u8>>, Error> {
-    /// No kernel has a larger one.
-    const LARGEST: u64 = 64 << 10;
-    let Some(vdso) = &space.vdso else {
-        return Ok(None);
-    };
-    let code = &vdso.code;
-    let whole = |place: &&gelid_pages::Placement| {
-        let range = place.range();
-        range.start <= code.start && code.end <= range.end
-    };
-    let Some(place) = space.pagemap.placements.iter().find(whole) else {
-        return Ok(None);
-    };
-    let len = (code.end - code.start).min(LARGEST);
-    let mut bytes = vec![0; len as usize];
-    let page = place.first_page + (code.start - place.vaddr) / gelid_pages::PAGE_SIZE as u64;
-    reader.read_at(&mut Scratch::new(), page, &mut bytes)?;
-    Ok(Some(bytes))
 }
 
 /// Starts filling memory that belongs to no single task.

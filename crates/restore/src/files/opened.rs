@@ -12,7 +12,7 @@ use super::of_dead::StandIn;
 use super::of_process::OfProcesses;
 use super::open::{reopen, set_status, too_many};
 use super::place::Leftover;
-use super::{Error, FilesPlan, Flags, Kind, tty, unix};
+use super::{Error, FilesPlan, Flags, Kind, Label, tty, unix};
 use crate::files::Roots;
 use gelid_sys::Pid;
 use gelid_sys::nofile::Raised;
@@ -90,7 +90,7 @@ impl OpenFiles {
             image: "files.img",
         };
         let description = self.plan.descriptions.get(&id).ok_or_else(missing)?;
-        let label = description.label();
+        let label = Label(description);
         let Some(slot) = usize::try_from(access).ok().filter(|access| *access < 3) else {
             return Err(Error::invalid(label, "access mode", access, "it is 0 to 2"));
         };
@@ -122,7 +122,7 @@ impl OpenFiles {
                 .map(|object| object.fd.as_fd()),
             _ => self.fd(id),
         };
-        self.map_by(&opened[slot], from.ok_or_else(missing)?, access, &label)
+        self.map_by(&opened[slot], from.ok_or_else(missing)?, access, label)
     }
 
     /// Opens what will be asked for by [`mapping`](Self::mapping).
@@ -144,7 +144,7 @@ impl OpenFiles {
         slot: &'f OnceLock<OwnedFd>,
         from: BorrowedFd<'_>,
         access: u32,
-        label: &str,
+        label: Label<'_>,
     ) -> Result<BorrowedFd<'f>, Error> {
         if let Some(fd) = slot.get() {
             return Ok(fd.as_fd());

@@ -7,7 +7,8 @@ use gelid_sys::proc::{self, stat};
 use gelid_sys::{Pid, proc::ns::Kind};
 
 use super::kernel::Kernel;
-use super::{Sources, space, vdso_code};
+use super::sources::Sources;
+use super::space;
 use crate::plan::Plan;
 use crate::state::Machine;
 use crate::{Error, Options};
@@ -21,10 +22,11 @@ pub(crate) fn run(
 ) -> Result<Vec<Error>, Error> {
     let mut found = Vec::new();
     let kernel = Kernel::look()?;
-    let sources = Sources::open(plan, sets)?;
-    for (space, reader) in plan.spaces.iter().zip(&sources.spaces) {
-        let code = vdso_code(space, reader)?;
-        found.extend(kernel.check(space, code.as_deref()).err());
+    Sources::look(plan, sets, &kernel, |checked| {
+        found.extend(checked.err());
+        Ok(())
+    })?;
+    for space in &plan.spaces {
         found.extend(space::check(space).err().map(Error::from));
     }
     let machine = Machine::look()?;

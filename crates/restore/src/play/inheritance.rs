@@ -11,8 +11,9 @@ use super::cgroup::Groups;
 use super::crew::Crew;
 use super::namespaces::further::Made;
 use super::script::{Object, Reel};
+use super::sources::Sources;
 use super::space::{Many, Multitudes, Parting};
-use super::{Sources, holes, space};
+use super::{holes, space};
 use crate::files::{Mounted, OpenFiles};
 use crate::plan::births::Who;
 use crate::plan::inheritance::Inheritance;
@@ -33,7 +34,7 @@ pub(crate) struct Bequest<'a> {
     pub(crate) mounted: Option<&'a Mounted>,
     /// Other namespaces for them to join.
     pub(crate) further: &'a Made,
-    pub(crate) sources: &'a Sources,
+    pub(crate) sources: &'a Sources<'a>,
     pub(crate) filler: &'a Filler,
     /// Cgroups for them to enter.
     pub(crate) groups: &'a Groups,
@@ -77,7 +78,7 @@ impl Bequest<'_> {
 /// Starts filling all address spaces.
 pub(crate) fn fill(
     plan: &Plan,
-    (sources, mut multitudes): (&Sources, Multitudes),
+    (sources, mut multitudes): (&Sources<'_>, Multitudes),
     zone: &Range<u64>,
     crew: &mut Crew,
     filler: &Filler,
@@ -141,7 +142,7 @@ pub(crate) enum When {
 /// hold some. `many` of its areas have yet to be told apart.
 pub(crate) fn requests(
     plan: &Plan,
-    sources: &Sources,
+    sources: &Sources<'_>,
     (index, when): (usize, When),
     (pid, zone): (Pid, &Range<u64>),
     many: Option<&Many>,
@@ -166,16 +167,22 @@ pub(crate) fn requests(
     let request = |(owner, pages): (usize, Vec<(Range<u64>, u64)>)| {
         let wanted = meet(&pages, &missing).map(|(range, (_, shift), _)| (range, *shift));
         let placements = pages::placements(&plan.spaces[owner].pagemap.placements, wanted);
-        (!placements.is_empty()).then(|| FillRequest {
-            reader: Arc::clone(&sources.spaces[owner]),
+        if placements.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(FillRequest {
+            reader: sources.of(plan, owner)?,
             target: Arc::new(ProcessTarget::new(pid)),
             placements,
             huge: huge.clone(),
             compared: compared.clone(),
-        })
+        }))
     };
     let owners = by_owner(contents(&plan.spaces, number));
-    let mut requests: Vec<_> = owners.into_iter().filter_map(request).collect();
+    let requests = owners
+        .into_iter()
+        .filter_map(|owner| request(owner).transpose());
+    let mut requests: Vec<_> = requests.collect::<Result<_, Error>>()?;
     if let [only] = &mut requests[..]
         && let Some(target) = holes::target(plan, (index, when), only, (zone, many), crew)?
     {

@@ -68,6 +68,11 @@ impl Kernel {
         self.code.start + self.syscall
     }
 
+    /// The code of the vDSO.
+    pub(crate) fn code(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn first(&self) -> u64 {
         self.areas().map(|area| area.start).min().unwrap_or(0)
     }
