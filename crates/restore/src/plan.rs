@@ -20,7 +20,7 @@ pub(crate) mod zone;
 
 use std::collections::{HashMap, HashSet};
 
-use gelid_image::messages::{InventoryEntry, TaskKobjIdsEntry};
+use gelid_image::messages::InventoryEntry;
 use gelid_image::{Dir, ImageKind, ReadError};
 use gelid_pages::{Pagemap, SetError, Sets};
 use gelid_sys::lsm::Module;
@@ -401,7 +401,7 @@ impl<'a> Reader<'a> {
         const DEAD: u32 = 2;
         const ZOMBIE: u32 = 6;
         let pid = node.pid;
-        let core = self.cores.of_process(pid)?;
+        let cores::Process { core, mut rest } = self.cores.of_process(pid)?;
         let Some(process) = &core.tc else {
             return Err(PlanError::Core {
                 pid,
@@ -419,7 +419,7 @@ impl<'a> Reader<'a> {
         let stopped = Stop::of(process);
         let gelid = process.gelid.as_ref();
         let no_terminal = gelid.is_some_and(|gelid| gelid.no_terminal == Some(true));
-        let ids: TaskKobjIdsEntry = self.dir.read_one(ImageKind::Ids, pid)?;
+        let ids = rest.ids(&self.dir, pid)?;
         self.namespaces.task(node, &ids)?;
         let own = |thread| (node.threads[thread], node.own(thread));
         let own: HashMap<i32, i32> = (0..node.threads.len()).map(own).collect();
@@ -435,7 +435,8 @@ impl<'a> Reader<'a> {
         let (space, builder) = match self.by_vm.get(&ids.vm_id) {
             Some(found) => *found,
             None => {
-                self.spaces.push(Space::read(self.sets, pid)?);
+                let mm = rest.mm(&self.dir, pid)?;
+                self.spaces.push(Space::read(self.sets, pid, mm)?);
                 let found = (self.spaces.len() - 1, index);
                 self.by_vm.insert(ids.vm_id, found);
                 found

@@ -147,6 +147,8 @@ pub(crate) fn plan(
 struct Planner<'a> {
     nodes: &'a [Node],
     tables: &'a [Option<Tables>],
+    /// Tasks that share nothing, as most do.
+    alone: Vec<bool>,
     /// The session a leader has to be born into for the sake of its children.
     needs: Vec<Option<i32>>,
     by_pid: HashMap<i32, usize>,
@@ -171,6 +173,7 @@ impl<'a> Planner<'a> {
         Self {
             nodes,
             tables,
+            alone: alone(tables),
             needs: needs(nodes),
             by_pid,
             before: vec![Vec::new(); nodes.len()],
@@ -307,7 +310,7 @@ impl<'a> Planner<'a> {
 
     /// An earlier child of the same parent whose tables the task shares, unless they are the parent's too.
     fn sharing_sibling(&self, index: usize, parent: usize) -> Option<usize> {
-        let own = self.tables[index]?;
+        let own = self.tables[index].filter(|_| !self.alone[index])?;
         let with_parent = self.tables[parent].map_or(0, |tables| common(own, tables));
         (1..index).find(|other| {
             self.nodes[*other].parent == Some(parent)
@@ -317,7 +320,7 @@ impl<'a> Planner<'a> {
 
     /// Flags for what a task shares with its creator; whatever else it shares must be shared with that too.
     fn shared(&self, creator: usize, index: usize) -> Result<u64, PlanError> {
-        let Some(own) = self.tables[index] else {
+        let Some(own) = self.tables[index].filter(|_| !self.alone[index]) else {
             return Ok(0);
         };
         let with_creator = self.tables[creator].map_or(0, |tables| common(own, tables));
@@ -453,6 +456,24 @@ fn needs(nodes: &[Node]) -> Vec<Option<i32>> {
         }
     }
     needs
+}
+
+/// Tells of each task whether nobody else has any of its tables.
+fn alone(tables: &[Option<Tables>]) -> Vec<bool> {
+    let ids = |tables: &Tables| [tables.vm, tables.files, tables.fs, tables.sighand];
+    let mut counts: [HashMap<u32, usize>; 4] = Default::default();
+    for tables in tables.iter().flatten() {
+        for (counts, id) in counts.iter_mut().zip(ids(tables)) {
+            *counts.entry(id).or_default() += 1;
+        }
+    }
+    let is_alone = |tables: &Tables| {
+        let mut all = counts.iter().zip(ids(tables));
+        all.all(|(counts, id)| counts.get(&id) == Some(&1))
+    };
+    let all = tables.iter();
+    all.map(|tables| tables.as_ref().is_none_or(is_alone))
+        .collect()
 }
 
 /// What two tasks share.

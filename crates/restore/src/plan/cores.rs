@@ -1,8 +1,8 @@
-//! `core` images of all tasks and threads, read by two threads where there are many.
+//! Images of all tasks and threads, read by two threads where there are many: `core`, `ids` and `mm`.
 
 use std::collections::HashMap;
 
-use gelid_image::messages::CoreEntry;
+use gelid_image::messages::{CoreEntry, MmEntry, TaskKobjIdsEntry};
 use gelid_image::{Dir, ImageKind, ReadError};
 
 use super::PlanError;
@@ -19,8 +19,44 @@ pub(super) struct Cores {
 /// What is left of an image: of threads only what makes a plan, so that of many there is one image in memory at a time.
 #[derive(Debug)]
 enum Core {
-    Process(Box<CoreEntry>),
+    Process(Box<Process>),
     Thread(Box<Record>),
+}
+
+/// Images of a process.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) core: Box<CoreEntry>,
+    pub(super) rest: Rest,
+}
+
+/// Those beside `core` that could be read in advance.
+#[derive(Debug)]
+pub(super) struct Rest {
+    ids: Option<TaskKobjIdsEntry>,
+    mm: Option<MmEntry>,
+}
+
+impl Rest {
+    /// What the process shares with others.
+    ///
+    /// # Errors
+    ///
+    /// It can still not be read.
+    pub(super) fn ids(&mut self, dir: &Dir, pid: i32) -> Result<TaskKobjIdsEntry, ReadError> {
+        let read = self.ids.take();
+        read.map_or_else(|| dir.read_one(ImageKind::Ids, pid), Ok)
+    }
+
+    /// Its address space.
+    ///
+    /// # Errors
+    ///
+    /// It can still not be read.
+    pub(super) fn mm(&mut self, dir: &Dir, pid: i32) -> Result<MmEntry, ReadError> {
+        let read = self.mm.take();
+        read.map_or_else(|| dir.read_one(ImageKind::Mm, pid), Ok)
+    }
 }
 
 impl Cores {
@@ -37,7 +73,7 @@ impl Cores {
             let mut read = Vec::with_capacity(part.len());
             for (pid, tid) in part {
                 let core = match pid == tid {
-                    true => process(dir, *pid).ok().map(Core::Process),
+                    true => process(dir, *pid).ok().map(Box::new).map(Core::Process),
                     false => thread(dir, (*pid, *tid))
                         .ok()
                         .map(|record| Core::Thread(Box::new(record))),
@@ -59,9 +95,9 @@ impl Cores {
     /// # Errors
     ///
     /// It could not be read, now or in advance.
-    pub(super) fn of_process(&mut self, pid: i32) -> Result<Box<CoreEntry>, ReadError> {
+    pub(super) fn of_process(&mut self, pid: i32) -> Result<Process, ReadError> {
         match self.read.remove(&pid) {
-            Some(Core::Process(core)) => Ok(core),
+            Some(Core::Process(process)) => Ok(*process),
             _ => process(&self.dir, pid),
         }
     }
@@ -79,8 +115,14 @@ impl Cores {
     }
 }
 
-fn process(dir: &Dir, pid: i32) -> Result<Box<CoreEntry>, ReadError> {
-    dir.read_one(ImageKind::Core, pid).map(Box::new)
+fn process(dir: &Dir, pid: i32) -> Result<Process, ReadError> {
+    Ok(Process {
+        core: dir.read_one(ImageKind::Core, pid).map(Box::new)?,
+        rest: Rest {
+            ids: dir.read_one(ImageKind::Ids, pid).ok(),
+            mm: dir.read_one(ImageKind::Mm, pid).ok(),
+        },
+    })
 }
 
 fn thread(dir: &Dir, (pid, tid): (i32, i32)) -> Result<Record, PlanError> {

@@ -5,7 +5,7 @@
 //! with the pages that are equal in its own image, and gives the rest back. What is kept and what is not follows from
 //! the areas alone; which pages are equal is seen when they are filled.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -125,15 +125,10 @@ impl<'a> Planner<'a> {
         own.dropped = without(&found, &all);
         own.equal = both(&equal(&held.pages, &pages), &own.kept);
         own.compared = without(&both(&found, &all), &own.equal);
-        let heirs = self.heirs(Who::Task(index)).into_iter();
-        let wanted = heirs.flat_map(|heir| common(&space.areas, &heir.areas));
-        let wanted: BTreeMap<u64, &Area> = wanted
-            .map(|(_, area, _)| (area.range.start, area))
-            .collect();
+        let wanted = wanted(&space.areas, &self.heirs(Who::Task(index)));
         if wanted.is_empty() {
             return (own, None);
         }
-        let wanted: Vec<_> = wanted.into_values().map(Area::range).collect();
         own.early = without(&wanted, &own.kept);
         own.is_early = true;
         let there = own.there();
@@ -178,6 +173,26 @@ impl<'a> Planner<'a> {
         }
         heirs
     }
+}
+
+/// The areas that an heir can keep.
+fn wanted(areas: &[Area], heirs: &[&Space]) -> Vec<Range<u64>> {
+    let mut left = areas.iter().filter(|area| is_inherited(area)).count();
+    let mut is_wanted = vec![false; areas.len()];
+    for heir in heirs {
+        // Mostly the first wants all that there is.
+        if left == 0 {
+            break;
+        }
+        for (_, area, _) in common(areas, &heir.areas) {
+            let at = areas.partition_point(|other| other.range.start < area.range.start);
+            left -= usize::from(!std::mem::replace(&mut is_wanted[at], true));
+        }
+    }
+    let all = areas.iter().zip(is_wanted);
+    all.filter(|(_, is_wanted)| *is_wanted)
+        .map(|(area, _)| area.range())
+        .collect()
 }
 
 fn born_by(steps: &[Step]) -> impl Iterator<Item = Who> + use<'_> {

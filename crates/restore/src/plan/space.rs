@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use gelid_image::messages::{MmEntry, VmaEntry};
-use gelid_image::{ImageKind, Key};
 use gelid_pages::{Owner, Pagemap, Sets};
 use gelid_sys::PAGE_SIZE;
 
@@ -214,10 +213,8 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// Reads the address space of a task.
-    pub(crate) fn read(sets: &mut Sets, pid: i32) -> Result<Self, PlanError> {
-        let key = Key::from(pid.cast_unsigned());
-        let mm: MmEntry = sets.dir().read_one(ImageKind::Mm, key)?;
+    /// The address space of a task, as its image tells it; reads where its pages are.
+    pub(crate) fn read(sets: &mut Sets, pid: i32, mm: MmEntry) -> Result<Self, PlanError> {
         let mut pagemap = sets.pagemap(Owner::Task(pid))?;
         let same = std::mem::take(&mut pagemap.same);
         let mut space = Self {

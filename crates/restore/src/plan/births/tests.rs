@@ -106,3 +106,17 @@ fn shared_tables_become_flags() {
     };
     assert_eq!(births.steps[0][1], shared);
 }
+
+#[test]
+fn who_shares_nothing_is_told() {
+    let with = |vm, files| {
+        Some(Tables {
+            vm,
+            files,
+            fs: vm,
+            sighand: vm,
+        })
+    };
+    let tables = [with(1, 1), with(2, 2), None, with(3, 2), with(4, 1 << 20)];
+    assert_eq!(alone(&tables), [true, false, true, false, true]);
+}
