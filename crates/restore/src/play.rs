@@ -35,7 +35,7 @@ use rustix::process::{WaitOptions, waitpid};
 use self::births::root::Cradle;
 use self::cgroup::Groups;
 pub(crate) use self::crew::Numbering;
-use self::crew::Crew;
+use self::crew::{Crew, Showing};
 use self::descriptors::Doors;
 use self::inheritance::Bequest;
 use self::ipc::Objects;
@@ -354,7 +354,7 @@ fn spaces(
     (files, mounted, (kept, keepers)): (&OpenFiles, Option<&Mounted>, (&[i32], &Keepers)),
     crew: &mut Crew,
 ) -> Result<(Vec<Newborn>, Multitudes), Error> {
-    let mut first = Vec::new();
+    let mut showing = Showing::default();
     let mut later = Vec::new();
     let mut moved = Vec::new();
     let mut multitudes = Multitudes::new();
@@ -362,7 +362,8 @@ fn spaces(
         let Life::Alive(alive) = life else { continue };
         let (who, pid) = (Who::Task(index), plan.nodes[index].pid);
         let body = crew.body(who)?;
-        let mut reel = Reel::new(body.carrier.room());
+        let (host, room) = (body.host, body.carrier.room());
+        let mut reel = Reel::new(room);
         if alive.builds {
             let space = &plan.spaces[alive.space];
             let inheritance = &plan.inheritance[index];
@@ -371,7 +372,7 @@ fn spaces(
             }
             let missing = inheritance::missing(inheritance);
             let (at, many) = space::build(&mut reel, space, zone, &missing, kernel, files)?;
-            moved.extend(at.map(|at| (body.host, at)));
+            moved.extend(at.map(|at| (host, at)));
             multitudes.extend(many.map(|many| (index, many)));
         }
         alive.process.log_in(&mut reel.script(LOGIN).tape, machine);
@@ -384,7 +385,7 @@ fn spaces(
         }
         // Whoever shares a table still needs all that is inherited, so those wait.
         let shared = plan.shares_files(index) || alive.has_apart();
-        let mut last = Reel::new(body.carrier.room());
+        let mut last = Reel::new(room);
         if let Some(id) = alive.files {
             let reel = if shared { &mut last } else { &mut reel };
             let doors = Doors {
@@ -396,10 +397,10 @@ fn spaces(
             let all = (plan.files.watches(id), plan.files.table(id));
             descriptors::all(reel, pid, all, files, (kept, doors))?;
         }
-        first.push((who, reel.into_scripts()));
+        showing.begin(who, reel.into_scripts(), crew)?;
         later.push((who, last.into_scripts()));
     }
-    crew.play_reels(first)?;
+    showing.end(crew)?;
     for (host, at) in moved {
         crew.hosts[host].set_syscall_at(at);
     }

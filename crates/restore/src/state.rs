@@ -23,7 +23,6 @@ use std::collections::HashMap;
 use gelid_image::messages::{CoreEntry, March, TaskCoreEntry, ThreadCoreEntry, ThreadInfoX86};
 use gelid_sys::Pid;
 use gelid_sys::arch::UserRegs;
-use gelid_sys::proc::TaskDir;
 use gelid_sys::ptrace::{Dispatch, Stopped};
 use gelid_sys::signal::SigSet;
 use gelid_tape::{Saved, Tape};
@@ -162,10 +161,17 @@ impl ProcessState {
         self.attributes.write_last(tape, dumpable, thp_disabled);
     }
 
-    /// What is set from outside.
-    pub(crate) fn outside(&self, task: &TaskDir, machine: &Machine) -> Result<(), Error> {
-        self.limits.raise(task.pid(), machine)?;
-        self.attributes.outside(self.pid, task)
+    /// What is set from outside, as far as a task is not born with it. Whoever shares its address space `may_differ`;
+    /// what is of a session `is_asked` of one of its tasks.
+    pub(crate) fn outside(
+        &self,
+        task: Pid,
+        machine: &Machine,
+        (may_differ, is_asked): (bool, bool),
+    ) -> Result<(), Error> {
+        self.limits.raise(task, machine)?;
+        let asked = (may_differ, is_asked);
+        self.attributes.outside(self.pid, task, machine, asked)
     }
 }
 

@@ -326,16 +326,41 @@ impl Carrier {
     /// Issues one system call at the instruction `at` by two system call stops, where there is no stub. If
     /// the tracer dies now, the thread is lost.
     pub(crate) fn lone_call(&mut self, at: u64, nr: usize, args: [u64; 6]) -> Result<u64, Error> {
+        self.begin_lone_call(at, nr, args)?;
+        self.enter_lone_call()?;
+        self.end_lone_call(nr)
+    }
+
+    /// Lets the thread run into such a call.
+    pub(crate) fn begin_lone_call(
+        &mut self,
+        at: u64,
+        nr: usize,
+        args: [u64; 6],
+    ) -> Result<(), Error> {
         let regs = arch::single_regs(&self.saved.regs, at, self.way(0), nr, args);
         self.depart(&regs)?;
-        for _entry_then_exit in 0..2 {
-            self.resume(|task| task.cont_to_syscall())?;
-            while self.wait()? != Status::SyscallStop {
-                self.resume(|task| task.cont_to_syscall())?;
-            }
-        }
+        self.resume(|task| task.cont_to_syscall())
+    }
+
+    /// Waits until it has come there, and lets it make the call.
+    pub(crate) fn enter_lone_call(&mut self) -> Result<(), Error> {
+        self.await_syscall_stop()?;
+        self.resume(|task| task.cont_to_syscall())
+    }
+
+    /// Waits for the end of the call.
+    pub(crate) fn end_lone_call(&mut self, nr: usize) -> Result<u64, Error> {
+        self.await_syscall_stop()?;
         let regs = self.regs()?;
         self.result(nr, regs.syscall_result())
+    }
+
+    fn await_syscall_stop(&mut self) -> Result<(), Error> {
+        while self.wait()? != Status::SyscallStop {
+            self.resume(|task| task.cont_to_syscall())?;
+        }
+        Ok(())
     }
 
     fn result(&self, nr: usize, raw: i64) -> Result<u64, Error> {

@@ -275,7 +275,7 @@ impl Host {
     }
 
     /// The same for a thread that was born on a tape and has played nothing but tapes: nothing is asked of it. `regs` are
-    /// those of any thread born so in this address space. It goes back to them with all signals blocked, unless
+    /// those of any thread born so in this address space, or of the creator of one that is born in a copy. It goes back to them with all signals blocked, unless
     /// something else is [set](Carrier::set_saved).
     ///
     /// # Errors
@@ -432,6 +432,34 @@ impl Host {
             None => Ok(()),
         }
     }
+}
+
+/// A system call that [`call_all`] has a carrier make: number and arguments.
+pub type LoneCall = (usize, [u64; 6]);
+
+/// One system call by each of some carriers of tasks being restored, without tapes, all at the same time.
+///
+/// # Errors
+///
+/// The first error, and whose: `Call` with the errno, or what a task refused. None of the carriers is good for anything
+/// then.
+pub fn call_all<'a>(
+    work: impl IntoIterator<Item = (&'a Host, &'a mut Carrier, LoneCall)>,
+) -> Result<(), (Pid, Error)> {
+    let mut begun = Vec::new();
+    for (host, carrier, (nr, args)) in work {
+        let tid = carrier.tid();
+        let beginning = carrier.begin_lone_call(host.single, nr, args);
+        beginning.map_err(|error| (tid, error))?;
+        begun.push((tid, carrier, nr));
+    }
+    for (tid, carrier, _) in &mut begun {
+        carrier.enter_lone_call().map_err(|error| (*tid, error))?;
+    }
+    for (tid, carrier, nr) in begun {
+        carrier.end_lone_call(nr).map_err(|error| (tid, error))?;
+    }
+    Ok(())
 }
 
 /// Plays one tape per carrier, all at the same time. Results come in the order of the carriers.

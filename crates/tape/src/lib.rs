@@ -51,5 +51,5 @@ mod wait;
 
 pub use carrier::{Carrier, Identity, Saved, closing_signal};
 pub use error::Error;
-pub use host::{Failed, Ground, Host, play_all};
+pub use host::{Failed, Ground, Host, LoneCall, call_all, play_all};
 pub use tape::{Arg, Data, Op, Outcome, Tape};

@@ -227,7 +227,8 @@ impl<'a> Births<'a> {
     ) -> Result<(), Error> {
         let signal = signal(self.plan, fork.child);
         let pid = task.pid();
-        let above = self.crew.body(parent)?.host;
+        let creator = self.crew.body(parent)?;
+        let (above, regs) = (creator.host, creator.carrier.saved().regs);
         let (host, room) = if fork.flags & flags::VM == 0 {
             let host = self.crew.hosts[above].forked();
             self.crew.hosts.push(host);
@@ -236,7 +237,7 @@ impl<'a> Births<'a> {
             (above, GUEST_ROOM)
         };
         let identity = identity(raw, raw, signal);
-        let boarded = self.crew.hosts[host].board(task, identity, room);
+        let boarded = self.crew.hosts[host].board_newborn(task, identity, regs, room);
         let carrier = boarded.map_err(|failed| tape_error(raw, failed))?;
         let body = Body {
             pid,

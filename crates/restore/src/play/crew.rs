@@ -1,6 +1,7 @@
 //! The tasks that have been made so far. Until they are let go, dropping the crew ends them all.
 
 mod reaping;
+mod showing;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use gelid_tape::{Carrier, Host, Identity, Outcome};
 use rustix::process::{Signal, kill_process};
 
 use self::reaping::{reap, reap_all, reap_in_turns, tracer};
+pub(crate) use self::showing::Showing;
 use super::births::WALL;
 use super::births::taken::namespace_of;
 use super::script::{Object, Script};
@@ -314,10 +316,8 @@ impl Crew {
         let mut failed = None;
         let mut started = 0;
         for (who, script) in work {
-            let body = self.body(*who)?;
-            let pid = body.pid.as_raw_pid();
-            if let Err(source) = body.carrier.start(&script.tape) {
-                failed = Some(Error::Tape { pid, source });
+            if let Err(error) = self.start(*who, script) {
+                failed = Some(error);
                 break;
             }
             started += 1;
@@ -333,23 +333,22 @@ impl Crew {
         failed.map_or(Ok(outcomes), Err)
     }
 
-    /// Plays several scripts for each of several processes: one after the other for each, all processes at
-    /// the same time.
+    /// Plays several scripts for each of several processes: one after the other for each, many processes at the same
+    /// time.
     pub(crate) fn play_reels(&mut self, reels: Vec<(Who, Vec<Script>)>) -> Result<(), Error> {
-        let mut reels: Vec<_> = reels
-            .into_iter()
-            .map(|(who, scripts)| (who, scripts.into_iter()))
-            .collect();
-        loop {
-            let next: Vec<(Who, Script)> = reels
-                .iter_mut()
-                .filter_map(|(who, scripts)| Some((*who, scripts.next()?)))
-                .collect();
-            if next.is_empty() {
-                return Ok(());
-            }
-            self.play(&next)?;
+        let mut showing = Showing::default();
+        for (who, scripts) in reels {
+            showing.begin(who, scripts, self)?;
         }
+        showing.end(self)
+    }
+
+    /// Has a process begin with a script.
+    fn start(&mut self, who: Who, script: &Script) -> Result<(), Error> {
+        let body = self.body(who)?;
+        let pid = body.pid.as_raw_pid();
+        let started = body.carrier.start(&script.tape);
+        started.map_err(|source| Error::Tape { pid, source })
     }
 }
 

@@ -7,15 +7,15 @@ use gelid_sys::ptrace::{Running, Stopped};
 use gelid_sys::signal::{SIGSTOP, SIGTRAP, SigSet};
 use gelid_sys::wait::{self, Status, Whom};
 use gelid_sys::{Errno, Pid};
+use gelid_tape::{LoneCall, call_all};
 use rustix::process::{Signal, kill_process};
 
 use super::births::tape_error;
 use super::crew::{Body, Crew};
 use super::space;
-use super::state::{Ready, release, set_registers, take_up};
+use super::state::{self, Ready, release, take_up};
 use crate::Error;
 use crate::plan::births::Who;
-use crate::plan::space::Space;
 use crate::plan::{Life, Plan, Thread};
 use crate::state::Machine;
 
@@ -26,6 +26,18 @@ pub(crate) struct Release {
     ready: Vec<Stopped>,
     /// Every process is to be stopped.
     stop: bool,
+}
+
+/// So many leave at the same time.
+const AT_ONCE: usize = 64;
+
+/// A leader that is about to leave its zone.
+struct Leaving {
+    /// Index of its task.
+    index: usize,
+    body: Body,
+    /// What takes the zone away, if that is its to do.
+    call: Option<LoneCall>,
 }
 
 impl Release {
@@ -57,29 +69,45 @@ impl Release {
     ) -> Result<(), Error> {
         // Whoever builds an address space leaves it last.
         for builders in [false, true] {
+            let mut leaving = Vec::new();
             for index in 0..plan.lives.len() {
-                if !concerned(plan, index) {
-                    continue;
-                }
-                let Life::Alive(alive) = &mut plan.lives[index] else {
-                    continue;
-                };
-                if alive.builds == builders
+                if let Life::Alive(alive) = &plan.lives[index]
+                    && alive.builds == builders
+                    && concerned(plan, index)
                     && let Some(body) = crew.bodies.remove(&Who::Task(index))
                 {
-                    let space = builders.then(|| &plan.spaces[alive.space]);
-                    let mut threads = std::mem::take(&mut self.waiting[index]);
-                    let leader = &mut alive.threads[0];
-                    let pid = body.pid.as_raw_pid();
-                    threads.push(leave(body, crew, space, zone, machine, leader)?);
-                    match alive.stopped {
-                        Some(how) => threads = stop(pid, how.signal, threads)?,
-                        None if self.stop => threads = stop(pid, SIGSTOP, threads)?,
-                        None => {}
-                    }
-                    self.ready.extend(threads);
+                    let call = builders.then(|| space::vacate(&plan.spaces[alive.space], zone));
+                    leaving.push(Leaving { index, body, call });
+                }
+                if leaving.len() == AT_ONCE {
+                    self.part(plan, machine, std::mem::take(&mut leaving), crew)?;
                 }
             }
+            self.part(plan, machine, leaving, crew)?;
+        }
+        Ok(())
+    }
+
+    /// Has some leave.
+    fn part(
+        &mut self,
+        plan: &mut Plan,
+        machine: &Machine,
+        leaving: Vec<Leaving>,
+        crew: &mut Crew,
+    ) -> Result<(), Error> {
+        for (index, pid, leader) in leave(plan, machine, leaving, crew)? {
+            let Life::Alive(alive) = &plan.lives[index] else {
+                continue;
+            };
+            let mut threads = std::mem::take(&mut self.waiting[index]);
+            threads.push(leader);
+            match alive.stopped {
+                Some(how) => threads = stop(pid, how.signal, threads)?,
+                None if self.stop => threads = stop(pid, SIGSTOP, threads)?,
+                None => {}
+            }
+            self.ready.extend(threads);
         }
         Ok(())
     }
@@ -121,31 +149,54 @@ fn reap(mut killed: Vec<Pid>) {
     }
 }
 
-/// Brings a leader to where it stood in the image; the zone goes if `space` is its to leave.
+/// Brings leaders to where they stood in the image, all at the same time; the zones of those go whose address space is
+/// theirs to leave. Gives back their tasks.
 fn leave(
-    body: Body,
-    crew: &mut Crew,
-    space: Option<&Space>,
-    zone: &Range<u64>,
+    plan: &mut Plan,
     machine: &Machine,
-    thread: &mut Thread,
-) -> Result<Stopped, Error> {
-    let pid = thread.tid;
+    leaving: Vec<Leaving>,
+    crew: &mut Crew,
+) -> Result<Vec<(usize, i32, Stopped)>, Error> {
+    let taken_up = leaving.into_iter().map(|mut one| {
+        if let Life::Alive(alive) = &mut plan.lives[one.index] {
+            one.body = taken_up(one.body, &mut alive.threads[0], crew)?;
+        }
+        Ok(one)
+    });
+    let mut leaving: Vec<Leaving> = taken_up.collect::<Result<_, Error>>()?;
+    let hosts = &crew.hosts;
+    let calls = leaving.iter_mut().filter_map(|one| {
+        let Body { host, carrier, .. } = &mut one.body;
+        Some((&hosts[*host], carrier, one.call?))
+    });
+    call_all(calls).map_err(|(tid, source)| Error::Tape {
+        pid: tid.as_raw_pid(),
+        source,
+    })?;
+    let mut left = Vec::with_capacity(leaving.len());
+    for Leaving { index, body, .. } in leaving {
+        let Life::Alive(alive) = &plan.lives[index] else {
+            continue;
+        };
+        let (pid, thread) = (body.pid.as_raw_pid(), &alive.threads[0]);
+        let stopped = state::leave(body.carrier, thread, machine)?;
+        left.push((index, pid, stopped));
+    }
+    Ok(left)
+}
+
+/// Lets the kernel know how an interrupted system call of a leader goes on, if it was in one with a timeout.
+fn taken_up(mut body: Body, thread: &mut Thread, crew: &mut Crew) -> Result<Body, Error> {
+    if !thread.state.has_restart() {
+        return Ok(body);
+    }
     let host = &mut crew.hosts[body.host];
     let identity = body.carrier.identity();
-    let mut stopped = release(body.carrier, SigSet::ALL)?;
-    stopped = take_up(stopped, host, thread)?;
-    if let Some(space) = space {
-        let (nr, args) = space::vacate(space, zone);
-        let mut carrier = host
-            .board(stopped, identity, 0)
-            .map_err(|failed| tape_error(pid, failed))?;
-        host.call(&mut carrier, nr, args)
-            .map_err(|source| Error::Tape { pid, source })?;
-        stopped = release(carrier, SigSet::ALL)?;
-    }
-    set_registers(&stopped, thread, machine)?;
-    Ok(stopped)
+    let stopped = release(body.carrier, SigSet::ALL)?;
+    let stopped = take_up(stopped, host, thread)?;
+    let boarded = host.board(stopped, identity, 0);
+    body.carrier = boarded.map_err(|failed| tape_error(thread.tid, failed))?;
+    Ok(body)
 }
 
 /// Stops a process as job control does; its threads execute nothing on the way.

@@ -1,17 +1,17 @@
 //! Tasks and threads get their state: what their own tapes can set, then registers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use gelid_sys::Errno;
 use gelid_sys::arch::UserRegs;
 use gelid_sys::ptrace::Stopped;
 use gelid_sys::signal::SigSet;
 use gelid_sys::syscall::nr;
-use gelid_sys::{Errno, proc};
 use gelid_tape::{Carrier, Host, Saved, Tape, closing_signal};
 
 use super::births::tape_error;
-use super::crew::{Crew, finish, finish_unread, identity};
+use super::crew::{Crew, Showing, finish, finish_unread, identity};
 use super::script::{Reel, Script};
 use super::threads::Newborn;
 use super::threads::broods::{Broods, is_put_off};
@@ -91,7 +91,7 @@ pub(crate) fn complete_spaces(
     zone: &Range<u64>,
     crew: &mut Crew,
 ) -> Result<(), Error> {
-    let mut reels = Vec::new();
+    let mut showing = Showing::default();
     for (index, life) in plan.lives.iter().enumerate() {
         if let Life::Alive(alive) = life
             && alive.builds
@@ -100,10 +100,10 @@ pub(crate) fn complete_spaces(
             let mut reel = Reel::new(crew.body(who)?.carrier.room());
             let missing = inheritance::missing(&plan.inheritance[index]);
             space::complete(&mut reel, &plan.spaces[alive.space], zone, &missing);
-            reels.push((who, reel.into_scripts()));
+            showing.begin(who, reel.into_scripts(), crew)?;
         }
     }
-    crew.play_reels(reels)
+    showing.end(crew)
 }
 
 /// Threads of one process, as many at a time as there is room for.
@@ -184,15 +184,7 @@ fn play(
                 set_registers(&stopped, thread, machine)?;
                 stopped
             }
-            false => {
-                carrier.set_saved(thread.state.saved());
-                let stopped = carrier.release().map_err(|(source, _task)| Error::Tape {
-                    pid: tid.as_raw_pid(),
-                    source,
-                })?;
-                set_other_registers(&stopped, thread, machine)?;
-                stopped
-            }
+            false => leave(carrier, thread, machine)?,
         };
         ready.push(Ready { task, stopped });
     }
@@ -223,12 +215,22 @@ pub(crate) fn take_up(
     Ok(thread.state.take_up(stopped, at, scratch)?)
 }
 
-/// The thread stands where it stood in the image.
-pub(crate) fn set_registers(
-    stopped: &Stopped,
+/// Ends the carrying: the thread stands where it stood in the image.
+pub(crate) fn leave(
+    mut carrier: Carrier,
     thread: &Thread,
     machine: &Machine,
-) -> Result<(), Error> {
+) -> Result<Stopped, Error> {
+    let pid = carrier.tid().as_raw_pid();
+    carrier.set_saved(thread.state.saved());
+    let released = carrier.release();
+    let stopped = released.map_err(|(source, _task)| Error::Tape { pid, source })?;
+    set_other_registers(&stopped, thread, machine)?;
+    Ok(stopped)
+}
+
+/// The same of a thread that carries nothing any more.
+fn set_registers(stopped: &Stopped, thread: &Thread, machine: &Machine) -> Result<(), Error> {
     let failed = |operation| {
         move |errno: Errno| Error::Task {
             operation,
@@ -268,12 +270,67 @@ fn registers_of(newborn: &Stopped, tid: i32) -> Result<UserRegs, Error> {
     })
 }
 
+/// Makes the many signals of processes and their leaders pending, after their handlers; gives those who have any.
+fn many_pending(
+    plan: &Plan,
+    machine: &Machine,
+    tasks: &[usize],
+    crew: &mut Crew,
+) -> Result<HashSet<usize>, Error> {
+    let mut reels = Vec::new();
+    let mut all = HashSet::new();
+    for index in tasks.iter().copied() {
+        let Life::Alive(alive) = &plan.lives[index] else {
+            continue;
+        };
+        let pid = plan.nodes[index].own(0);
+        let shared = alive.process.many_pending(machine.of(alive.users));
+        let own = alive.threads[0].state.many_pending(pid);
+        let mut reel: Vec<Script> = shared.into_iter().chain(own).map(Script::of).collect();
+        if !reel.is_empty() {
+            outside(plan, (index, alive), machine.of(alive.users), true, crew)?;
+            reel.insert(0, actions_of(alive));
+            reels.push((Who::Task(index), reel));
+            all.insert(index);
+        }
+    }
+    crew.play_reels(reels)?;
+    Ok(all)
+}
+
+/// Sets what is set from outside.
+fn outside(
+    plan: &Plan,
+    (index, alive): (usize, &Alive),
+    machine: &Machine,
+    is_asked: bool,
+    crew: &mut Crew,
+) -> Result<(), Error> {
+    let pid = crew.body(Who::Task(index))?.pid;
+    let may_differ = plan.shares_space_with_any(index);
+    let process = &alive.process;
+    process.outside(pid, machine, (may_differ, is_asked))?;
+    Ok(alive.threads[0].state.schedule(pid, machine)?)
+}
+
+/// The handlers of a process with one thread; others have theirs already.
+fn actions_of(alive: &Alive) -> Script {
+    let mut script = Script::default();
+    if alive.threads.len() == 1 {
+        let process = &alive.process;
+        process.write_actions(&mut script.tape, alive.handles);
+    }
+    script
+}
+
 /// Sets what belongs to processes, and to their leaders as threads.
 fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> Result<(), Error> {
-    let (mut work, mut last, mut signals) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut showing, mut last) = (Showing::default(), Vec::new());
     let told: Vec<usize> = (0..plan.lives.len())
         .filter(|index| stop_is_told(plan, *index) && !tasks.contains(index))
         .collect();
+    let with_actions = many_pending(plan, machine, tasks, crew)?;
+    let mut sessions = HashSet::new();
     for index in tasks.iter().copied() {
         let Life::Alive(alive) = &plan.lives[index] else {
             continue;
@@ -281,22 +338,11 @@ fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> 
         let machine = machine.of(alive.users);
         let node = &plan.nodes[index];
         let (who, pid) = (Who::Task(index), node.own(0));
-        let outer = crew.body(who)?.pid;
-        alive
-            .process
-            .outside(&proc::TaskDir::open(outer)?, machine)?;
-        alive.threads[0].state.schedule(outer, machine)?;
-        let shared = alive.process.many_pending(machine).into_iter();
-        let all = shared.chain(alive.threads[0].state.many_pending(pid));
-        let mut early: Vec<Script> = all.map(Script::of).collect();
         let mut script = Script::default();
-        if alive.threads.len() == 1 {
-            let process = &alive.process;
-            process.write_actions(&mut script.tape, alive.handles);
-        }
-        if !early.is_empty() {
-            early.insert(0, std::mem::take(&mut script));
-            signals.push((who, early));
+        if !with_actions.contains(&index) {
+            let is_asked = node.sid == 0 || sessions.insert(node.sid);
+            outside(plan, (index, alive), machine, is_asked, crew)?;
+            script = actions_of(alive);
         }
         alive.process.write(&mut script.tape, machine);
         alive.threads[0].state.write(&mut script.tape, machine, pid);
@@ -315,10 +361,9 @@ fn leaders(plan: &Plan, machine: &Machine, tasks: &[usize], crew: &mut Crew) -> 
                 last.push((who, shared));
             }
         }
-        work.push((who, script));
+        showing.begin(who, vec![script], crew)?;
     }
-    crew.play_reels(signals)?;
-    crew.play(&work)?;
+    showing.end(crew)?;
     crew.play(&last)?;
     Ok(())
 }

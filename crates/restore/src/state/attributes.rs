@@ -1,6 +1,7 @@
 //! What `prctl(2)` and its relatives set, and what is written to `/proc`.
 
 use gelid_image::messages::{TaskCoreEntry, ThreadCoreEntry, ThreadInfoX86};
+use gelid_sys::Pid;
 use gelid_sys::prctl::{
     PR_MCE_KILL, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_IO_FLUSHER, PR_SET_MDWE,
     PR_SET_MEMORY_MERGE, PR_SET_NAME, PR_SET_PDEATHSIG, PR_SET_SPECULATION_CTRL,
@@ -137,22 +138,39 @@ impl ProcessAttributes {
         }
     }
 
-    pub(super) fn outside(&self, pid: i32, task: &TaskDir) -> Result<(), Error> {
-        if let Some(wanted) = self.oom_score_adj
+    /// Sets from outside what `task` has not been born with, unless that `may_differ` from what this process has, and
+    /// what the group of its session has not, if that `is_asked`.
+    pub(super) fn outside(
+        &self,
+        pid: i32,
+        task: Pid,
+        machine: &Machine,
+        (may_differ, is_asked): (bool, bool),
+    ) -> Result<(), Error> {
+        let oom = self.oom_score_adj;
+        let oom = oom.filter(|_| may_differ || oom != machine.oom_score_adj);
+        let filter = self.coredump_filter;
+        let filter = filter.filter(|_| may_differ || filter != machine.coredump_filter);
+        let nice = self.autogroup_nice.filter(|_| is_asked);
+        if oom.is_none() && filter.is_none() && nice.is_none() {
+            return Ok(());
+        }
+        let task = &TaskDir::open(task)?;
+        if let Some(wanted) = oom
             && wanted != proc::scalar::oom_score_adj(task)?
         {
             let remedy = "a lower value than that of this process takes CAP_SYS_RESOURCE";
             put(pid, task, "oom_score_adj", wanted.to_string(), remedy)?;
         }
-        if let Some(wanted) = self.coredump_filter
+        if let Some(wanted) = filter
             && Some(wanted) != proc::scalar::coredump_filter(task)?
         {
             let remedy = "restore as the user of the task or as root";
             put(pid, task, "coredump_filter", format!("{wanted:#x}"), remedy)?;
         }
         // Where sessions have no groups there is nothing to be set.
-        let autogroup = proc::scalar::autogroup_nice(task)?;
-        if let (Some(wanted), Some(found)) = (self.autogroup_nice, autogroup)
+        if let Some(wanted) = nice
+            && let Some(found) = proc::scalar::autogroup_nice(task)?
             && wanted != found
         {
             let remedy = "restore as root";

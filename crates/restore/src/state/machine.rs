@@ -34,6 +34,9 @@ pub(crate) struct Machine {
     pub(crate) io_priority: u16,
     pub(crate) timer_slack: u64,
     pub(crate) personality: u32,
+    /// How readily it is killed, and what of it goes to a core dump; none where that is not told.
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) coredump_filter: Option<u64>,
     /// The audit user; none without auditing.
     pub(crate) login_uid: Option<u32>,
     /// Where the processor has the components of its extended state.
@@ -81,6 +84,8 @@ impl Machine {
             io_priority: sched::ioprio(None).map_err(own("the I/O priority"))?,
             timer_slack: proc::scalar::timerslack_ns(&task)?,
             personality: proc::scalar::personality(&task)?,
+            oom_score_adj: proc::scalar::oom_score_adj(&task).ok(),
+            coredump_filter: proc::scalar::coredump_filter(&task).ok().flatten(),
             login_uid: proc::scalar::loginuid(&task).ok(),
             xstate: XLayout::look(),
             area: OnceCell::new(),

@@ -7,8 +7,8 @@ use gelid_sys::ptrace::Stopped;
 use gelid_sys::signal::SigSet;
 
 impl Carrier {
-    /// Takes over a thread that has executed nothing but tapes since it was born: its system calls are not diverted and
-    /// it is in no restartable sequence, as neither is inherited by a thread.
+    /// Takes over a thread that has executed nothing but tapes since it was born: its system calls are not diverted, as
+    /// nobody inherits that, and it is in no restartable sequence, as it executes nothing of the program.
     pub(crate) fn newborn(
         task: Stopped,
         identity: Identity,
