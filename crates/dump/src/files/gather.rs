@@ -2,17 +2,20 @@
 //! records them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::CString;
 use std::ops::Range;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use gelid_image::messages::FownEntry;
+use gelid_sys::proc::fd;
 use gelid_sys::proc::fdinfo::{self, FdInfo};
 use gelid_sys::{Errno, pidfd};
-use rustix::fs::{OFlags, Stat};
+use rustix::fs::{FileType, OFlags, Stat};
 
 use super::descriptions::Class;
 use super::plain::Plain;
+use super::socket::Answers;
 use super::{Error, Task, fown};
 use crate::namespace::Census;
 
@@ -38,6 +41,35 @@ pub(super) struct Duplicate {
     pub(super) stat: Stat,
     /// Who gets signals about it.
     pub(super) owner: Result<FownEntry, Errno>,
+    /// What else it was asked for in advance.
+    pub(super) more: More,
+}
+
+/// What takes long and can be asked for before other descriptors are recorded.
+#[derive(Default)]
+pub(super) struct More {
+    /// What a socket has answered.
+    pub(super) answers: Option<Answers>,
+    /// What the kernel calls it, where nothing else tells.
+    pub(super) link: Option<Vec<u8>>,
+}
+
+impl More {
+    fn ask(task: Task<'_>, fd: RawFd, (file, stat): (&OwnedFd, &Stat), info: &FdInfo) -> Self {
+        match FileType::from_raw_mode(stat.st_mode) {
+            _ if info.flags & OFlags::PATH.bits() != 0 => Self::default(),
+            FileType::Socket => Self {
+                answers: Some(Answers::of(file.as_fd())),
+                link: None,
+            },
+            FileType::RegularFile | FileType::Directory => Self {
+                answers: None,
+                // If it cannot be had, that is told when it is recorded.
+                link: fd::link(task.dir, fd).ok().map(CString::into_bytes),
+            },
+            _ => Self::default(),
+        }
+    }
 }
 
 impl Duplicate {
@@ -50,10 +82,10 @@ impl Duplicate {
     ) -> Result<Self, (&'static str, Errno)> {
         let file = pidfd::getfd(task.pidfd, fd).map_err(|errno| ("duplicate", errno))?;
         let stat = rustix::fs::fstat(&file).map_err(|errno| ("look at", errno))?;
-        Ok(Self::of(file, stat, info, census))
+        Ok(Self::of((file, stat), info, census, More::default()))
     }
 
-    fn of(file: OwnedFd, stat: Stat, info: &FdInfo, census: &Census) -> Self {
+    fn of((file, stat): (OwnedFd, Stat), info: &FdInfo, census: &Census, more: More) -> Self {
         let owner = match info.flags & OFlags::PATH.bits() {
             0 => fown::entry(&file, census),
             _ => Ok(fown::nobody()),
@@ -62,6 +94,7 @@ impl Duplicate {
             stat: census.users.of_file(stat),
             file,
             owner,
+            more,
         }
     }
 }
@@ -217,7 +250,10 @@ impl<'t> Table<'t> {
     ) -> Seen {
         let file = match (self.known.contains(&Class::of(&info)), duplicate) {
             (true, _) => None,
-            (false, Some((file, stat))) => Some(Duplicate::of(file, stat, &info, self.census)),
+            (false, Some((file, stat))) => {
+                let more = More::ask(self.task, fd, (&file, &stat), &info);
+                Some(Duplicate::of((file, stat), &info, self.census, more))
+            }
             (false, None) => Duplicate::make(self.task, fd, &info, self.census).ok(),
         };
         Seen {

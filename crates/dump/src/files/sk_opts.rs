@@ -1,5 +1,6 @@
 //! Options of the socket layer. Section 14.1 of the format.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use gelid_image::messages::SkOptsEntry;
@@ -11,11 +12,11 @@ use super::{Error, Object};
 
 /// The record of the options of a socket.
 pub(super) fn entry(object: &Object<'_>) -> Result<SkOptsEntry, Error> {
-    read(object).map_err(object.failed("ask for the options of"))
+    read(object.file).map_err(object.failed("ask for the options of"))
 }
 
-fn read(object: &Object<'_>) -> Result<SkOptsEntry, Errno> {
-    let socket = object.file;
+/// The same of any descriptor.
+pub(super) fn read(socket: BorrowedFd<'_>) -> Result<SkOptsEntry, Errno> {
     let int = |option| sockopt::int(socket, option).map(i32::cast_unsigned);
     // Some kinds of sockets do not have some options.
     let on = |option| match int(option) {

@@ -143,9 +143,15 @@ impl Collector<'_> {
         &mut self,
         task: Task<'_>,
         place: Place,
-        (fd, Duplicate { file, stat, owner }): (RawFd, Duplicate),
+        (fd, duplicate): (RawFd, Duplicate),
         info: &fdinfo::FdInfo,
     ) -> Result<(FdTypes, u32), Error> {
+        let Duplicate {
+            file,
+            stat,
+            owner,
+            more,
+        } = duplicate;
         let flags = info.flags & !OFlags::CLOEXEC.bits();
         let is_path = flags & OFlags::PATH.bits() != 0;
         let stat = &stat;
@@ -153,7 +159,10 @@ impl Collector<'_> {
             place,
             file: file.as_fd(),
             stat,
-            link: self.pipes.link_of(task, fd, stat, info)?,
+            link: match more.link {
+                Some(link) => link,
+                None => self.pipes.link_of(task, fd, stat, info)?,
+            },
         };
         let opening = Opening {
             flags,
@@ -164,7 +173,7 @@ impl Collector<'_> {
         match kind::of(&object.link, stat, is_path) {
             Kind::Pipe => self.pipe(&object, opening),
             Kind::Fifo => self.fifo(&object, opening),
-            Kind::Socket => self.socket(task, &object, opening),
+            Kind::Socket => self.socket(task, &object, opening, more.answers),
             Kind::Tun => self.tun(&object, opening),
             Kind::Namespace(kind) => self.namespace(&object, opening, kind),
             Kind::Terminal(way) => self.terminal(&object, opening, way),

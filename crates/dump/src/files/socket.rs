@@ -1,12 +1,13 @@
 //! Sockets, told apart by their family.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use gelid_image::messages::FdTypes;
 use gelid_sys::sockopt::{self, IntOption};
 use gelid_sys::{Errno, vsock};
 
 use super::regfile::Opening;
+use super::unix::Told;
 use super::{Collector, Error, Object, Task, Unsupported};
 
 /// `AF_UNIX`
@@ -31,18 +32,38 @@ pub(super) fn refused(socket: impl AsFd) -> Result<Option<Unsupported>, Errno> {
     })
 }
 
+/// What a socket is asked for, whoever does so.
+#[derive(Debug)]
+pub(super) struct Answers {
+    family: Result<i32, Errno>,
+    /// Those of one that is a Unix socket.
+    unix: Option<Box<Told>>,
+}
+
+impl Answers {
+    pub(super) fn of(socket: BorrowedFd<'_>) -> Self {
+        let family = sockopt::int(socket, IntOption::DOMAIN);
+        Self {
+            unix: (family == Ok(UNIX)).then(|| Box::new(Told::ask(socket))),
+            family,
+        }
+    }
+}
+
 impl Collector<'_> {
-    /// Records a socket.
+    /// Records a socket. `answers` are there if it has been asked already.
     pub(super) fn socket(
         &mut self,
         task: Task<'_>,
         object: &Object<'_>,
         opening: Opening,
+        answers: Option<Answers>,
     ) -> Result<(FdTypes, u32), Error> {
-        let family = sockopt::int(object.file, IntOption::DOMAIN)
-            .map_err(object.failed("ask for the family of"))?;
-        match family {
-            UNIX => self.unix(task, object, opening),
+        let Answers { family, unix } = answers.unwrap_or_else(|| Answers::of(object.file));
+        if let Some(told) = unix {
+            return self.unix(task, object, opening, *told);
+        }
+        match family.map_err(object.failed("ask for the family of"))? {
             INET | INET6 => self.inet(object, opening),
             NETLINK => self.netlink(object, opening),
             PACKET => self.packet_sock(object, opening),

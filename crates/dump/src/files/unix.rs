@@ -7,6 +7,7 @@ mod name;
 mod peers;
 mod queue;
 mod refusal;
+mod told;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -15,11 +16,12 @@ use gelid_image::messages::{FdTypes, GelidUcredEntry, GelidUnixSkEntry, SkShutdo
 use gelid_image::{ImageKind, ImageWriter, Staging};
 use gelid_sys::Errno;
 use gelid_sys::diag::{Diag, UnixSocket};
-use gelid_sys::sockopt::{self, IntOption};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use gelid_sys::sockopt;
+use rustix::event::PollFlags;
 
 use self::queue::Queue;
 pub use self::refusal::UnixRefusal;
+pub(super) use self::told::Told;
 use super::regfile::Opening;
 use super::{Collector, Error, Name, Object, Place, Task, sk_opts};
 use crate::namespace::Census;
@@ -127,12 +129,13 @@ impl Collector<'_> {
         task: Task<'_>,
         object: &Object<'_>,
         opening: Opening,
+        told: Told,
     ) -> Result<(FdTypes, u32), Error> {
         let network = self.network_if_many(object)?;
         let (Some(network), Some(seen)) = (network, self.sockets.ask(object)?) else {
             return Err(object.refused(UnixRefusal::Namespace));
         };
-        let events = events(object)?;
+        let events = told.events.map_err(object.failed("poll"))?;
         if events.contains(PollFlags::PRI) {
             return Err(object.refused(UnixRefusal::Urgent));
         }
@@ -144,6 +147,7 @@ impl Collector<'_> {
             }
             self.sockets.unread.push(Queue::new(id, object, &seen)?);
         }
+        let gelid = beyond(object, &seen, (events, &told), &self.census)?;
         let entry = UnixSkEntry {
             id,
             ino: seen.inode,
@@ -152,7 +156,7 @@ impl Collector<'_> {
             flags: opening.flags,
             backlog: seen.send_queue,
             fown: opening.fown,
-            opts: sk_opts::entry(object)?,
+            opts: told.options.map_err(asked(object))?,
             name: seen.name.clone(),
             shutdown: match seen.shutdown {
                 0 => None,
@@ -165,7 +169,7 @@ impl Collector<'_> {
             deleted: bound.deleted.then_some(true),
             mnt_id: bound.mount,
             ns_id: Some(network),
-            gelid: beyond(object, &seen, events, &self.census)?,
+            gelid,
             ..UnixSkEntry::default()
         };
         let sockets = &mut self.sockets;
@@ -198,14 +202,10 @@ fn is_readable(seen: &UnixSocket, events: PollFlags) -> bool {
 fn beyond(
     object: &Object<'_>,
     seen: &UnixSocket,
-    events: PollFlags,
+    (events, told): (PollFlags, &Told),
     census: &Census,
 ) -> Result<Option<GelidUnixSkEntry>, Error> {
     let datagrams = u32::from(seen.kind) == DGRAM;
-    let int = |option| match sockopt::int(object.file, option) {
-        Err(Errno::NOPROTOOPT) => Ok(0),
-        value => value.map_err(object.failed("ask for the options of")),
-    };
     let gone = seen.peer == Some(0) && (datagrams || seen.shutdown == 3);
     let reset = events.contains(PollFlags::ERR);
     if reset && !gone {
@@ -215,10 +215,10 @@ fn beyond(
         peer_gone: (gone && datagrams).then_some(true),
         reset: reset.then_some(true),
         // -1 is none.
-        peek_off: u32::try_from(int(IntOption::PEEK_OFF)?).ok(),
-        passpidfd: (int(IntOption::PASSPIDFD)? != 0).then_some(true),
+        peek_off: u32::try_from(told.peek_offset.map_err(asked(object))?).ok(),
+        passpidfd: (told.pass_pidfd.map_err(asked(object))? != 0).then_some(true),
         peer: who(
-            sockopt::peer(object.file).map_err(object.failed("ask for the peer of"))?,
+            told.peer.map_err(object.failed("ask for the peer of"))?,
             census,
             || sockopt::peer(object.file).map(|(pid, ..)| [pid]),
         ),
@@ -246,12 +246,8 @@ fn who(
     })
 }
 
-/// What a socket is ready for.
-fn events(object: &Object<'_>) -> Result<PollFlags, Error> {
-    let wanted = PollFlags::IN | PollFlags::PRI;
-    let mut fds = [PollFd::new(&object.file, wanted)];
-    poll(&mut fds, Some(&Timespec::default())).map_err(object.failed("poll"))?;
-    Ok(fds[0].revents())
+fn asked(object: &Object<'_>) -> impl Fn(Errno) -> Error {
+    object.failed("ask for the options of")
 }
 
 impl Object<'_> {
