@@ -12,6 +12,7 @@
 use crate::Entry;
 use crate::os::{Map, PAGE, os, word};
 use crate::protocol::{Check, Failure, Gate, Guest, NAP, ensure, fnv1a, same, until};
+use rustix::io::FdFlags;
 use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -288,7 +289,12 @@ fn descriptors(guest: &Guest) -> Check {
         let text = std::io::read_to_string(file)?;
         same!("a file", text, (index / 2).to_string());
     }
-    for (place, [read, _]) in ends.iter().enumerate() {
+    for (place, [read, other]) in ends.iter().enumerate() {
+        let closed =
+            |end| Ok::<_, Failure>(rustix::io::fcntl_getfd(end)?.contains(FdFlags::CLOEXEC));
+        let closed = [closed(read)?, closed(other)?];
+        let made = [[false, false], [true, true], [true, false]];
+        same!("closed on exec", closed, made[place % 3]);
         let mut word = [0; 8];
         rustix::io::read(read, &mut word)?;
         let more = usize::from(place % 3 == 2);

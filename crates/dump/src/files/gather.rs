@@ -1,6 +1,7 @@
 //! What the kernel tells of the descriptors of a large table, asked for by a second thread ahead of the one that
 //! records them.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::CString;
 use std::ops::Range;
@@ -10,13 +11,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use gelid_image::messages::FownEntry;
 use gelid_sys::proc::fd;
 use gelid_sys::proc::fdinfo::{self, FdInfo};
-use gelid_sys::{Errno, pidfd};
+use gelid_sys::{Errno, kcmp, pidfd};
 use rustix::fs::{FileType, OFlags, Stat};
 
 use super::descriptions::Class;
 use super::plain::Plain;
 use super::socket::Answers;
-use super::{Error, Task, fown};
+use super::{Error, Task, fown, kind};
 use crate::namespace::Census;
 
 /// Tables with fewer descriptors are looked at sooner than a thread is started.
@@ -209,16 +210,18 @@ impl<'t> Table<'t> {
         progress.next += CHUNK;
         drop(progress);
         let chunk = first..(first + CHUNK).min(self.slots.end);
-        let chunk = chunk.filter_map(|fd| Some(self.look(fd).transpose()?.map(|seen| (fd, seen))));
-        let chunk = chunk.collect();
+        let mut last = None;
+        let look = |fd| Some(self.look(fd, &mut last).transpose()?.map(|seen| (fd, seen)));
+        let chunk = chunk.filter_map(look).collect();
         let mut progress = self.progress();
         progress.ready.insert(first, chunk);
         self.changed.notify_all();
         progress
     }
 
-    /// Looks at a slot; there may be no descriptor.
-    fn look(&self, fd: RawFd) -> Result<Option<Seen>, Error> {
+    /// Looks at a slot; there may be no descriptor. `last` is the last one of a file of no type: the next is often a
+    /// duplicate of it.
+    fn look(&self, fd: RawFd, last: &mut Option<(RawFd, FdInfo)>) -> Result<Option<Seen>, Error> {
         let mut duplicate = None;
         if let Some(plain) = self.plain.as_ref().filter(|plain| plain.is_possible()) {
             let file = match pidfd::getfd(self.task.pidfd, fd) {
@@ -234,12 +237,26 @@ impl<'t> Table<'t> {
             {
                 return Ok(Some(self.seen(fd, (info, true), duplicate)));
             }
+            if let Some((other, info)) = last
+                && self.is_same(*other, fd)
+            {
+                return Ok(Some(self.seen(fd, (info.clone(), true), duplicate)));
+            }
         }
         let info = match fdinfo::read(self.task.dir, fd) {
             Err(error) if error.errno() == Errno::NOENT => return Ok(None),
             info => info?,
         };
+        if matches!(&duplicate, Some((_, stat)) if kind::has_no_type(stat)) {
+            *last = Some((fd, info.clone()));
+        }
         Ok(Some(self.seen(fd, (info, false), duplicate)))
+    }
+
+    /// Whether two descriptors are known to stand for the same description.
+    fn is_same(&self, one: RawFd, other: RawFd) -> bool {
+        let pid = self.task.pid;
+        kcmp::file((pid, one), (pid, other)).is_ok_and(Ordering::is_eq)
     }
 
     fn seen(

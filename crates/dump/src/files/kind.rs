@@ -63,6 +63,12 @@ pub(super) fn of(link: &[u8], stat: &Stat, is_path: bool) -> Kind {
     }
 }
 
+/// Whether it is of no type, as are counters and other files of the kernel's own that have no place.
+pub(super) fn has_no_type(stat: &Stat) -> bool {
+    const TYPE: u32 = 0o170_000;
+    stat.st_mode & TYPE == 0
+}
+
 /// Files of the kernel's own that look like files with a path.
 fn regular(link: &[u8]) -> Kind {
     let Some(name) = link.strip_suffix(DELETED) else {

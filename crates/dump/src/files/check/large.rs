@@ -5,18 +5,27 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use gelid_sys::pidfd;
 use gelid_sys::proc::{TaskDir, fd, status};
+use gelid_sys::{kcmp, pidfd};
 use rustix::fs::{FileType, Stat};
 
 use super::super::gather::MANY;
-use super::{Error, look, unlocked};
+use super::{Error, kind, look, unlocked};
 use crate::Options;
 
 /// Numbers that a thread takes in one go.
 const CHUNK: RawFd = 128;
 /// Files that are asked for locks. Those of the others are found when the tree stands still.
 const ASKED: u64 = 256;
+
+/// What a thread has found nothing wrong with.
+#[derive(Default)]
+struct Passed {
+    /// Devices of which it is known that their files have paths.
+    paths: HashSet<u64>,
+    /// The last descriptor of a file of no type: the next is often a duplicate of it.
+    last: Option<RawFd>,
+}
 
 /// A table that is large, and not much larger than it has to be.
 pub(super) struct Table<'t> {
@@ -68,14 +77,14 @@ impl<'t> Table<'t> {
     }
 
     fn help(&self) {
-        let mut paths = HashSet::new();
+        let mut passed = Passed::default();
         while self.left.load(Ordering::Relaxed) > 0 {
             let first = self.next.fetch_add(CHUNK, Ordering::Relaxed);
             if first >= self.slots {
                 return;
             }
             for fd in first..(first + CHUNK).min(self.slots) {
-                if let Err(error) = self.look(fd, &mut paths) {
+                if let Err(error) = self.look(fd, &mut passed) {
                     let wrong = self.wrong.lock();
                     let mut wrong = wrong.unwrap_or_else(PoisonError::into_inner);
                     wrong.insert(fd, error);
@@ -87,8 +96,8 @@ impl<'t> Table<'t> {
         }
     }
 
-    /// Looks at a slot. `paths` are devices of which it is known that their files have paths.
-    fn look(&self, fd: RawFd, paths: &mut HashSet<u64>) -> Result<(), Error> {
+    /// Looks at a slot.
+    fn look(&self, fd: RawFd, passed: &mut Passed) -> Result<(), Error> {
         let Ok(file) = pidfd::getfd(&self.pidfd, fd) else {
             return Ok(());
         };
@@ -96,21 +105,35 @@ impl<'t> Table<'t> {
         let Ok(stat) = rustix::fs::fstat(&file) else {
             return Ok(());
         };
-        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_fifo = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
         let lockable = super::is_lockable(&stat);
         if lockable && !self.options.file_locks && less(&self.askable) {
             unlocked(self.task, fd, || fd::link(self.task, fd).ok())?;
         }
-        if lockable && paths.contains(&stat.st_dev) || kind == FileType::Fifo {
+        if lockable && passed.paths.contains(&stat.st_dev) || is_fifo {
+            return Ok(());
+        }
+        let has_no_type = kind::has_no_type(&stat);
+        if has_no_type && passed.last.is_some_and(|last| self.is_same(last, fd)) {
             return Ok(());
         }
         let Some(link) = self.link(fd, &stat) else {
             return Ok(());
         };
         if lockable && link.starts_with(b"/") {
-            paths.insert(stat.st_dev);
+            passed.paths.insert(stat.st_dev);
         }
-        look(self.options, self.task, fd, link, &stat, || Some(file))
+        look(self.options, self.task, fd, link, &stat, || Some(file))?;
+        if has_no_type {
+            passed.last = Some(fd);
+        }
+        Ok(())
+    }
+
+    /// Whether two descriptors are known to stand for the same description, at the moment.
+    fn is_same(&self, one: RawFd, other: RawFd) -> bool {
+        let pid = self.task.pid();
+        kcmp::file((pid, one), (pid, other)).is_ok_and(std::cmp::Ordering::is_eq)
     }
 
     fn link(&self, fd: RawFd, stat: &Stat) -> Option<Vec<u8>> {
