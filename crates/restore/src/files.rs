@@ -30,6 +30,7 @@ mod name;
 mod netlink;
 mod network;
 mod ns;
+mod occupied;
 mod of_dead;
 mod of_process;
 mod open;

@@ -22,8 +22,8 @@ use super::regular::Regular;
 use super::remap::Remap;
 use super::{
     Context, Description, Error, FilesPlan, Flags, Given, Kind, Name, abreast, eventfd, eventpoll,
-    fanotify, inet, inotify, memfd, mqueue, netlink, ns, packet_sock, pidfd, signalfd, timerfd,
-    tty, tun, unix, vsock,
+    fanotify, inet, inotify, memfd, mqueue, netlink, ns, occupied, packet_sock, pidfd, signalfd,
+    timerfd, tty, tun, unix, vsock,
 };
 use crate::Hooks;
 use crate::files::Roots;
@@ -38,10 +38,6 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     let most = plan.most_descriptors(context.base);
     let limit = Raised::to(most);
     let mut opener = Opener::new(plan, context)?;
-    if plan.descriptions.len() > MANY {
-        // Helpers share the table with this process, and what grows then is waited for.
-        nofile::widen(&opener.own, most);
-    }
     context.held.make_room();
     opener.give()?;
     abreast::open_paths(&mut opener)?.open(&mut opener)?;
@@ -109,13 +105,17 @@ impl<'a> Opener<'a> {
         let own = rustix::fs::open(object, flags, Mode::empty())
             .and_then(|own| rustix::io::fcntl_dupfd_cloexec(&own, context.base));
         let own = own.map_err(|errno| too_many("open", object, context.base, errno))?;
+        if plan.descriptions.len() > MANY {
+            // Helpers share the table with this process, and what grows then is waited for.
+            nofile::widen(&own, plan.most_descriptors(context.base));
+        }
         let spare = context.spare.filter(|_| context.held.is_crowded());
         let holders = spare.map(|spare| Holders::prepare(plan, spare, &own));
         let holders = holders.transpose();
         let holders = holders.map_err(|errno| too_many("open", object, context.base, errno))?;
         Ok(Self {
             holders: holders.unwrap_or_default(),
-            _below: occupy(&own, context.base, plan.descriptions.len()),
+            _below: occupied::below(&own, context.base, plan.descriptions.len()),
             plan,
             roots: context.roots,
             names: Names::new(context.roots),
@@ -394,21 +394,6 @@ impl<'a> Opener<'a> {
             _limit: limit,
         })
     }
-}
-
-/// Occupies the numbers below `base`, if that is less work than to move `count` descriptors there, which takes two calls
-/// each. If not, or if there is no more, whatever is opened there is moved.
-fn occupy(own: &OwnedFd, base: RawFd, count: usize) -> Row {
-    let mut below = Row::default();
-    if usize::try_from(base).is_ok_and(|base| base < 2 * count) {
-        while let Ok(fd) = rustix::io::fcntl_dupfd_cloexec(own, 0) {
-            if fd.as_raw_fd() >= base {
-                break;
-            }
-            below.push(fd);
-        }
-    }
-    below
 }
 
 /// Opens the file behind a descriptor once more, by the directory of one's own descriptors.
