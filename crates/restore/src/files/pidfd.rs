@@ -254,6 +254,12 @@ impl OpenFiles {
         self.plan.is_late(id)
     }
 
+    /// Whether there is such a file.
+    #[must_use]
+    pub fn has_late(&self) -> bool {
+        self.plan.has_late()
+    }
+
     /// The number of what tasks fetch descriptors by.
     #[must_use]
     pub fn door(&self) -> Option<RawFd> {

@@ -55,8 +55,10 @@ fn table(
     inherited: &Inherited<'_>,
     (kept, doors): (&[i32], Doors),
 ) -> Result<(), Error> {
-    let (late, early): (Vec<&PlannedFd>, Vec<_>) =
-        table.iter().partition(|planned| files.is_late(planned.id));
+    let (late, early): (Vec<&PlannedFd>, Vec<_>) = match files.has_late() {
+        true => table.iter().partition(|planned| files.is_late(planned.id)),
+        false => (Vec::new(), table.iter().collect()),
+    };
     let (fetched, present): (Vec<&PlannedFd>, Vec<_>) = early
         .iter()
         .partition(|planned| files.to_be_fetched(planned.id).is_some());

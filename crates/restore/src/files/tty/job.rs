@@ -47,12 +47,13 @@ pub(super) fn open_all(opener: &mut Opener<'_>) -> Result<(), Error> {
     let plan = opener.plan;
     let mut wanted = None;
     for description in plan.descriptions.values() {
+        let Kind::Terminal(terminal) = &description.kind else {
+            continue;
+        };
         let label = description.label();
-        let opened = match &description.kind {
-            Kind::Terminal(Terminal::Controlling(name)) => {
-                opener.controlling(name, description.flags, &label)?
-            }
-            Kind::Terminal(Terminal::Job(settings)) => {
+        let opened = match terminal {
+            Terminal::Controlling(name) => opener.controlling(name, description.flags, &label)?,
+            Terminal::Job(settings) => {
                 wanted = wanted.or(*settings);
                 own(opener, description.flags, &label)?
             }
