@@ -113,6 +113,7 @@ pub(crate) fn collect(
         vectors: fpu::Reader::new(&machine.vectors),
         suspended: tree.seccomp_suspended(),
         tables: Tables::new(closing.is_some()),
+        usual: None,
     };
     // Labels are added at last, and whose parent has lost its leader is looked at once more.
     let write = write.filter(|_| machine.module.is_none() && tasks.iter().all(Task::has_leader));

@@ -17,33 +17,37 @@ use crate::vma::{self, Kind};
 
 /// The rings of a process, and whether it has their contexts.
 #[derive(Debug)]
-pub(super) struct AskedRings {
-    pid: Pid,
-    rings: Vec<(u64, Header, Op)>,
+pub(super) struct AskedRings(Vec<(u64, Header, Op)>);
+
+/// The rings that a process has mapped, and what they are like.
+pub(super) fn look(pid: Pid, areas: &[Area]) -> Result<Vec<(u64, Header)>, Error> {
+    let areas = areas.iter().filter(|area| vma::kind(area) == Kind::Aio);
+    let rings = areas.map(|area| {
+        let start = area.map.start;
+        let header = header(pid, start)?;
+        match header.size() == area.map.size() {
+            true => Ok((start, header)),
+            false => Err(odd(pid)),
+        }
+    });
+    rings.collect()
 }
 
 impl AskedRings {
-    pub(super) fn ask(pid: Pid, areas: &[Area], tape: &mut Tape) -> Result<Self, Error> {
-        let areas = areas.iter().filter(|area| vma::kind(area) == Kind::Aio);
-        let rings = areas.map(|area| {
-            let start = area.map.start;
-            let header = header(pid, start)?;
-            if header.size() != area.map.size() {
-                return Err(odd(pid));
-            }
+    pub(super) fn ask(rings: Vec<(u64, Header)>, tape: &mut Tape) -> Self {
+        let rings = rings.into_iter().map(|(start, header)| {
             // Not a single event is asked for.
             let args = [start.into(), 0.into(), 0.into(), 0.into(), 0.into()];
-            Ok((start, header, tape.call(nr::io_getevents, args)))
+            (start, header, tape.call(nr::io_getevents, args))
         });
-        let rings = rings.collect::<Result<_, _>>()?;
-        Ok(Self { pid, rings })
+        Self(rings.collect())
     }
 
     pub(super) fn answer(&self, answers: Answers<'_>) -> Result<Vec<Ring>, Error> {
-        let rings = self.rings.iter().map(|(start, before, context)| {
+        let rings = self.0.iter().map(|(start, before, context)| {
             if answers.may(*context, "io_getevents")?.is_none() {
                 return Err(Error::Unsupported {
-                    tid: self.pid,
+                    tid: answers.tid,
                     what: "the ring of an AIO context that it has not, since a fork",
                     remedy: "unmap it, or exec",
                 });

@@ -90,14 +90,9 @@ impl Tables {
         }
     }
 
-    /// Asks the owner of a table that nobody else has been asked about.
-    pub(super) fn ask(&mut self, live: &Live, tape: &mut Tape) -> Option<AskedTable> {
-        let table = live.ids.files_id;
-        let is_new = self.wanted && is_asked(live) && self.seen.insert(table);
-        is_new.then(|| AskedTable {
-            table,
-            flags: tape.each(nr::fcntl, 0..live.status.fd_size, F_GETFD),
-        })
+    /// Whether somebody waits for what the owner of a table tells, and nobody else has been asked about it.
+    pub(super) fn wants(&mut self, live: &Live) -> bool {
+        self.wanted && is_asked(live) && self.seen.insert(live.ids.files_id)
     }
 }
 
@@ -109,6 +104,13 @@ pub(super) struct AskedTable {
 }
 
 impl AskedTable {
+    pub(super) fn ask(live: &Live, tape: &mut Tape) -> Self {
+        Self {
+            table: live.ids.files_id,
+            flags: tape.each(nr::fcntl, 0..live.status.fd_size, F_GETFD),
+        }
+    }
+
     pub(super) fn answer(&self, outcome: &Outcome) -> Closing {
         Closing {
             table: self.table,

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use gelid_image::messages::TaskCoreEntry;
 use gelid_seize::{Process, State};
 use gelid_sys::Pid;
+use gelid_sys::aio::Header;
 use gelid_sys::proc::TaskDir;
 use gelid_sys::proc::smaps::Area;
 use gelid_sys::proc::status::Status;
+use gelid_sys::proc::timers::Timer;
 use gelid_sys::signal::{SigInfo, SigSet};
 use gelid_tape::{Identity, Tape, closing_signal};
 
-use super::aio::AskedRings;
+use super::aio::{self, AskedRings};
 use super::attributes::{AskedProcess, Outside};
 use super::call::Answers;
 use super::carry::{Job, Played};
@@ -21,7 +23,7 @@ use super::limits::AskedLimits;
 use super::recording::Recorded;
 use super::seccomp::Restraint;
 use super::signals::{Actions, AskedActions};
-use super::thread::{self, Looks, Questions};
+use super::thread::{self, Looks};
 use super::timers::AskedTimers;
 use super::{Cores, Error, ended, fpu, held, signals, timers};
 use crate::namespace::Census;
@@ -45,11 +47,10 @@ pub(crate) fn identity_by(status: &Status, (tgid, tid): (i32, i32)) -> Identity 
     }
 }
 
-/// A process that has been looked at, and what its leader is asked for it.
+/// What the first thread of a process is asked, for itself and its process.
 #[derive(Debug)]
-pub(super) struct Asked {
-    outside: Outside,
-    pub(super) shared: Vec<SigInfo>,
+pub(super) struct Questions {
+    own: Arc<thread::Questions>,
     pub(super) actions: AskedActions,
     limits: AskedLimits,
     timers: AskedTimers,
@@ -58,10 +59,57 @@ pub(super) struct Asked {
     keys: AskedKeys,
     /// Its descriptors, if they are many.
     pub(super) table: Option<AskedTable>,
+    tape: Arc<Tape>,
+}
+
+/// What is not asked of every process alike.
+#[derive(Default)]
+struct Special<'a> {
+    /// The status of a leader that has ended.
+    ended: Option<&'a Status>,
+    timers: Vec<Timer>,
+    rings: Vec<(u64, Header)>,
+    /// Whose table of descriptors it is to tell about.
+    table: Option<&'a Live>,
+}
+
+impl Special<'_> {
+    fn is_nothing(&self) -> bool {
+        self.ended.is_none()
+            && self.timers.is_empty()
+            && self.rings.is_empty()
+            && self.table.is_none()
+    }
+}
+
+impl Questions {
+    fn ask(special: Special<'_>) -> Self {
+        let mut tape = Tape::new();
+        Self {
+            own: Arc::new(thread::Questions::ask(&mut tape, special.ended)),
+            actions: AskedActions::ask(&mut tape),
+            limits: AskedLimits::ask(&mut tape),
+            timers: AskedTimers::ask(&mut tape, special.timers),
+            attributes: AskedProcess::ask(&mut tape),
+            rings: AskedRings::ask(special.rings, &mut tape),
+            keys: AskedKeys::ask(&mut tape),
+            table: special.table.map(|live| AskedTable::ask(live, &mut tape)),
+            tape: Arc::new(tape),
+        }
+    }
+}
+
+/// A process that has been looked at, and what its leader is asked for it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    outside: Outside,
+    pub(super) shared: Vec<SigInfo>,
+    /// Most processes are asked the same.
+    pub(super) questions: Arc<Questions>,
     /// The leader first, if it lives.
     pub(super) threads: Vec<thread::Asked>,
-    /// Of the first thread, and of each other.
-    tapes: (Arc<Tape>, Arc<Tape>),
+    /// Of each thread but the first.
+    other_tape: Arc<Tape>,
 }
 
 impl Asked {
@@ -81,15 +129,27 @@ impl Asked {
                 remedy: "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
             });
         }
+        let special = Special {
+            // Of a process that has lost its leader, the status is that of the first that lives.
+            ended: process.ended_leader.is_some().then_some(&live.status),
+            timers: timers::look(&dir)?,
+            rings: aio::look(process.living(), areas)?,
+            table: looks.tables.wants(live).then_some(live),
+        };
+        let questions = match special.is_nothing() {
+            true => Arc::clone(
+                looks
+                    .usual
+                    .get_or_insert_with(|| Arc::new(Questions::ask(Special::default()))),
+            ),
+            false => Arc::new(Questions::ask(special)),
+        };
         let mut threads = Vec::with_capacity(process.threads.len());
-        // Of a process that has lost its leader, the status is that of the first that lives.
-        let headless = process.ended_leader.is_some();
-        let mut tape = Tape::new();
-        let first = Questions::ask(&mut tape, headless.then_some(&live.status));
-        threads.push(thread::Asked::look(leader, &dir, &Arc::new(first), looks)?);
+        threads.push(thread::Asked::look(leader, &dir, &questions.own, looks)?);
         let mut other_tape = Tape::new();
         if process.threads.len() > 1 {
-            let others = Arc::new(Questions::ask(&mut other_tape, Some(&live.status)));
+            let others = thread::Questions::ask(&mut other_tape, Some(&live.status));
+            let others = Arc::new(others);
             for thread in 1..process.threads.len() {
                 threads.push(thread::Asked::look(
                     held(process, thread)?,
@@ -102,15 +162,9 @@ impl Asked {
         Ok(Self {
             outside: Outside::look(&dir, own_session(process.pid, sid))?,
             shared: signals::pending(leader, true)?,
-            actions: AskedActions::ask(&mut tape),
-            limits: AskedLimits::ask(&mut tape),
-            timers: AskedTimers::ask(&mut tape, timers::look(&dir)?),
-            attributes: AskedProcess::ask(&mut tape),
-            rings: AskedRings::ask(process.living(), areas, &mut tape)?,
-            keys: AskedKeys::ask(&mut tape),
-            table: looks.tables.ask(live, &mut tape),
+            questions,
             threads,
-            tapes: (Arc::new(tape), Arc::new(other_tape)),
+            other_tape: Arc::new(other_tape),
         })
     }
 
@@ -118,7 +172,6 @@ impl Asked {
     pub(super) fn jobs(&self, process: usize, task: &Task, live: &Live) -> Vec<Job> {
         let status = &live.status;
         let (tgid, _) = own(task, live);
-        let (first, others) = &self.tapes;
         let mut jobs = Vec::with_capacity(self.threads.len());
         for (thread, one) in self.threads.iter().enumerate() {
             let pending = signals::set(&one.private).0 | signals::set(&self.shared).0;
@@ -130,7 +183,10 @@ impl Asked {
                     tid: task.own(thread).unwrap_or(one.tid.as_raw_pid()),
                     signal: closing_signal(SigSet(status.sig_caught), waiting),
                 },
-                tape: Arc::clone(if thread == 0 { first } else { others }),
+                tape: Arc::clone(match thread {
+                    0 => &self.questions.tape,
+                    _ => &self.other_tape,
+                }),
             });
         }
         jobs
@@ -149,6 +205,7 @@ impl Asked {
             tid: task.living,
             outcome: &first.outcome,
         };
+        let asked = &self.questions;
         let shared = signals::set(&self.shared).0 | live.status.shared_pending;
         let mut mask = first.saved.mask.0;
         if let Some(ended) = process.ended_leader {
@@ -177,13 +234,13 @@ impl Asked {
             flags: task.stat.flags,
             blk_sigset: mask,
             comm: rest.name,
-            timers: Some(self.timers.answer(leader, &census.numbers)?),
-            rlimits: Some(self.limits.answer(leader)?),
+            timers: Some(asked.timers.answer(leader, &census.numbers)?),
+            rlimits: Some(asked.limits.answer(leader)?),
             signals_s: Some(signals::queue(&self.shared, SigSet(shared))),
             sigactions: actions.entries(),
             ..Default::default()
         };
-        let space = self.attributes.answer(leader, &self.outside, &mut tc)?;
+        let space = asked.attributes.answer(leader, &self.outside, &mut tc)?;
         let gelid = tc.gelid.get_or_insert_default();
         gelid.lock_future = first.locking;
         // The kernel forgets the signal when the parent has waited for it.
@@ -197,8 +254,8 @@ impl Asked {
             leader: *core,
             threads: threads.map(|it| (it.tid, it.core)).collect(),
             restraints,
-            rings: self.rings.answer(leader)?,
-            keys: self.keys.answer(leader, areas)?,
+            rings: asked.rings.answer(leader)?,
+            keys: asked.keys.answer(leader, areas)?,
             brk: space.brk,
             dumpable: space.dumpable,
             thp_disabled: space.thp_disabled,

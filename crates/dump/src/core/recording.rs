@@ -146,9 +146,11 @@ impl<'a> Recording<'a> {
         }
         let at = self.places.get(&played.place.0);
         if let Some(process) = at.and_then(|at| self.processes.get_mut(*at)) {
-            if let (0, Some(asked), Some(closing)) =
-                (played.place.1, &process.asked.table, &self.closing)
-            {
+            if let (0, Some(asked), Some(closing)) = (
+                played.place.1,
+                &process.asked.questions.table,
+                &self.closing,
+            ) {
                 // If nobody is there to take it, the dump has failed already.
                 let _ = closing.send(asked.answer(&played.outcome));
             }
@@ -202,7 +204,7 @@ impl OfProcess<'_> {
             outcome: &played.outcome,
         };
         let own = match index {
-            0 => Some(self.asked.actions.answer(answers)?),
+            0 => Some(self.asked.questions.actions.answer(answers)?),
             _ => None,
         };
         let told = self.first.as_ref().map(|(_, actions)| actions);

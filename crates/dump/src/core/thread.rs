@@ -23,7 +23,7 @@ use super::descriptors::Tables;
 use super::sched::{Defaults, Sched};
 use super::seccomp::{self, AskedMode, Filter, Restraint};
 use super::signals::{Actions, AskedStack};
-use super::{Error, creds, fpu, registers, signals, wrong_registers};
+use super::{Error, creds, fpu, process, registers, signals, wrong_registers};
 use crate::namespace::Users;
 
 /// What looking at many threads takes.
@@ -36,6 +36,8 @@ pub(super) struct Looks<'a> {
     /// Nothing is forbidden by seccomp for the time.
     pub(super) suspended: bool,
     pub(super) tables: Tables,
+    /// What is asked of all processes that have nothing special.
+    pub(super) usual: Option<Arc<process::Questions>>,
 }
 
 /// What threads are asked, on one tape.
