@@ -28,6 +28,8 @@ static SELECTORS: [AtomicU8; 2] = [const { AtomicU8::new(ALLOW) }; 2];
 /// Calls that became signals.
 static DIVERTED: AtomicUsize = AtomicUsize::new(0);
 static IN_FOREIGN_CODE: AtomicBool = AtomicBool::new(false);
+/// Threads that are about to wait.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
 /// Lets calls pass again, since the return from here is one.
@@ -79,6 +81,7 @@ fn waiting(guest: &Guest, mode: u64) -> Check {
         _ => {}
     }
     SELECTORS[1].store(BLOCK, Ordering::SeqCst);
+    WAITING.fetch_add(1, Ordering::SeqCst);
     guest.wait();
     set(OFF, 0, 0, None)
 }
@@ -91,8 +94,12 @@ fn dispatch(guest: &Guest) -> Check {
             scope.spawn(|| waiting(guest, ON)),
             scope.spawn(|| waiting(guest, INCLUSIVE_ON)),
         ];
-        let first = || IN_FOREIGN_CODE.load(Ordering::SeqCst) || others[0].is_finished();
-        let held = until("foreign code", || Ok(first())).and_then(|()| guest.hold());
+        let ended = || others.iter().filter(|other| other.is_finished()).count();
+        let begun = || {
+            let foreign = usize::from(IN_FOREIGN_CODE.load(Ordering::SeqCst));
+            foreign + WAITING.load(Ordering::SeqCst) + ended() >= others.len()
+        };
+        let held = until("foreign code", || Ok(begun())).and_then(|()| guest.hold());
         GO_ON.store(true, Ordering::SeqCst);
         for other in others {
             let ended = other.join();

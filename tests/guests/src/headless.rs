@@ -143,13 +143,15 @@ fn whole_file() -> libc::flock {
 
 fn told(guest: &Guest) -> Check {
     let up = guest.path("up");
-    let (go, said) = (
-        std::ffi::CString::new(guest.path("go").into_os_string().into_encoded_bytes())?,
-        up.clone(),
-    );
+    let go = std::ffi::CString::new(guest.path("go").into_os_string().into_encoded_bytes())?;
+    // It gets its name when the child has no descriptor of it any more.
+    let (made, said) = (guest.path("made"), up.clone());
     let child = guest.fork("child", move |_| {
         std::thread::spawn(move || {
-            let is_up = ended().and_then(|()| Ok(std::fs::write(&said, b"")?));
+            let is_up = ended().and_then(|()| {
+                std::fs::write(&made, b"")?;
+                Ok(std::fs::rename(&made, &said)?)
+            });
             if is_up.is_ok() {
                 crate::protocol::wait_for(&go);
             }
