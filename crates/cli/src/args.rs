@@ -1,8 +1,8 @@
 //! From the words of the command line to checked options.
 //!
 //! Words are taken apart as by `getopt_long(3)` ([`getopt`]), preceded by those of the configuration files
-//! ([`config`]), typed by clap ([`Options`]) group by group, as far as anything was said of one, and then checked against each other ([`checks`]). What CRIU can do
-//! and gelid cannot yet is refused by name ([`missing`]).
+//! ([`config`]), typed by clap ([`Options`]) group by group, as far as anything was said of one, and then checked
+//! against each other ([`checks`]). What CRIU can do and gelid cannot yet is refused by name ([`missing`]).
 
 mod checks;
 mod config;

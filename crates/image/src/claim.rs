@@ -1,6 +1,6 @@
 //! Who may write a set into a directory, and the hidden directory for files of it that have a name from the start.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -34,11 +34,6 @@ impl Claim {
             hidden: OnceLock::new(),
             _lock: lock,
         })
-    }
-
-    /// The directory that the set will appear in.
-    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
     }
 
     /// The hidden directory.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,16 +121,15 @@ impl Staging {
     /// alone, and files that are not needed leave nothing. One thread at a time is fastest: two of them look at the
     /// same inodes.
     pub fn prepare(&self, count: usize) {
-        let Shared { claim, mode, .. } = &*self.shared;
-        self.shared.blanks.make(claim.dir(), *mode, count);
+        let Shared { blanks, mode, .. } = &*self.shared;
+        blanks.make(self.dir.as_fd(), *mode, count);
     }
 
     /// Makes a file in advance that has blocks for so many bytes, for [`roomy`](Self::roomy) to take by the same number.
     /// File systems for which that is not known to be worth while are left alone.
     pub fn prepare_room(&self, whose: u32, bytes: u64) {
-        let Shared { claim, mode, .. } = &*self.shared;
-        let blanks = &self.shared.blanks;
-        blanks.make_roomy(claim.dir(), *mode, whose, bytes);
+        let Shared { blanks, mode, .. } = &*self.shared;
+        blanks.make_roomy(self.dir.as_fd(), *mode, whose, bytes);
     }
 
     /// A writer for an image file.

@@ -156,16 +156,18 @@ impl<J: Send + 'static, E: Fault> Pool<J, E> {
     pub(crate) fn submitter(&self) -> &Submitter<J, E> {
         &self.submitter
     }
+}
 
+impl<J, E> Pool<J, E> {
     /// Tells the workers to end; what is still queued is dropped. Does not wait for them.
     pub(crate) fn dismiss(&mut self) {
-        drop(self.stop.take());
+        self.stop = None;
     }
 }
 
 impl<J, E> Drop for Pool<J, E> {
     fn drop(&mut self) {
-        self.stop.take();
+        self.dismiss();
         for thread in self.threads.drain(..) {
             // A panic was caught and reported inside.
             let _ = thread.join();

@@ -70,6 +70,12 @@ pub fn file(a: (Pid, RawFd), b: (Pid, RawFd)) -> Result<Ordering> {
     kcmp(Kind::File, (a.0, index(a.1)?), (b.0, index(b.1)?))
 }
 
+/// Whether two descriptors are known to stand for the same description; false where that cannot be told.
+#[must_use]
+pub fn is_same_file(a: (Pid, RawFd), b: (Pid, RawFd)) -> bool {
+    file(a, b).is_ok_and(Ordering::is_eq)
+}
+
 /// Whether both tasks share the object of `kind`, which is any but the two kinds of file.
 pub fn shared(kind: Kind, a: Pid, b: Pid) -> Result<bool> {
     kcmp(kind, (a, 0), (b, 0)).map(Ordering::is_eq)

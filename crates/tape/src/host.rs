@@ -275,8 +275,8 @@ impl Host {
     }
 
     /// The same for a thread that was born on a tape and has played nothing but tapes: nothing is asked of it. `regs` are
-    /// those of any thread born so in this address space, or of the creator of one that is born in a copy. It goes back to them with all signals blocked, unless
-    /// something else is [set](Carrier::set_saved).
+    /// those of any thread born so in this address space, or of the creator of one that is born in a copy. It goes back
+    /// to them with all signals blocked, unless something else is [set](Carrier::set_saved).
     ///
     /// # Errors
     ///

@@ -294,6 +294,6 @@ fn has(pid: Pid, lock: &Found) -> bool {
     descriptors.into_iter().any(|fd| {
         let inode = statat(&dir, format!("fd/{fd}"), AtFlags::empty());
         inode.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == lock.inode)
-            && kcmp::file((pid, fd), lock.holder).is_ok_and(std::cmp::Ordering::is_eq)
+            && kcmp::is_same_file((pid, fd), lock.holder)
     })
 }

@@ -1,7 +1,6 @@
 //! What the kernel tells of the descriptors of a large table, asked for by a second thread ahead of the one that
 //! records them.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::CString;
 use std::ops::Range;
@@ -238,7 +237,7 @@ impl<'t> Table<'t> {
                 return Ok(Some(self.seen(fd, (info, true), duplicate)));
             }
             if let Some((other, info)) = last
-                && self.is_same(*other, fd)
+                && kcmp::is_same_file((self.task.pid, *other), (self.task.pid, fd))
             {
                 return Ok(Some(self.seen(fd, (info.clone(), true), duplicate)));
             }
@@ -251,12 +250,6 @@ impl<'t> Table<'t> {
             *last = Some((fd, info.clone()));
         }
         Ok(Some(self.seen(fd, (info, false), duplicate)))
-    }
-
-    /// Whether two descriptors are known to stand for the same description.
-    fn is_same(&self, one: RawFd, other: RawFd) -> bool {
-        let pid = self.task.pid;
-        kcmp::file((pid, one), (pid, other)).is_ok_and(Ordering::is_eq)
     }
 
     fn seen(

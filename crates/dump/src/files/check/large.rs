@@ -114,7 +114,9 @@ impl<'t> Table<'t> {
             return Ok(());
         }
         let has_no_type = kind::has_no_type(&stat);
-        if has_no_type && passed.last.is_some_and(|last| self.is_same(last, fd)) {
+        let pid = self.task.pid();
+        let is_same = |last| kcmp::is_same_file((pid, last), (pid, fd));
+        if has_no_type && passed.last.is_some_and(is_same) {
             return Ok(());
         }
         let Some(link) = self.link(fd, &stat) else {
@@ -128,12 +130,6 @@ impl<'t> Table<'t> {
             passed.last = Some(fd);
         }
         Ok(())
-    }
-
-    /// Whether two descriptors are known to stand for the same description, at the moment.
-    fn is_same(&self, one: RawFd, other: RawFd) -> bool {
-        let pid = self.task.pid();
-        kcmp::file((pid, one), (pid, other)).is_ok_and(std::cmp::Ordering::is_eq)
     }
 
     fn link(&self, fd: RawFd, stat: &Stat) -> Option<Vec<u8>> {
