@@ -1,25 +1,24 @@
 //! Copies of shared memory, so that a tree that is to run on need not wait until its pages are packed and written.
 //!
-//! No kernel makes them as it copies an address space: the pages are read and written, by all workers at once, into
-//! memory that ends with the dumper.
+//! No kernel makes them as it copies an address space: the pages are read by all workers at once, into huge pages of
+//! the dumper, which take a quarter of the time of small ones.
 
-use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gelid_pages::{FileSource, default_workers};
-use rustix::fs::{MemfdFlags, memfd_create};
+use gelid_pages::{CHUNK_BYTES, PageSource, default_workers};
+use gelid_sys::map::Anonymous;
+use rustix::io::Errno;
 use rustix::process::getpid;
 
 use super::Object;
 use crate::Options;
 use crate::snapshot::{self, Taken};
 
-/// Bytes that are read and written in one go: they stay in the caches of a processor.
-const PIECE: u64 = 256 << 10;
+/// Bytes of a copy that one worker fills at a time: a huge page.
+const PIECE: usize = 2 << 20;
 
 /// Copies objects, if they are large and there is memory for that beside what copies of address spaces may come to take;
 /// they are as they were, and may change afterwards. Those that are not copied come first.
@@ -38,8 +37,8 @@ pub(crate) fn copied(
     let (mut standing, mut copies) = (Vec::new(), Vec::new());
     for object in objects {
         match copy(&object, workers) {
-            Ok(file) => copies.push(Object {
-                source: Arc::new(FileSource::new(file)),
+            Ok(copy) => copies.push(Object {
+                source: Arc::new(copy),
                 ..object
             }),
             Err(error) => {
@@ -52,17 +51,67 @@ pub(crate) fn copied(
     (standing, copies)
 }
 
-fn copy(object: &Object, workers: NonZeroUsize) -> io::Result<File> {
-    let file = File::from(memfd_create("gelid", MemfdFlags::CLOEXEC)?);
-    let all = object.ranges.iter().flat_map(pieces);
-    let pieces = Mutex::new(all);
+/// Memory as it was, addressed as that was.
+#[derive(Debug)]
+struct Copy {
+    /// The bytes of all ranges, one behind the other, and what is missing to the next huge page.
+    bytes: Anonymous,
+    /// The ranges, ascending, and where each begins in `bytes`.
+    places: Vec<(Range<u64>, usize)>,
+}
+
+impl PageSource for Copy {
+    fn read(&self, ranges: &[Range<u64>], mut buf: &mut [u8]) -> io::Result<()> {
+        for range in ranges {
+            let mut at = range.start;
+            while at < range.end {
+                let next = self.places.partition_point(|(place, _)| place.end <= at);
+                let found = self.places.get(next);
+                let (place, start) = found
+                    .filter(|(place, _)| place.contains(&at))
+                    .ok_or(io::ErrorKind::UnexpectedEof)?;
+                let start = start + (at - place.start) as usize;
+                let len = (range.end.min(place.end) - at) as usize;
+                let (here, rest) = buf.split_at_mut(len);
+                here.copy_from_slice(&self.bytes[start..start + len]);
+                (buf, at) = (rest, at + len as u64);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn copy(object: &Object, workers: NonZeroUsize) -> io::Result<Copy> {
+    let len = usize::try_from(object.bytes()).map_err(|_| Errno::NOMEM)?;
+    // The kernel begins a mapping where a huge page can begin only if it ends where one ends.
+    let mut bytes = Anonymous::huge(len.next_multiple_of(PIECE))?;
+    fill(object, &mut bytes[..len], workers)?;
+    let places = object.ranges.iter().scan(0, |end, range| {
+        let start = *end;
+        *end += (range.end - range.start) as usize;
+        Some((range.clone(), start))
+    });
+    let places = places.collect();
+    Ok(Copy { bytes, places })
+}
+
+fn fill(object: &Object, bytes: &mut [u8], workers: NonZeroUsize) -> io::Result<()> {
+    let mut left = object.ranges.iter().cloned();
+    let mut rest = 0..0;
+    let pieces = bytes.chunks_mut(PIECE).map(move |piece| {
+        let reads: Vec<_> = piece
+            .chunks_mut(CHUNK_BYTES)
+            .map(|buf| (take(&mut rest, &mut left, buf.len()), buf))
+            .collect();
+        reads
+    });
+    let pieces = Mutex::new(pieces);
     let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || -> io::Result<()> {
-        let mut buf = vec![0; PIECE as usize];
-        while let Some(piece) = next() {
-            let here = &mut buf[..(piece.end - piece.start) as usize];
-            object.source.read(std::slice::from_ref(&piece), here)?;
-            file.write_all_at(here, piece.start)?;
+        while let Some(reads) = next() {
+            for (ranges, buf) in reads {
+                object.source.read(&ranges, buf)?;
+            }
         }
         Ok(())
     };
@@ -75,27 +124,54 @@ fn copy(object: &Object, workers: NonZeroUsize) -> io::Result<File> {
                 .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
         });
         others.fold(own, Result::and)
-    })?;
-    Ok(file)
+    })
 }
 
-fn pieces(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
-    let end = range.end;
-    (range.start..end)
-        .step_by(PIECE as usize)
-        .map(move |start| start..end.min(start + PIECE))
+/// Takes the first `len` bytes of `rest` and of what is `left` behind it.
+fn take(
+    rest: &mut Range<u64>,
+    left: &mut impl Iterator<Item = Range<u64>>,
+    len: usize,
+) -> Vec<Range<u64>> {
+    let mut taken = Vec::new();
+    let mut wanted = len as u64;
+    while wanted > 0 {
+        if rest.is_empty() {
+            match left.next() {
+                Some(range) => *rest = range,
+                None => break,
+            }
+        }
+        let end = rest.end.min(rest.start + wanted);
+        wanted -= end - rest.start;
+        taken.push(rest.start..end);
+        rest.start = end;
+    }
+    taken
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use gelid_pages::{FileSource, PAGE_SIZE};
+
     use super::*;
 
     #[test]
     fn copies_are_what_was_there() {
-        let bytes: Vec<u8> = (0..3 * PIECE).map(|at| (at / 4096) as u8).collect();
+        const PAGE: u64 = PAGE_SIZE as u64;
+        const HUGE: u64 = PIECE as u64;
+        let number = |at: u64| (at / PAGE) as u8;
         let file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..4 * HUGE).map(number).collect();
         file.write_all_at(&bytes, 0).unwrap();
-        let ranges = vec![4096..2 * PIECE + 8192, 3 * PIECE - 4096..3 * PIECE];
+        // Ranges that end within a read, within a piece, and far behind one.
+        let mut ranges: Vec<_> = (0..300)
+            .map(|at| at * 2 * PAGE..(at * 2 + 1) * PAGE)
+            .collect();
+        ranges.push(700 * PAGE..2 * HUGE + 3 * PAGE);
+        ranges.push(4 * HUGE - PAGE..4 * HUGE);
         let object = Object {
             shmid: 1,
             source: Arc::new(FileSource::new(file.try_clone().unwrap())),
@@ -105,11 +181,15 @@ mod tests {
         file.set_len(0).unwrap();
         for range in ranges {
             let mut found = vec![0; (range.end - range.start) as usize];
-            copy.read_exact_at(&mut found, range.start).unwrap();
-            assert_eq!(found, bytes[range.start as usize..range.end as usize]);
+            copy.read(std::slice::from_ref(&range), &mut found).unwrap();
+            let expected: Vec<u8> = range.map(number).collect();
+            assert!(found == expected);
         }
-        let mut hole = [1; 4096];
-        copy.read_exact_at(&mut hole, 0).unwrap();
-        assert_eq!(hole, [0; 4096]);
+        let both = [2 * PAGE..3 * PAGE, 800 * PAGE..801 * PAGE];
+        let mut found = [0; 2 * PAGE_SIZE];
+        copy.read(&both, &mut found).unwrap();
+        assert_eq!((found[0], found[PAGE_SIZE]), (2, 800u64 as u8));
+        let hole = copy.read(std::slice::from_ref(&(PAGE..2 * PAGE)), &mut [0; PAGE_SIZE]);
+        assert!(hole.is_err());
     }
 }
