@@ -51,9 +51,11 @@ impl Collector<'_> {
         }
     }
 
-    fn stat_by_name(&self, mapping: &Mapping) -> Option<Stat> {
+    /// The regular file of the same number that a mapping's name leads to.
+    pub(super) fn stat_by_name(&self, mapping: &Mapping) -> Option<Stat> {
         let path = mapping.path.strip_prefix(b"/")?;
-        let stat = statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let stat = statat(&self.root, path, flags).ok()?;
         let is_it = stat.st_ino == mapping.inode
             && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         is_it.then_some(stat)

@@ -54,7 +54,10 @@ impl Collector<'_> {
         let (id, memfd) = match known {
             Some(known) => known,
             None => {
-                let known = self.behind_mapping(task.dir, &name, (place, mapping))?;
+                let known = match self.named_by(mapping)? {
+                    Some(id) => (id, false),
+                    None => self.behind_mapping(task.dir, &name, (place, mapping))?,
+                };
                 let paths = self.mapped.entry(key).or_default();
                 paths.push((mapping.path.clone(), known));
                 known
@@ -70,6 +73,16 @@ impl Collector<'_> {
             self.memfds.note_part(inode(mapping), part);
         }
         Ok(Mapped { id, fdflags, memfd })
+    }
+
+    /// Records a file by what `smaps` calls it, if that leads to it and nothing more is to be known of it.
+    fn named_by(&mut self, mapping: &Mapping) -> Result<Option<u32>, Error> {
+        match self.stat_by_name(mapping) {
+            Some(stat) if (stat.st_dev, stat.st_ino) == inode(mapping) => {
+                self.plain_reference(stat, &mapping.path)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Looks behind a mapping by its link. With rights in a user namespace alone links may be read, but not followed:

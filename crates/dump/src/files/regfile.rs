@@ -86,11 +86,41 @@ impl Collector<'_> {
         Ok(id)
     }
 
+    /// The same of a regular file that its path leads to, without opening it; `None` where more than that may matter.
+    pub(super) fn plain_reference(
+        &mut self,
+        stat: Stat,
+        path: &[u8],
+    ) -> Result<Option<u32>, Error> {
+        let magic = self.known.magics.get(&stat.st_dev);
+        let is_plain = magic.is_some_and(|magic| ![PROC_MAGIC, MQUEUE_MAGIC].contains(magic));
+        // Mounts are told of an open file only.
+        if !is_plain || self.mounts.root().is_some() || !self.options.external.is_empty() {
+            return Ok(None);
+        }
+        let build_id = match self.known_build_id(&stat) {
+            id if !self.options.build_ids => id.unwrap_or_default(),
+            Some(id) => id,
+            None => return Ok(None),
+        };
+        let key = ((stat.st_dev, stat.st_ino), path.to_vec(), None);
+        if let Some(id) = self.known.references.get(&key) {
+            return Ok(Some(*id));
+        }
+        let id = self.new_id()?;
+        let stat = self.census.users.of_file(stat);
+        let mut entry = entry(&stat, id, path.to_vec(), Opening::reference());
+        entry.build_id = build_id;
+        self.push_regular(entry)?;
+        self.known.references.insert(key, id);
+        Ok(Some(id))
+    }
+
     /// Records a file under a new id.
     pub(super) fn regular(&mut self, object: &Object<'_>, opening: Opening) -> Result<u32, Error> {
         let id = self.new_id()?;
         if let Some(name) = self.external(object, &opening)? {
-            let mut entry = entry(object, id, name, opening);
+            let mut entry = entry(object.stat, id, name, opening);
             entry.ext = Some(true);
             entry.mnt_id = self.mount_of(object);
             self.push_regular(entry)?;
@@ -102,7 +132,7 @@ impl Collector<'_> {
             let name = self.inside_proc(name);
             self.note_process(object, &name);
         }
-        let mut entry = entry(object, id, self.inside_proc(name), opening);
+        let mut entry = entry(object.stat, id, self.inside_proc(name), opening);
         entry.mnt_id = self.mount_of(object);
         if object.is_regular() && self.options.build_ids {
             entry.build_id = self.build_id(object, &entry);
@@ -295,6 +325,12 @@ impl Collector<'_> {
         }
     }
 
+    /// The build id of a file that has not changed since it was asked for.
+    fn known_build_id(&self, stat: &Stat) -> Option<Vec<u32>> {
+        let (then, id) = self.known.build_ids.get(&(stat.st_dev, stat.st_ino))?;
+        (*then == changed(stat)).then(|| id.clone())
+    }
+
     /// The build id of an ELF file. Of files behind descriptors only those that may be executed are looked
     /// into.
     fn build_id(&mut self, object: &Object<'_>, entry: &RegFileEntry) -> Vec<u32> {
@@ -302,10 +338,8 @@ impl Collector<'_> {
         if !reference && object.stat.st_mode & 0o111 == 0 {
             return Vec::new();
         }
-        if let Some((then, id)) = self.known.build_ids.get(&object.inode())
-            && *then == changed(object.stat)
-        {
-            return id.clone();
+        if let Some(id) = self.known_build_id(object.stat) {
+            return id;
         }
         // It cannot be executed, and opening it would break the lease.
         if self.is_leased(object.inode()) {
@@ -321,8 +355,9 @@ impl Collector<'_> {
 }
 
 /// The record of a file by a name.
-pub(super) fn entry(object: &Object<'_>, id: u32, name: Vec<u8>, opening: Opening) -> RegFileEntry {
+pub(super) fn entry(stat: &Stat, id: u32, name: Vec<u8>, opening: Opening) -> RegFileEntry {
     let flags = OFlags::from_bits_retain(opening.flags);
+    let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     // A log grows while the tree is away.
     let grows = flags.contains(OFlags::APPEND) && opening.flags & 3 == OFlags::WRONLY.bits();
     RegFileEntry {
@@ -331,8 +366,8 @@ pub(super) fn entry(object: &Object<'_>, id: u32, name: Vec<u8>, opening: Openin
         pos: opening.pos,
         fown: opening.fown,
         name,
-        size: (object.is_regular() && !grows).then(|| object.stat.st_size.unsigned_abs()),
-        mode: Some(object.stat.st_mode),
+        size: (is_regular && !grows).then(|| stat.st_size.unsigned_abs()),
+        mode: Some(stat.st_mode),
         ..RegFileEntry::default()
     }
 }

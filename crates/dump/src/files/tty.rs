@@ -161,7 +161,7 @@ impl Collector<'_> {
             // The node went with the master; another one may have its name.
             Some(name) if hung_up => {
                 let id = self.new_id()?;
-                let mut entry = regfile::entry(object, id, name.to_vec(), node);
+                let mut entry = regfile::entry(object.stat, id, name.to_vec(), node);
                 entry.mnt_id = self.mount_of(object);
                 self.push_regular(entry)?;
                 Ok(id)
