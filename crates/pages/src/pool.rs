@@ -61,42 +61,80 @@ impl<E: Fault> Failure<E> {
         lock(&self.first).get_or_insert(error);
         self.raised.store(true, Ordering::Release);
     }
+
+    /// Does a job, and notes why that failed.
+    fn attend<J>(&self, work: &mut Work<J, E>, job: &mut J) {
+        match catch_unwind(AssertUnwindSafe(|| work(job))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.raise(error),
+            Err(_) => self.raise(E::panicked()),
+        }
+    }
 }
 
 /// Locks without regard to poison: every holder leaves a consistent state behind at each step.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What is done with a job.
+type Work<J, E> = dyn FnMut(&mut J) -> Result<(), E> + Send;
+
 /// The sending end of a pool; may be cloned and outlive it.
 pub(crate) struct Submitter<J, E> {
-    jobs: Sender<J>,
-    stopped: Receiver<Never>,
+    way: Way<J, E>,
     failure: Arc<Failure<E>>,
+}
+
+/// Where a job goes.
+enum Way<J, E> {
+    /// To the workers.
+    Queue {
+        jobs: Sender<J>,
+        stopped: Receiver<Never>,
+    },
+    /// Nowhere: whoever submits it does it.
+    Here(Arc<Mutex<Work<J, E>>>),
 }
 
 impl<J, E> Clone for Submitter<J, E> {
     fn clone(&self) -> Self {
+        let way = match &self.way {
+            Way::Queue { jobs, stopped } => Way::Queue {
+                jobs: jobs.clone(),
+                stopped: stopped.clone(),
+            },
+            Way::Here(work) => Way::Here(Arc::clone(work)),
+        };
         Self {
-            jobs: self.jobs.clone(),
-            stopped: self.stopped.clone(),
+            way,
             failure: Arc::clone(&self.failure),
         }
     }
 }
 
 impl<J, E: Fault> Submitter<J, E> {
-    /// Queues a job; waits while the queue is full. An error is the first error of the pool.
-    pub(crate) fn submit(&self, job: J) -> Result<(), E> {
+    /// Queues a job, and waits while the queue is full; or does it. An error is the first error of the pool.
+    pub(crate) fn submit(&self, mut job: J) -> Result<(), E> {
         if self.failure.is_raised() {
             return Err(self.failure.get());
         }
+        let (jobs, stopped) = match &self.way {
+            Way::Queue { jobs, stopped } => (jobs, stopped),
+            Way::Here(work) => {
+                self.failure.attend(&mut *lock(work), &mut job);
+                return match self.failure.is_raised() {
+                    true => Err(self.failure.get()),
+                    false => Ok(()),
+                };
+            }
+        };
         select! {
-            send(self.jobs, job) -> sent => sent.map_err(|_| self.failure.get())?,
-            recv(self.stopped) -> _ => return Err(self.failure.get()),
+            send(jobs, job) -> sent => sent.map_err(|_| self.failure.get())?,
+            recv(stopped) -> _ => return Err(self.failure.get()),
         }
         // What has been sent when all had gone is done by nobody.
-        match self.stopped.try_recv() {
+        match stopped.try_recv() {
             Err(TryRecvError::Empty) => Ok(()),
             _ => Err(self.failure.get()),
         }
@@ -129,11 +167,11 @@ impl<J: Send + 'static, E: Fault> Pool<J, E> {
         let (jobs, queue) = bounded(waiting);
         let (stop, stopped) = bounded(0);
         let failure = Arc::default();
-        let submitter = Submitter {
+        let way = Way::Queue {
             jobs,
             stopped: stopped.clone(),
-            failure,
         };
+        let submitter = Submitter { way, failure };
         let mut pool = Self {
             submitter,
             stop: Some(stop),
@@ -151,6 +189,18 @@ impl<J: Send + 'static, E: Fault> Pool<J, E> {
             pool.threads.push(thread.spawn(move || worker.run())?);
         }
         Ok(pool)
+    }
+
+    /// No threads at all: whoever submits a job does it, one at a time.
+    pub(crate) fn in_place(work: impl FnMut(&mut J) -> Result<(), E> + Send + 'static) -> Self {
+        Self {
+            submitter: Submitter {
+                way: Way::Here(Arc::new(Mutex::new(work))),
+                failure: Arc::default(),
+            },
+            stop: None,
+            threads: Vec::new(),
+        }
     }
 
     pub(crate) fn submitter(&self) -> &Submitter<J, E> {
@@ -182,18 +232,14 @@ struct Worker<J, E, W> {
     work: W,
 }
 
-impl<J, E: Fault, W: FnMut(&mut J) -> Result<(), E>> Worker<J, E, W> {
+impl<J, E: Fault, W: FnMut(&mut J) -> Result<(), E> + Send + 'static> Worker<J, E, W> {
     fn run(mut self) {
         // The job is dropped, and its promise broken by that, only after its error has been noted.
         while let Some(mut job) = self.next() {
             if self.failure.is_raised() {
                 continue;
             }
-            match catch_unwind(AssertUnwindSafe(|| (self.work)(&mut job))) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => self.failure.raise(error),
-                Err(_) => self.failure.raise(E::panicked()),
-            }
+            self.failure.attend(&mut self.work, &mut job);
         }
         // The channel would keep them as long as somebody might send more, and with them whoever waits for one.
         self.queue.try_iter().for_each(drop);

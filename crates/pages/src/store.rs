@@ -229,30 +229,29 @@ impl Store {
         let spares = Arc::new(Spares::new(spares, || Encoded::new(format)));
         let pace = Arc::new(Pace::new(workers.get()));
         let waiting = if workers.get() > 1 { WAITING } else { 2 };
-        let pool = Pool::start("pages", workers, waiting, || {
-            let mut encoder = Encoder::new(format, &pace);
-            let spares = Arc::clone(&spares);
-            move |job: &mut Job| {
-                encoder.encode(job)?;
-                let Turn {
-                    object,
-                    seq,
-                    delivered,
-                } = &mut job.turn;
-                object.deliver(*seq, &mut encoder.chunk, &spares)?;
-                *delivered = true;
-                Ok(())
-            }
-        });
-        let pool = pool.map_err(|error| StoreError::Start {
-            source: Arc::new(error),
-        })?;
+        let pool = Pool::start("pages", workers, waiting, || worker(format, &pace, &spares));
+        let pool = pool.map_err(Arc::new);
+        let pool = pool.map_err(|source| StoreError::Start { source })?;
         Ok(Self {
             pool,
             format,
             pace,
             known: (dedup && format.is_packed()).then(Arc::default),
         })
+    }
+
+    /// No workers: whoever pushes pages reads, packs and writes them. For so few that to start a thread takes longer.
+    #[must_use]
+    pub fn in_place(format: Format) -> Self {
+        let pace = Arc::new(Pace::new(1));
+        // Chunks of an object come in their order, so that none has to wait for another one.
+        let spares = Arc::new(Spares::new(0, || Encoded::new(format)));
+        Self {
+            pool: Pool::in_place(worker(format, &pace, &spares)),
+            format,
+            pace,
+            known: None,
+        }
     }
 
     /// Lets the workers end, as all objects are finished; nothing more can be written. Dropping the store waits for them.
@@ -292,6 +291,27 @@ impl Store {
             end: 0,
             chunk: Gathering::default(),
         }
+    }
+}
+
+/// What is done with a chunk by one that has buffers and a compressor of its own.
+fn worker(
+    format: Format,
+    pace: &Arc<Pace>,
+    spares: &Arc<Spares>,
+) -> impl FnMut(&mut Job) -> Result<(), StoreError> + Send + use<> {
+    let mut encoder = Encoder::new(format, pace);
+    let spares = Arc::clone(spares);
+    move |job| {
+        encoder.encode(job)?;
+        let Turn {
+            object,
+            seq,
+            delivered,
+        } = &mut job.turn;
+        object.deliver(*seq, &mut encoder.chunk, &spares)?;
+        *delivered = true;
+        Ok(())
     }
 }
 

@@ -40,6 +40,14 @@ impl PageSource for MadeUp {
     }
 }
 
+/// A store of so many workers; 0 is one without any.
+fn crew(format: Format, workers: usize) -> Store {
+    match workers {
+        0 => Store::in_place(format),
+        _ => Store::start(options(format, workers)).unwrap(),
+    }
+}
+
 /// Notes what comes in; checks that it comes in order and one at a time.
 #[derive(Clone, Default)]
 struct Recorder {
@@ -75,7 +83,15 @@ impl PageSink for Recorder {
 
 #[test]
 fn many_objects_and_workers_keep_their_order() {
-    let store = Store::start(options(Format::Raw, 8)).unwrap();
+    keep_their_order(&crew(Format::Raw, 8));
+}
+
+#[test]
+fn many_objects_keep_their_order_without_workers() {
+    keep_their_order(&crew(Format::Raw, 0));
+}
+
+fn keep_their_order(store: &Store) {
     let source: Arc<dyn PageSource> = Arc::new(MadeUp {
         is_slow: true,
         ..CALM
@@ -174,8 +190,8 @@ fn run_into(store: &Store, source: MadeUp, sink: Box<dyn PageSink>) -> StoreErro
 #[test]
 fn a_dead_target_ends_the_dump_with_its_address() {
     for format in [Format::Raw, Format::Zstd { level: 1 }] {
-        for workers in [1, 2, 7] {
-            let store = Store::start(options(format, workers)).unwrap();
+        for workers in [0, 1, 2, 7] {
+            let store = crew(format, workers);
             let other: Arc<dyn PageSource> = Arc::new(CALM);
             let mut unfinished = store.object(KEY, Box::new(io::sink()));
             unfinished.push(&other, Extent::present(0..PAGE)).unwrap();
@@ -199,8 +215,8 @@ fn a_dead_target_ends_the_dump_with_its_address() {
 
 #[test]
 fn a_panic_in_a_worker_ends_the_dump() {
-    for workers in [1, 2, 7] {
-        let store = Store::start(options(Format::Raw, workers)).unwrap();
+    for workers in [0, 1, 2, 7] {
+        let store = crew(Format::Raw, workers);
         let source = MadeUp {
             is_slow: true,
             panic_at: Some(9 * CHUNK_BYTES as u64),
@@ -232,8 +248,8 @@ impl io::Write for Full {
 
 #[test]
 fn a_full_disk_ends_the_dump() {
-    for workers in [1, 2, 7] {
-        let store = Store::start(options(Format::Raw, workers)).unwrap();
+    for workers in [0, 1, 2, 7] {
+        let store = crew(Format::Raw, workers);
         let error = run_into(&store, CALM, Box::new(Full(30 * CHUNK_BYTES)));
         let StoreError::Write { chunk, source, .. } = error else {
             panic!("{error}");
