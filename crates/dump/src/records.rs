@@ -10,7 +10,7 @@ use gelid_image::messages::{CoreEntry, March, MmEntry, TaskCoreEntry};
 use gelid_image::{ImageKind, Staging};
 use gelid_pages::{Owner, StoreError};
 use gelid_sys::ipc::shm::Segment;
-use gelid_sys::{pidfd, proc};
+use gelid_sys::{pidfd, proc, sched};
 
 use crate::apart::{self, Apart};
 use crate::cgroup::Standings;
@@ -67,12 +67,17 @@ impl<'scope> Collecting<'scope> {
         let (told, apart) = mpsc::channel();
         let (closing, closings) = mpsc::channel();
         let closings = Closings::new(closings);
+        let here = sched::processor();
         let thread = thread.spawn_scoped(scope, move || {
+            // It can be anywhere; where the caller is, it would make that wait.
+            let _ = sched::leave(here);
             collect(context, ready, (&frozen, closings), (&told, &stand))
         });
         let thread = thread.map_err(|source| StoreError::Start {
             source: Arc::new(source),
         })?;
+        // If it was put behind the caller, it leaves now instead of when the caller waits for it.
+        std::thread::yield_now();
         let collecting = Self {
             prepared,
             tasks,

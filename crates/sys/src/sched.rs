@@ -196,6 +196,55 @@ fn prlimit(pid: Option<Pid>, resource: usize, new: Option<Limit>) -> Result<Limi
     })
 }
 
+/// The processor that the calling thread is on; by the next moment it may be on another one.
+#[must_use]
+pub fn processor() -> usize {
+    rustix::thread::sched_getcpu()
+}
+
+/// Moves the calling thread off a processor, if it is on that one and may be on others. Nothing keeps it from coming
+/// back.
+///
+/// Whom a thread wakes is put on its own processor where that has run both of them last, and no other one looks idle.
+/// In a virtual machine none does: one that waits for work is as good as taken away by the host
+/// (`vcpu_is_preempted` in the kernel). What waits where it was put by this is woken there.
+///
+/// # Errors
+///
+/// As `sched_setaffinity(2)`.
+pub fn leave(processor: usize) -> Result<()> {
+    let all = rustix::thread::sched_getaffinity(None)?;
+    let mut others = all;
+    others.unset(processor);
+    match self::processor() == processor && others.count() > 0 {
+        true => go(&others, &all),
+        false => Ok(()),
+    }
+}
+
+/// Moves the calling thread to a processor, if it may be there. Nothing keeps it from leaving. Two threads that wait for
+/// each other in turns are faster on the same one.
+///
+/// # Errors
+///
+/// As `sched_setaffinity(2)`.
+pub fn enter(processor: usize) -> Result<()> {
+    let all = rustix::thread::sched_getaffinity(None)?;
+    let is_other = processor != self::processor() && processor < CpuSet::MAX_CPU;
+    if !is_other || !all.is_set(processor) {
+        return Ok(());
+    }
+    let mut one = CpuSet::new();
+    one.set(processor);
+    go(&one, &all)
+}
+
+/// To one of some processors at once, and to one of all later.
+fn go(some: &CpuSet, all: &CpuSet) -> Result<()> {
+    rustix::thread::sched_setaffinity(None, some)?;
+    rustix::thread::sched_setaffinity(None, all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +267,28 @@ mod tests {
         );
         let bad = SchedAttr { policy: 99, ..attr };
         assert_eq!(setattr(None, &bad), Err(Errno::INVAL));
+    }
+
+    #[test]
+    fn a_thread_leaves_its_processor_and_may_be_anywhere_afterwards() {
+        std::thread::spawn(|| {
+            let before = rustix::thread::sched_getaffinity(None).unwrap();
+            for cpu in 0..=CpuSet::MAX_CPU {
+                leave(processor()).unwrap();
+                enter(cpu).unwrap();
+            }
+            assert_eq!(rustix::thread::sched_getaffinity(None), Ok(before));
+            // Where there is only one, it stays.
+            let mut one = CpuSet::new();
+            let here = processor();
+            one.set(here);
+            rustix::thread::sched_setaffinity(None, &one).unwrap();
+            leave(here).unwrap();
+            enter(here + 1).unwrap();
+            assert_eq!(rustix::thread::sched_getaffinity(None), Ok(one));
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]
