@@ -1,6 +1,5 @@
 //! What can be guessed of a tree while it still runs: how many images there will be, and how large those of pages.
 
-use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use gelid_pages::{Format, PAGE_SIZE};
 use gelid_sys::Pid;
 use gelid_sys::nofile::{self, Raised};
 use gelid_sys::proc::{self, TaskDir, scalar, stat, tasks};
+use gelid_sys::sched;
 
 use crate::Options;
 
@@ -30,7 +30,7 @@ pub(crate) const OTHERS: u64 = 512;
 const MANY: u64 = (16 << 20) / PAGE_SIZE as u64;
 /// Packed, pages take about one of so many blocks.
 const PACKED: u64 = 3;
-/// Pages of a tree, those of files among them, that one worker has done before another one would have been started.
+/// Pages of a tree, those of files among them, that are done before a thread would have been started.
 const FEW: u64 = 1024;
 
 /// Room for files to be made in advance.
@@ -43,6 +43,8 @@ pub(crate) struct Foresight {
     rooms: Vec<(Pid, u64)>,
     /// Pages that are resident.
     pages: u64,
+    /// The processor that the root ran on before it began to wait, if it waits.
+    waits_at: Option<usize>,
     _limit: Raised,
 }
 
@@ -50,7 +52,7 @@ impl Foresight {
     /// Counts processes and threads; a guess, as they come and go.
     pub(crate) fn of(options: &Options) -> Self {
         let (mut images, mut all, mut pages) = (OF_TREE, 0, 0_u64);
-        let mut rooms = Vec::new();
+        let (mut rooms, mut waits_at) = (Vec::new(), None);
         let parts = match options.pages.format {
             Format::Raw => 1,
             Format::Zstd { .. } | Format::Adaptive => PACKED,
@@ -63,6 +65,12 @@ impl Foresight {
                 continue;
             };
             let stat = stat::read(&dir).ok();
+            if pid == options.tree {
+                let waiting = stat
+                    .as_ref()
+                    .filter(|seen| seen.state == stat::State::Sleeping);
+                waits_at = waiting.and_then(|stat| usize::try_from(stat.processor).ok());
+            }
             let threads = stat.as_ref().map_or(1, |stat| stat.num_threads);
             let threads = usize::try_from(threads).unwrap_or(1);
             let resident = stat.map_or(0, |stat| u64::try_from(stat.rss).unwrap_or(0));
@@ -80,15 +88,22 @@ impl Foresight {
             early: (images - all).min(MOST).min(room),
             rooms,
             pages,
+            waits_at,
             _limit: limit,
         }
     }
 
-    /// How many workers are to read pages, where `most` may.
-    pub(crate) fn workers(&self, most: Option<NonZeroUsize>) -> Option<NonZeroUsize> {
-        match self.pages < FEW {
-            true => Some(NonZeroUsize::MIN),
-            false => most,
+    /// Whether there are so few pages that they need no workers.
+    pub(crate) fn is_small(&self) -> bool {
+        self.pages < FEW
+    }
+
+    /// Moves the calling thread, which is to be the tracer, to where a small tree waits, if it does: the two will wait for
+    /// each other in turns. One that runs would have to make room first.
+    pub(crate) fn meet(&self) {
+        if let Some(processor) = self.waits_at.filter(|_| self.is_small()) {
+            // It need not be there, but would wait longer elsewhere.
+            let _ = sched::enter(processor);
         }
     }
 

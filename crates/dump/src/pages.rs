@@ -1,7 +1,8 @@
 //! Private memory on its way into the page store, beside everything else. Sections 8.5 and 9 of the format.
 //!
 //! A thread of its own looks at the mappings, asks which pages there are and queues them; the workers of the store
-//! read, pack and write them meanwhile.
+//! read, pack and write them meanwhile. For a tree of few pages there is neither: all of that is done when the tracer would
+//! have to wait for others.
 
 mod scan;
 
@@ -121,13 +122,21 @@ impl<'a> Sink<'a> {
 /// The sink, for more, and what has been queued.
 type AllQueued<'a> = (Sink<'a>, Vec<Queued>);
 
-/// A thread that looks at address spaces, and later queues their pages.
+/// Looks at address spaces, and later queues their pages.
 pub(crate) struct Flow<'scope, 'a> {
     orders: Sender<Order>,
     looks: Arc<Looks>,
     stop: Arc<AtomicBool>,
-    thread: ScopedJoinHandle<'scope, Result<AllQueued<'a>, Error>>,
+    by: By<'scope, 'a>,
     at_once: bool,
+}
+
+/// Who does it.
+enum By<'scope, 'a> {
+    Thread(ScopedJoinHandle<'scope, Result<AllQueued<'a>, Error>>),
+    /// Whoever asks for the result.
+    Caller(Box<Worker<'a>>),
+    Done(Result<AllQueued<'a>, Error>),
 }
 
 enum Order {
@@ -142,13 +151,13 @@ enum Order {
 }
 
 impl<'scope, 'a> Flow<'scope, 'a> {
-    /// Starts the thread.
+    /// Starts the thread, if there is to be one `beside` the caller.
     ///
     /// `at_once` if the pages will be read where they are, so that this may begin before all mappings are known.
     pub(crate) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         sink: Sink<'a>,
-        at_once: bool,
+        (beside, at_once): (bool, bool),
     ) -> Result<Self, Error>
     where
         'a: 'scope,
@@ -164,17 +173,21 @@ impl<'scope, 'a> Flow<'scope, 'a> {
             early: None,
             failed: None,
         };
-        let thread = std::thread::Builder::new().name("scan".into());
-        let thread = thread
-            .spawn_scoped(scope, move || worker.run())
-            .map_err(|source| StoreError::Start {
-                source: Arc::new(source),
-            })?;
+        let by = match beside {
+            true => {
+                let thread = std::thread::Builder::new().name("scan".into());
+                let thread = thread.spawn_scoped(scope, move || worker.run());
+                By::Thread(thread.map_err(|source| StoreError::Start {
+                    source: Arc::new(source),
+                })?)
+            }
+            false => By::Caller(Box::new(worker)),
+        };
         Ok(Self {
             orders,
             looks,
             stop,
-            thread,
+            by,
             at_once,
         })
     }
@@ -189,11 +202,24 @@ impl<'scope, 'a> Flow<'scope, 'a> {
         self.order(Order::Queue(without, earlier))
     }
 
+    /// Queues the pages, unless a thread does.
+    pub(crate) fn work(&mut self) {
+        self.by = match std::mem::replace(&mut self.by, By::Done(Err(StoreError::Stopped.into()))) {
+            By::Caller(worker) => By::Done(worker.run()),
+            others => others,
+        };
+    }
+
     /// Waits until all pages are queued.
-    pub(crate) fn finish(self) -> Result<AllQueued<'a>, Error> {
-        self.thread
-            .join()
-            .unwrap_or_else(|_| Err(StoreError::Panicked.into()))
+    pub(crate) fn finish(mut self) -> Result<AllQueued<'a>, Error> {
+        self.work();
+        match self.by {
+            By::Thread(thread) => thread
+                .join()
+                .unwrap_or_else(|_| Err(StoreError::Panicked.into())),
+            By::Caller(worker) => worker.run(),
+            By::Done(queued) => queued,
+        }
     }
 
     fn order(&self, order: Order) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use gelid_image::{Dir, ImageKind, Staging, manifest};
-use gelid_pages::{Store, StoreOptions};
+use gelid_pages::Store;
 use gelid_seize::{Checked, Tree};
 use gelid_sys::proc;
 use gelid_sys::proc::ns::{self, Kind};
@@ -112,19 +112,20 @@ fn write<'scope, 'a: 'scope>(
     locked: &NetworkLocked<'_>,
 ) -> Result<Written, Error> {
     let phases = context.phases;
+    context.foresight.meet();
     let (collecting, found_out, closing) = Collecting::start(scope, context)?;
     let pages = context.options.pages;
-    let store = Store::start(StoreOptions {
-        workers: context.foresight.workers(pages.workers),
-        ..pages
-    })?;
-    let format = pages.format;
-    let sink = Sink::new(store, format, context.staging);
+    let beside = !context.foresight.is_small() || pages.dedup;
+    let store = match beside {
+        true => Store::start(pages)?,
+        false => Store::in_place(pages.format),
+    };
+    let sink = Sink::new(store, pages.format, context.staging);
     // What is queued at once may have to be thrown away, and nobody is to refer to it by then.
     // What earlier images have is known by number, and numbers are known when the tree is.
     let is_compared = context.options.pages.dedup || context.earlier.is_some();
     let at_once = !snapshot::may_be(context.options) && !is_compared;
-    let flow = Flow::start(scope, sink, at_once)?;
+    let mut flow = Flow::start(scope, sink, (beside, at_once))?;
     // On every way out but the last it is to stop.
     let stopper = flow.stopper();
     // What can fail without the tree comes before the tree is touched. Files are made meanwhile.
@@ -165,6 +166,7 @@ fn write<'scope, 'a: 'scope>(
         return Err(collecting.finish().err().unwrap_or(error));
     }
     context.staging.put(ImageKind::Seccomp, (), &filters)?;
+    flow.work();
     let (spaces, mut files) = collecting.finish()?;
     if context.options.end == End::Run {
         // Packets may come again.
