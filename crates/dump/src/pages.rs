@@ -17,8 +17,8 @@ use gelid_image::Staging;
 use gelid_pages::{
     Earlier, Format, ObjectKey, ObjectWriter, Owner, Pending, Store, StoreError, Summary,
 };
-use gelid_sys::Pid;
 use gelid_sys::proc::smaps::Area;
+use gelid_sys::{Pid, sched};
 
 pub(crate) use self::scan::Origin;
 use self::scan::Queueing;
@@ -175,8 +175,7 @@ impl<'scope, 'a> Flow<'scope, 'a> {
         };
         let by = match beside {
             true => {
-                let thread = std::thread::Builder::new().name("scan".into());
-                let thread = thread.spawn_scoped(scope, move || worker.run());
+                let thread = sched::beside(scope, "scan", move || worker.run());
                 By::Thread(thread.map_err(|source| StoreError::Start {
                     source: Arc::new(source),
                 })?)

@@ -63,14 +63,10 @@ impl<'scope> Collecting<'scope> {
         let (tasks, frozen) = mpsc::channel();
         let (ready, prepared) = mpsc::channel();
         let (stand, standings) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("files".into());
         let (told, apart) = mpsc::channel();
         let (closing, closings) = mpsc::channel();
         let closings = Closings::new(closings);
-        let here = sched::processor();
-        let thread = thread.spawn_scoped(scope, move || {
-            // It can be anywhere; where the caller is, it would make that wait.
-            let _ = sched::leave(here);
+        let thread = sched::beside(scope, "files", move || {
             collect(context, ready, (&frozen, closings), (&told, &stand))
         });
         let thread = thread.map_err(|source| StoreError::Start {

@@ -1,7 +1,9 @@
 //! Scheduling of a task: `sched_getattr(2)`, `ioprio_get(2)`, `sched_getaffinity(2)`, and the per-thread
 //! pointers and limits that are asked for in the same breath: `get_robust_list(2)`, `prlimit(2)`.
 
+use std::io;
 use std::mem::offset_of;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
@@ -220,6 +222,25 @@ pub fn leave(processor: usize) -> Result<()> {
         true => go(&others, &all),
         false => Ok(()),
     }
+}
+
+/// Starts a thread to work beside the caller, who does not wait for it yet: it [leaves](leave) the caller's processor.
+///
+/// # Errors
+///
+/// As `pthread_create(3)`.
+pub fn beside<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    let here = processor();
+    let thread = Builder::new().name(name.into());
+    thread.spawn_scoped(scope, move || {
+        // Where it may not, it works all the same.
+        let _ = leave(here);
+        work()
+    })
 }
 
 /// Moves the calling thread to a processor, if it may be there. Nothing keeps it from leaving. Two threads that wait for

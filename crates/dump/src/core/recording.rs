@@ -8,7 +8,7 @@ use gelid_seize::{Process, Tree};
 use gelid_sys::arch::UserRegs;
 use gelid_sys::proc::smaps::Area;
 use gelid_sys::signal::SigSet;
-use gelid_sys::{Errno, Pid};
+use gelid_sys::{Errno, Pid, sched};
 
 use super::attributes::OfThread;
 use super::call::Answers;
@@ -123,8 +123,7 @@ impl<'a> Recording<'a> {
         }
         std::thread::scope(|scope| {
             let (sender, ready) = mpsc::channel();
-            let recorder = std::thread::Builder::new().name("records".into());
-            let recorder = recorder.spawn_scoped(scope, move || {
+            let recorder = sched::beside(scope, "records", move || {
                 ready.into_iter().for_each(|played| self.take(played));
                 self
             });

@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use gelid_image::messages::FownEntry;
 use gelid_sys::proc::fd;
 use gelid_sys::proc::fdinfo::{self, FdInfo};
-use gelid_sys::{Errno, kcmp, pidfd};
+use gelid_sys::{Errno, kcmp, pidfd, sched};
 use rustix::fs::{FileType, OFlags, Stat};
 
 use super::descriptions::Class;
@@ -154,9 +154,8 @@ impl<'t> Table<'t> {
         mut take: impl FnMut(RawFd, Seen) -> Result<(), Error>,
     ) -> Result<(), Error> {
         std::thread::scope(|scope| {
-            let helper = std::thread::Builder::new().name("descriptors".into());
             // Without one, all is done here.
-            let _helper = helper.spawn_scoped(scope, || self.help());
+            let _helper = sched::beside(scope, "descriptors", || self.help());
             let _over = Over(self);
             let mut left = self.count;
             for first in self.slots.clone().step_by(CHUNK as usize) {

@@ -1,5 +1,7 @@
 //! What two threads open, if it is much.
 
+use gelid_sys::sched;
+
 use super::open::Opener;
 use super::{Error, FilesPlan, Kind, Remap, fifo, pipe, regular};
 
@@ -15,8 +17,7 @@ pub(super) fn open_paths(opener: &mut Opener<'_>) -> Result<pipe::Made, Error> {
         return pipe::make_all(plan);
     }
     std::thread::scope(|scope| {
-        let beside = std::thread::Builder::new().name("pipes".into());
-        let beside = beside.spawn_scoped(scope, || pipe::make_all(plan));
+        let beside = sched::beside(scope, "pipes", || pipe::make_all(plan));
         let opened = paths(opener);
         let made = beside.map(|beside| {
             let made = beside.join();

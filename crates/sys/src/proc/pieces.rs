@@ -7,6 +7,8 @@ use std::thread;
 
 use rustix::io::Errno;
 
+use crate::sched;
+
 /// Pieces that are read sooner than a thread is started.
 const SOON: usize = 128;
 /// Pieces that change hands in one go.
@@ -28,8 +30,7 @@ pub(super) fn each<E>(
     thread::scope(|scope| {
         let (full, lots) = mpsc::sync_channel(LOTS);
         let (back, empty) = mpsc::channel::<Vec<u8>>();
-        let reader = thread::Builder::new().name("text".into());
-        let reader = reader.spawn_scoped(scope, move || {
+        let reader = sched::beside(scope, "text", move || {
             for mut lot in empty {
                 let len = fill(fd, bytes, &mut lot);
                 let over = !matches!(len, Ok(1..));

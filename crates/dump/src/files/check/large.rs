@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use gelid_sys::proc::{TaskDir, fd, status};
-use gelid_sys::{kcmp, pidfd};
+use gelid_sys::{kcmp, pidfd, sched};
 use rustix::fs::{FileType, Stat};
 
 use super::super::gather::MANY;
@@ -66,9 +66,8 @@ impl<'t> Table<'t> {
     /// Refuses the first descriptor that would be refused.
     pub(super) fn check(self) -> Result<(), Error> {
         std::thread::scope(|scope| {
-            let helper = std::thread::Builder::new().name("check".into());
             // Without one, all is done here.
-            let _helper = helper.spawn_scoped(scope, || self.help());
+            let _helper = sched::beside(scope, "check", || self.help());
             self.help();
         });
         let wrong = self.wrong.into_inner();
