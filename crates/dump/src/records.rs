@@ -14,7 +14,7 @@ use gelid_sys::{pidfd, proc, sched};
 
 use crate::apart::{self, Apart};
 use crate::cgroup::Standings;
-use crate::core::{self, Closing, Closings, Cores};
+use crate::core::{self, Closing, Closings, Cores, Machine};
 use crate::core_images::FoundOut;
 use crate::earlier::Earlier;
 use crate::files::{self, Collected, Collector};
@@ -48,7 +48,7 @@ type InstanceSegments = Vec<(Instance, Vec<Segment>)>;
 
 /// The thread that looks at descriptors and mappings, and writes `fdinfo`, `fs` and the images of files.
 pub(crate) struct Collecting<'scope> {
-    prepared: Receiver<()>,
+    prepared: Receiver<Machine>,
     tasks: Sender<Frozen>,
     thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
 }
@@ -82,10 +82,12 @@ impl<'scope> Collecting<'scope> {
         Ok((collecting, FoundOut { standings, apart }, closing))
     }
 
-    /// Waits for what is done in advance.
-    pub(crate) fn prepared(&self) {
-        // If nobody is there to say so, finish tells why.
-        let _ = self.prepared.recv();
+    /// Waits for what has to be done before the freeze, and tells what was seen of the machine.
+    pub(crate) fn prepared(self) -> Result<(Self, Machine), Error> {
+        match self.prepared.recv() {
+            Ok(machine) => Ok((self, machine)),
+            Err(_) => Err(self.finish().err().unwrap_or(StoreError::Stopped.into())),
+        }
     }
 
     /// Begins with a tree that is frozen.
@@ -108,14 +110,15 @@ pub(crate) struct Spaces(HashMap<usize, MmEntry>);
 
 fn collect(
     context: Context<'_>,
-    ready: Sender<()>,
+    ready: Sender<Machine>,
     (frozen, closings): (&Receiver<Frozen>, Closings),
     (told, stand): (&Sender<Arc<Vec<Apart>>>, &Sender<Standings>),
 ) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
     let foresight = context.foresight;
     foresight.prepare(context.staging);
-    drop(ready);
+    // If nobody takes it, the dump has failed already.
+    let _ = ready.send(Machine::look()?);
     // Until the tree is frozen and known there is time for what is mapped.
     if let Ok(root) = proc::task_dir(context.options.tree) {
         files.foresee(&root);

@@ -17,7 +17,7 @@ use gelid_sys::proc;
 use gelid_sys::proc::ns::{self, Kind};
 use rustix::fs::AtFlags;
 
-use crate::core::{self, Before, Machine};
+use crate::core::{self, Before};
 use crate::core_images::CoreImages;
 use crate::earlier::Earlier;
 use crate::files::{Links, Network};
@@ -130,8 +130,7 @@ fn write<'scope, 'a: 'scope>(
     let stopper = flow.stopper();
     // What can fail without the tree comes before the tree is touched. Files are made meanwhile.
     let checked = survey::root(context.options, context.namespaces)?;
-    let machine = Machine::look()?;
-    collecting.prepared();
+    let (collecting, machine) = collecting.prepared()?;
     let before = Before::look(context.options.tree);
     // They end when the tree runs again.
     let mut copies = Copies::new(context.options.tree);

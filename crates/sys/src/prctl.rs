@@ -109,6 +109,11 @@ pub fn set_dumpable(dumpable: usize) -> Result<()> {
     query(PR_SET_DUMPABLE, dumpable).map(drop)
 }
 
+/// The slack of the caller's timers, in nanoseconds; 0 for a real-time thread.
+pub fn timer_slack() -> Result<u64> {
+    query(PR_GET_TIMERSLACK, 0).map(|slack| slack as u64)
+}
+
 /// Whether transparent huge pages are disabled for the caller.
 pub fn thp_disabled() -> Result<bool> {
     query(PR_GET_THP_DISABLE, 0).map(|value| value != 0)

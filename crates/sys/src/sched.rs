@@ -198,6 +198,16 @@ fn prlimit(pid: Option<Pid>, resource: usize, new: Option<Limit>) -> Result<Limi
     })
 }
 
+/// The execution domain of the calling thread.
+#[must_use]
+pub fn personality() -> u32 {
+    const ASK: usize = 0xffff_ffff;
+    // SAFETY: nothing is changed, and no address passed.
+    let answer = unsafe { call(libc::SYS_personality as usize, [ASK, 0, 0, 0, 0, 0]) };
+    // It cannot fail, and `PER_MASK` with all flags has 32 bits.
+    answer.unwrap_or_default() as u32
+}
+
 /// The processor that the calling thread is on; by the next moment it may be on another one.
 #[must_use]
 pub fn processor() -> usize {
@@ -310,6 +320,20 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn this_thread_is_what_procfs_says() {
+        let dir = crate::proc::TaskDir::open(rustix::process::getpid()).unwrap();
+        assert_eq!(
+            personality(),
+            crate::proc::scalar::personality(&dir).unwrap()
+        );
+        assert_eq!(
+            limits(None).unwrap(),
+            crate::proc::limits::read(&dir).unwrap()
+        );
+        assert!(crate::prctl::timer_slack().unwrap() > 0);
     }
 
     #[test]
