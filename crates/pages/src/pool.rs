@@ -4,6 +4,7 @@
 //! and dropping the pool joins every thread. Nothing waits for a worker that is gone.
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select};
+use gelid_sys::sched;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -186,7 +187,12 @@ impl<J: Send + 'static, E: Fault> Pool<J, E> {
             };
             let thread = std::thread::Builder::new().name(format!("{name}-{index}"));
             // If one cannot be started, dropping the pool ends those that were.
-            pool.threads.push(thread.spawn(move || worker.run())?);
+            let begin = move || {
+                // Where it may not, it works all the same.
+                let _ = sched::spread(index, workers.get());
+                worker.run();
+            };
+            pool.threads.push(thread.spawn(begin)?);
         }
         Ok(pool)
     }

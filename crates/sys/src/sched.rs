@@ -270,6 +270,21 @@ pub fn enter(processor: usize) -> Result<()> {
     go(&one, &all)
 }
 
+/// Moves the calling thread, one of as many as there are processors that it may be on, to that of its own. Nothing keeps it
+/// from leaving. The scheduler may begin with several on the same one.
+///
+/// # Errors
+///
+/// As `sched_setaffinity(2)`.
+pub fn spread(index: usize, threads: usize) -> Result<()> {
+    let all = rustix::thread::sched_getaffinity(None)?;
+    if all.count() as usize != threads {
+        return Ok(());
+    }
+    let mut processors = (0..CpuSet::MAX_CPU).filter(|processor| all.is_set(*processor));
+    processors.nth(index).map_or(Ok(()), enter)
+}
+
 /// To one of some processors at once, and to one of all later.
 fn go(some: &CpuSet, all: &CpuSet) -> Result<()> {
     rustix::thread::sched_setaffinity(None, some)?;
@@ -307,6 +322,11 @@ mod tests {
             for cpu in 0..=CpuSet::MAX_CPU {
                 leave(processor()).unwrap();
                 enter(cpu).unwrap();
+            }
+            let all = before.count() as usize;
+            for index in 0..=all {
+                spread(index, all).unwrap();
+                spread(index, all + 1).unwrap();
             }
             assert_eq!(rustix::thread::sched_getaffinity(None), Ok(before));
             // Where there is only one, it stays.
