@@ -10,7 +10,7 @@ use gelid_sys::nofile::{self, Raised};
 use gelid_sys::proc::{self, TaskDir, scalar, stat, tasks};
 use gelid_sys::sched;
 
-use crate::Options;
+use crate::{Options, snapshot};
 
 /// Images that every tree has once: `inventory`, `pstree`, `seccomp`, `files`, `timens`, and the manifest. Others are
 /// made when they are needed.
@@ -43,6 +43,8 @@ pub(crate) struct Foresight {
     rooms: Vec<(Pid, u64)>,
     /// Pages that are resident.
     pages: u64,
+    /// Bytes of shared memory that one process has, the one that has most, if they may have to be copied.
+    shared: u64,
     /// The processor that the root ran on before it began to wait, if it waits.
     waits_at: Option<usize>,
     _limit: Raised,
@@ -53,6 +55,7 @@ impl Foresight {
     pub(crate) fn of(options: &Options) -> Self {
         let (mut images, mut all, mut pages) = (OF_TREE, 0, 0_u64);
         let (mut rooms, mut waits_at) = (Vec::new(), None);
+        let (copied, mut shared) = (snapshot::may_be(options), 0);
         let parts = match options.pages.format {
             Format::Raw => 1,
             Format::Zstd { .. } | Format::Adaptive => PACKED,
@@ -71,6 +74,9 @@ impl Foresight {
                     .filter(|seen| seen.state == stat::State::Sleeping);
                 waits_at = waiting.and_then(|stat| usize::try_from(stat.processor).ok());
             }
+            if copied {
+                shared = shared.max(scalar::shared_memory(&dir).unwrap_or(0));
+            }
             let threads = stat.as_ref().map_or(1, |stat| stat.num_threads);
             let threads = usize::try_from(threads).unwrap_or(1);
             let resident = stat.map_or(0, |stat| u64::try_from(stat.rss).unwrap_or(0));
@@ -88,6 +94,7 @@ impl Foresight {
             early: (images - all).min(MOST).min(room),
             rooms,
             pages,
+            shared,
             waits_at,
             _limit: limit,
         }
@@ -96,6 +103,11 @@ impl Foresight {
     /// Whether there are so few pages that they need no workers.
     pub(crate) fn is_small(&self) -> bool {
         self.pages < FEW
+    }
+
+    /// Bytes of shared memory that may have to be copied, about; at least those of the largest segment.
+    pub(crate) fn shared(&self) -> u64 {
+        self.shared
     }
 
     /// Moves the calling thread, which is to be the tracer, to where a small tree waits, if it does: the two will wait for

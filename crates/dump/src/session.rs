@@ -132,6 +132,7 @@ fn write<'scope, 'a: 'scope>(
     let checked = survey::root(context.options, context.namespaces)?;
     let (collecting, machine) = collecting.prepared()?;
     let before = Before::look(context.options.tree);
+    let room = shared::Room::prepare(context.options, context.foresight.shared());
     // They end when the tree runs again.
     let mut copies = Copies::new(context.options.tree);
     let mut tree = phases.run(Phase::Freeze, || freeze(context.options, checked))?;
@@ -174,7 +175,7 @@ fn write<'scope, 'a: 'scope>(
     // Nobody looks for others who have files of the tree any more.
     let standing = copies.take(&mut tree, &tasks, &cores, &wanted);
     let memory = shared::Object::all(files.memory)?;
-    let (memory, memory_copied) = shared::copied(memory, copies.taken(), context.options);
+    let (memory, memory_copied) = shared::copied(memory, copies.taken(), (context.options, room));
     let (mut pages, mut sink) = phases.run(Phase::Pages, || {
         let (mut sink, mut queued) = flow.finish()?;
         sink.queue_again(&mut queued, &tasks, &cores)?;

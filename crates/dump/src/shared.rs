@@ -9,7 +9,7 @@ use std::sync::Arc;
 use gelid_pages::{Extent, FileSource, Owner, PageSource, RunFlags, Zeros};
 use rustix::io::Errno;
 
-pub(crate) use self::copy::copied;
+pub(crate) use self::copy::{Room, copied};
 use self::mapped::MappedSource;
 use crate::Error;
 use crate::files::{Contents, Memory};

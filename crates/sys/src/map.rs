@@ -44,6 +44,13 @@ impl Anonymous {
     }
 }
 
+impl Anonymous {
+    /// Has the kernel find memory for all of it now, rather than when it is touched. Without that it is as good.
+    pub fn populate(&self) {
+        let _ = self.0.advise(Advice::PopulateWrite);
+    }
+}
+
 impl Deref for Anonymous {
     type Target = [u8];
 

@@ -20,23 +20,57 @@ use crate::snapshot::{self, Taken};
 /// Bytes of a copy that one worker fills at a time: a huge page.
 const PIECE: usize = 2 << 20;
 
+/// Memory for a copy, found while the tree still runs: that takes the kernel as long as to copy, and much longer where a
+/// host has to find it.
+pub(crate) struct Room(Option<Anonymous>);
+
+impl Room {
+    /// Makes room for so many bytes, if so many will be copied and there is memory for twice as many.
+    pub(crate) fn prepare(options: &Options, bytes: u64) -> Self {
+        if !snapshot::is_worth_while(options, bytes) || snapshot::headroom(getpid()) / 2 < bytes {
+            return Self(None);
+        }
+        // Without it memory is found when it is needed.
+        let room = usize::try_from(bytes).ok().and_then(|bytes| {
+            let room = Anonymous::huge(bytes.next_multiple_of(PIECE)).ok()?;
+            room.populate();
+            Some(room)
+        });
+        Self(room)
+    }
+
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |room| room.len())
+    }
+
+    /// The room, if it is large enough; else it is given back.
+    fn take(&mut self, bytes: usize) -> Option<Anonymous> {
+        self.0.take().filter(|room| room.len() >= bytes)
+    }
+}
+
 /// Copies objects, if they are large and there is memory for that beside what copies of address spaces may come to take;
 /// they are as they were, and may change afterwards. Those that are not copied come first.
 pub(crate) fn copied(
     objects: Vec<Object>,
     spaces: &[Taken],
-    options: &Options,
+    (options, mut room): (&Options, Room),
 ) -> (Vec<Object>, Vec<Object>) {
-    let bytes = objects.iter().map(Object::bytes).sum();
+    let bytes: u64 = objects.iter().map(Object::bytes).sum();
     let promised: u64 = spaces.iter().map(Taken::bytes).sum();
-    let room = || snapshot::headroom(getpid()) >= bytes + promised;
-    if !snapshot::is_worth_while(options, bytes) || !room() {
+    let wanted = bytes.saturating_sub(room.len() as u64) + promised;
+    if !snapshot::is_worth_while(options, bytes) || snapshot::headroom(getpid()) < wanted {
         return (objects, Vec::new());
     }
+    let largest = objects.iter().map(Object::bytes).max();
     let workers = options.pages.workers.unwrap_or_else(default_workers);
     let (mut standing, mut copies) = (Vec::new(), Vec::new());
     for object in objects {
-        match copy(&object, workers) {
+        let room = match largest == Some(object.bytes()) {
+            true => room.take(object.bytes() as usize),
+            false => None,
+        };
+        match copy(&object, workers, room) {
             Ok(copy) => copies.push(Object {
                 source: Arc::new(copy),
                 ..object
@@ -81,10 +115,14 @@ impl PageSource for Copy {
     }
 }
 
-fn copy(object: &Object, workers: NonZeroUsize) -> io::Result<Copy> {
+/// Copies an object into some room, or finds memory for it.
+fn copy(object: &Object, workers: NonZeroUsize, room: Option<Anonymous>) -> io::Result<Copy> {
     let len = usize::try_from(object.bytes()).map_err(|_| Errno::NOMEM)?;
     // The kernel begins a mapping where a huge page can begin only if it ends where one ends.
-    let mut bytes = Anonymous::huge(len.next_multiple_of(PIECE))?;
+    let mut bytes = match room {
+        Some(room) => room,
+        None => Anonymous::huge(len.next_multiple_of(PIECE))?,
+    };
     fill(object, &mut bytes[..len], workers)?;
     let places = object.ranges.iter().scan(0, |end, range| {
         let start = *end;
@@ -177,12 +215,24 @@ mod tests {
             source: Arc::new(FileSource::new(file.try_clone().unwrap())),
             ranges: ranges.clone(),
         };
-        let copy = copy(&object, NonZeroUsize::new(3).unwrap()).unwrap();
-        file.set_len(0).unwrap();
+        let room = Anonymous::huge(4 * PIECE).unwrap();
+        room.populate();
+        for room in [None, Room(Some(room)).take(3 * PIECE)] {
+            file.write_all_at(&bytes, 0).unwrap();
+            let copy = copy(&object, NonZeroUsize::new(3).unwrap(), room).unwrap();
+            file.set_len(0).unwrap();
+            compare(&copy, &ranges, number);
+        }
+        let small = Anonymous::huge(PIECE).unwrap();
+        assert!(Room(Some(small)).take(PIECE + 1).is_none());
+    }
+
+    fn compare(copy: &Copy, ranges: &[Range<u64>], number: impl Fn(u64) -> u8) {
+        const PAGE: u64 = PAGE_SIZE as u64;
         for range in ranges {
             let mut found = vec![0; (range.end - range.start) as usize];
-            copy.read(std::slice::from_ref(&range), &mut found).unwrap();
-            let expected: Vec<u8> = range.map(number).collect();
+            copy.read(std::slice::from_ref(range), &mut found).unwrap();
+            let expected: Vec<u8> = range.clone().map(&number).collect();
             assert!(found == expected);
         }
         let both = [2 * PAGE..3 * PAGE, 800 * PAGE..801 * PAGE];

@@ -38,6 +38,19 @@ pub fn anonymous_pages(task: &TaskDir) -> Read<u64> {
     })
 }
 
+/// `status`: how many bytes of shared memory the process has in its page tables (`RssShmem`); 0 for a task without an address
+/// space.
+pub fn shared_memory(task: &TaskDir) -> Read<u64> {
+    task.parsed_record("status", 4096, |text| {
+        let mut lines = text.split(|byte| *byte == b'\n');
+        let Some(rest) = lines.find_map(|line| line.strip_prefix(b"RssShmem:")) else {
+            return Ok(0);
+        };
+        let number = rest.trim_ascii().strip_suffix(b" kB").unwrap_or_default();
+        decimal::<u64>(number, "RssShmem").map(|kib| kib.saturating_mul(1024))
+    })
+}
+
 /// `oom_score_adj`: how readily the process is killed when memory is short, -1000 to 1000.
 pub fn oom_score_adj(task: &TaskDir) -> Read<i32> {
     task.parsed_record("oom_score_adj", 64, |text| {
@@ -101,5 +114,24 @@ fn parse_setgroups(text: &[u8]) -> Result<bool> {
         b"allow" => Ok(true),
         b"deny" => Ok(false),
         _ => Err(Malformed("setgroups")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_memory_counts_once_it_is_touched() {
+        const LEN: usize = 8 << 20;
+        let dir = TaskDir::open(rustix::process::getpid()).unwrap();
+        let before = shared_memory(&dir).unwrap();
+        let file = crate::map::shared_anonymous(LEN, None).unwrap();
+        let map = crate::map::Written::map(file, LEN).unwrap();
+        for page in (0..LEN).step_by(4096) {
+            map.write(b"x", page as u64).unwrap();
+        }
+        let after = shared_memory(&dir).unwrap();
+        assert!(after >= before + LEN as u64 / 2, "{before} {after}");
     }
 }
