@@ -210,8 +210,7 @@ impl<'scope, 'a> Flow<'scope, 'a> {
     }
 
     /// Waits until all pages are queued.
-    pub(crate) fn finish(mut self) -> Result<AllQueued<'a>, Error> {
-        self.work();
+    pub(crate) fn finish(self) -> Result<AllQueued<'a>, Error> {
         match self.by {
             By::Thread(thread) => thread
                 .join()

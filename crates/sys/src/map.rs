@@ -42,9 +42,7 @@ impl Anonymous {
         let _ = map.0.advise(Advice::HugePage);
         Ok(map)
     }
-}
 
-impl Anonymous {
     /// Has the kernel find memory for all of it now, rather than when it is touched. Without that it is as good.
     pub fn populate(&self) {
         let _ = self.0.advise(Advice::PopulateWrite);

@@ -225,7 +225,7 @@ pub fn processor() -> usize {
 ///
 /// As `sched_setaffinity(2)`.
 pub fn leave(processor: usize) -> Result<()> {
-    let all = rustix::thread::sched_getaffinity(None)?;
+    let all = affinity(None)?;
     let mut others = all;
     others.unset(processor);
     match self::processor() == processor && others.count() > 0 {
@@ -260,7 +260,7 @@ pub fn beside<'scope, T: Send + 'scope>(
 ///
 /// As `sched_setaffinity(2)`.
 pub fn enter(processor: usize) -> Result<()> {
-    let all = rustix::thread::sched_getaffinity(None)?;
+    let all = affinity(None)?;
     let is_other = processor != self::processor() && processor < CpuSet::MAX_CPU;
     if !is_other || !all.is_set(processor) {
         return Ok(());
@@ -277,7 +277,7 @@ pub fn enter(processor: usize) -> Result<()> {
 ///
 /// As `sched_setaffinity(2)`.
 pub fn spread(index: usize, threads: usize) -> Result<()> {
-    let all = rustix::thread::sched_getaffinity(None)?;
+    let all = affinity(None)?;
     if all.count() as usize != threads {
         return Ok(());
     }
@@ -287,8 +287,8 @@ pub fn spread(index: usize, threads: usize) -> Result<()> {
 
 /// To one of some processors at once, and to one of all later.
 fn go(some: &CpuSet, all: &CpuSet) -> Result<()> {
-    rustix::thread::sched_setaffinity(None, some)?;
-    rustix::thread::sched_setaffinity(None, all)
+    set_affinity(None, some)?;
+    set_affinity(None, all)
 }
 
 #[cfg(test)]

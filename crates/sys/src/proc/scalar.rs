@@ -1,6 +1,6 @@
 //! Files of `/proc/PID` that hold one value.
 
-use super::text::{Malformed, Result, chomp, decimal, hex, signed};
+use super::text::{Fields, Malformed, Result, chomp, decimal, hex, lines, signed};
 use super::{Error, TaskDir};
 
 type Read<T> = std::result::Result<T, Error>;
@@ -42,12 +42,11 @@ pub fn anonymous_pages(task: &TaskDir) -> Read<u64> {
 /// space.
 pub fn shared_memory(task: &TaskDir) -> Read<u64> {
     task.parsed_record("status", 4096, |text| {
-        let mut lines = text.split(|byte| *byte == b'\n');
-        let Some(rest) = lines.find_map(|line| line.strip_prefix(b"RssShmem:")) else {
+        let Some(rest) = lines(text).find_map(|line| line.strip_prefix(b"RssShmem:")) else {
             return Ok(0);
         };
-        let number = rest.trim_ascii().strip_suffix(b" kB").unwrap_or_default();
-        decimal::<u64>(number, "RssShmem").map(|kib| kib.saturating_mul(1024))
+        let kib: u64 = decimal(Fields(rest).need("RssShmem")?, "RssShmem")?;
+        Ok(kib.saturating_mul(1024))
     })
 }
 
