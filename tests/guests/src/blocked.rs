@@ -82,13 +82,17 @@ fn timed(guest: &Guest, call: libc::c_long, rest: Rest, body: fn() -> Check) -> 
     })?;
     let start = Instant::now();
     wait_blocked(kid.pid, call)?;
-    nap((TIME / 2).saturating_sub(start.elapsed()));
+    let begun = start.elapsed();
+    nap((TIME / 2).saturating_sub(begun));
     let lost = guest.hold()?;
     kid.join(guest)?;
     let took = Duration::from_millis(fs::read_to_string(guest.path("took"))?.parse()?);
     let (least, most) = (
         TIME - Duration::from_millis(5),
-        lost + Duration::from_millis(700)
+        // Less than what it would take to wait for all of the time again.
+        begun
+            + lost
+            + TIME * 2 / 5
             + match rest {
                 Rest::Kept => TIME,
                 Rest::Unknown => 2 * TIME,
