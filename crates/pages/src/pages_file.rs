@@ -211,7 +211,8 @@ impl PagesFile {
 /// takes longer than all else that is done for them.
 fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     if buffer.len() < len {
-        buffer.resize(len.next_power_of_two().min(CHUNK_BYTES).max(len), 0);
+        let doubled = (2 * buffer.len()).min(CHUNK_BYTES);
+        buffer.resize(len.max(doubled), 0);
     }
     &mut buffer[..len]
 }
