@@ -4,7 +4,8 @@
 //! Two executables work on the same programs in turn, in one run, so that what the machine does meanwhile meets both. A
 //! round is: start the program, dump it, see it dead, restore it, let it check itself, end it. The
 //! first round of each row is not counted: it warms the page cache, and the features that a peer remembers. The
-//! peer may keep those only where `/run` is a tmpfs; so the bench gives itself one, in a mount namespace of its own.
+//! peer may keep those only where `/run` is a tmpfs; so the bench gives itself one, in a mount namespace of its own. All
+//! executables are copies, as those of installed programs are.
 
 pub(crate) mod engine;
 mod family;
@@ -75,16 +76,22 @@ impl Comparison {
             return prepared();
         }
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let (gelid, guests) = build(self.gelid.as_deref())?;
+        let (gelid, guests, target) = build(self.gelid.as_deref())?;
+        let programs = tempfile::tempdir_in(target)?;
+        let gelid = installed(&gelid, programs.path(), "gelid")?;
         let top = top(self.images.as_deref())?;
         let raw = Engine::new("gelid", &gelid, &["--compress=none"])?;
         let Some(peer) = &self.peer else {
             return self.beside_the_machine(&raw, &guests, top.path());
         };
         let zstd = Engine::new("gelid zstd", &gelid, &["--compress=zstd"])?;
-        let peer = Engine::new("peer", peer, &[])?;
-        let bare = self.bare.then(|| Engine::bare(&machine::build("bare")?));
-        let bare = bare.transpose()?;
+        let peer = Engine::new("peer", &installed(peer, programs.path(), "peer")?, &[])?;
+        let bare = self
+            .bare
+            .then(|| installed(&machine::build("bare")?, programs.path(), "bare"))
+            .transpose()?
+            .map(|program| Engine::bare(&program))
+            .transpose()?;
         let mut table = Table::new(self.rounds);
         let mut spent = Vec::new();
         for row in ROWS.iter().filter(|row| row.is_wanted(filter)) {
@@ -295,12 +302,21 @@ fn prepared() -> Result<()> {
         .env(PREPARED, "1"))
 }
 
-/// Builds the programs as they are released, and gelid unless another one is given; paths of both.
-fn build(gelid: Option<&Path>) -> Result<(PathBuf, PathBuf)> {
+/// Builds the programs as they are released, and gelid unless another one is given; paths of both, and of the folder for
+/// what is built.
+fn build(gelid: Option<&Path>) -> Result<(PathBuf, PathBuf, PathBuf)> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--quiet", "--release", "--locked"]);
     run(cargo.args(["--package", "gelid-guests"]))?;
     let target = workspace::members(&workspace::root().join("Cargo.toml"))?.target_directory;
     let gelid = gelid.map_or_else(dist::build, |path| Ok(path.to_owned()))?;
-    Ok((gelid, target.join("release/gelid-guest")))
+    Ok((gelid, target.join("release/gelid-guest"), target))
+}
+
+/// A copy of a program, as those are that were installed. What a linker has written, page by page, is in small pieces in
+/// the page cache, and has twice as many page faults when it starts.
+fn installed(program: &Path, folder: &Path, name: &str) -> Result<PathBuf> {
+    let copy = folder.join(name);
+    fs::copy(program, &copy).with_context(|| program.display().to_string())?;
+    Ok(copy)
 }
