@@ -11,6 +11,7 @@ mod undo;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gelid_pages::{Filler, Filling, Sets};
 use gelid_sys::Errno;
@@ -61,12 +62,33 @@ fn failed(operation: &'static str, object: IpcObject) -> impl FnOnce(Errno) -> E
     }
 }
 
-/// Refuses an object that has got another id than it was to have.
-fn under_its_id(id: i32, made: i32, object: IpcObject) -> Result<(), Error> {
-    match made == id {
-        true => Ok(()),
-        false => Err(failed("make under its id", object)(Errno::EXIST)),
+/// How often an object is made that gets another id than it was to have.
+const TRIES: usize = 64;
+
+/// Makes an object under its id, as `creator`. The id that was chosen is that of whoever makes the next one: if somebody
+/// else has come between, what was made instead is removed, and it is made once more.
+fn under_its_id(
+    (id, object): (i32, impl Fn() -> IpcObject),
+    creator: (u32, u32),
+    make: impl Fn() -> Result<i32, Errno> + Sync,
+    remove: impl Fn(i32) -> Result<(), Errno>,
+) -> Result<(), Error> {
+    for _ in 0..TRIES {
+        let made = as_user(creator, &make).map_err(failed("make", object()))?;
+        if made == id {
+            return Ok(());
+        }
+        remove(made).map_err(failed("remove what is not under the id of", object()))?;
+        back_off();
     }
+    Err(failed("make under its id", object())(Errno::EXIST))
+}
+
+/// Waits for up to a millisecond, so that two who are in each other's way do not stay so.
+fn back_off() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let nanoseconds = now.unwrap_or_default().subsec_nanos();
+    std::thread::sleep(Duration::from_micros(u64::from(nanoseconds % 1000)));
 }
 
 /// All objects, on their way back. Segments that were made go again when this is dropped, unless they are kept.
@@ -188,4 +210,54 @@ fn as_user<T: Send>(
         });
         thread.join().unwrap_or(Err(Errno::CHILD))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use gelid_sys::ipc::{self, shm};
+
+    use super::*;
+
+    #[test]
+    fn whoever_else_makes_objects_meanwhile_every_one_gets_its_id() {
+        let both = Barrier::new(2);
+        // At places far above those that are in use.
+        let make_some = |first: i32| {
+            both.wait();
+            for id in (first..).step_by(1 << 15).take(200) {
+                let make = || {
+                    ipc::Kind::Shm.choose_id(id)?;
+                    std::thread::yield_now();
+                    shm::create(0, 4096, 0o600, None)
+                };
+                let creator = (geteuid().as_raw(), getegid().as_raw());
+                let object = || IpcObject::Segment(id);
+                under_its_id((id, object), creator, make, shm::remove).unwrap();
+                shm::remove(id).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| make_some(30_001));
+            make_some(30_002);
+        });
+    }
+
+    #[test]
+    fn an_id_that_is_taken_stays_taken() {
+        let removed = std::cell::Cell::new(0);
+        let remove = |_| {
+            removed.set(removed.get() + 1);
+            Ok(())
+        };
+        let creator = (geteuid().as_raw(), getegid().as_raw());
+        let made = under_its_id((7, || IpcObject::Set(7)), creator, || Ok(8), remove);
+        let error = made.unwrap_err().to_string();
+        assert!(
+            error.contains("the set 7") && error.contains("taken"),
+            "{error}"
+        );
+        assert_eq!(removed.get(), TRIES);
+    }
 }

@@ -2,7 +2,7 @@
 
 use gelid_sys::ipc::{Kind, msg};
 
-use super::{IpcObject, as_user, failed, under_its_id};
+use super::{IpcObject, failed, under_its_id};
 use crate::Error;
 use crate::plan::ipc::Queue;
 
@@ -12,11 +12,11 @@ pub(super) fn make(queues: &[Queue]) -> Result<(), Error> {
         let id = queue.identity.id;
         let object = || IpcObject::Queue(id);
         let perm = &queue.identity.perm;
-        let made = as_user((perm.cuid, perm.cgid), || {
+        let make = || {
             Kind::Msg.choose_id(id)?;
             msg::create(perm.key, perm.mode)
-        });
-        under_its_id(id, made.map_err(failed("make", object()))?, object())?;
+        };
+        under_its_id((id, object), (perm.cuid, perm.cgid), make, msg::remove)?;
         for message in &queue.messages {
             msg::send(id, message).map_err(failed("fill", object()))?;
         }

@@ -9,7 +9,7 @@ use gelid_sys::ipc::Kind;
 use gelid_sys::ipc::shm::{self, Attached};
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::{IpcObject, as_user, failed, under_its_id};
+use super::{IpcObject, failed, under_its_id};
 use crate::Error;
 use crate::files::MemoryTarget;
 use crate::plan::ipc::Segment;
@@ -62,10 +62,8 @@ impl Segments {
                     Kind::Shm.choose_id(id)?;
                     shm::create(perm.key, segment.size, perm.mode, segment.huge)
                 };
-                let made = as_user((perm.cuid, perm.cgid), make);
-                let made = made.map_err(failed("make", object()))?;
-                self.made.push(made);
-                under_its_id(id, made, object())?;
+                under_its_id((id, object), (perm.cuid, perm.cgid), make, shm::remove)?;
+                self.made.push(id);
             }
         }
         let is_changed = |found: shm::Segment| belonging(&found.perm) != belonging(perm);

@@ -2,7 +2,7 @@
 
 use gelid_sys::ipc::{Kind, sem};
 
-use super::{IpcObject, as_user, failed, under_its_id};
+use super::{IpcObject, failed, under_its_id};
 use crate::Error;
 use crate::plan::ipc::Set;
 
@@ -12,11 +12,11 @@ pub(super) fn make(sets: &[Set]) -> Result<(), Error> {
         let id = set.identity.id;
         let object = || IpcObject::Set(id);
         let perm = &set.identity.perm;
-        let made = as_user((perm.cuid, perm.cgid), || {
+        let make = || {
             Kind::Sem.choose_id(id)?;
             sem::create(perm.key, set.values.len() as u32, perm.mode)
-        });
-        under_its_id(id, made.map_err(failed("make", object()))?, object())?;
+        };
+        under_its_id((id, object), (perm.cuid, perm.cgid), make, sem::remove)?;
         sem::own(id, perm).map_err(failed("give its owners to", object()))?;
         // Nobody has touched what is zero.
         if set.values.iter().any(|value| *value != 0) {
