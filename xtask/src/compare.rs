@@ -86,12 +86,11 @@ impl Comparison {
         };
         let zstd = Engine::new("gelid zstd", &gelid, &["--compress=zstd"])?;
         let peer = Engine::new("peer", &installed(peer, programs.path(), "peer")?, &[])?;
-        let bare = self
-            .bare
-            .then(|| installed(&machine::build("bare")?, programs.path(), "bare"))
-            .transpose()?
-            .map(|program| Engine::bare(&program))
-            .transpose()?;
+        let bare = || -> Result<Engine> {
+            let built = machine::build("bare")?;
+            Engine::bare(&installed(&built, programs.path(), "bare")?)
+        };
+        let bare = self.bare.then(bare).transpose()?;
         let mut table = Table::new(self.rounds);
         let mut spent = Vec::new();
         for row in ROWS.iter().filter(|row| row.is_wanted(filter)) {
