@@ -8,6 +8,7 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use gelid_sys::pidfd;
 use gelid_sys::proc::{TaskDir, fd, fdinfo};
+use gelid_sys::sockopt::{self, IntOption};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, statat};
 
 use super::kind::{self, Kind};
@@ -91,12 +92,17 @@ fn look(
             let Some(socket) = duplicate() else {
                 return Ok(());
             };
-            if let Some(why) = inet::unexpected(options, &socket) {
+            let Ok(family) = sockopt::int(&socket, IntOption::DOMAIN) else {
+                return Ok(());
+            };
+            if socket::is_inet(family)
+                && let Some(why) = inet::unexpected(options, &socket)
+            {
                 let (pid, name) = (task.pid(), Name(link));
                 let place = Place::Descriptor { pid, fd };
                 return Err(Error::Internet { place, name, why });
             }
-            match socket::refused(socket) {
+            match socket::refused(family, socket) {
                 Ok(Some(why)) => Kind::Refused(why),
                 _ => return Ok(()),
             }

@@ -4,13 +4,15 @@
 //! nobody else has the inode open in the same way, and the logarithm of their number otherwise.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::RawFd;
 
+use foldhash::HashMap;
 use gelid_image::messages::FdTypes;
 use gelid_sys::proc::fdinfo::FdInfo;
 use gelid_sys::{Pid, kcmp};
 use rustix::fs::OFlags;
+use smallvec::SmallVec;
 
 use super::Error;
 
@@ -62,8 +64,13 @@ pub(super) struct Vacancy {
 /// All descriptions that have a record.
 #[derive(Debug, Default)]
 pub(super) struct Descriptions {
-    classes: HashMap<Class, Vec<Known>>,
+    /// Hardly any has more than one.
+    classes: HashMap<Class, SmallVec<[Known; 1]>>,
+    /// As they were met.
+    all: Vec<Known>,
+    /// As many of them as anybody has looked for an inode among.
     by_inode: HashMap<Inode, Vec<Known>>,
+    indexed: usize,
     /// Those of an inode in order, made when one is looked for.
     sorted: HashMap<Inode, Vec<Known>>,
 }
@@ -72,7 +79,7 @@ impl Descriptions {
     /// Makes room for so many more.
     pub(super) fn reserve(&mut self, more: usize) {
         self.classes.reserve(more);
-        self.by_inode.reserve(more);
+        self.all.reserve(more);
     }
 
     /// Classes of descriptors that some are known of.
@@ -86,7 +93,7 @@ impl Descriptions {
         class: Class,
         holder: (Pid, RawFd),
     ) -> Result<Result<Known, Vacancy>, Error> {
-        let known = self.classes.get(&class).map_or(&[][..], Vec::as_slice);
+        let known = self.classes.get(&class).map_or(&[][..], |known| known);
         let found = search(known, |known| compare(known, holder))?;
         Ok(found
             .map(|at| known[at])
@@ -115,6 +122,7 @@ impl Descriptions {
 
     /// Puts all descriptions of an inode in order, unless they are.
     fn sort(&mut self, inode: Inode) -> Result<(), Error> {
+        self.index();
         let all = self.by_inode.get(&inode).map_or(&[][..], Vec::as_slice);
         let sorted = self.sorted.entry(inode).or_default();
         for known in &all[sorted.len()..] {
@@ -126,14 +134,24 @@ impl Descriptions {
     }
 
     /// The id of a description of an inode.
-    pub(super) fn of_inode(&self, inode: Inode) -> Option<u32> {
+    pub(super) fn of_inode(&mut self, inode: Inode) -> Option<u32> {
+        self.index();
         self.by_inode.get(&inode)?.first().map(|known| known.id)
     }
 
     /// The id of a packet socket with an inode.
-    pub(super) fn packet_sock(&self, inode: Inode) -> Option<u32> {
+    pub(super) fn packet_sock(&mut self, inode: Inode) -> Option<u32> {
+        self.index();
         let known = self.by_inode.get(&inode)?.first()?;
         (known.kind == FdTypes::Packetsk).then_some(known.id)
+    }
+
+    /// Makes all that were met since findable by their inode.
+    fn index(&mut self) {
+        for known in &self.all[self.indexed..] {
+            self.by_inode.entry(known.inode).or_default().push(*known);
+        }
+        self.indexed = self.all.len();
     }
 
     /// Notes the record of a description. Nothing may have been noted since the vacancy was found.
@@ -151,7 +169,7 @@ impl Descriptions {
         };
         let class = self.classes.entry(vacancy.class).or_default();
         class.insert(vacancy.at.min(class.len()), known);
-        self.by_inode.entry(inode).or_default().push(known);
+        self.all.push(known);
         known
     }
 }

@@ -95,7 +95,7 @@ impl Collector<'_> {
     }
 
     fn mark(
-        &self,
+        &mut self,
         queue: &Queue,
         mark: Mark,
         mounts: &mut Mounts,

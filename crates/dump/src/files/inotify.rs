@@ -112,7 +112,7 @@ impl Collector<'_> {
     }
 
     fn watch(
-        &self,
+        &mut self,
         queue: &Queue,
         watch: &Notified,
         mounts: &mut Mounts,
@@ -133,7 +133,7 @@ impl Collector<'_> {
     /// How a watched inode is found again: its handle, perhaps with its path, and the id of the open file that it
     /// is, if it has no name.
     pub(super) fn watched_file(
-        &self,
+        &mut self,
         queue: &Queue,
         watch: &Notified,
         mounts: &mut Mounts,

@@ -58,6 +58,7 @@ impl Collector<'_> {
         let plain = told.is_some().then(|| Plain::new(&lock_list));
         let room = usize::try_from(size.0).unwrap_or(0).min(ROOM);
         self.descriptions.reserve(room);
+        self.sockets.expect_many();
         let mut descriptors = Vec::with_capacity(room);
         let mut untold = Vec::new();
         Table::new(task, size, (known, plain), &census).each(|fd, seen| {

@@ -23,9 +23,14 @@ const PACKET: i32 = 17;
 /// `AF_VSOCK`
 const VSOCK: i32 = vsock::FAMILY as i32;
 
-/// Why a socket is not dumped; `None` for one that is.
-pub(super) fn refused(socket: impl AsFd) -> Result<Option<Unsupported>, Errno> {
-    Ok(match sockopt::int(&socket, IntOption::DOMAIN)? {
+/// Whether sockets of a family are those of IP.
+pub(super) fn is_inet(family: i32) -> bool {
+    matches!(family, INET | INET6)
+}
+
+/// Why a socket of a family is not dumped; `None` for one that is.
+pub(super) fn refused(family: i32, socket: impl AsFd) -> Result<Option<Unsupported>, Errno> {
+    Ok(match family {
         UNIX | INET | INET6 | NETLINK | PACKET => None,
         VSOCK => super::vsock::refused(socket)?,
         family => Some(Unsupported::Socket { family }),

@@ -85,6 +85,11 @@ impl Sockets {
         Ok(self.packets.finish()?)
     }
 
+    /// Many may be met. The next one is a reason to ask for all.
+    pub(super) fn expect_many(&mut self) {
+        self.asked = self.asked.max(FEW - 1);
+    }
+
     /// Forgets what is true in one network namespace only.
     pub(super) fn leave_network(&mut self) {
         self.diag = None;
@@ -145,7 +150,9 @@ impl Collector<'_> {
             if events.contains(PollFlags::ERR) && u32::from(seen.kind) != STREAM {
                 return Err(object.refused(UnixRefusal::ErrorFirst));
             }
-            self.sockets.unread.push(Queue::new(id, object, &seen)?);
+            let peek_offset = told.peek_offset.map_err(asked(object))?;
+            let queue = Queue::new(id, object, (&seen, peek_offset))?;
+            self.sockets.unread.push(queue);
         }
         let gelid = beyond(object, &seen, (events, &told), &self.census)?;
         let entry = UnixSkEntry {

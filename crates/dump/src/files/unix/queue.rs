@@ -8,6 +8,7 @@ use gelid_sys::proc::TaskDir;
 use gelid_sys::sockopt::{self, IntOption};
 use gelid_sys::unix::{self, Message};
 use gelid_sys::{Errno, pidfd};
+use rustix::fs::Stat;
 
 use super::super::{Collector, Error, Object, Place, Task};
 use super::{DGRAM, STREAM, UnixRefusal};
@@ -25,6 +26,9 @@ const ROOM: usize = 64 << 10;
 pub(super) struct Queue {
     id: u32,
     file: OwnedFd,
+    stat: Stat,
+    /// `SO_PEEK_OFF`
+    peek_offset: i32,
     kind: u32,
     /// Bytes in it; of datagrams, those of the first.
     expected: u32,
@@ -36,11 +40,17 @@ pub(super) struct Queue {
 
 impl Queue {
     /// Keeps a descriptor of the socket to look later.
-    pub(super) fn new(id: u32, object: &Object<'_>, seen: &UnixSocket) -> Result<Self, Error> {
+    pub(super) fn new(
+        id: u32,
+        object: &Object<'_>,
+        (seen, peek_offset): (&UnixSocket, i32),
+    ) -> Result<Self, Error> {
         let file = rustix::io::fcntl_dupfd_cloexec(object.file, 0);
         Ok(Self {
             id,
             file: file.map_err(object.failed("duplicate"))?,
+            stat: *object.stat,
+            peek_offset,
             kind: seen.kind.into(),
             expected: seen.receive_queue,
             ended: u32::from(seen.kind) != DGRAM && seen.shutdown & RECEIVING != 0,
@@ -56,15 +66,10 @@ impl Collector<'_> {
     pub(in super::super) fn queues(&mut self) -> Result<(), Error> {
         while !self.sockets.unread.is_empty() {
             for queue in std::mem::take(&mut self.sockets.unread) {
-                let stat = rustix::fs::fstat(&queue.file);
-                let stat = stat.map_err(|errno| Error::Own {
-                    operation: "look at a socket",
-                    errno,
-                })?;
                 let object = Object {
                     place: queue.place,
                     file: queue.file.as_fd(),
-                    stat: &stat,
+                    stat: &queue.stat,
                     link: queue.link.clone(),
                 };
                 self.queue(&queue, &object)?;
@@ -75,7 +80,7 @@ impl Collector<'_> {
 
     fn queue(&mut self, queue: &Queue, object: &Object<'_>) -> Result<(), Error> {
         let mut buffer = Vec::new();
-        if sockopt::int(object.file, IntOption::PEEK_OFF) != Ok(-1) {
+        if queue.peek_offset != -1 {
             return self.further(queue, object, &mut buffer);
         }
         // All bytes of a stream are one message, unless descriptors are in flight between them. So the
