@@ -48,7 +48,8 @@ type InstanceSegments = Vec<(Instance, Vec<Segment>)>;
 
 /// The thread that looks at descriptors and mappings, and writes `fdinfo`, `fs` and the images of files.
 pub(crate) struct Collecting<'scope> {
-    prepared: Receiver<Machine>,
+    prepared: Receiver<()>,
+    machine: Receiver<Machine>,
     tasks: Sender<Frozen>,
     thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
 }
@@ -62,12 +63,14 @@ impl<'scope> Collecting<'scope> {
     ) -> Result<(Self, FoundOut, Sender<Closing>), Error> {
         let (tasks, frozen) = mpsc::channel();
         let (ready, prepared) = mpsc::channel();
+        let (seen, machine) = mpsc::channel();
         let (stand, standings) = mpsc::channel();
         let (told, apart) = mpsc::channel();
         let (closing, closings) = mpsc::channel();
         let closings = Closings::new(closings);
         let thread = sched::beside(scope, "files", move || {
-            collect(context, ready, (&frozen, closings), (&told, &stand))
+            let before = (&ready, &seen);
+            collect(context, before, (&frozen, closings), (&told, &stand))
         });
         let thread = thread.map_err(|source| StoreError::Start {
             source: Arc::new(source),
@@ -76,18 +79,32 @@ impl<'scope> Collecting<'scope> {
         std::thread::yield_now();
         let collecting = Self {
             prepared,
+            machine,
             tasks,
             thread,
         };
         Ok((collecting, FoundOut { standings, apart }, closing))
     }
 
-    /// Waits for what has to be done before the freeze, and tells what was seen of the machine.
-    pub(crate) fn prepared(self) -> Result<(Self, Machine), Error> {
+    /// Waits for what has to be done before the freeze.
+    pub(crate) fn prepared(self) -> Result<Self, Error> {
         match self.prepared.recv() {
-            Ok(machine) => Ok((self, machine)),
-            Err(_) => Err(self.finish().err().unwrap_or(StoreError::Stopped.into())),
+            Ok(()) => Ok(self),
+            Err(_) => Err(self.why()),
         }
+    }
+
+    /// Waits for what is seen of the machine, while the tree is being stopped.
+    pub(crate) fn machine(self) -> Result<(Self, Machine), Error> {
+        match self.machine.recv() {
+            Ok(machine) => Ok((self, machine)),
+            Err(_) => Err(self.why()),
+        }
+    }
+
+    /// What it has failed with.
+    fn why(self) -> Error {
+        self.finish().err().unwrap_or(StoreError::Stopped.into())
     }
 
     /// Begins with a tree that is frozen.
@@ -110,15 +127,16 @@ pub(crate) struct Spaces(HashMap<usize, MmEntry>);
 
 fn collect(
     context: Context<'_>,
-    ready: Sender<Machine>,
+    (ready, seen): (&Sender<()>, &Sender<Machine>),
     (frozen, closings): (&Receiver<Frozen>, Closings),
     (told, stand): (&Sender<Arc<Vec<Apart>>>, &Sender<Standings>),
 ) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
     let foresight = context.foresight;
     foresight.prepare(context.staging);
-    // If nobody takes it, the dump has failed already.
-    let _ = ready.send(Machine::look()?);
+    // If nobody takes them, the dump has failed already.
+    let _ = ready.send(());
+    let _ = seen.send(Machine::look()?);
     // Until the tree is frozen and known there is time for what is mapped.
     if let Ok(root) = proc::task_dir(context.options.tree) {
         files.foresee(&root);
@@ -129,7 +147,6 @@ fn collect(
     let phases = context.phases;
     let found = phases.run(Phase::Namespaces, || namespace::dump(context, &census))?;
     files.know_mounts(found.mounts);
-    // If nobody takes them, the dump has failed already.
     let _ = stand.send(Standings::look(&context.options.cgroups, &tasks)?);
     namespace::join(&census)?;
     phases.run(Phase::Files, || {
@@ -206,6 +223,8 @@ fn look(
     let mut collected = files.finish()?;
     collected.memory.extend(attached);
     write_survey(context, tasks, &census)?;
+    // What can go wrong from here on does not do so as a rule: pages are read, and the tree ends.
+    context.staging.name_finished();
     Ok((spaces, collected))
 }
 

@@ -130,13 +130,14 @@ fn write<'scope, 'a: 'scope>(
     let stopper = flow.stopper();
     // What can fail without the tree comes before the tree is touched. Files are made meanwhile.
     let checked = survey::root(context.options, context.namespaces)?;
-    let (collecting, machine) = collecting.prepared()?;
+    let collecting = collecting.prepared()?;
     let room = shared::Room::prepare(context.options, context.foresight.shared());
     // From here on nothing takes long.
     let before = Before::look(context.options.tree);
     // They end when the tree runs again.
     let mut copies = Copies::new(context.options.tree);
     let mut tree = phases.run(Phase::Freeze, || freeze(context.options, checked))?;
+    let (collecting, machine) = collecting.machine()?;
     locked.tell()?;
     let named = context.options.hooks.external(context.options.tree)?;
     // It is set here alone.

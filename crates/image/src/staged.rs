@@ -61,6 +61,14 @@ pub(crate) struct Finished {
 }
 
 impl State {
+    /// The files into which nothing more is written.
+    pub(crate) fn finished(&self) -> impl Iterator<Item = &String> {
+        let is_finished =
+            |staged: &Staged| matches!(staged, Staged::Finished(_) | Staged::Summed(_));
+        let files = self.files.iter();
+        files.filter_map(move |(name, staged)| is_finished(staged).then_some(name))
+    }
+
     /// Nothing more is written into a file.
     fn finish(&mut self, name: &str, staged: Staged) {
         self.files.insert(name.into(), staged);

@@ -16,7 +16,7 @@ use crate::claim::Claim;
 use crate::dir::plain;
 use crate::manifest::{self, Checksum, Manifest};
 use crate::naming::Naming;
-use crate::staged::{Shared, Staged};
+use crate::staged::{Shared, Staged, State};
 use crate::{Dir, ImageKind, ImageWriter, Key, Record, WriteError};
 
 pub(crate) const INVENTORY: &str = "inventory.img";
@@ -88,21 +88,35 @@ impl Staging {
     pub fn name_early(&self) {
         let mut naming = self.naming();
         let mut state = self.shared.state();
-        let made = state.nameless.len() + self.shared.blanks.left();
-        if naming.is_some() || self.options.sync || made < WORTH_A_THREAD {
+        if naming.is_some() || self.options.sync || !self.is_worth_a_thread(&state) {
             return;
         }
         let Some((begun, finished)) = Naming::start(&self.shared, &self.dir) else {
             return;
         };
-        for (name, staged) in &state.files {
-            if matches!(staged, Staged::Finished(_) | Staged::Summed(_)) {
-                // It waits for them.
-                let _ = finished.send(name.clone());
-            }
+        for name in state.finished() {
+            // It waits for them.
+            let _ = finished.send(name.clone());
         }
         state.naming = Some(finished);
         *naming = Some(begun);
+    }
+
+    /// The same of a set that is too small for that, by the caller, and of files that are finished already: for a thread
+    /// that has nothing else to do while others still write theirs.
+    pub fn name_finished(&self) {
+        let mut naming = self.naming();
+        let state = self.shared.state();
+        if naming.is_some() || self.options.sync || self.is_worth_a_thread(&state) {
+            return;
+        }
+        let finished: Vec<String> = state.finished().cloned().collect();
+        drop(state);
+        *naming = Naming::give(&self.shared, &self.dir, finished);
+    }
+
+    fn is_worth_a_thread(&self, state: &State) -> bool {
+        state.nameless.len() + self.shared.blanks.left() >= WORTH_A_THREAD
     }
 
     /// Waits for files to be named that are finished, and says which have been.

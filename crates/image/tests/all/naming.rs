@@ -71,3 +71,35 @@ fn an_older_set_keeps_its_names_until_the_commit() {
     staging.commit().unwrap();
     assert_eq!(dir.names().unwrap().len(), 102);
 }
+
+#[test]
+fn what_is_finished_of_a_small_set_gets_its_name_at_once() {
+    let (scratch, dir) = scratch();
+    std::fs::write(scratch.path().join("core-1.img"), "old").unwrap();
+    let put = |staging: &Staging, id| {
+        let record = CoreEntry::default();
+        staging.put(ImageKind::Core, id, &record).unwrap();
+    };
+    for commits in [false, true] {
+        let staging = Staging::new(&dir).unwrap();
+        staging.prepare(4);
+        put(&staging, 0);
+        put(&staging, 1);
+        staging.put(ImageKind::Inventory, (), &inventory()).unwrap();
+        let mut open = staging.writer(ImageKind::Core, 2).unwrap();
+        open.push(&CoreEntry::default()).unwrap();
+        staging.name_finished();
+        put(&staging, 3);
+        staging.name_finished();
+        let names = dir.names().unwrap();
+        assert_eq!(names, [".gelid-lock", "core-0.img", "core-1.img"]);
+        let old = std::fs::read(scratch.path().join("core-1.img")).unwrap();
+        assert_eq!(old, b"old");
+        open.finish().unwrap();
+        if commits {
+            staging.commit().unwrap();
+        }
+    }
+    assert_eq!(dir.names().unwrap().len(), 6);
+    assert!(dir.read_one::<CoreEntry>(ImageKind::Core, 1).is_ok());
+}
