@@ -82,7 +82,7 @@ fn what_is_finished_of_a_small_set_gets_its_name_at_once() {
     };
     for commits in [false, true] {
         let staging = Staging::new(&dir).unwrap();
-        staging.prepare(4);
+        staging.prepare(8);
         put(&staging, 0);
         put(&staging, 1);
         staging.put(ImageKind::Inventory, (), &inventory()).unwrap();
