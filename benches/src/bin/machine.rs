@@ -1,5 +1,6 @@
 //! What the machine can do with memory at best, and how the page pipeline grows with workers: `machine limits|scaling MIB
-//! WORKERS DIR` prints milliseconds as JSON. Files are made in `DIR`, and have no names.
+//! WORKERS DIR` prints milliseconds as JSON. Files are made in `DIR`, and have no names. `machine warm MIB DIR` has a host
+//! find memory for the file that somebody will write next.
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +8,7 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use gelid_pages::{
     Placement, ProcessSource, ProcessTarget, Store, StoreOptions,
 };
 use gelid_sys::madvise::{self, Advice};
-use gelid_sys::{Pid, pidfd, vm};
+use gelid_sys::{Errno, Pid, pidfd, vm};
 use serde_json::{Value, json};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -41,7 +43,8 @@ fn main() -> ExitCode {
     let measured = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["limits", mib, workers, dir] => limits(mib, workers, Path::new(dir)),
         ["scaling", mib, workers, dir] => scaling(mib, workers, Path::new(dir)),
-        _ => Err("usage: machine limits|scaling MIB WORKERS DIR".into()),
+        ["warm", mib, dir] => written(mib, Path::new(dir)).map(|_| json!({})),
+        _ => Err("usage: machine limits|scaling MIB WORKERS DIR, or machine warm MIB DIR".into()),
     };
     match measured {
         Ok(all) => {
@@ -57,33 +60,89 @@ fn failed(failure: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Milliseconds of the faster of two rounds. The second finds the memory that the first has given back: the host of a
+/// virtual machine may have taken away what was free before, and whoever touches it first waits until it is found again.
+fn twice<const N: usize>(
+    round: impl Fn() -> Result<[f64; N], Failure>,
+) -> Result<[f64; N], Failure> {
+    let (first, second) = (round()?, round()?);
+    Ok(std::array::from_fn(|at| first[at].min(second[at])))
+}
+
 /// Bare calls on as many bytes and workers.
 fn limits(mib: &str, workers: &str, dir: &Path) -> Result<Value, Failure> {
     let bytes = mib.parse::<u64>()? << 20;
     let workers: usize = workers.parse()?;
-    let mut guest = Guest::start()?;
-    let pid = guest.pid();
-    let write = written(bytes, dir)?;
-
-    // Two mebibytes more, so that aligned ones are as many as were asked for.
-    let room = usize::try_from(bytes + HUGE_BYTES)?;
-    let range = guest.allocate(room, Contents::Touched)?;
-    let read = by_workers(&aligned(&range, bytes), workers, CHUNK, |chunk, buffer| {
-        vm::read_ranges(pid, &[chunk], buffer)
+    let [write] = twice(|| Ok([written(mib, dir)?]))?;
+    let [read] = twice(|| {
+        let (guest, range) = guest(bytes, Contents::Touched)?;
+        let read = |chunk, buffer: &mut [u8]| vm::read_ranges(guest.pid(), &[chunk], buffer);
+        Ok([by_workers(&range, workers, CHUNK, read)?])
     })?;
-    let range = aligned(&guest.allocate(room, Contents::Fresh)?, bytes);
-    let fill = by_workers(&range, workers, HUGE_BYTES, |area, buffer| {
-        collapse(pid, &area)?;
-        vm::write_ranges(pid, buffer, &[area])
+    let [fill, fill_again] = twice(|| {
+        let (guest, range) = guest(bytes, Contents::Fresh)?;
+        let again = |area, buffer: &mut [u8]| vm::write_ranges(guest.pid(), buffer, &[area]);
+        let first = |area: Range<u64>, buffer: &mut [u8]| {
+            collapse(guest.pid(), &area)?;
+            again(area, buffer)
+        };
+        Ok([
+            by_workers(&range, workers, HUGE_BYTES, first)?,
+            by_workers(&range, workers, HUGE_BYTES, again)?,
+        ])
     })?;
-    let fill_again = by_workers(&range, workers, HUGE_BYTES, |area, buffer| {
-        vm::write_ranges(pid, buffer, &[area])
-    })?;
-    Ok(json!({"write": write, "read": read, "fill": fill, "fill_again": fill_again}))
+    let [copy, _] = twice(|| bare(bytes, workers, dir))?;
+    Ok(json!({
+        "write": write, "read": read, "copy": copy, "fill": fill, "fill_again": fill_again,
+    }))
 }
 
-/// Milliseconds to write as many bytes into a new file.
-fn written(bytes: u64, dir: &Path) -> Result<f64, Failure> {
+/// A guest, and so many bytes of its memory, from where huge pages may begin.
+fn guest(bytes: u64, contents: Contents) -> Result<(Guest, Range<u64>), Failure> {
+    let mut guest = Guest::start()?;
+    let room = usize::try_from(bytes + HUGE_BYTES)?;
+    let range = guest.allocate(room, contents)?;
+    let start = range.start.next_multiple_of(HUGE_BYTES);
+    Ok((guest, start..start + bytes))
+}
+
+/// Milliseconds that bare calls take for what a raw dump and a raw restore have to do at least.
+fn bare(bytes: u64, workers: usize, dir: &Path) -> Result<[f64; 2], Failure> {
+    let file = tempfile::tempfile_in(dir)?;
+    let (full, range) = guest(bytes, Contents::Touched)?;
+    let dump = copied(full.pid(), &range, workers, &file)?;
+    drop(full);
+    let (fresh, range) = guest(bytes, Contents::Fresh)?;
+    Ok([dump, filled(fresh.pid(), &range, workers, &file)?])
+}
+
+/// Milliseconds until workers have read a range and written it into a file, one after the other.
+fn copied(pid: Pid, range: &Range<u64>, workers: usize, file: &File) -> Result<f64, Failure> {
+    by_workers(range, workers, CHUNK, |chunk, buffer| {
+        let at = chunk.start - range.start;
+        let read = vm::read_ranges(pid, &[chunk], buffer)?;
+        file.write_all_at(buffer, at).map_err(errno)?;
+        Ok(read)
+    })
+}
+
+/// Milliseconds until workers have read a file and written it into huge pages that are made for it.
+fn filled(pid: Pid, range: &Range<u64>, workers: usize, file: &File) -> Result<f64, Failure> {
+    by_workers(range, workers, HUGE_BYTES, |area, buffer| {
+        file.read_exact_at(buffer, area.start - range.start)
+            .map_err(errno)?;
+        collapse(pid, &area)?;
+        vm::write_ranges(pid, buffer, &[area])
+    })
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+/// Milliseconds to write so many mebibytes into a new file.
+fn written(mib: &str, dir: &Path) -> Result<f64, Failure> {
+    let bytes = mib.parse::<u64>()? << 20;
     let mut file = tempfile::tempfile_in(dir)?;
     let chunk = vec![7; usize::try_from(CHUNK)?];
     let start = Instant::now();
@@ -138,48 +197,58 @@ fn by_workers(
     Ok(time)
 }
 
-/// The page store and the filler between a process and a file, with one worker and with more.
+/// The page store and the filler between a process and a file, and bare calls, with one worker and with more.
 fn scaling(mib: &str, workers: &str, dir: &Path) -> Result<Value, Failure> {
-    let bytes = mib.parse::<usize>()? << 20;
+    let bytes = mib.parse::<u64>()? << 20;
     let mut all = serde_json::Map::new();
-    let mut guest = Guest::start()?;
-    for (name, format) in [("raw", Format::Raw), ("zstd", Format::Zstd { level: -1 })] {
-        for count in [1, workers.parse()?] {
-            let count = NonZeroUsize::new(count).ok_or("no workers")?;
-            let range = guest.allocate(bytes, Contents::Heap)?;
-            let file = tempfile::tempfile_in(dir)?;
-            let start = Instant::now();
-            let summary = {
-                let store = Store::start(StoreOptions {
-                    format,
-                    workers: Some(count),
-                    ..StoreOptions::default()
-                })?;
-                let source: Arc<dyn PageSource> = Arc::new(ProcessSource::new(guest.pid()));
-                let mut object = store.object(KEY, Box::new(file.try_clone()?));
-                object.push(&source, Extent::anonymous(range.clone()))?;
-                object.finish()?.wait()?
-            };
-            all.insert(format!("dump {name} {count}"), json!(millis(start)));
-
-            let mut placements = Placement::of_pagemap(&summary.pagemap);
-            let fresh = guest.allocate(bytes, Contents::Fresh)?;
-            for placement in &mut placements {
-                placement.vaddr = placement.vaddr - range.start + fresh.start;
-            }
-            let start = Instant::now();
-            let request = FillRequest {
-                reader: Arc::new(reader(format, file, &summary.checksums)?),
-                target: Arc::new(ProcessTarget::new(guest.pid())),
-                placements,
-                huge: vec![fresh],
-                compared: Vec::new(),
-            };
-            Filler::new(Some(count)).fill(request)?.wait()?;
-            all.insert(format!("restore {name} {count}"), json!(millis(start)));
+    for count in [1, workers.parse()?] {
+        for (name, format) in [("raw", Format::Raw), ("zstd", Format::Zstd { level: -1 })] {
+            let [dump, restore] = twice(|| pipeline(bytes, count, dir, format))?;
+            all.insert(format!("dump {name} {count}"), json!(dump));
+            all.insert(format!("restore {name} {count}"), json!(restore));
         }
+        let [dump, restore] = twice(|| bare(bytes, count, dir))?;
+        all.insert(format!("dump bare {count}"), json!(dump));
+        all.insert(format!("restore bare {count}"), json!(restore));
     }
     Ok(Value::Object(all))
+}
+
+/// Milliseconds that pages take through the store and the filler.
+fn pipeline(bytes: u64, workers: usize, dir: &Path, format: Format) -> Result<[f64; 2], Failure> {
+    let workers = NonZeroUsize::new(workers);
+    let (full, range) = guest(bytes, Contents::Heap)?;
+    let file = tempfile::tempfile_in(dir)?;
+    let start = Instant::now();
+    let summary = {
+        let store = Store::start(StoreOptions {
+            format,
+            workers,
+            ..StoreOptions::default()
+        })?;
+        let source: Arc<dyn PageSource> = Arc::new(ProcessSource::new(full.pid()));
+        let mut object = store.object(KEY, Box::new(file.try_clone()?));
+        object.push(&source, Extent::anonymous(range.clone()))?;
+        object.finish()?.wait()?
+    };
+    let dump = millis(start);
+    drop(full);
+
+    let (empty, fresh) = guest(bytes, Contents::Fresh)?;
+    let mut placements = Placement::of_pagemap(&summary.pagemap);
+    for placement in &mut placements {
+        placement.vaddr = placement.vaddr - range.start + fresh.start;
+    }
+    let start = Instant::now();
+    let request = FillRequest {
+        reader: Arc::new(reader(format, file, &summary.checksums)?),
+        target: Arc::new(ProcessTarget::new(empty.pid())),
+        placements,
+        huge: vec![fresh],
+        compared: Vec::new(),
+    };
+    Filler::new(workers).fill(request)?.wait()?;
+    Ok([dump, millis(start)])
 }
 
 fn reader(
@@ -193,12 +262,6 @@ fn reader(
         Format::Raw => ObjectReader::open_raw(KEY, input, Some(sums))?,
         Format::Zstd { .. } | Format::Adaptive => ObjectReader::open_zstd(KEY, input)?,
     })
-}
-
-/// The first `bytes` of a range from where huge pages may begin.
-fn aligned(range: &Range<u64>, bytes: u64) -> Range<u64> {
-    let start = range.start.next_multiple_of(HUGE_BYTES);
-    start..start + bytes
 }
 
 fn millis(start: Instant) -> f64 {

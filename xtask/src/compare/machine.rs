@@ -35,10 +35,15 @@ const RESTORE: &str = "gelid restore";
 /// Something beside its limit.
 type Share = (&'static str, fn(&Round) -> f64, &'static str);
 
-const SHARES: [Share; 3] = [
+const SHARES: [Share; 4] = [
     (
         "raw dump of 4 GiB, beside the slower of `process_vm_readv` and `write`",
         |round| of(round, "read").max(of(round, "write")),
+        DUMP,
+    ),
+    (
+        "raw dump of 4 GiB, beside `process_vm_readv` and `write` of each byte by as many workers",
+        |round| of(round, "copy"),
         DUMP,
     ),
     (
@@ -53,8 +58,15 @@ const SHARES: [Share; 3] = [
     ),
 ];
 
-/// Goes through the pipeline.
-const PIPELINES: [&str; 4] = ["dump raw", "dump zstd", "restore raw", "restore zstd"];
+/// Goes through the pipeline, or through bare calls that do the same without checksums.
+const PIPELINES: [&str; 6] = [
+    "dump raw",
+    "dump bare",
+    "dump zstd",
+    "restore raw",
+    "restore bare",
+    "restore zstd",
+];
 
 /// Builds a program that measures the machine; its path.
 pub(super) fn build(name: &str) -> Result<PathBuf> {
@@ -72,6 +84,8 @@ pub(super) fn play(engine: &Engine, guests: &Path, machine: &Path, folder: &Path
     fs::create_dir(&images)?;
     let heap = Program::Guest("idle-heap", &[MIB, "noise"]);
     let mut running = Running::start(&heap, guests, &folder.join("work"))?;
+    // The host finds memory for the images, which the dump would wait for otherwise.
+    output(Command::new(machine).args(["warm", MIB]).arg(folder))?;
     let dump = engine.dump(running.pid(), &images, false)?;
     running.await_death()?;
     let restore = engine.restore(&images)?;
