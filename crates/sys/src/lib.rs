@@ -17,6 +17,7 @@
 pub mod aio;
 pub mod arch;
 pub mod aside;
+pub mod bpf;
 pub mod cgroup;
 pub mod clone;
 pub mod diag;
