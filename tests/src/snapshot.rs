@@ -325,7 +325,14 @@ fn descriptors(facts: &mut Facts, base: &str, inodes: &mut Inodes) {
 /// The lines of `fdinfo` that are to be the same again. Numbers that the kernel gives out are not, nor is time left;
 /// what an epoll set watches comes in the order of addresses in the kernel.
 fn description(info: &str) -> Vec<String> {
-    const PASSING: [&str; 5] = ["mnt_id:", "ino:", "eventfd-id:", "it_value:", "f_handle:"];
+    const PASSING: [&str; 6] = [
+        "mnt_id:",
+        "ino:",
+        "eventfd-id:",
+        "it_value:",
+        "f_handle:",
+        "map_id:",
+    ];
     let passing = |text: &&str| PASSING.iter().any(|past| text.starts_with(past));
     let words = |line: &str| -> Vec<String> {
         let words = line.split_whitespace();

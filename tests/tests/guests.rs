@@ -1,5 +1,6 @@
 //! The table: every guest of `gelid-guest --list`, and what is peculiar about it.
 
+mod bpf;
 mod equal;
 mod idle;
 mod internet;
@@ -478,6 +479,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     let others = others.chain(namespaces::CASES).chain(pipes::CASES);
     let others = others.chain(idle::CASES).chain(protection::CASES);
     let others = others.chain(working::CASES).chain(equal::CASES);
+    let others = others.chain(bpf::CASES);
     CASES.iter().chain(sockets).chain(others)
 }
 

@@ -9,6 +9,7 @@
 //! An open file description, or a file that is held by path only, has an id. Descriptors of one description
 //! have the same one, in whatever task they are.
 
+mod bpf_map;
 mod build_id;
 mod check;
 mod descriptions;
@@ -66,6 +67,7 @@ use gelid_sys::proc::{Malformed, TaskDir};
 use gelid_sys::{Errno, Pid};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
+use self::bpf_map::BpfMaps;
 use self::descriptions::{Descriptions, Inode};
 use self::device::rdev;
 use self::file_lock::Locks;
@@ -137,6 +139,7 @@ pub(crate) struct Collector<'s> {
     fifos: Pipes,
     tee: Tee,
     memfds: Memfds,
+    bpf_maps: BpfMaps,
     sets: Vec<eventpoll::Set>,
     watchers: Vec<inotify::Queue>,
     groups: Vec<fanotify::Waiting>,
@@ -197,6 +200,7 @@ impl<'s> Collector<'s> {
             fifos: Pipes::new(staging, ImageKind::FifoData)?,
             tee: Tee::default(),
             memfds: Memfds::new(staging)?,
+            bpf_maps: BpfMaps::new(staging)?,
             sets: Vec::new(),
             watchers: Vec::new(),
             groups: Vec::new(),
@@ -255,6 +259,7 @@ impl<'s> Collector<'s> {
         self.finish_locks()?;
         let network = self.connections()?;
         self.sockets.finish()?;
+        self.bpf_maps.finish()?;
         self.writer.finish()?;
         self.remaps.finish()?;
         let pipes = self.pipes.finish()?;

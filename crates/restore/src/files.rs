@@ -10,6 +10,7 @@
 //! **Limitations.** What `SHORTCOMINGS.md` lists is refused.
 
 mod abreast;
+mod bpf_map;
 mod build_id;
 mod changed;
 mod error;
@@ -70,6 +71,7 @@ use std::sync::Arc;
 use gelid_image::messages::{FileLockEntry, FsEntry};
 use gelid_image::{Dir, ImageKind};
 
+pub use bpf_map::BpfMap;
 pub use error::Error;
 pub use eventfd::Eventfd;
 pub use eventpoll::{Eventpoll, Watch, Watching};
@@ -172,6 +174,8 @@ pub enum Kind {
     Inotify(Inotify),
     /// Watches of files, mounts and file systems.
     Fanotify(Fanotify),
+    /// A map of BPF.
+    BpfMap(Box<BpfMap>),
     /// A process.
     Pidfd(Pidfd),
     /// A queue of a TUN or TAP device.
@@ -382,6 +386,7 @@ impl FilesPlan {
             Kind::Timerfd(timer) => timer.to_string(),
             Kind::Inotify(queue) => format!("{} watches of the file system", queue.watches.len()),
             Kind::Fanotify(group) => format!("{} marks in the file system", group.marks.len()),
+            Kind::BpfMap(map) => map.to_string(),
             Kind::Pidfd(pidfd) => pidfd.to_string(),
             Kind::Tun(file) => file.to_string(),
             Kind::Namespace(namespace) => namespace.to_string(),
@@ -434,6 +439,7 @@ impl fmt::Display for Label<'_> {
             Kind::Timerfd(_) => write!(f, "file {id} (timerfd)"),
             Kind::Inotify(_) => write!(f, "file {id} (inotify)"),
             Kind::Fanotify(_) => write!(f, "file {id} (fanotify)"),
+            Kind::BpfMap(_) => write!(f, "file {id} (BPF map)"),
             Kind::Pidfd(_) => write!(f, "file {id} (pidfd)"),
             Kind::Tun(file) => write!(f, "file {id} ({})", file.name),
             Kind::Namespace(namespace) => write!(f, "file {id} ({} namespace)", namespace.kind),

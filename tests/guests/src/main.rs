@@ -14,6 +14,7 @@ mod attributes;
 mod automount;
 mod below;
 mod blocked;
+mod bpf;
 mod cgroups;
 mod cow;
 mod cramped;
@@ -109,6 +110,7 @@ const OBJECTS: &[&[Entry]] = &[
     automount::GUESTS,
     below::GUESTS,
     blocked::GUESTS,
+    bpf::GUESTS,
     cgroups::GUESTS,
     cramped::GUESTS,
     credentials::GUESTS,

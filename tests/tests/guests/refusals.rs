@@ -13,7 +13,7 @@ const fn connected(name: &'static str, reason: &'static str) -> Case {
 
 /// All of them.
 pub(super) const CASES: &[Case] = &[
-    refused("refused-bpf", "BPF"),
+    refused("refused-bpf", "a BPF program"),
     refused("refused-perf", "perf"),
     refused("refused-userfaultfd", "userfaultfd"),
     refused("refused-device", "device"),

@@ -12,7 +12,7 @@ use gelid_sys::sockopt::{self, IntOption};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, statat};
 
 use super::kind::{self, Kind};
-use super::{Error, Name, Place, Unsupported, fanotify, inet, socket};
+use super::{Error, Name, Place, Unsupported, bpf_map, fanotify, inet, socket};
 use crate::Options;
 
 /// Refuses what a dump of this table would refuse, as far as names and inodes tell. What comes and goes
@@ -37,8 +37,8 @@ pub(crate) fn check(options: &Options, task: &TaskDir) -> Result<(), Error> {
         if !options.file_locks && is_lockable(&stat) {
             unlocked(task, fd, || Some(link.clone()))?;
         }
-        let socket = || pidfd::getfd(pidfd.as_ref()?, fd).ok();
-        look(options, task, fd, link.into_bytes(), &stat, socket)?;
+        let duplicate = || pidfd::getfd(pidfd.as_ref()?, fd).ok();
+        look(options, task, fd, link.into_bytes(), &stat, duplicate)?;
     }
     Ok(())
 }
@@ -85,6 +85,10 @@ fn look(
         Kind::Fanotify => match fdinfo::read(task, fd) {
             Ok(info) if fanotify::decides(&info) => Kind::Refused(Unsupported::FanotifyPermission),
             _ => return Ok(()),
+        },
+        Kind::BpfMap => match duplicate().and_then(bpf_map::refused) {
+            Some(why) => Kind::Refused(why),
+            None => return Ok(()),
         },
         // Of whom it is can be told when the tree is known.
         Kind::Pidfd => return Ok(()),

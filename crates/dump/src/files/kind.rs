@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Inotify,
     /// As watches of the file system, of files, mounts and file systems.
     Fanotify,
+    /// As a map of BPF, if it is a hash table or an array.
+    BpfMap,
     /// As a process.
     Pidfd,
     /// As a namespace, if it is the dumper's.
@@ -115,6 +117,7 @@ fn anonymous(name: &[u8], is_path: bool) -> Kind {
         b"[timerfd]" => Kind::Timerfd,
         b"inotify" | b"[inotify]" => Kind::Inotify,
         b"[fanotify]" => Kind::Fanotify,
+        b"bpf-map" => Kind::BpfMap,
         b"[pidfd]" => Kind::Pidfd,
         name => Kind::Refused(unsupported(name)),
     };
@@ -182,11 +185,12 @@ mod tests {
         assert_eq!(of("anon_inode:inotify"), Kind::Inotify);
         assert_eq!(of("anon_inode:[pidfd]"), Kind::Pidfd);
         assert_eq!(of("pidfd:[7]"), Kind::Pidfd);
+        assert_eq!(of("anon_inode:bpf-map"), Kind::BpfMap);
         let path = super::of(b"anon_inode:[timerfd]", &stat, true);
         assert_eq!(path, Kind::Refused(Unsupported::PathOfEvents));
         for (link, why) in [
             ("anon_inode:[io_uring]", Unsupported::IoUring),
-            ("anon_inode:bpf-map", Unsupported::Bpf),
+            ("anon_inode:bpf-prog", Unsupported::Bpf),
             ("anon_inode:[kvm-vm]", Unsupported::Anonymous),
             ("something", Unsupported::Anonymous),
             ("", Unsupported::Anonymous),

@@ -183,6 +183,7 @@ impl Collector<'_> {
             Kind::Signalfd => self.signalfd(&object, opening, info),
             Kind::Inotify => self.inotify(&object, opening, info),
             Kind::Fanotify => self.fanotify(&object, opening, info),
+            Kind::BpfMap => self.bpf_map(&object, opening, info),
             Kind::Pidfd => self.pidfd(&object, opening, info),
             Kind::Timerfd => self.timerfd(task, fd, &object, opening, info),
             Kind::Memory if self.is_memory(&object)? => self.memory(&object, opening),

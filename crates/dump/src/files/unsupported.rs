@@ -34,8 +34,12 @@ pub enum Unsupported {
     PidfdInFlight,
     /// A file of `/proc/PID/ns`.
     Namespace,
-    /// A BPF program, map or link.
+    /// A BPF program or link.
     Bpf,
+    /// A BPF map that is neither a plain hash table nor a plain array.
+    BpfMap,
+    /// A BPF map whose entries are described by BTF.
+    BpfTypes,
     /// perf events.
     Perf,
     /// The end of a seccomp filter that a supervisor has.
@@ -120,7 +124,15 @@ impl fmt::Display for Unsupported {
             }
             Self::PidfdInFlight => ("a pidfd in flight", "let the program receive it first"),
             Self::Namespace => ("a namespace", CLOSE),
-            Self::Bpf => ("a BPF object", CLOSE),
+            Self::Bpf => ("a BPF program, or what belongs to one", CLOSE),
+            Self::BpfMap => (
+                "a BPF map of another type than hash table and array, or with flags of which nothing is known",
+                CLOSE,
+            ),
+            Self::BpfTypes => (
+                "a BPF map whose entries are described by types (BTF), which no image can hold",
+                "make it without them, or close it first",
+            ),
             Self::Perf => ("a perf event", CLOSE),
             Self::SeccompListener => ("the listener of a seccomp filter", CLOSE),
             Self::MessageQueue => ("a POSIX message queue without its name", CLOSE),

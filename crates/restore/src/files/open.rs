@@ -21,9 +21,9 @@ use super::place::{Leftover, Names, Place};
 use super::regular::Regular;
 use super::remap::Remap;
 use super::{
-    Context, Description, Error, FilesPlan, Flags, Given, Kind, Name, abreast, eventfd, eventpoll,
-    fanotify, inet, inotify, memfd, mqueue, netlink, ns, occupied, packet_sock, pidfd, signalfd,
-    timerfd, tty, tun, unix, vsock,
+    Context, Description, Error, FilesPlan, Flags, Given, Kind, Name, abreast, bpf_map, eventfd,
+    eventpoll, fanotify, inet, inotify, memfd, mqueue, netlink, ns, occupied, packet_sock, pidfd,
+    signalfd, timerfd, tty, tun, unix, vsock,
 };
 use crate::Hooks;
 use crate::files::Roots;
@@ -49,6 +49,7 @@ pub(super) fn open(plan: &FilesPlan, context: &Context<'_>) -> Result<OpenFiles,
     timerfd::open_all(&mut opener)?;
     inotify::open_all(&mut opener)?;
     fanotify::open_all(&mut opener)?;
+    bpf_map::open_all(&mut opener)?;
     pidfd::open_all(&mut opener)?;
     ns::open_all(&mut opener)?;
     tun::open_all(&mut opener)?;

@@ -13,9 +13,9 @@ use super::records::{Body, Entry, FILES, Records};
 use super::regular::{self, Regular};
 use super::remap::{self, Remap, Target};
 use super::{
-    Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, eventfd, eventpoll,
-    fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, netlink, ns, owner, packet_sock,
-    pidfd, pipe, signalfd, table, tcp, timerfd, tty, tun, unix, vsock,
+    Description, Error, FileOptions, FilesPlan, Flags, Given, Kind, Name, Unix, bpf_map, eventfd,
+    eventpoll, fanotify, fifo, file_lock, ghost, inet, inotify, mqueue, netlink, ns, owner,
+    packet_sock, pidfd, pipe, signalfd, table, tcp, timerfd, tty, tun, unix, vsock,
 };
 
 /// Reads everything. See [`FilesPlan::read`].
@@ -28,6 +28,7 @@ pub(super) fn read(dir: &Dir, tables: &[u32], options: &FileOptions) -> Result<F
         remaps: remap::read(dir)?,
         memories: memfd::read(dir)?,
         terminals: tty::Terminals::read(dir)?,
+        bpf_maps: bpf_map::read(dir)?,
         tables: &tables,
         records: &records,
     };
@@ -67,6 +68,7 @@ struct Reader<'a> {
     remaps: BTreeMap<u32, Target>,
     memories: BTreeMap<u64, Memory>,
     terminals: tty::Terminals,
+    bpf_maps: bpf_map::Contents,
     tables: &'a [table::Table],
 }
 
@@ -161,6 +163,10 @@ impl Reader<'_> {
             Some(Body::Fanotify(file)) => {
                 let group = fanotify::plan(&format!("file {id} (fanotify)"), file)?;
                 Part::new(Kind::Fanotify(group), file.flags, Some(&file.fown))
+            }
+            Some(Body::BpfMap(file)) => {
+                let map = bpf_map::plan(&format!("file {id} (BPF map)"), file, &self.bpf_maps)?;
+                Part::new(Kind::BpfMap(Box::new(map)), file.flags, Some(&file.fown))
             }
             Some(Body::Pidfd(file)) => {
                 let pidfd = pidfd::plan(&format!("file {id} (pidfd)"), file)?;
@@ -417,11 +423,10 @@ fn refused(kind: FdTypes) -> Option<(&'static str, &'static str)> {
         FdTypes::Eventfd | FdTypes::Eventpoll | FdTypes::Signalfd | FdTypes::Timerfd => {
             return None;
         }
-        FdTypes::Inotify | FdTypes::Fanotify | FdTypes::Pidfd => return None,
+        FdTypes::Inotify | FdTypes::Fanotify | FdTypes::Pidfd | FdTypes::Bpfmap => return None,
         FdTypes::Ns | FdTypes::Tunf => return None,
         FdTypes::Und => ("of no kind", WITHOUT),
         FdTypes::Ext => ("a file of a plugin", WITHOUT),
-        FdTypes::Bpfmap => ("a BPF map", WITHOUT),
         FdTypes::CtlTty | FdTypes::AutofsPipe => ("of a kind that images do not have", WITHOUT),
     })
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gelid_image::messages::{
-    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FanotifyFileEntry, FanotifyMarkEntry,
-    FdTypes, FifoEntry, FileEntry, InetSkEntry, InotifyFileEntry, InotifyWdEntry, MemfdFileEntry,
-    NetlinkSkEntry, NsFileEntry, PacketSockEntry, PidfdEntry, PipeEntry, RegFileEntry,
-    SignalfdEntry, TimerfdEntry, TtyFileEntry, TunfileEntry, UnixSkEntry,
+    BpfmapFileEntry, EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FanotifyFileEntry,
+    FanotifyMarkEntry, FdTypes, FifoEntry, FileEntry, InetSkEntry, InotifyFileEntry,
+    InotifyWdEntry, MemfdFileEntry, NetlinkSkEntry, NsFileEntry, PacketSockEntry, PidfdEntry,
+    PipeEntry, RegFileEntry, SignalfdEntry, TimerfdEntry, TtyFileEntry, TunfileEntry, UnixSkEntry,
 };
 use gelid_image::{Dir, ImageKind};
 
@@ -50,6 +50,7 @@ pub(super) enum Body {
     Timerfd(Box<TimerfdEntry>),
     Inotify(InotifyFileEntry),
     Fanotify(FanotifyFileEntry),
+    BpfMap(Box<BpfmapFileEntry>),
     Pidfd(PidfdEntry),
     Socket(Box<UnixSkEntry>),
     Internet(Box<InetSkEntry>),
@@ -153,6 +154,10 @@ impl Records {
                 Some(Body::Timerfd(Box::new(file))),
             );
         }
+        for file in dir.read_all::<BpfmapFileEntry>(ImageKind::BpfmapFile, ())? {
+            let (id, body) = (file.id, Body::BpfMap(Box::new(file)));
+            self.push(id, FdTypes::Bpfmap, Some(body));
+        }
         for file in dir.read_all::<PidfdEntry>(ImageKind::Pidfd, ())? {
             self.push(file.id, FdTypes::Pidfd, Some(Body::Pidfd(file)));
         }
@@ -252,6 +257,7 @@ fn needed(entry: FileEntry) -> (Entry, Option<Box<RegFileEntry>>) {
         FdTypes::Timerfd => entry.tfd.filter(|file| file.id == id).map(Body::Timerfd),
         FdTypes::Inotify => entry.ify.filter(|file| file.id == id).map(Body::Inotify),
         FdTypes::Fanotify => entry.ffy.filter(|file| file.id == id).map(Body::Fanotify),
+        FdTypes::Bpfmap => entry.bpf.filter(|file| file.id == id).map(Body::BpfMap),
         FdTypes::Pidfd => entry.pidfd.filter(|file| file.id == id).map(Body::Pidfd),
         FdTypes::Unixsk => {
             let socket = entry.usk.filter(|socket| socket.id == id);

@@ -188,10 +188,10 @@ fn what_cannot_be_is_refused_by_name() {
         fill(&mut images);
         images.plan().unwrap_err().to_string()
     };
-    let message = plan(&|images| images.push(entry(FdTypes::Bpfmap, 4)));
+    let message = plan(&|images| images.push(entry(FdTypes::Ext, 4)));
     assert_eq!(
         message,
-        "descriptor 4 of table 2 (file 4) is a BPF map, which cannot be restored yet; \
+        "descriptor 4 of table 2 (file 4) is a file of a plugin, which cannot be restored yet; \
          dump the program without it"
     );
     let message = plan(&|images| {
