@@ -160,6 +160,8 @@ pub(crate) struct Collector<'s> {
     headless: HashMap<Pid, Pid>,
     /// Threads with descriptors or directories of their own.
     apart: HashSet<Pid>,
+    /// Files that are pidfds of who lives, by their ids: whether they are of threads beyond the first of their process.
+    live_pidfds: HashMap<u32, bool>,
     /// Pidfds of threads beyond the first of their process, and whose they are.
     thread_pidfds: HashMap<Inode, i32>,
     census: Arc<Census>,
@@ -215,6 +217,7 @@ impl<'s> Collector<'s> {
             threads: Vec::new(),
             headless: HashMap::new(),
             apart: HashSet::new(),
+            live_pidfds: HashMap::new(),
             thread_pidfds: HashMap::new(),
             census: Arc::default(),
             mounts: MountTable::default(),

@@ -169,6 +169,7 @@ pub(crate) fn run(
     let pids = |number| crew.pid_of(number);
     let by_own_proc = birthplace.as_ref().is_some_and(|place| place.by_own_proc);
     files.open_of_processes(roots, by_own_proc, &pids)?;
+    files.fill_late_queues()?;
 
     options.phase(Phase::Memory)?;
     let mut shared = fill_shared(plan, sets, &mut files, &filler)?;

@@ -2,15 +2,18 @@
 //!
 //! `pidfd`: of a child, of the process itself, shared, of several kinds. `pidfd-dead`: of who is gone, and how they went.
 //! `pidfd-zombie`: of who has not been waited for. `pidfd-thread`: of one thread. `pidfd-epoll`: watched. `pidfd-outside`:
-//! of a process outside of the tree.
+//! of a process outside of the tree. `pidfd-in-flight`: to be received from sockets.
 
 use crate::Entry;
 use crate::os::{errno, os};
 use crate::protocol::{Check, Guest, ensure, reap, same, until};
+use crate::unix::{now, say};
+use crate::unix_rights::{give, take, take_one};
+use rustix::net::SocketType;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem::zeroed;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::mpsc;
 
 pub(crate) const GUESTS: &[Entry] = &[
@@ -20,6 +23,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("pidfd-thread", thread),
     Entry("pidfd-epoll", watched),
     Entry("pidfd-outside", outside),
+    Entry("pidfd-in-flight", in_flight),
 ];
 
 /// `PIDFD_THREAD`
@@ -69,6 +73,57 @@ fn status(fd: &OwnedFd) -> Check<Option<i32>> {
     }
     same!("PIDFD_GET_INFO", got, 0);
     Ok((info[0] & EXIT != 0).then_some(info[15].cast_signed()))
+}
+
+fn in_flight(guest: &Guest) -> Check {
+    let kid = guest.fork("child", |guest| {
+        guest.wait();
+        until("a signal", || Ok(false))
+    })?;
+    let held = open(kid.pid, 0)?;
+    let gone = guest.fork("gone", |_| Ok(()))?;
+    let dead = open(gone.pid, 0)?;
+    gone.join(guest)?;
+    let mut pairs = Vec::new();
+    for kind in [SocketType::STREAM, SocketType::SEQPACKET] {
+        let (one, other) = crate::unix::pair(kind)?;
+        let own = open(std::process::id().cast_signed(), libc::O_NONBLOCK)?;
+        let again = open(kid.pid, 0)?;
+        give(
+            &one,
+            "pidfds",
+            &[held.as_fd(), own.as_fd(), again.as_fd(), dead.as_fd()],
+        )?;
+        give(&one, "the socket itself", &[other.as_fd()])?;
+        say(&one, "last")?;
+        pairs.push((one, other));
+    }
+    drop(dead);
+    guest.hold()?;
+    for (one, other) in &pairs {
+        let (text, files) = take(other)?;
+        same!("text", text, "pidfds");
+        let [of_kid, own, again, dead] = &files[..] else {
+            return Err("not four".into());
+        };
+        for fd in [of_kid, own, again] {
+            ensure!(!has_ended(fd)?, "somebody has ended");
+            same!("reached", send(fd, 0), Ok(()));
+        }
+        ensure!(has_ended(dead)?, "the dead one lives");
+        same!("one process", inode(of_kid)?, inode(&held)?);
+        same!("the same process", inode(again)?, inode(&held)?);
+        ensure!(inode(own)? != inode(&held)?, "two processes");
+        let flags = os!(libc::fcntl(own.as_raw_fd(), libc::F_GETFL))?;
+        same!("flags", flags & libc::O_NONBLOCK, libc::O_NONBLOCK);
+        let itself = take_one("the socket itself", other)?;
+        same!("text", now(&itself), Ok("last".into()));
+        say(one, "more")?;
+        same!("text", now(other), Ok("more".into()));
+    }
+    same!("killed", send(&held, libc::SIGKILL), Ok(()));
+    same!("status", reap(kid.pid)?, libc::SIGKILL);
+    Ok(())
 }
 
 fn live(guest: &Guest) -> Check {

@@ -48,7 +48,8 @@ pub(crate) fn give(socket: impl AsFd, text: &str, files: &[BorrowedFd<'_>]) -> C
     Ok(())
 }
 
-fn take(socket: impl AsFd) -> Result<(String, Vec<OwnedFd>), Errno> {
+/// A message and its descriptors.
+pub(crate) fn take(socket: impl AsFd) -> Result<(String, Vec<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut buffer = [0; 256];

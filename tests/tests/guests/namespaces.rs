@@ -79,6 +79,7 @@ pub(super) const CASES: &[Case] = &[
     inside("pid", guest("pidfd")),
     inside("pid", unlike("pidfd-dead", "how others have ended")),
     inside("pid", guest("pidfd-zombie")),
+    inside("pid", guest("pidfd-in-flight")),
     inside("pid", unlike("pidfd-thread", "pidfds of threads")),
     inside(
         "pid",
@@ -148,6 +149,7 @@ pub(super) const CASES: &[Case] = &[
     inside("pid uts time cgroup", guest("tree-deep")),
     inside("pid user uts cgroup", unlike("sharing-mixed", SHARED)),
     inside("pid user", guest("pidfd")),
+    inside("pid user", guest("pidfd-in-flight")),
     inside("pid user", guest("oom-score")),
     nested("nested-names", &["ns/uts"]),
     nested("nested-clocks", &["ns/time"]),

@@ -44,7 +44,7 @@ pub(super) const CASES: &[Case] = &[
     refused("refused-renamed", "give that its old name again"),
     locking(refused("locks-awaited", "waits, which would get it")),
     locking(refused("locks-kept", "shares and keeps")),
-    refused("refused-pidfd-in-flight", "a pidfd in flight"),
+    refused("refused-pidfd-in-flight", "which has a pidfd to be read"),
     locking(refused("refused-lock-in-flight", "in flight only")),
     refused("refused-mixed-pipe", "not written as packets"),
     refused("refused-shared-undo", "CLONE_SYSVSEM"),

@@ -6,6 +6,7 @@ use gelid_tests::Case;
 /// All of them.
 pub(super) const CASES: &[Case] = &[
     guest("unix-pairs"),
+    guest("pidfd-in-flight"),
     guest("unix-alone"),
     guest("unix-queues"),
     unlike("unix-borders", "empty messages"),

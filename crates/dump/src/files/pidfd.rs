@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 use super::descriptions::Inode;
 use super::eventpoll::Set;
 use super::regfile::Opening;
-use super::{Collector, Error, Object, Place, Unsupported};
+use super::{Collector, Error, Object, Unsupported};
 
 /// `PidfdEntry::nspid` of who has ended and been waited for.
 const GONE: i32 = -1;
@@ -27,14 +27,15 @@ impl Collector<'_> {
         if pid != GONE && !known.iter().any(|known| known.as_raw_pid() == pid) {
             return Err(object.unsupported(Unsupported::PidfdOutside { pid }));
         }
-        if pid != GONE && matches!(object.place, Place::InFlight { .. }) {
-            return Err(object.unsupported(Unsupported::PidfdInFlight));
-        }
-        if pid != GONE && !self.is_process(pid) {
-            let inode = (object.stat.st_dev, object.stat.st_ino);
-            self.thread_pidfds.insert(inode, pid);
-        }
         let id = self.new_id()?;
+        if pid != GONE {
+            let of_process = self.is_process(pid);
+            self.live_pidfds.insert(id, !of_process);
+            if !of_process {
+                let inode = (object.stat.st_dev, object.stat.st_ino);
+                self.thread_pidfds.insert(inode, pid);
+            }
+        }
         self.push(FileEntry {
             r#type: FdTypes::Pidfd.into(),
             id,

@@ -9,7 +9,7 @@ mod queue;
 mod refusal;
 mod told;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
 use gelid_image::messages::{FdTypes, GelidUcredEntry, GelidUnixSkEntry, SkShutdown, UnixSkEntry};
@@ -49,6 +49,9 @@ pub(super) struct Sockets {
     by_inode: HashMap<u32, usize>,
     /// Sockets with something to read that was not looked at yet.
     unread: Vec<Queue>,
+    /// Those who have a pidfd of somebody who lives in their queue, by id; of others, that messages have a sender's name.
+    with_pidfds: HashSet<u32>,
+    with_senders: HashSet<u32>,
     /// Descriptors that were in flight, which stay comparable as long as they are open.
     in_flight: Vec<OwnedFd>,
     packets: ImageWriter,
@@ -75,6 +78,8 @@ impl Sockets {
             met: Vec::new(),
             by_inode: HashMap::new(),
             unread: Vec::new(),
+            with_pidfds: HashSet::new(),
+            with_senders: HashSet::new(),
             in_flight: Vec::new(),
             packets: staging.writer(ImageKind::SkQueues, ())?,
         })

@@ -30,8 +30,6 @@ pub enum Unsupported {
         /// Who that is.
         pid: i32,
     },
-    /// A pidfd on its way to a socket.
-    PidfdInFlight,
     /// A file of `/proc/PID/ns`.
     Namespace,
     /// A BPF program or link.
@@ -122,7 +120,6 @@ impl fmt::Display for Unsupported {
                     "a pidfd of {pid}, which is outside of the tree: {CLOSE}, or choose a root above both"
                 );
             }
-            Self::PidfdInFlight => ("a pidfd in flight", "let the program receive it first"),
             Self::Namespace => ("a namespace", CLOSE),
             Self::Bpf => ("a BPF program, or what belongs to one", CLOSE),
             Self::BpfMap => (

@@ -122,6 +122,11 @@ impl OpenFiles {
         self.open_pidfds(false, pids)
     }
 
+    /// What was opened of a process.
+    pub(super) fn of_process(&self, id: u32) -> Option<BorrowedFd<'_>> {
+        self.of_processes.files.get(&id).map(AsFd::as_fd)
+    }
+
     /// Sets the positions of the files of processes, whose contents are as they will be by now.
     ///
     /// # Errors

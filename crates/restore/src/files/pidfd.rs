@@ -130,6 +130,7 @@ impl FilesPlan {
                 pidfd.of = Whom::Thread(pid);
             }
         }
+        self.check_late_queues()?;
         let late = |id| self.is_late(id);
         let watched = self.watches.values().flatten();
         match watched.map(|watching| watching.file).find(|id| late(*id)) {

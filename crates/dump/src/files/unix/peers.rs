@@ -19,6 +19,7 @@ impl Collector<'_> {
     pub(in super::super) fn peers(&mut self) -> Result<(), Error> {
         self.queues()?;
         let waiting = self.waiting()?;
+        self.refuse_pidfds()?;
         let mut outside = Vec::new();
         for at in self.order(&waiting) {
             let socket = &self.sockets.met[at];
@@ -48,6 +49,29 @@ impl Collector<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// Refuses pidfds in queues of which nobody is left to send them, by word of whom they come, or in which they come without
+    /// a connection.
+    fn refuse_pidfds(&self) -> Result<(), Error> {
+        let sockets = &self.sockets;
+        let is_open = |socket: &Socket| socket.entry.shutdown.is_none();
+        let late = sockets.met.iter();
+        let mut late = late.filter(|socket| sockets.with_pidfds.contains(&socket.entry.id));
+        let cannot = |socket: &&Socket| {
+            let peer = sockets.by_inode.get(&socket.peer);
+            let peer = peer.and_then(|at| sockets.met.get(*at));
+            let is_connected =
+                peer.is_some_and(|peer| is_open(peer) && peer.peer == socket.entry.ino);
+            !is_connected
+                || !is_open(socket)
+                || socket.entry.r#type == DGRAM
+                || sockets.with_senders.contains(&socket.entry.id)
+        };
+        match late.find(cannot) {
+            Some(socket) => Err(socket.refused(UnixRefusal::Pidfd)),
+            None => Ok(()),
+        }
     }
 
     /// The order of the records. CRIU makes the later end of a pair and gives the earlier one away, which

@@ -175,6 +175,15 @@ impl Collector<'_> {
         for file in message.rights {
             rights.push(self.in_flight(queue.place, file)?);
         }
+        let pidfds = rights.iter().filter_map(|id| self.live_pidfds.get(id));
+        match pidfds.max() {
+            Some(true) => return Err(object.refused(UnixRefusal::Pidfd)),
+            Some(false) => drop(self.sockets.with_pidfds.insert(queue.id)),
+            None => {}
+        }
+        if gelid.sender.is_some() {
+            self.sockets.with_senders.insert(queue.id);
+        }
         let scm = match rights.is_empty() {
             true => Vec::new(),
             false => vec![ScmEntry {

@@ -26,6 +26,11 @@ pub enum UnixRefusal {
         "which has an error to tell before what waits in its queue, which no look leaves as it is:          let the program ask for it first"
     )]
     ErrorFirst,
+    /// A pidfd is in its queue, which can be sent again when its process is there, and not before.
+    #[error(
+        "which has a pidfd to be read, of a thread or from somebody who cannot send it again: let the program receive it first"
+    )]
+    Pidfd,
     /// Its peer is not in the tree.
     #[error(
         "whose peer socket:[{peer}]{} is outside of the tree: choose a root that is the ancestor of both, or use \

@@ -1,6 +1,6 @@
 //! Unread messages: sent again, to where they had come. Section 14.5 of the format.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 
@@ -12,8 +12,8 @@ use gelid_sys::unix;
 use rustix::io::Errno;
 use rustix::net::SocketType;
 
-use super::super::Error;
 use super::super::open::Opener;
+use super::super::{Error, FilesPlan, Kind, OpenFiles};
 use super::make::Maker;
 use super::somebody::patiently;
 use super::{Address, Origin, Sockets, Unix, who};
@@ -207,13 +207,98 @@ fn each(
     Ok(())
 }
 
-/// Sends all messages again. Everything that is in flight must be open.
+impl FilesPlan {
+    /// Sockets, by file id, that get their messages when processes are there: pidfds are in flight to them.
+    fn late_queues(&self) -> BTreeSet<u32> {
+        let pidfds: BTreeSet<u32> = self.pidfds().map(|(file, _)| file.id).collect();
+        let packets = self.sockets.packets.iter();
+        let late = packets.filter(|packet| packet.rights.iter().any(|id| pidfds.contains(id)));
+        late.map(|packet| packet.to).collect()
+    }
+
+    /// Refuses pidfds in flight that cannot be sent once processes are there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`]
+    pub(in super::super) fn check_late_queues(&self) -> Result<(), Error> {
+        let late = self.late_queues();
+        let mut packets = self.sockets.packets.iter();
+        let is_open = |id: &u32| match self.descriptions.get(id).map(|file| &file.kind) {
+            Some(Kind::Unix(socket)) => socket.shutdown == 0,
+            _ => false,
+        };
+        let can = |packet: &Packet| {
+            let by_peer = matches!(packet.from, Sender::Peer(peer) if is_open(&peer));
+            let of_thread = packet.rights.iter().any(|id| self.is_late(*id));
+            by_peer && !of_thread && packet.sender.is_none() && is_open(&packet.to)
+        };
+        match packets.find(|packet| late.contains(&packet.to) && !can(packet)) {
+            None => Ok(()),
+            Some(packet) => Err(Error::Unsupported {
+                object: format!("file {}", packet.to),
+                what: "a socket with a pidfd to be read, of a thread or from somebody who cannot send it again",
+                remedy: "let the program receive it before the dump",
+            }),
+        }
+    }
+}
+
+impl OpenFiles {
+    /// Sends the messages with pidfds of processes, which are open by now, and all others to the same sockets.
+    ///
+    /// # Errors
+    ///
+    /// Those of `sendmsg(2)`.
+    pub fn fill_late_queues(&self) -> Result<(), Error> {
+        let plan = &self.plan;
+        let late = plan.late_queues();
+        if late.is_empty() {
+            return Ok(());
+        }
+        let mut packets = plan.sockets.packets.iter();
+        each(&plan.dir, |_, data| {
+            let Some(packet) = packets.next().filter(|packet| late.contains(&packet.to)) else {
+                return Ok(());
+            };
+            let description = plan.descriptions.get(&packet.to);
+            let (Some(Kind::Unix(socket)), Sender::Peer(peer)) =
+                (description.map(|file| &file.kind), packet.from)
+            else {
+                return Ok(());
+            };
+            let object = super::make::object(packet.to, socket);
+            let missing = |id: u32| in_flight(&object, id);
+            let from = self.fd(peer).ok_or_else(|| missing(peer))?;
+            let of = |id: &u32| {
+                let fd = self.of_process(*id).or_else(|| self.fd(*id));
+                fd.ok_or_else(|| missing(*id))
+            };
+            let rights = packet.rights.iter().map(of).collect::<Result<_, _>>()?;
+            let send =
+                |bytes: &[u8], rights: &[BorrowedFd<'_>]| unix::send(from, None, bytes, rights);
+            pour(data, (packet, socket.kind, rights), send)?
+                .map_err(Error::system("fill the queue of", object))
+        })
+    }
+}
+
+fn in_flight(object: &impl ToString, id: u32) -> Error {
+    Error::Missing {
+        by: object.to_string(),
+        what: "file in flight",
+        id: id.into(),
+        image: "files.img",
+    }
+}
+
+/// Sends all messages again but those that have to wait for processes. Everything else that is in flight must be open.
 pub(super) fn fill(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error> {
     let plan = opener.plan;
+    let late = plan.late_queues();
     let mut packets = plan.sockets.packets.iter();
-    let mut bytes = Vec::new();
     each(&plan.dir, |_, data| {
-        let Some(packet) = packets.next() else {
+        let Some(packet) = packets.next().filter(|packet| !late.contains(&packet.to)) else {
             return Ok(());
         };
         let Some(socket) = maker.sockets.get(&packet.to).copied() else {
@@ -222,40 +307,45 @@ pub(super) fn fill(opener: &Opener<'_>, maker: &Maker<'_>) -> Result<(), Error> 
         let object = super::make::object(packet.to, socket);
         let rights = packet.rights.iter().map(|id| {
             let fd = opener.fd(*id);
-            fd.ok_or_else(|| Error::Missing {
-                by: object.to_string(),
-                what: "file in flight",
-                id: (*id).into(),
-                image: "files.img",
-            })
+            fd.ok_or_else(|| in_flight(&object, *id))
         });
-        let mut rights: Vec<BorrowedFd<'_>> = rights.collect::<Result<_, _>>()?;
+        let rights = rights.collect::<Result<_, _>>()?;
         let (from, to) = maker.sender(opener, packet, object)?;
         let send = |bytes: &[u8], rights: &[BorrowedFd<'_>]| match packet.sender {
             Some(who) => patiently(who, || who.send(from, to.as_ref(), bytes, rights))
                 .or_else(|_| claim(who, from, to.as_ref(), bytes, rights)),
             None => unix::send(from, to.as_ref(), bytes, rights),
         };
-        let stream = socket.kind == SocketType::STREAM;
-        let mut left = u64::from(packet.len);
-        loop {
-            bytes.clear();
-            let wanted = if stream { left.min(PIECE) } else { left };
-            take(data, wanted, &mut bytes)?;
-            left -= wanted;
-            if !stream || !bytes.is_empty() {
-                let sent = send(&bytes, &rights).and_then(|sent| match sent == bytes.len() {
-                    true => Ok(()),
-                    false => Err(Errno::NOBUFS),
-                });
-                sent.map_err(Error::system("fill the queue of", object))?;
-            }
-            rights.clear();
-            if left == 0 {
-                return Ok(());
+        pour(data, (packet, socket.kind, rights), send)?
+            .map_err(Error::system("fill the queue of", object))
+    })
+}
+
+/// Sends a message, that of a stream in pieces; what `send` has failed with, or that there is no room.
+fn pour(
+    data: &mut Payload<'_>,
+    (packet, kind, mut rights): (&Packet, SocketType, Vec<BorrowedFd<'_>>),
+    send: impl Fn(&[u8], &[BorrowedFd<'_>]) -> Result<usize, Errno>,
+) -> Result<Result<(), Errno>, Error> {
+    let stream = kind == SocketType::STREAM;
+    let (mut left, mut bytes) = (u64::from(packet.len), Vec::new());
+    loop {
+        bytes.clear();
+        let wanted = if stream { left.min(PIECE) } else { left };
+        take(data, wanted, &mut bytes)?;
+        left -= wanted;
+        if !stream || !bytes.is_empty() {
+            match send(&bytes, &rights) {
+                Ok(sent) if sent == bytes.len() => {}
+                Ok(_) => return Ok(Err(Errno::NOBUFS)),
+                Err(errno) => return Ok(Err(errno)),
             }
         }
-    })
+        rights.clear();
+        if left == 0 {
+            return Ok(Ok(()));
+        }
+    }
 }
 
 /// Sends a message in the name of somebody whose number is taken; without any name where that is not possible.
