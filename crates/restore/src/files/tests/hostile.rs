@@ -4,11 +4,11 @@ use super::terminal_records::{terminals, waiting};
 use super::*;
 use crate::files::{Inherit, Watching};
 use gelid_image::messages::{
-    EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry, FanotifyFileEntry, FanotifyMarkEntry,
-    FanotifyMountMarkEntry, FhEntry, FifoEntry, FileLockEntry, GelidTtyFileEntry,
-    GelidTunfileEntry, GhostChunkEntry, GhostFileEntry, InotifyFileEntry, InotifyWdEntry,
-    MemfdFileEntry, MemfdInodeEntry, NsFileEntry, PidfdEntry, SignalfdEntry, TimerfdEntry,
-    TtyFileEntry, TunfileEntry,
+    BpfmapDataEntry, BpfmapFileEntry, EventfdFileEntry, EventpollFileEntry, EventpollTfdEntry,
+    FanotifyFileEntry, FanotifyMarkEntry, FanotifyMountMarkEntry, FhEntry, FifoEntry,
+    FileLockEntry, GelidTtyFileEntry, GelidTunfileEntry, GhostChunkEntry, GhostFileEntry,
+    InotifyFileEntry, InotifyWdEntry, MemfdFileEntry, MemfdInodeEntry, NsFileEntry, PidfdEntry,
+    SignalfdEntry, TimerfdEntry, TtyFileEntry, TunfileEntry,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -66,7 +66,7 @@ fn fown() -> impl Strategy<Value = FownEntry> {
 
 fn file() -> impl Strategy<Value = FileEntry> {
     let kinds = prop::sample::select(vec![
-        1, 1, 1, 1, 2, 3, 11, 14, 15, 18, 5, 99, 6, 7, 7, 8, 9, 12, 17, 20,
+        1, 1, 1, 1, 2, 3, 11, 14, 15, 18, 5, 99, 6, 7, 7, 8, 9, 12, 17, 19, 19, 20,
     ]);
     let common = (kinds, id(), id(), flags(), fown());
     let regular = (
@@ -243,6 +243,23 @@ fn file() -> impl Strategy<Value = FileEntry> {
                         status: size.map(|size| size as i32),
                     });
                 }
+                19 => {
+                    entry.bpf = Some(Box::new(BpfmapFileEntry {
+                        id,
+                        flags,
+                        pos,
+                        fown,
+                        map_type: other % 3,
+                        key_size: 4 + u32::from(pos % 5 == 4),
+                        value_size: 8,
+                        map_id: other,
+                        max_entries: (pos % 9) as u32,
+                        map_flags: mode.unwrap_or_default(),
+                        frozen: id % 2 == 0,
+                        map_name: String::from_utf8_lossy(&name).into_owned(),
+                        ..Default::default()
+                    }));
+                }
                 18 => {
                     entry.memfd = Some(MemfdFileEntry {
                         id,
@@ -364,6 +381,7 @@ proptest! {
         terminals in terminals(),
         locks in locks(),
         waiting in waiting(),
+        maps in vec((id(), 0..9u32, 0..9u32), 0..4),
         shell_job in any::<bool>(),
     ) {
         let mut images = Images::new();
@@ -398,6 +416,14 @@ proptest! {
             for lock in &locks {
                 writer.push(lock).unwrap();
             }
+            let mut writer = staging.writer(ImageKind::BpfmapData, ()).unwrap();
+            for &(map_id, count, told) in &maps {
+                let (keys_bytes, values_bytes) = (4 * count, 8 * count);
+                writer.push(&BpfmapDataEntry { map_id, keys_bytes, values_bytes, count: told.max(count) }).unwrap();
+                let keys: Vec<u8> = (0..count).flat_map(u32::to_ne_bytes).collect();
+                writer.push_payload(&keys).unwrap();
+                writer.push_payload(&vec![3; values_bytes as usize]).unwrap();
+            }
             let mut writer = staging.writer(ImageKind::TtyInfo, ()).unwrap();
             for terminal in &terminals {
                 writer.push(terminal).unwrap();
@@ -420,6 +446,7 @@ proptest! {
                 for id in 0..6 {
                     let _ = open.mapping(id, id % 4);
                 }
+                let _ = open.fill_late_queues();
                 let _ = open.seal();
                 let _ = open.break_leases();
                 let _ = open.start_timers();
