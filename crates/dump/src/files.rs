@@ -332,6 +332,7 @@ impl<'s> Collector<'s> {
                 Some(id) => Ok((id, false)),
                 None => Err(object.unsupported(Unsupported::MappedSocket)),
             },
+            Kind::BpfMap => Err(object.unsupported(Unsupported::MappedBpf)),
             Kind::Refused(why) => Err(object.unsupported(why)),
             _ => Err(object.unsupported(Unsupported::Anonymous)),
         }

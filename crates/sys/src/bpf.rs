@@ -11,6 +11,10 @@ pub const HASH: u32 = 1;
 /// `BPF_MAP_TYPE_ARRAY`
 pub const ARRAY: u32 = 2;
 
+/// `BPF_F_NO_PREALLOC`, `BPF_F_ZERO_SEED`, `BPF_F_RDONLY_PROG`, `BPF_F_WRONLY_PROG`, `BPF_F_MMAPABLE`: flags of a map that say
+/// all that they mean. Others come with something that nobody tells, or are about one descriptor.
+pub const PLAIN_FLAGS: u32 = 1 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10;
+
 /// `enum bpf_cmd` of `linux/bpf.h`.
 const MAP_CREATE: usize = 0;
 const MAP_GET_FD_BY_ID: usize = 14;
@@ -294,14 +298,13 @@ pub fn entries(map: impl AsFd) -> Result<Entries> {
         }
         begun = true;
         all.count = all.count.checked_add(batch.count).ok_or(Errno::FBIG)?;
+        if u64::from(all.count) * key.max(value) as u64 > u64::from(u32::MAX) {
+            return Err(Errno::FBIG);
+        }
         if is_last {
             all.keys.truncate(all.count as usize * key);
             all.values.truncate(all.count as usize * value);
-            let fit = |bytes: &[u8]| u32::try_from(bytes.len()).is_ok();
-            return match fit(&all.keys) && fit(&all.values) {
-                true => Ok(all),
-                false => Err(Errno::FBIG),
-            };
+            return Ok(all);
         }
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! `pidfd`: of a child, of the process itself, shared, of several kinds. `pidfd-dead`: of who is gone, and how they went.
 //! `pidfd-zombie`: of who has not been waited for. `pidfd-thread`: of one thread. `pidfd-epoll`: watched. `pidfd-outside`:
-//! of a process outside of the tree. `pidfd-in-flight`: to be received from sockets.
+//! of a process outside of the tree. `pidfd-in-flight`: to be received from sockets. `pidfd-queued`:
+//! in a queue that is full, and where the receiver has asked for the names of senders since.
 
 use crate::Entry;
 use crate::os::{errno, os};
 use crate::protocol::{Check, Guest, ensure, reap, same, until};
 use crate::unix::{now, say};
 use crate::unix_rights::{give, take, take_one};
-use rustix::net::SocketType;
+use rustix::net::{RecvFlags, SendFlags, SocketType};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem::zeroed;
@@ -24,6 +25,7 @@ pub(crate) const GUESTS: &[Entry] = &[
     Entry("pidfd-epoll", watched),
     Entry("pidfd-outside", outside),
     Entry("pidfd-in-flight", in_flight),
+    Entry("pidfd-queued", queued),
 ];
 
 /// `PIDFD_THREAD`
@@ -123,6 +125,45 @@ fn in_flight(guest: &Guest) -> Check {
     }
     same!("killed", send(&held, libc::SIGKILL), Ok(()));
     same!("status", reap(kid.pid)?, libc::SIGKILL);
+    Ok(())
+}
+
+fn queued(guest: &Guest) -> Check {
+    let own = open(std::process::id().cast_signed(), 0)?;
+    let (one, full) = crate::unix::pair(SocketType::STREAM)?;
+    give(&one, "pidfd", &[own.as_fd()])?;
+    let (piece, mut written) = ([b'x'; 3001], 0);
+    while let Ok(more) = rustix::net::send(&one, &piece, SendFlags::DONTWAIT) {
+        written += more;
+    }
+    let (other, names) = crate::unix::pair(SocketType::SEQPACKET)?;
+    give(&other, "pidfd", &[own.as_fd()])?;
+    rustix::net::sockopt::set_socket_passcred(&names, true)?;
+    rustix::net::sockopt::set_socket_send_buffer_size(&other, 4608)?;
+    let room = rustix::net::sockopt::socket_send_buffer_size(&other)?;
+    guest.hold()?;
+    same!("reached", send(&take_one("pidfd", &full)?, 0), Ok(()));
+    let (mut buffer, mut found) = ([0; 4096], 0);
+    while let Ok((more, _)) = rustix::net::recv(&full, &mut buffer, RecvFlags::DONTWAIT) {
+        ensure!(
+            buffer[..more].iter().all(|byte| *byte == b'x'),
+            "other bytes"
+        );
+        found += more;
+    }
+    same!("bytes", found, written);
+    // 65534 is nobody.
+    same!(
+        "no names",
+        crate::unix_senders::heard(&names)?,
+        Some((0, 65534, 65534))
+    );
+    let now = rustix::net::sockopt::socket_send_buffer_size(&other)?;
+    same!("room", now, room);
+    ensure!(
+        rustix::net::sockopt::socket_passcred(&names)?,
+        "not asked any more"
+    );
     Ok(())
 }
 

@@ -211,7 +211,7 @@ fn senders(guest: &Guest) -> Check {
 }
 
 /// Takes the next message and gives who is said to have sent it.
-fn heard(socket: &OwnedFd) -> Check<Option<(i32, u32, u32)>> {
+pub(crate) fn heard(socket: &OwnedFd) -> Check<Option<(i32, u32, u32)>> {
     #[repr(C, align(8))]
     struct Control([u8; 256]);
     let mut control = Control([0; 256]);

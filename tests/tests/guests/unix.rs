@@ -7,6 +7,7 @@ use gelid_tests::Case;
 pub(super) const CASES: &[Case] = &[
     guest("unix-pairs"),
     guest("pidfd-in-flight"),
+    guest("pidfd-queued"),
     guest("unix-alone"),
     guest("unix-queues"),
     unlike("unix-borders", "empty messages"),

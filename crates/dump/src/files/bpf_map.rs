@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use gelid_image::messages::{BpfmapDataEntry, BpfmapFileEntry, FdTypes, FileEntry};
 use gelid_image::{ImageKind, ImageWriter, Staging};
 use gelid_sys::Errno;
-use gelid_sys::bpf::{self, ARRAY, Access, HASH, Map};
+use gelid_sys::bpf::{self, ARRAY, Access, HASH, Map, PLAIN_FLAGS};
 use gelid_sys::proc::fdinfo::FdInfo;
 use rustix::fs::OFlags;
 use std::os::fd::AsFd;
@@ -16,9 +16,8 @@ use std::os::fd::AsFd;
 use super::regfile::Opening;
 use super::{Collector, Error, Object, Unsupported};
 
-/// `BPF_F_NO_PREALLOC`, `BPF_F_ZERO_SEED`, `BPF_F_RDONLY_PROG`, `BPF_F_WRONLY_PROG`, `BPF_F_MMAPABLE`: flags that say all
-/// that they mean. Others come with something that nobody tells.
-const PLAIN: u32 = 1 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10;
+/// A table in which programs put in and take out is read so often until what is found can have been in it at one time.
+const TRIES: u32 = 10;
 
 /// Maps met so far, and the image of what is in them.
 #[derive(Debug)]
@@ -46,7 +45,11 @@ fn told(map: impl AsFd) -> Result<Result<(Map, u32), Unsupported>, Errno> {
     let Some((map, id)) = bpf::info(map)? else {
         return Ok(Err(Unsupported::BpfTypes));
     };
-    let is_plain = [HASH, ARRAY].contains(&map.kind) && map.flags & !PLAIN == 0 && map.ifindex == 0;
+    let all = u64::from(map.max_entries) * u64::from(map.value_size);
+    let is_plain = [HASH, ARRAY].contains(&map.kind)
+        && map.flags & !PLAIN_FLAGS == 0
+        && map.ifindex == 0
+        && (map.kind == HASH || all <= u64::from(u32::MAX));
     Ok(is_plain.then_some((map, id)).ok_or(Unsupported::BpfMap))
 }
 
@@ -108,14 +111,24 @@ impl Collector<'_> {
         (map_id, map): (u32, &Map),
     ) -> Result<(), Error> {
         let failed = object.failed("read the entries of");
-        let entries = match flags & OFlags::RWMODE.bits() == OFlags::WRONLY.bits() {
+        let read = || match flags & OFlags::RWMODE.bits() == OFlags::WRONLY.bits() {
             true => bpf::by_id(map_id, Access::Read).and_then(bpf::entries),
             false => bpf::entries(object.file),
         };
-        let entries = entries.map_err(failed)?;
-        // An array has all its entries, always.
-        if map.kind == ARRAY && entries.count != map.max_entries {
-            return Err(object.failed("read all entries of")(Errno::NOENT));
+        let possible = |count| match map.kind {
+            // It has all its entries, always.
+            ARRAY => count == map.max_entries,
+            _ => count <= map.max_entries,
+        };
+        let mut entries = read().map_err(&failed)?;
+        for _ in 1..TRIES {
+            if possible(entries.count) {
+                break;
+            }
+            entries = read().map_err(&failed)?;
+        }
+        if !possible(entries.count) {
+            return Err(failed(Errno::AGAIN));
         }
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| Error::TooMany);
         self.bpf_maps.writer.push(&BpfmapDataEntry {

@@ -36,6 +36,8 @@ pub enum Unsupported {
     Bpf,
     /// A BPF map that is neither a plain hash table nor a plain array.
     BpfMap,
+    /// A BPF map that is mapped.
+    MappedBpf,
     /// A BPF map whose entries are described by BTF.
     BpfTypes,
     /// perf events.
@@ -123,9 +125,10 @@ impl fmt::Display for Unsupported {
             Self::Namespace => ("a namespace", CLOSE),
             Self::Bpf => ("a BPF program, or what belongs to one", CLOSE),
             Self::BpfMap => (
-                "a BPF map of another type than hash table and array, or with flags of which nothing is known",
+                "a BPF map of another type than hash table and array, of 4 GiB, or with flags of which nothing is known",
                 CLOSE,
             ),
+            Self::MappedBpf => ("a mapped array of BPF", "unmap it first"),
             Self::BpfTypes => (
                 "a BPF map whose entries are described by types (BTF), which no image can hold",
                 "make it without them, or close it first",

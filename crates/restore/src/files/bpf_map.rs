@@ -9,7 +9,7 @@ use std::sync::Arc;
 use gelid_image::messages::{BpfmapDataEntry, BpfmapFileEntry};
 use gelid_image::{Dir, ImageKind};
 use gelid_sys::Errno;
-use gelid_sys::bpf::{self, ARRAY, Access, Entries, HASH, Map};
+use gelid_sys::bpf::{self, ARRAY, Access, Entries, HASH, Map, PLAIN_FLAGS};
 
 use super::open::{Opener, set_status};
 use super::{Description, Error, Kind, Label};
@@ -74,6 +74,10 @@ pub(super) fn plan(
     if ![HASH, ARRAY].contains(&entry.map_type) {
         let rule = "only hash tables (1) and arrays (2) can be made again";
         return Err(Error::invalid(object, "map_type", entry.map_type, rule));
+    }
+    if entry.map_flags & !PLAIN_FLAGS != 0 || entry.ifindex != 0 {
+        let rule = "flags say all that they mean, and the map is that of no interface";
+        return Err(Error::invalid(object, "map_flags", entry.map_flags, rule));
     }
     let mut name = [0; 16];
     // The last byte is a zero.
@@ -237,6 +241,10 @@ mod tests {
         assert!(error.contains("map_type is 6"), "{error}");
         let error = refused(|entry| entry.map_name = "0123456789abcdef".into(), &good);
         assert!(error.contains("15 bytes at most"), "{error}");
+        let error = refused(|entry| entry.map_flags = 1 << 3, &good);
+        assert!(error.contains("map_flags is 8"), "{error}");
+        let error = refused(|entry| entry.ifindex = 1, &good);
+        assert!(error.contains("of no interface"), "{error}");
         let error = refused(|entry| entry.map_id = 8, &good);
         assert!(error.contains("bpfmap-data.img"), "{error}");
         for (count, keys, values) in [(2, 7, 16), (2, 8, 17), (4, 16, 32), (u32::MAX, 8, 16)] {

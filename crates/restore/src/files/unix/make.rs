@@ -428,7 +428,12 @@ impl<'p> Maker<'p> {
 
     /// Sets options and flags as they were.
     fn finish(mut self, opener: &Opener<'_>) -> Result<(), Error> {
+        let later = opener.plan.ends_of_late_queues();
         for (id, socket, object) in self.all() {
+            // Messages are sent between sockets as they are when they are new.
+            if later.contains(&id) {
+                continue;
+            }
             let fd = opener.need(id, object)?;
             let widened = self.widened.contains(&fd.as_raw_fd());
             let fresh = self.fresh(socket.kind, object)?;
@@ -462,7 +467,7 @@ impl<'p> Maker<'p> {
     }
 }
 
-fn set_rest(fd: BorrowedFd<'_>, socket: &Unix) -> Result<(), Errno> {
+pub(super) fn set_rest(fd: BorrowedFd<'_>, socket: &Unix) -> Result<(), Errno> {
     if socket.pass_pidfd {
         sk_opts::set(fd, IntOption::PASSPIDFD, 1)?;
     }

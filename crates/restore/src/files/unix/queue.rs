@@ -12,9 +12,9 @@ use gelid_sys::unix;
 use rustix::io::Errno;
 use rustix::net::SocketType;
 
-use super::super::open::Opener;
+use super::super::open::{Opener, set_status};
 use super::super::{Error, FilesPlan, Kind, OpenFiles};
-use super::make::Maker;
+use super::make::{Maker, set_rest};
 use super::somebody::patiently;
 use super::{Address, Origin, Sockets, Unix, who};
 
@@ -216,6 +216,18 @@ impl FilesPlan {
         late.map(|packet| packet.to).collect()
     }
 
+    /// Both ends of those: they get their options after the messages.
+    pub(super) fn ends_of_late_queues(&self) -> BTreeSet<u32> {
+        let late = self.late_queues();
+        let packets = self.sockets.packets.iter();
+        let late = packets.filter(|packet| late.contains(&packet.to));
+        late.flat_map(|packet| match packet.from {
+            Sender::Peer(peer) => [packet.to, peer],
+            _ => [packet.to; 2],
+        })
+        .collect()
+    }
+
     /// Refuses pidfds in flight that cannot be sent once processes are there.
     ///
     /// # Errors
@@ -279,7 +291,25 @@ impl OpenFiles {
                 |bytes: &[u8], rights: &[BorrowedFd<'_>]| unix::send(from, None, bytes, rights);
             pour(data, (packet, socket.kind, rights), send)?
                 .map_err(Error::system("fill the queue of", object))
-        })
+        })?;
+        self.finish_late_queues()
+    }
+
+    /// Sets the options and flags of both ends as they were.
+    fn finish_late_queues(&self) -> Result<(), Error> {
+        for id in self.plan.ends_of_late_queues() {
+            let description = self.plan.descriptions.get(&id);
+            let Some((description, Kind::Unix(socket))) = description.map(|it| (it, &it.kind))
+            else {
+                continue;
+            };
+            let object = super::make::object(id, socket);
+            let fd = self.fd(id).ok_or_else(|| in_flight(&object, id))?;
+            socket.options.apply(fd, &object.to_string())?;
+            set_rest(fd, socket).map_err(Error::system("set the options of", object))?;
+            set_status(fd, description.flags.status(), object)?;
+        }
+        Ok(())
     }
 }
 
