@@ -4,6 +4,7 @@
 //! one.
 
 use std::collections::HashSet;
+use std::os::fd::AsFd;
 
 use gelid_image::messages::{BpfmapDataEntry, BpfmapFileEntry, FdTypes, FileEntry};
 use gelid_image::{ImageKind, ImageWriter, Staging};
@@ -11,7 +12,6 @@ use gelid_sys::Errno;
 use gelid_sys::bpf::{self, ARRAY, Access, HASH, Map, PLAIN_FLAGS};
 use gelid_sys::proc::fdinfo::FdInfo;
 use rustix::fs::OFlags;
-use std::os::fd::AsFd;
 
 use super::regfile::Opening;
 use super::{Collector, Error, Object, Unsupported};
@@ -68,10 +68,6 @@ impl Collector<'_> {
     ) -> Result<(FdTypes, u32), Error> {
         let told = told(object.file).map_err(object.failed("ask about"))?;
         let (map, map_id) = told.map_err(|why| object.unsupported(why))?;
-        let number = |name| {
-            let digits = info.value(name).map(<[u8]>::trim_ascii);
-            digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok())
-        };
         if self.bpf_maps.written.insert(map_id) {
             self.contents(object, opening.flags, (map_id, &map))?;
         }
@@ -92,8 +88,8 @@ impl Collector<'_> {
                 map_id,
                 max_entries: map.max_entries,
                 map_flags: map.flags,
-                memlock: number("memlock").unwrap_or_default(),
-                frozen: number("frozen") == Some(1),
+                memlock: info.number("memlock").unwrap_or_default(),
+                frozen: info.number("frozen") == Some(1),
                 map_name: name.into_owned(),
                 ifindex: map.ifindex,
                 mnt_id: None,
@@ -120,16 +116,9 @@ impl Collector<'_> {
             ARRAY => count == map.max_entries,
             _ => count <= map.max_entries,
         };
-        let mut entries = read().map_err(&failed)?;
-        for _ in 1..TRIES {
-            if possible(entries.count) {
-                break;
-            }
-            entries = read().map_err(&failed)?;
-        }
-        if !possible(entries.count) {
-            return Err(failed(Errno::AGAIN));
-        }
+        let mut found = (0..TRIES).map(|_| read());
+        let found = found.find(|found| found.as_ref().map_or(true, |it| possible(it.count)));
+        let entries = found.unwrap_or(Err(Errno::AGAIN)).map_err(failed)?;
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| Error::TooMany);
         self.bpf_maps.writer.push(&BpfmapDataEntry {
             map_id,

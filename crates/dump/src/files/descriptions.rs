@@ -33,12 +33,10 @@ pub(super) struct Class {
 impl Class {
     /// That of a descriptor.
     pub(super) fn of(info: &FdInfo) -> Self {
-        let counter = info.value("eventfd-id").map(<[u8]>::trim_ascii);
-        let counter = counter.and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
         Self {
             inode: info.ino.unwrap_or_default(),
             access: info.flags & (OFlags::RWMODE | OFlags::PATH).bits(),
-            counter: counter.unwrap_or_default(),
+            counter: info.number("eventfd-id").unwrap_or_default(),
         }
     }
 }

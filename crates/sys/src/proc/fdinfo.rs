@@ -64,6 +64,14 @@ impl FdInfo {
             .map(|(_, value)| value)
     }
 
+    /// The same as a number; `None` if it is none.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        std::str::from_utf8(self.value(key)?.trim_ascii())
+            .ok()?
+            .parse()
+            .ok()
+    }
+
     /// Whether descriptor is closed on `execve`.
     pub fn cloexec(&self) -> bool {
         self.flags & libc::O_CLOEXEC as u32 != 0
