@@ -88,19 +88,24 @@ fn ends(status: i32) -> bool {
         && !signal::stops(signal)
 }
 
+/// A pidfd of a task that has yet to be born.
+fn unborn(description: &Description) -> Option<Pidfd> {
+    match description.kind {
+        Kind::Pidfd(pidfd) if !matches!(pidfd.of, Whom::Nobody { .. }) => Some(pidfd),
+        _ => None,
+    }
+}
+
 impl FilesPlan {
     /// Those of tasks that have yet to be born.
     pub(super) fn pidfds(&self) -> impl Iterator<Item = (&Description, Pidfd)> {
         let files = self.descriptions.values();
-        files.filter_map(|description| match description.kind {
-            Kind::Pidfd(
-                pidfd @ Pidfd {
-                    of: Whom::Process(_) | Whom::Thread(_),
-                    ..
-                },
-            ) => Some((description, pidfd)),
-            _ => None,
-        })
+        files.filter_map(|description| Some((description, unborn(description)?)))
+    }
+
+    /// Whether a file is one of those.
+    pub(super) fn waits_for_birth(&self, id: u32) -> bool {
+        self.descriptions.get(&id).and_then(unborn).is_some()
     }
 
     /// Tells processes and threads apart, and refuses pidfds of whoever is not in the tree.

@@ -210,9 +210,9 @@ fn each(
 impl FilesPlan {
     /// Sockets, by file id, that get their messages when processes are there: pidfds are in flight to them.
     fn late_queues(&self) -> BTreeSet<u32> {
-        let pidfds: BTreeSet<u32> = self.pidfds().map(|(file, _)| file.id).collect();
         let packets = self.sockets.packets.iter();
-        let late = packets.filter(|packet| packet.rights.iter().any(|id| pidfds.contains(id)));
+        let late =
+            packets.filter(|packet| packet.rights.iter().any(|id| self.waits_for_birth(*id)));
         late.map(|packet| packet.to).collect()
     }
 
