@@ -80,16 +80,20 @@ fn limits(mib: &str, workers: &str, dir: &Path) -> Result<Value, Failure> {
         Ok([by_workers(&range, workers, CHUNK, read)?])
     })?;
     // Once, as memory is free after the end of a program: so a restore finds it.
-    let (guest, range) = guest(bytes, Contents::Fresh)?;
-    let again = |area, buffer: &mut [u8]| vm::write_ranges(guest.pid(), buffer, &[area]);
+    let (fresh, range) = guest(bytes, Contents::Fresh)?;
+    let again = |area, buffer: &mut [u8]| vm::write_ranges(fresh.pid(), buffer, &[area]);
     let first = |area: Range<u64>, buffer: &mut [u8]| {
-        collapse(guest.pid(), &area)?;
+        collapse(fresh.pid(), &area)?;
         again(area, buffer)
     };
     let fill = by_workers(&range, workers, HUGE_BYTES, first)?;
     let fill_again = by_workers(&range, workers, HUGE_BYTES, again)?;
-    drop(guest);
-    let [copy, _] = twice(|| bare(bytes, workers, dir))?;
+    drop(fresh);
+    let [copy] = twice(|| {
+        let (full, range) = guest(bytes, Contents::Touched)?;
+        let file = tempfile::tempfile_in(dir)?;
+        Ok([copied(full.pid(), &range, workers, &file)?])
+    })?;
     Ok(json!({
         "write": write, "read": read, "copy": copy, "fill": fill, "fill_again": fill_again,
     }))
@@ -214,7 +218,7 @@ fn scaling(mib: &str, workers: &str, dir: &Path) -> Result<Value, Failure> {
 
 /// Milliseconds that pages take through the store and the filler.
 fn pipeline(bytes: u64, workers: usize, dir: &Path, format: Format) -> Result<[f64; 2], Failure> {
-    let workers = NonZeroUsize::new(workers);
+    let workers = Some(NonZeroUsize::new(workers).ok_or("no workers")?);
     let (full, range) = guest(bytes, Contents::Heap)?;
     let file = tempfile::tempfile_in(dir)?;
     let start = Instant::now();
