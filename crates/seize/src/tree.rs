@@ -1,5 +1,6 @@
 //! The guard over a frozen tree, and what is in it.
 
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -243,7 +244,16 @@ impl Tree {
     /// # Errors
     ///
     /// [`ThawError::Undead`] if a process is stuck in the kernel.
-    pub fn kill(mut self) -> Result<(), ThawError> {
+    pub fn kill(self) -> Result<(), ThawError> {
+        self.kill_beside(|| {})
+    }
+
+    /// The same, and does something while they end.
+    ///
+    /// # Errors
+    ///
+    /// As [`kill`](Self::kill).
+    pub fn kill_beside(mut self, beside: impl FnOnce()) -> Result<(), ThawError> {
         let processes = std::mem::take(&mut self.processes);
         if let Some(cgroup) = self.cgroup.take() {
             cgroup.forget();
@@ -257,6 +267,7 @@ impl Tree {
             // Whatever is in the way, it ends without help too.
             let _ = pidfd::release_memory(large);
         }
+        beside();
         let deadline = Instant::now() + 5 * PATIENCE;
         // A leader is reported only when all its threads are gone, but the last thread of the first process of a pid
         // namespace may wait for the leaders of the others. Those that had ended before may have been ours by then.
@@ -356,29 +367,39 @@ fn only_large(processes: &[Process]) -> Option<OwnedFd> {
     }
 }
 
-/// Waits until all of the killed tracees are dead, and reaps them.
-fn reap(mut tids: Vec<Pid>, deadline: Instant) -> Result<(), ThawError> {
+/// One that takes longer to end may wait for others.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// Waits until all of the killed tracees are dead, and reaps them, as a rule in the order in which they were killed.
+fn reap(mut tids: VecDeque<Pid>, deadline: Instant) -> Result<(), ThawError> {
+    let is_left = |tid: &Pid| match wait::wait(Whom::Task(*tid), false) {
+        Ok(Some((_, status))) => !status.is_dead(),
+        Ok(None) => true,
+        Err(_) => false,
+    };
     let mut backoff = Backoff::new();
-    loop {
+    while let Some(tid) = tids.front() {
+        // Before Linux 6.9 nobody tells of its end.
+        let ends = || pidfd::exits_within(pidfd::open_thread(*tid)?, AT_ONCE);
+        if !is_left(tid) || ends() == Ok(true) && !is_left(tid) {
+            tids.pop_front();
+            continue;
+        }
         let before = tids.len();
-        tids.retain(|tid| match wait::wait(Whom::Task(*tid), false) {
-            Ok(Some((_, status))) => !status.is_dead(),
-            Ok(None) => true,
-            Err(_) => false,
-        });
-        let Some(tid) = tids.first() else {
-            return Ok(());
-        };
-        if Instant::now() > deadline {
+        tids.retain(is_left);
+        if let Some(tid) = tids.front()
+            && Instant::now() > deadline
+        {
             return Err(ThawError::Undead {
                 pid: *tid,
                 comm: scan::comm(*tid),
                 timeout: 5 * PATIENCE,
             });
         }
-        if tids.len() < before {
-            backoff.reset();
+        match tids.len() < before {
+            true => backoff.reset(),
+            false => backoff.pause(),
         }
-        backoff.pause();
     }
+    Ok(())
 }

@@ -1,7 +1,9 @@
 //! Descriptors that stand for a task: `pidfd_open(2)`, `pidfd_getfd(2)`, `pidfd_send_signal(2)`, `process_mrelease(2)`.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
 
@@ -153,11 +155,26 @@ struct Info {
 const _: () = assert!(size_of::<Info>() == 64);
 
 /// Whether the task behind `pidfd` has ended (it may still be a zombie), without waiting.
+///
+/// # Errors
+///
+/// As `poll(2)`.
 pub fn has_exited(pidfd: impl AsFd) -> Result<bool> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    exits_within(pidfd, Duration::ZERO)
+}
+
+/// The same, waiting for its end. A signal may end the wait before its time.
+///
+/// # Errors
+///
+/// As `poll(2)`.
+pub fn exits_within(pidfd: impl AsFd, time: Duration) -> Result<bool> {
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec::default()))?;
-    Ok(!fds[0].revents().is_empty())
+    let time = Timespec::try_from(time).map_err(|_| Errno::INVAL)?;
+    match poll(&mut fds, Some(&time)) {
+        Err(Errno::INTR) => Ok(false),
+        polled => Ok(polled.map(|_| !fds[0].revents().is_empty())?),
+    }
 }
 
 #[cfg(test)]
