@@ -23,6 +23,7 @@ mod foresight;
 mod fown;
 mod gather;
 mod ghost_file;
+mod held;
 mod inet;
 mod inotify;
 mod kind;
@@ -85,6 +86,7 @@ use crate::namespace::{Census, MountTable};
 
 pub(crate) use self::check::check;
 pub use self::error::{Error, LockRefusal};
+pub(crate) use self::held::{Held, worth_holding};
 pub use self::inet::InetRefusal;
 pub(crate) use self::inet::NETWORK;
 pub(crate) use self::mapped::Mapped;
@@ -119,6 +121,8 @@ pub(crate) struct Collected {
     pub(crate) network: Network,
     /// Pipes without a name, by inode.
     pub(crate) pipes: HashMap<u64, u32>,
+    /// Duplicates that are to be closed while the tree ends.
+    pub(crate) held: Held,
 }
 
 /// Records the files of a tree, which must be frozen.
@@ -131,6 +135,7 @@ pub(crate) struct Collector<'s> {
     last_id: u32,
     writer: ImageWriter,
     descriptions: Descriptions,
+    held: Held,
     known: Known,
     mapped: HashMap<(Dev, u64), mapped::ByPath>,
     remaps: Remaps,
@@ -194,6 +199,7 @@ impl<'s> Collector<'s> {
             last_id: 0,
             writer: staging.writer(ImageKind::Files, ())?,
             descriptions: Descriptions::default(),
+            held: Held::default(),
             known: Known::default(),
             mapped: HashMap::new(),
             remaps: Remaps::new(staging)?,
@@ -241,6 +247,11 @@ impl<'s> Collector<'s> {
         self.apart = apart;
     }
 
+    /// Allows so many duplicates to be held until the tree ends.
+    pub(crate) fn may_hold(&mut self, duplicates: u64) {
+        self.held.room = duplicates;
+    }
+
     /// Notes a process of the tree. All are to be noted before the end.
     pub(crate) fn process(&mut self, stat: &gelid_sys::proc::stat::Stat) {
         self.processes.insert(stat.pid);
@@ -277,6 +288,7 @@ impl<'s> Collector<'s> {
             memory: self.memfds.finish()?,
             links: self.links,
             network,
+            held: self.held,
         })
     }
 

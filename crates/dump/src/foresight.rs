@@ -10,7 +10,7 @@ use gelid_sys::nofile::{self, Raised};
 use gelid_sys::proc::{self, TaskDir, scalar, stat, tasks};
 use gelid_sys::sched;
 
-use crate::{Options, snapshot};
+use crate::{Options, files, snapshot};
 
 /// Images that every tree has once: `inventory`, `pstree`, `seccomp`, `files`, `timens`, and the manifest. Others are
 /// made when they are needed.
@@ -47,6 +47,8 @@ pub(crate) struct Foresight {
     shared: u64,
     /// The processor that the root ran on before it began to wait, if it waits.
     waits_at: Option<usize>,
+    /// Duplicates of the root's descriptors that there is room for until it ends.
+    held: u64,
     _limit: Raised,
 }
 
@@ -60,6 +62,7 @@ impl Foresight {
             Format::Raw => 1,
             Format::Zstd { .. } | Format::Adaptive => PACKED,
         };
+        let mut held = 0;
         let mut pids = vec![options.tree];
         while let Some(pid) = pids.pop()
             && images < MOST
@@ -73,6 +76,7 @@ impl Foresight {
                     .as_ref()
                     .filter(|seen| seen.state == stat::State::Sleeping);
                 waits_at = waiting.and_then(|stat| usize::try_from(stat.processor).ok());
+                held = files::worth_holding(options, &dir);
             }
             if copied {
                 shared = shared.max(scalar::shared_memory(&dir).unwrap_or(0));
@@ -86,8 +90,8 @@ impl Foresight {
             all += threads;
             pids.extend(tasks::children_of(&dir, pid).unwrap_or_default());
         }
-        let limit = Raised::to(images as u64 + OTHERS);
-        nofile::widen(&options.images, images as u64 + OTHERS);
+        let limit = Raised::to(images as u64 + OTHERS + held);
+        nofile::widen(&options.images, images as u64 + OTHERS + held);
         let room = usize::try_from(nofile::left(OTHERS)).unwrap_or(MOST);
         Self {
             images: images.min(MOST).min(room),
@@ -96,6 +100,7 @@ impl Foresight {
             pages,
             shared,
             waits_at,
+            held: held.min(nofile::left(images as u64 + OTHERS)),
             _limit: limit,
         }
     }
@@ -108,6 +113,11 @@ impl Foresight {
     /// Bytes of shared memory that may have to be copied, about; at least those of the largest segment.
     pub(crate) fn shared(&self) -> u64 {
         self.shared
+    }
+
+    /// Duplicates of descriptors that there is room for until the tree ends.
+    pub(crate) fn held(&self) -> u64 {
+        self.held
     }
 
     /// Moves the calling thread, which is to be the tracer, to where a small tree waits, if it does: the two will wait for

@@ -133,6 +133,7 @@ fn collect(
 ) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
     let foresight = context.foresight;
+    files.may_hold(foresight.held());
     foresight.prepare(context.staging);
     // If nobody takes them, the dump has failed already.
     let _ = ready.send(());

@@ -20,7 +20,7 @@ use rustix::fs::AtFlags;
 use crate::core::{self, Before};
 use crate::core_images::CoreImages;
 use crate::earlier::Earlier;
-use crate::files::{Links, Network};
+use crate::files::{Held, Links, Network};
 use crate::foresight::Foresight;
 use crate::namespace::Own;
 use crate::pages::{Flow, Queued, Sink, Stored};
@@ -64,6 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
     let Written {
         tree,
         network,
+        held,
         links,
         mut outcome,
         _store,
@@ -77,7 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         locked.over();
     }
     let ended = phases.run(Phase::Finish, || {
-        finish(tree, network, options.end, &mut outcome)
+        finish(tree, (network, held), options.end, &mut outcome)
     });
     if let Err(Error::Fault { .. }) = ended {
         withdraw(&options.images);
@@ -98,6 +99,8 @@ struct Written {
     tree: Option<Tree>,
     /// Its connections.
     network: Network,
+    /// Duplicates of descriptors, to be closed while it ends.
+    held: Held,
     /// Names given to files that have lost theirs.
     links: Links,
     outcome: Outcome,
@@ -206,6 +209,7 @@ fn write<'scope, 'a: 'scope>(
     Ok(Written {
         tree,
         network: files.network,
+        held: files.held,
         links: files.links,
         outcome,
         _store: store,
@@ -329,7 +333,7 @@ fn hold(
 
 fn finish(
     tree: Option<Tree>,
-    network: Network,
+    (network, held): (Network, Held),
     end: End,
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
@@ -338,7 +342,7 @@ fn finish(
     };
     account::end_of_freeze(&tree, outcome);
     match end {
-        End::Kill => network.part(|| Ok::<_, Error>(tree.kill()?))?,
+        End::Kill => network.part(|| Ok::<_, Error>(tree.kill_beside(|| held.close_behind())?))?,
         // Whoever kills it then wants connections to end as silently.
         End::Stop => network.part(|| Ok::<_, Error>(tree.leave_stopped()?))?,
         End::Run => tree.thaw()?,

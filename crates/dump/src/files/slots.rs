@@ -171,7 +171,7 @@ impl Collector<'_> {
             fown: owner.map_err(object.failed("ask for the owner of"))?,
             mount: info.mnt_id,
         };
-        match kind::of(&object.link, stat, is_path) {
+        let recorded = match kind::of(&object.link, stat, is_path) {
             Kind::Pipe => self.pipe(&object, opening),
             Kind::Fifo => self.fifo(&object, opening),
             Kind::Socket => self.socket(task, &object, opening, more.answers),
@@ -193,7 +193,9 @@ impl Collector<'_> {
                 Ok((FdTypes::Reg, id))
             }
             Kind::Refused(why) => Err(object.unsupported(why)),
-        }
+        }?;
+        self.held.take((task.pid, fd), file);
+        Ok(recorded)
     }
 }
 
