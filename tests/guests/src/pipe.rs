@@ -321,6 +321,13 @@ fn packets(guest: &Guest) -> Check {
     os!(libc::fcntl(full.as_raw_fd(), libc::F_SETPIPE_SZ, 4096))?;
     full.write_all(b"1")?;
     least.write_all(b"1")?;
+    let (even, mut around) = pipe(direct)?;
+    for packet in [&b"1"[..], b"23456", b"7"] {
+        around.write_all(packet)?;
+    }
+    let (brim, mut pages) = pipe(libc::O_NONBLOCK)?;
+    os!(libc::fcntl(pages.as_raw_fd(), libc::F_SETPIPE_SZ, 8192))?;
+    pages.write_all(&bytes(8192, 3))?;
     guest.hold()?;
     least.write_all(b"2")?;
     let mut buffer = vec![0; 1 << 16];
@@ -339,6 +346,12 @@ fn packets(guest: &Guest) -> Check {
     full.write_all(b"2")?;
     let mut tight = &tight;
     same!("both bytes", tight.read(&mut buffer)?, 2);
+    let (mut even, mut brim) = (&even, &brim);
+    for len in [1, 5, 1] {
+        same!("around five", even.read(&mut buffer)?, len);
+    }
+    same!("two pages", brim.read(&mut buffer)?, 8192);
+    ensure!(buffer[..8192] == bytes(8192, 3), "other pages");
     // Who takes a part loses the rest.
     write.write_all(&bytes(7, 7))?;
     for mut from in [&single, &read] {

@@ -215,9 +215,9 @@ impl Tee {
         let len = waiting(object.file).map_err(object.failed("ask for the contents of"))?;
         let mut packets = Vec::new();
         self.buffer.clear();
-        self.buffer.resize(len, 0);
+        // A mark goes behind it.
+        self.buffer.resize(len + 1, 0);
         if len > 0 {
-            // Two of one byte have to fit, too.
             let own = fit(&mut self.own, capacity.max(2 * PAGE_SIZE))?;
             let copy = Copy { object, own, len };
             if !copy.stream(&mut self.buffer)? {
@@ -226,7 +226,7 @@ impl Tee {
         }
         Ok(Contents {
             capacity,
-            bytes: &self.buffer,
+            bytes: &self.buffer[..len],
             packets,
         })
     }
@@ -240,35 +240,37 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// Reads it as a stream; false if it is none. Reading stops at the end of a packet, and takes the whole of it.
+    /// Reads it as a stream, into a buffer with room for a mark; false if it is none. A call ends with the packet that it
+    /// comes to, so that it does not come to a mark behind one.
     fn stream(&self, buffer: &mut [u8]) -> Result<bool, Error> {
-        if self.len == 1 && self.is_packet()? {
-            return Ok(false);
-        }
         self.make()?;
-        let (mut at, last) = (0, self.len - 1);
-        // A part of the first packet takes all of it, one on the way ends the call, and so does a part of the last.
-        for end in [1.min(last), last, self.len] {
-            let read = match end - at {
-                0 => 0,
-                _ => self.read(&mut buffer[at..end])?,
-            };
-            if read != end - at || self.left()? != self.len - end {
-                self.drain()?;
-                return Ok(false);
-            }
-            at = end;
+        let is_stream = match self.mark()? {
+            true => self.read(buffer)? == self.len + 1,
+            false => self.read(buffer)? == self.len && self.ends_as_stream()?,
+        };
+        if !is_stream {
+            self.drain()?;
         }
-        Ok(true)
+        Ok(is_stream)
     }
 
-    /// Whether a byte is one: two of them are not read together.
-    fn is_packet(&self) -> Result<bool, Error> {
+    /// Whether what is last is no packet, where none is before it, and there is room for a mark only once a part is read:
+    /// of a packet that takes all.
+    fn ends_as_stream(&self) -> Result<bool, Error> {
         self.make()?;
-        self.make()?;
-        let read = self.read(&mut [0; 2])?;
-        self.drain()?;
-        Ok(read == 1)
+        let read = self.read(&mut vec![0; self.len - 1])?;
+        Ok(read == self.len - 1 && self.mark()? && self.read(&mut [0; 2])? == 2)
+    }
+
+    /// Writes a byte behind it; false if there is no room.
+    fn mark(&self) -> Result<bool, Error> {
+        loop {
+            match rustix::io::write(&self.own.writer, &[0]) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(false),
+                written => return Ok(written.map_err(self.object.failed("read a copy of"))? == 1),
+            }
+        }
     }
 
     /// Reads it packet by packet, and tells their lengths.

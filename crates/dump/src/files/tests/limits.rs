@@ -151,6 +151,8 @@ fn streams_among_packets_are_refused() {
         "ready(r, w)",
         "os.write(w, b'cd'); ready(r, w)",
         "os.write(w, b'cd'); os.close(w); ready(r)",
+        "os.write(w, b'c'); os.close(w); ready(r)",
+        "fcntl.fcntl(w, 1031, 8192); os.write(w, b'c'); os.close(w); ready(r)",
     ] {
         let text = format!("import fcntl; r, w = os.pipe2(0); {before}; {direct}; {after}");
         let refused = refusal(&Guest::new(&text));
