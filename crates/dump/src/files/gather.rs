@@ -238,7 +238,12 @@ impl<'t> Table<'t> {
             if let Some((other, info)) = last
                 && kcmp::is_same_file((self.task.pid, *other), (self.task.pid, fd))
             {
-                return Ok(Some(self.seen(fd, (info.clone(), true), duplicate)));
+                // The record is there by then.
+                return Ok(Some(Seen {
+                    info: info.clone(),
+                    is_plain: true,
+                    file: None,
+                }));
             }
         }
         let info = match fdinfo::read(self.task.dir, fd) {
