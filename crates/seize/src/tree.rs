@@ -276,7 +276,10 @@ impl Tree {
             let others = process.threads.iter().map(|thread| thread.tid);
             others.rev().chain(ended).collect()
         };
-        reap(processes.iter().flat_map(of).collect(), deadline)
+        // The first, which others may have to be gone for, comes last.
+        let (first, others) = processes.split_at(processes.len().min(1));
+        let all = others.iter().chain(first).flat_map(of);
+        reap(all.collect(), deadline)
     }
 
     /// Lets go of the tree, but stopped by `SIGSTOP` before it executes anything.
