@@ -246,7 +246,7 @@ impl Copy<'_> {
         self.make()?;
         let is_stream = match self.mark()? {
             true => self.read(buffer)? == self.len + 1,
-            false => self.read(buffer)? == self.len && self.ends_as_stream()?,
+            false => self.read(buffer)? == self.len && self.ends_as_stream(buffer)?,
         };
         if !is_stream {
             self.drain()?;
@@ -254,11 +254,11 @@ impl Copy<'_> {
         Ok(is_stream)
     }
 
-    /// Whether what is last is no packet, where none is before it, and there is room for a mark only once a part is read:
-    /// of a packet that takes all.
-    fn ends_as_stream(&self) -> Result<bool, Error> {
+    /// Whether what is last is no packet, where none is before it. For a mark there is room only once a part has been read,
+    /// and to read a part of a packet takes the whole of it, so that nothing but the mark is left.
+    fn ends_as_stream(&self, buffer: &mut [u8]) -> Result<bool, Error> {
         self.make()?;
-        let read = self.read(&mut vec![0; self.len - 1])?;
+        let read = self.read(&mut buffer[..self.len - 1])?;
         Ok(read == self.len - 1 && self.mark()? && self.read(&mut [0; 2])? == 2)
     }
 
@@ -268,7 +268,7 @@ impl Copy<'_> {
             match rustix::io::write(&self.own.writer, &[0]) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
-                written => return Ok(written.map_err(self.object.failed("read a copy of"))? == 1),
+                written => return Ok(written.map_err(self.object.failed("mark a copy of"))? == 1),
             }
         }
     }
