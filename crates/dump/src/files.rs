@@ -60,6 +60,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use gelid_image::messages::FileEntry;
 use gelid_image::{ImageKind, ImageWriter, Staging};
@@ -86,7 +87,7 @@ use crate::namespace::{Census, MountTable};
 
 pub(crate) use self::check::check;
 pub use self::error::{Error, LockRefusal};
-pub(crate) use self::held::{Held, worth_holding};
+pub(crate) use self::held::{Held, part, worth_holding};
 pub use self::inet::InetRefusal;
 pub(crate) use self::inet::NETWORK;
 pub(crate) use self::mapped::Mapped;
@@ -247,9 +248,9 @@ impl<'s> Collector<'s> {
         self.apart = apart;
     }
 
-    /// Allows so many duplicates to be held until the tree ends.
-    pub(crate) fn may_hold(&mut self, duplicates: u64) {
-        self.held.room = duplicates;
+    /// Allows so many duplicates to be held until the tree ends, unless it is `over` before.
+    pub(crate) fn may_hold(&mut self, duplicates: u64, over: Arc<AtomicBool>) {
+        self.held = Held::new(duplicates, over);
     }
 
     /// Notes a process of the tree. All are to be noted before the end.

@@ -62,7 +62,7 @@ impl Foresight {
             Format::Raw => 1,
             Format::Zstd { .. } | Format::Adaptive => PACKED,
         };
-        let mut held = 0;
+        let mut descriptors = 0;
         let mut pids = vec![options.tree];
         while let Some(pid) = pids.pop()
             && images < MOST
@@ -76,7 +76,7 @@ impl Foresight {
                     .as_ref()
                     .filter(|seen| seen.state == stat::State::Sleeping);
                 waits_at = waiting.and_then(|stat| usize::try_from(stat.processor).ok());
-                held = files::worth_holding(options, &dir);
+                descriptors = files::worth_holding(options, &dir);
             }
             if copied {
                 shared = shared.max(scalar::shared_memory(&dir).unwrap_or(0));
@@ -90,7 +90,10 @@ impl Foresight {
             all += threads;
             pids.extend(tasks::children_of(&dir, pid).unwrap_or_default());
         }
-        let limit = Raised::to(images as u64 + OTHERS + held);
+        let held = files::part(descriptors);
+        let limit = Raised::to(images as u64 + OTHERS + descriptors + held);
+        // Of what is behind each of them another one may be kept.
+        let held = held.min(nofile::left(images as u64 + OTHERS + descriptors));
         nofile::widen(&options.images, images as u64 + OTHERS + held);
         let room = usize::try_from(nofile::left(OTHERS)).unwrap_or(MOST);
         Self {
@@ -100,7 +103,7 @@ impl Foresight {
             pages,
             shared,
             waits_at,
-            held: held.min(nofile::left(images as u64 + OTHERS)),
+            held,
             _limit: limit,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -52,6 +53,16 @@ pub(crate) struct Collecting<'scope> {
     machine: Receiver<Machine>,
     tasks: Sender<Frozen>,
     thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
+    _over: Over,
+}
+
+/// Says, when it is dropped, that nobody waits for what the thread finds, and the tree may run on.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl<'scope> Collecting<'scope> {
@@ -68,8 +79,10 @@ impl<'scope> Collecting<'scope> {
         let (told, apart) = mpsc::channel();
         let (closing, closings) = mpsc::channel();
         let closings = Closings::new(closings);
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
         let thread = sched::beside(scope, "files", move || {
-            let before = (&ready, &seen);
+            let before = (&ready, &seen, is_over);
             collect(context, before, (&frozen, closings), (&told, &stand))
         });
         let thread = thread.map_err(|source| StoreError::Start {
@@ -82,6 +95,7 @@ impl<'scope> Collecting<'scope> {
             machine,
             tasks,
             thread,
+            _over: Over(over),
         };
         Ok((collecting, FoundOut { standings, apart }, closing))
     }
@@ -127,13 +141,13 @@ pub(crate) struct Spaces(HashMap<usize, MmEntry>);
 
 fn collect(
     context: Context<'_>,
-    (ready, seen): (&Sender<()>, &Sender<Machine>),
+    (ready, seen, over): (&Sender<()>, &Sender<Machine>, Arc<AtomicBool>),
     (frozen, closings): (&Receiver<Frozen>, Closings),
     (told, stand): (&Sender<Arc<Vec<Apart>>>, &Sender<Standings>),
 ) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
     let foresight = context.foresight;
-    files.may_hold(foresight.held());
+    files.may_hold(foresight.held(), over);
     foresight.prepare(context.staging);
     // If nobody takes them, the dump has failed already.
     let _ = ready.send(());

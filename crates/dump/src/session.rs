@@ -62,9 +62,8 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
 
     let written = std::thread::scope(|scope| write(scope, context, &locked))?;
     let Written {
-        tree,
+        standing,
         network,
-        held,
         links,
         mut outcome,
         _store,
@@ -78,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
         locked.over();
     }
     let ended = phases.run(Phase::Finish, || {
-        finish(tree, (network, held), options.end, &mut outcome)
+        finish(standing, network, options.end, &mut outcome)
     });
     if let Err(Error::Fault { .. }) = ended {
         withdraw(&options.images);
@@ -96,16 +95,20 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Error> {
 /// A dump whose images are all written, but not yet visible.
 struct Written {
     /// `None` if it has been let go.
-    tree: Option<Tree>,
+    standing: Option<Standing>,
     /// Its connections.
     network: Network,
-    /// Duplicates of descriptors, to be closed while it ends.
-    held: Held,
     /// Names given to files that have lost theirs.
     links: Links,
     outcome: Outcome,
     /// Has nothing more to do; dropping it waits for its workers.
     _store: Store,
+}
+
+/// A tree that stands still. Should it not come to its end, duplicates are closed before it runs on.
+struct Standing {
+    held: Held,
+    tree: Tree,
 }
 
 /// Everything between the first look and the commit.
@@ -193,6 +196,8 @@ fn write<'scope, 'a: 'scope>(
     let mut outcome = account::outcome(&tree, &tasks);
     let is_copied = !copies.taken().is_empty() || !memory_copied.is_empty();
     let tree = hold(tree, (context.options, locked), is_copied, &mut outcome)?;
+    let held = std::mem::take(&mut files.held);
+    let standing = tree.map(|tree| Standing { held, tree });
     if is_copied {
         let begun = Instant::now();
         let mut queued = queue_taken(&mut sink, copies.taken())?;
@@ -207,9 +212,8 @@ fn write<'scope, 'a: 'scope>(
     let mut store = sink.into_store();
     store.dismiss();
     Ok(Written {
-        tree,
+        standing,
         network: files.network,
-        held: files.held,
         links: files.links,
         outcome,
         _store: store,
@@ -332,22 +336,29 @@ fn hold(
 }
 
 fn finish(
-    tree: Option<Tree>,
-    (network, held): (Network, Held),
+    standing: Option<Standing>,
+    network: Network,
     end: End,
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
-    let Some(tree) = tree else {
+    let Some(standing) = standing else {
         return Ok(());
     };
-    account::end_of_freeze(&tree, outcome);
+    account::end_of_freeze(&standing.tree, outcome);
     match end {
-        End::Kill => network.part(|| Ok::<_, Error>(tree.kill_beside(|| held.close_behind())?))?,
+        End::Kill => network.part(|| standing.kill())?,
         // Whoever kills it then wants connections to end as silently.
-        End::Stop => network.part(|| Ok::<_, Error>(tree.leave_stopped()?))?,
-        End::Run => tree.thaw()?,
+        End::Stop => network.part(|| Ok::<_, Error>(standing.tree.leave_stopped()?))?,
+        End::Run => standing.tree.thaw()?,
     }
     Ok(())
+}
+
+impl Standing {
+    fn kill(self) -> Result<(), Error> {
+        let Self { held, tree } = self;
+        Ok(tree.kill_beside(|| held.close_behind())?)
+    }
 }
 
 /// Takes the images back whose tree was not ended.

@@ -238,7 +238,7 @@ impl<'t> Table<'t> {
             if let Some((other, info)) = last
                 && kcmp::is_same_file((self.task.pid, *other), (self.task.pid, fd))
             {
-                // The record is there by then.
+                // That one is recorded before this one, whose record it is.
                 return Ok(Some(Seen {
                     info: info.clone(),
                     is_plain: true,

@@ -5,8 +5,11 @@
 //! them until then: the process passes over these, and both close at the same time.
 
 use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use gelid_image::messages::FdTypes;
 use gelid_sys::proc::{self, TaskDir, fd, stat};
 use gelid_sys::{Pid, pidfd, sched};
 
@@ -18,13 +21,17 @@ const PATIENCE: Duration = Duration::from_millis(3);
 /// How often it is looked whether it has.
 const PAUSE: Duration = Duration::from_micros(20);
 
-/// How many of the descriptors of a process are worth it: not half of them, as a call for each takes longer than the
-/// process.
+/// Descriptors of a process, if it is worth while to hold some of them.
 pub(crate) fn worth_holding(options: &Options, task: &TaskDir) -> u64 {
     match (options.end, fd::count(task)) {
-        (End::Kill, Ok(count @ MANY..)) => count / 8 * 3,
+        (End::Kill, Ok(count @ MANY..)) => count,
         _ => 0,
     }
+}
+
+/// How many of so many: not half of them, as a call for each takes longer than the process.
+pub(crate) fn part(count: u64) -> u64 {
+    count / 8 * 3
 }
 
 /// Duplicates that are held.
@@ -35,12 +42,31 @@ pub(crate) struct Held {
     pub(super) room: u64,
     /// The descriptor that the first is a duplicate of.
     first: Option<(Pid, RawFd)>,
+    /// Set when the tree may run on.
+    over: Arc<AtomicBool>,
 }
 
 impl Held {
-    /// Takes the duplicate of a descriptor that has been recorded, or closes it, if there is no room.
-    pub(super) fn take(&mut self, whose: (Pid, RawFd), file: OwnedFd) {
-        if let Some(room) = self.room.checked_sub(1) {
+    /// Room for so many, as long as it is not `over`.
+    pub(super) fn new(room: u64, over: Arc<AtomicBool>) -> Self {
+        Self {
+            room,
+            over,
+            ..Self::default()
+        }
+    }
+
+    /// Takes the duplicate of a descriptor that has been recorded, or closes it if there is no room, or closing it may mean
+    /// to wait, as of a connection that lingers.
+    pub(super) fn take(&mut self, whose: (Pid, RawFd), kind: FdTypes, file: OwnedFd) {
+        if self.over.load(Ordering::Relaxed) {
+            return self.files.clear();
+        }
+        let is_quick = matches!(
+            kind,
+            FdTypes::Reg | FdTypes::Pipe | FdTypes::Unixsk | FdTypes::Eventfd
+        );
+        if let Some(room) = self.room.checked_sub(1).filter(|_| is_quick) {
             self.room = room;
             self.first.get_or_insert(whose);
             self.files.push(file);
@@ -53,7 +79,7 @@ impl Held {
         let Some((pid, first)) = self.first else {
             return;
         };
-        if let Ok(process) = pidfd::open(pid) {
+        if let Ok(process) = pidfd::open(pid).or_else(|_| pidfd::open_thread(pid)) {
             let begun = Instant::now();
             while begun.elapsed() < PATIENCE && pidfd::getfd(&process, first).is_ok() {
                 std::thread::sleep(PAUSE);
@@ -65,5 +91,44 @@ impl Held {
             // There, both would take turns.
             let _ = sched::leave(processor);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{Mode, OFlags};
+
+    #[test]
+    fn what_closes_at_once_is_held_until_the_tree_may_run_on() {
+        let over = Arc::new(AtomicBool::new(false));
+        let mut held = Held::new(2, Arc::clone(&over));
+        let me = rustix::process::getpid();
+        let mut take = |kind| {
+            let file = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty());
+            held.take((me, 7), kind, file.unwrap());
+            held.files.len()
+        };
+        assert_eq!((take(FdTypes::Inetsk), take(FdTypes::Tty)), (0, 0));
+        let taken = [FdTypes::Pipe, FdTypes::Reg, FdTypes::Unixsk].map(&mut take);
+        assert_eq!(taken, [1, 2, 2]);
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(take(FdTypes::Eventfd), 0);
+    }
+
+    #[test]
+    fn few_descriptors_are_not_worth_it() {
+        assert_eq!((part(5000), part(7)), (1875, 0));
+        let options = Options::new(
+            rustix::process::getpid(),
+            gelid_image::Dir::open("/").unwrap(),
+        );
+        let me = proc::task_dir(options.tree).unwrap();
+        assert_eq!(worth_holding(&options, &me), 0);
+        let runs_on = Options {
+            end: End::Run,
+            ..options
+        };
+        assert_eq!(worth_holding(&runs_on, &me), 0);
     }
 }

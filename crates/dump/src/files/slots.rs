@@ -40,6 +40,8 @@ impl Collector<'_> {
                 descriptors.collect::<Result<_, _>>()?
             }
         };
+        // Those of the root, which comes first, are worth it.
+        self.held.room = 0;
         self.queues()?;
         Ok(descriptors)
     }
@@ -194,7 +196,7 @@ impl Collector<'_> {
             }
             Kind::Refused(why) => Err(object.unsupported(why)),
         }?;
-        self.held.take((task.pid, fd), file);
+        self.held.take((task.pid, fd), recorded.0, file);
         Ok(recorded)
     }
 }
