@@ -250,13 +250,20 @@ impl Looker for Flow<'_, '_> {
     }
 }
 
-/// Tells the thread to stop when it is dropped.
+/// Tells a thread to stop when it is dropped.
 pub(crate) struct Stopper(Arc<AtomicBool>);
+
+impl Stopper {
+    /// Tells one that looks at this.
+    pub(crate) fn of(stop: &Arc<AtomicBool>) -> Self {
+        Self(Arc::clone(stop))
+    }
+}
 
 impl Flow<'_, '_> {
     /// Ends the work early, when it is dropped.
     pub(crate) fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.stop))
+        Stopper::of(&self.stop)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -22,7 +22,7 @@ use crate::files::{self, Collected, Collector};
 use crate::foresight::Foresight;
 use crate::ipc::Segments;
 use crate::namespace::{self, Census, Instance, Own};
-use crate::pages::Stored;
+use crate::pages::{Stopper, Stored};
 use crate::phase::Phases;
 use crate::survey::{Space, Task};
 use crate::{Error, Options, Phase, fs, inventory, kinship, mm};
@@ -53,16 +53,8 @@ pub(crate) struct Collecting<'scope> {
     machine: Receiver<Machine>,
     tasks: Sender<Frozen>,
     thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
-    _over: Over,
-}
-
-/// Says, when it is dropped, that nobody waits for what the thread finds, and the tree may run on.
-struct Over(Arc<AtomicBool>);
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    /// When it goes, the tree may run on.
+    _over: Stopper,
 }
 
 impl<'scope> Collecting<'scope> {
@@ -80,9 +72,9 @@ impl<'scope> Collecting<'scope> {
         let (closing, closings) = mpsc::channel();
         let closings = Closings::new(closings);
         let over = Arc::new(AtomicBool::new(false));
-        let is_over = Arc::clone(&over);
+        let stopper = Stopper::of(&over);
         let thread = sched::beside(scope, "files", move || {
-            let before = (&ready, &seen, is_over);
+            let before = (&ready, &seen, over);
             collect(context, before, (&frozen, closings), (&told, &stand))
         });
         let thread = thread.map_err(|source| StoreError::Start {
@@ -95,7 +87,7 @@ impl<'scope> Collecting<'scope> {
             machine,
             tasks,
             thread,
-            _over: Over(over),
+            _over: stopper,
         };
         Ok((collecting, FoundOut { standings, apart }, closing))
     }
