@@ -276,7 +276,7 @@ impl Tree {
             let others = process.threads.iter().map(|thread| thread.tid);
             others.rev().chain(ended).collect()
         };
-        // The first, which others may have to be gone for, comes last.
+        // The first process comes last, as it may have to wait for all others.
         let (first, others) = processes.split_at(processes.len().min(1));
         let all = others.iter().chain(first).flat_map(of);
         reap(all.collect(), deadline)
@@ -382,9 +382,13 @@ fn reap(mut tids: VecDeque<Pid>, deadline: Instant) -> Result<(), ThawError> {
     };
     let mut backoff = Backoff::new();
     while let Some(tid) = tids.front() {
+        if !is_left(tid) {
+            tids.pop_front();
+            continue;
+        }
         // Before Linux 6.9 nobody tells of its end.
-        let ends = || pidfd::exits_within(pidfd::open_thread(*tid)?, AT_ONCE);
-        if !is_left(tid) || ends() == Ok(true) && !is_left(tid) {
+        let ends = pidfd::open_thread(*tid).and_then(|task| pidfd::exits_within(task, AT_ONCE));
+        if ends == Ok(true) && !is_left(tid) {
             tids.pop_front();
             continue;
         }
@@ -399,9 +403,11 @@ fn reap(mut tids: VecDeque<Pid>, deadline: Instant) -> Result<(), ThawError> {
                 timeout: 5 * PATIENCE,
             });
         }
-        match tids.len() < before {
-            true => backoff.reset(),
-            false => backoff.pause(),
+        match (ends, tids.len() < before) {
+            // That was a pause.
+            (Ok(false), _) => {}
+            (_, true) => backoff.reset(),
+            (_, false) => backoff.pause(),
         }
     }
     Ok(())
