@@ -9,10 +9,12 @@ use crate::guest::{Guest, state};
 /// The frozen tree is complete: nothing in it runs, and no process or thread belongs to it that it lacks.
 fn is_complete(tree: &Tree) {
     for process in tree.processes().iter().filter(|process| process.is_alive()) {
-        let listed = std::fs::read_dir(format!("/proc/{}/task", process.pid))
-            .unwrap()
-            .count();
-        assert_eq!(listed, process.threads.len(), "{process:?}");
+        // One that was on its way out may be listed for a moment; what one that runs has started would be for ever.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while listed(process.pid.as_raw_pid()) != process.threads.len() {
+            assert!(Instant::now() < deadline, "{process:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         for thread in &process.threads {
             assert_eq!(state(thread.tid), 't');
             assert!(thread.task().unwrap().sigmask().is_ok());
@@ -31,6 +33,12 @@ fn is_complete(tree: &Tree) {
             }
         }
     }
+}
+
+/// Threads of a process, as the kernel lists them.
+fn listed(pid: i32) -> usize {
+    let listed = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    listed.count()
 }
 
 /// Freezes and thaws again and again; prints the longest time it took.
