@@ -30,12 +30,6 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// There was no name for the dump.
-    #[error("cannot get random bytes: {errno}")]
-    Random {
-        /// The cause.
-        errno: Errno,
-    },
     /// What two tasks share could not be found out.
     #[error("cannot compare {object} of tasks {a} and {b}: {errno}")]
     Compare {
