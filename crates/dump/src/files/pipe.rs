@@ -11,6 +11,7 @@ use gelid_sys::proc::fd;
 use gelid_sys::proc::fdinfo::FdInfo;
 use gelid_sys::{Errno, PAGE_SIZE};
 use rustix::fs::{FileType, OFlags, Stat};
+use rustix::io::retry_on_intr;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use super::descriptions::Inode;
@@ -264,12 +265,9 @@ impl Copy<'_> {
 
     /// Writes a byte behind it; false if there is no room.
     fn mark(&self) -> Result<bool, Error> {
-        loop {
-            match rustix::io::write(&self.own.writer, &[0]) {
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(false),
-                written => return Ok(written.map_err(self.object.failed("mark a copy of"))? == 1),
-            }
+        match retry_on_intr(|| rustix::io::write(&self.own.writer, &[0])) {
+            Err(Errno::AGAIN) => Ok(false),
+            written => Ok(written.map_err(self.object.failed("mark a copy of"))? == 1),
         }
     }
 
@@ -317,12 +315,9 @@ impl Copy<'_> {
 
     /// Reads once; 0 if there is nothing more.
     fn read(&self, buffer: &mut [u8]) -> Result<usize, Error> {
-        loop {
-            match rustix::io::read(&self.own.reader, &mut *buffer) {
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(0),
-                read => return read.map_err(self.object.failed("read a copy of")),
-            }
+        match retry_on_intr(|| rustix::io::read(&self.own.reader, &mut *buffer)) {
+            Err(Errno::AGAIN) => Ok(0),
+            read => read.map_err(self.object.failed("read a copy of")),
         }
     }
 
@@ -369,10 +364,5 @@ fn fit(own: &mut Option<Own>, capacity: usize) -> Result<&Own, Error> {
 }
 
 fn tee(from: BorrowedFd<'_>, to: &Own, len: usize) -> Result<usize, Errno> {
-    loop {
-        match rustix::pipe::tee(from, &to.writer, len, SpliceFlags::NONBLOCK) {
-            Err(Errno::INTR) => {}
-            result => return result,
-        }
-    }
+    retry_on_intr(|| rustix::pipe::tee(from, &to.writer, len, SpliceFlags::NONBLOCK))
 }
