@@ -3,18 +3,20 @@
 use std::time::{Duration, Instant};
 
 use gelid_seize::{Tree, freeze};
+use gelid_sys::Pid;
+use gelid_sys::proc::tasks::threads;
+use gelid_sys::proc::{TaskDir, stat};
 
 use crate::guest::{Guest, state};
 
 /// The frozen tree is complete: nothing in it runs, and no process or thread belongs to it that it lacks.
 fn is_complete(tree: &Tree) {
     for process in tree.processes().iter().filter(|process| process.is_alive()) {
-        // One that was on its way out may be listed for a moment; what one that runs has started would be for ever.
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while listed(process.pid.as_raw_pid()) != process.threads.len() {
-            assert!(Instant::now() < deadline, "{process:?}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let is_held = |tid: &Pid| process.threads.iter().any(|thread| thread.tid == *tid);
+        let listed = threads(&TaskDir::open(process.pid).unwrap()).unwrap();
+        let mut others = listed.into_iter().filter(|tid| !is_held(tid));
+        let runs = others.find(|tid| !is_on_its_way_out(process.pid, *tid));
+        assert_eq!(runs, None, "{process:?}");
         for thread in &process.threads {
             assert_eq!(state(thread.tid), 't');
             assert!(thread.task().unwrap().sigmask().is_ok());
@@ -35,10 +37,11 @@ fn is_complete(tree: &Tree) {
     }
 }
 
-/// Threads of a process, as the kernel lists them.
-fn listed(pid: i32) -> usize {
-    let listed = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    listed.count()
+/// Whether a thread is in its end, from which nothing brings it back, or is gone. It is listed until it is done.
+fn is_on_its_way_out(pid: Pid, tid: Pid) -> bool {
+    const PF_EXITING: u32 = 4;
+    let stat = TaskDir::open(pid).and_then(|task| stat::read(&task.thread(tid)?));
+    stat.map_or(true, |stat| stat.flags & PF_EXITING != 0)
 }
 
 /// Freezes and thaws again and again; prints the longest time it took.
