@@ -87,7 +87,7 @@ use crate::namespace::{Census, MountTable};
 
 pub(crate) use self::check::check;
 pub use self::error::{Error, LockRefusal};
-pub(crate) use self::held::{Held, part, worth_holding};
+pub(crate) use self::held::{Held, to_hold, worth_holding};
 pub use self::inet::InetRefusal;
 pub(crate) use self::inet::NETWORK;
 pub(crate) use self::mapped::Mapped;

@@ -90,7 +90,7 @@ impl Foresight {
             all += threads;
             pids.extend(tasks::children_of(&dir, pid).unwrap_or_default());
         }
-        let held = files::part(descriptors);
+        let held = files::to_hold(descriptors);
         let limit = Raised::to(images as u64 + OTHERS + descriptors + held);
         // Of what is behind each of them another one may be kept.
         let held = held.min(nofile::left(images as u64 + OTHERS + descriptors));

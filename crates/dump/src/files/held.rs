@@ -30,7 +30,7 @@ pub(crate) fn worth_holding(options: &Options, task: &TaskDir) -> u64 {
 }
 
 /// How many of so many: not half of them, as a call for each takes longer than the process.
-pub(crate) fn part(count: u64) -> u64 {
+pub(crate) fn to_hold(count: u64) -> u64 {
     count / 8 * 3
 }
 
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn few_descriptors_are_not_worth_it() {
-        assert_eq!((part(5000), part(7)), (1875, 0));
+        assert_eq!((to_hold(5000), to_hold(7)), (1875, 0));
         let options = Options::new(
             rustix::process::getpid(),
             gelid_image::Dir::open("/").unwrap(),
