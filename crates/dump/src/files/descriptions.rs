@@ -1,10 +1,12 @@
 //! Open file descriptions: which descriptors, of whichever task, stand for the same one.
 //!
 //! Descriptors that may are of one class, which is sorted by `kcmp(2)`. So a descriptor costs no comparison if
-//! nobody else has the inode open in the same way, and the logarithm of their number otherwise.
+//! nobody else has the inode open in the same way, and the logarithm of their number otherwise. Counters have numbers,
+//! which say as much.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 
 use foldhash::HashMap;
@@ -26,8 +28,8 @@ pub(super) struct Class {
     inode: u64,
     /// Access mode.
     access: u32,
-    /// Of a counter, its number: all counters have one inode.
-    counter: u64,
+    /// Of a counter, its number, plus one: all counters have one inode, and each has one description.
+    counter: Option<NonZeroU32>,
 }
 
 impl Class {
@@ -36,9 +38,13 @@ impl Class {
         Self {
             inode: info.ino.unwrap_or_default(),
             access: info.flags & (OFlags::RWMODE | OFlags::PATH).bits(),
-            counter: info.number("eventfd-id").unwrap_or_default(),
+            counter: info.number("eventfd-id").and_then(counter),
         }
     }
+}
+
+fn counter(number: u64) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(number).ok()?.wrapping_add(1))
 }
 
 /// A description that has a record.
@@ -92,6 +98,9 @@ impl Descriptions {
         holder: (Pid, RawFd),
     ) -> Result<Result<Known, Vacancy>, Error> {
         let known = self.classes.get(&class).map_or(&[][..], |known| known);
+        if let ([known], Some(_)) = (known, class.counter) {
+            return Ok(Ok(*known));
+        }
         let found = search(known, |known| compare(known, holder))?;
         Ok(found
             .map(|at| known[at])

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use gelid_image::messages::FownEntry;
 use gelid_sys::proc::fd;
-use gelid_sys::proc::fdinfo::{self, FdInfo};
+use gelid_sys::proc::fdinfo::{self, FdInfo, Slot};
 use gelid_sys::{Errno, kcmp, pidfd, sched};
 use rustix::fs::{FileType, OFlags, Stat};
 
@@ -115,6 +115,14 @@ pub(super) struct Table<'t> {
     changed: Condvar,
 }
 
+/// What a thread that looks at descriptors keeps from one to the next.
+#[derive(Default)]
+struct Eye {
+    slot: Slot,
+    /// The last descriptor of a file of no type: the next one may be its twin.
+    last: Option<(RawFd, FdInfo)>,
+}
+
 /// Descriptors of a chunk, ascending.
 type Chunk = Vec<(RawFd, Seen)>;
 
@@ -157,9 +165,9 @@ impl<'t> Table<'t> {
             // Without one, all is done here.
             let _helper = sched::beside(scope, "descriptors", || self.help());
             let _over = Over(self);
-            let mut left = self.count;
+            let (mut eye, mut left) = (Eye::default(), self.count);
             for first in self.slots.clone().step_by(CHUNK as usize) {
-                for (fd, seen) in self.chunk(first)? {
+                for (fd, seen) in self.chunk(first, &mut eye)? {
                     take(fd, seen)?;
                     left = left.saturating_sub(1);
                 }
@@ -173,18 +181,18 @@ impl<'t> Table<'t> {
 
     /// Looks at chunks that will be wanted, until there are no more.
     fn help(&self) {
-        let mut progress = self.progress();
+        let (mut eye, mut progress) = (Eye::default(), self.progress());
         while !progress.over && progress.next < self.slots.end {
             if progress.next >= progress.wanted + AHEAD * CHUNK {
                 progress = self.wait(progress);
                 continue;
             }
-            progress = self.look_at_next(progress);
+            progress = self.look_at_next(progress, &mut eye);
         }
     }
 
     /// A chunk, whoever looks at it.
-    fn chunk(&self, first: RawFd) -> Result<Chunk, Error> {
+    fn chunk(&self, first: RawFd, eye: &mut Eye) -> Result<Chunk, Error> {
         let mut progress = self.progress();
         progress.wanted = first;
         self.changed.notify_all();
@@ -194,7 +202,7 @@ impl<'t> Table<'t> {
             }
             let more = progress.next < self.slots.end.min(first + AHEAD * CHUNK);
             progress = match more {
-                true => self.look_at_next(progress),
+                true => self.look_at_next(progress, eye),
                 false => self.wait(progress),
             };
         }
@@ -203,13 +211,13 @@ impl<'t> Table<'t> {
     fn look_at_next<'p>(
         &'p self,
         mut progress: MutexGuard<'p, Progress>,
+        eye: &mut Eye,
     ) -> MutexGuard<'p, Progress> {
         let first = progress.next;
         progress.next += CHUNK;
         drop(progress);
         let chunk = first..(first + CHUNK).min(self.slots.end);
-        let mut last = None;
-        let look = |fd| Some(self.look(fd, &mut last).transpose()?.map(|seen| (fd, seen)));
+        let look = |fd| Some(self.look(fd, eye).transpose()?.map(|seen| (fd, seen)));
         let chunk = chunk.filter_map(look).collect();
         let mut progress = self.progress();
         progress.ready.insert(first, chunk);
@@ -217,9 +225,8 @@ impl<'t> Table<'t> {
         progress
     }
 
-    /// Looks at a slot; there may be no descriptor. `last` is the last one of a file of no type: the next is often a
-    /// duplicate of it.
-    fn look(&self, fd: RawFd, last: &mut Option<(RawFd, FdInfo)>) -> Result<Option<Seen>, Error> {
+    /// Looks at a slot; there may be no descriptor.
+    fn look(&self, fd: RawFd, eye: &mut Eye) -> Result<Option<Seen>, Error> {
         let mut duplicate = None;
         if let Some(plain) = self.plain.as_ref().filter(|plain| plain.is_possible()) {
             let file = match pidfd::getfd(self.task.pidfd, fd) {
@@ -231,18 +238,16 @@ impl<'t> Table<'t> {
                 Some((file, stat))
             });
             if let Some((file, stat)) = &duplicate
-                && let Some(info) = plain.look(file, stat)
+                && let Some((info, is_twin)) = self.told(plain, fd, (file, stat), eye)
             {
-                return Ok(Some(self.seen(fd, (info, true), duplicate)));
-            }
-            if let Some((other, info)) = last
-                && kcmp::is_same_file((self.task.pid, *other), (self.task.pid, fd))
-            {
-                // That one is recorded before this one, whose record it is.
-                return Ok(Some(Seen {
-                    info: info.clone(),
-                    is_plain: true,
-                    file: None,
+                return Ok(Some(match is_twin {
+                    // That one is recorded before this one, whose record it is.
+                    true => Seen {
+                        info,
+                        is_plain: true,
+                        file: None,
+                    },
+                    false => self.seen(fd, (info, true), duplicate),
                 }));
             }
         }
@@ -250,10 +255,31 @@ impl<'t> Table<'t> {
             Err(error) if error.errno() == Errno::NOENT => return Ok(None),
             info => info?,
         };
-        if matches!(&duplicate, Some((_, stat)) if kind::has_no_type(stat)) {
-            *last = Some((fd, info.clone()));
-        }
         Ok(Some(self.seen(fd, (info, false), duplicate)))
+    }
+
+    /// What is told of a plain descriptor, and whether it is a twin of the one before it.
+    fn told(
+        &self,
+        plain: &Plain<'_>,
+        fd: RawFd,
+        (file, stat): (&OwnedFd, &Stat),
+        eye: &mut Eye,
+    ) -> Option<(FdInfo, bool)> {
+        if !kind::has_no_type(stat) {
+            return Some((plain.look(file, stat, &mut eye.slot)?, false));
+        }
+        let pid = self.task.pid;
+        let twin = eye
+            .last
+            .take()
+            .filter(|(last, _)| last + 1 == fd && kcmp::is_same_file((pid, *last), (pid, fd)));
+        let (info, is_twin) = match twin {
+            Some((_, info)) => (info, true),
+            None => (plain.look(file, stat, &mut eye.slot)?, false),
+        };
+        eye.last = Some((fd, info.clone()));
+        Some((info, is_twin))
     }
 
     fn seen(

@@ -1,5 +1,6 @@
 //! What a file is, told from its link in `/proc` and its inode.
 
+use gelid_sys::proc::fdinfo::FdInfo;
 use rustix::fs::{FileType, major, minor};
 
 use super::ns;
@@ -69,6 +70,11 @@ pub(super) fn of(link: &[u8], stat: &Stat, is_path: bool) -> Kind {
 pub(super) fn has_no_type(stat: &Stat) -> bool {
     const TYPE: u32 = 0o170_000;
     stat.st_mode & TYPE == 0
+}
+
+/// Whether it is a counter: nothing else says such a thing.
+pub(super) fn is_eventfd(info: &FdInfo) -> bool {
+    info.value("eventfd-count").is_some()
 }
 
 /// Files of the kernel's own that look like files with a path.

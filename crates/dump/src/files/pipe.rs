@@ -16,7 +16,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use super::descriptions::Inode;
 use super::regfile::Opening;
-use super::{Collector, Error, Name, Object, Place, Task};
+use super::{Collector, Error, Name, Object, Place, Task, kind};
 
 /// Pipes of one kind, and the image of their contents.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Pipes {
         let told = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Socket if !is_path => format!("socket:[{inode}]"),
             FileType::Fifo if self.device == device => format!("pipe:[{inode}]"),
-            _ if info.value("eventfd-count").is_some() => "anon_inode:[eventfd]".to_owned(),
+            _ if kind::is_eventfd(info) => "anon_inode:[eventfd]".to_owned(),
             kind => {
                 let link = fd::link(task.dir, fd)?.into_bytes();
                 if kind == FileType::Fifo && link.starts_with(b"pipe:[") {

@@ -1,20 +1,22 @@
-//! Descriptors of large tables of which all is told without a file of procfs: that costs more than all other questions.
+//! Descriptors of large tables of which all is told without a file of procfs for each: that costs more than all other
+//! questions.
 //!
-//! They are sockets, pipes and regular files that have no lock. Whether such a descriptor is closed on `execve(2)` its
-//! owner tells.
+//! They are sockets, pipes, regular files, and counters and the like, that have no lock. Whether such a descriptor is closed
+//! on `execve(2)` its owner tells.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
-use gelid_sys::proc::fdinfo::FdInfo;
+use gelid_sys::proc::fdinfo::{FdInfo, Slot};
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
 
+use super::kind;
 use super::lock_list::LockList;
 
 /// `f_type` of file systems whose inodes have the same number everywhere: `stat(2)`, `fdinfo`, `/proc/locks`. Those
 /// that lie on others, or are on another machine, may have others for themselves.
-const SAME_NUMBERS: [u64; 5] = [
+const SAME_NUMBERS: [u64; 6] = [
     // ext2, ext3, ext4
     0xef53,
     // XFS
@@ -25,6 +27,8 @@ const SAME_NUMBERS: [u64; 5] = [
     0x5049_5045,
     // Sockets
     0x534f_434b,
+    // Counters, timers, epoll sets and others that have one inode in common
+    0x0904_1934,
 ];
 
 /// How such descriptors are looked at.
@@ -48,15 +52,20 @@ impl<'l> Plain<'l> {
         self.locks.is_known()
     }
 
-    /// What `fdinfo` would tell; `None` of a descriptor of another kind.
-    pub(super) fn look(&self, file: &OwnedFd, stat: &Stat) -> Option<FdInfo> {
+    /// What `fdinfo` would tell; `None` of a descriptor of another kind. `slot` is for those of which nothing else tells all.
+    pub(super) fn look(&self, file: &OwnedFd, stat: &Stat, slot: &mut Slot) -> Option<FdInfo> {
         let kind = FileType::from_raw_mode(stat.st_mode);
-        let is_plain = matches!(
-            kind,
-            FileType::Socket | FileType::Fifo | FileType::RegularFile
-        );
+        let has_no_type = kind::has_no_type(stat);
+        let is_plain = has_no_type
+            || matches!(
+                kind,
+                FileType::Socket | FileType::Fifo | FileType::RegularFile
+            );
         if !is_plain || !self.locks.is_free(stat.st_ino) || !self.has_same_numbers(file, stat) {
             return None;
+        }
+        if has_no_type {
+            return slot.info(file).ok()?;
         }
         let flags = rustix::fs::fcntl_getfl(file).ok()?;
         if flags.contains(OFlags::PATH) {

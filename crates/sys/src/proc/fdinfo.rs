@@ -3,6 +3,7 @@
 mod events;
 mod fanotify;
 mod locks;
+mod slot;
 
 use std::os::fd::RawFd;
 
@@ -12,6 +13,7 @@ use super::{Error, TaskDir};
 pub use events::{Eventfd, Notified, Timerfd, Watched};
 pub use fanotify::{Group, Mark, Marked};
 pub use locks::{Lock, LockKind, LockType, Waiting, waiting};
+pub use slot::Slot;
 
 /// The lines that all kinds of file have, and the text for those that only some have.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use gelid_sys::proc::fdinfo::Slot;
 use gelid_sys::proc::{TaskDir, fd, status};
 use gelid_sys::{kcmp, pidfd, sched};
 use rustix::fs::{FileType, Stat};
@@ -23,8 +24,9 @@ const ASKED: u64 = 256;
 struct Passed {
     /// Devices of which it is known that their files have paths.
     paths: HashSet<u64>,
-    /// The last descriptor of a file of no type: the next is often a duplicate of it.
+    /// The last descriptor of a file of no type: the next one may be its twin.
     last: Option<RawFd>,
+    slot: Slot,
 }
 
 /// A table that is large, and not much larger than it has to be.
@@ -113,9 +115,8 @@ impl<'t> Table<'t> {
             return Ok(());
         }
         let has_no_type = kind::has_no_type(&stat);
-        let pid = self.task.pid();
-        let is_same = |last| kcmp::is_same_file((pid, last), (pid, fd));
-        if has_no_type && passed.last.is_some_and(is_same) {
+        if has_no_type && self.is_harmless(fd, &file, passed) {
+            passed.last = Some(fd);
             return Ok(());
         }
         let Some(link) = self.link(fd, &stat) else {
@@ -129,6 +130,17 @@ impl<'t> Table<'t> {
             passed.last = Some(fd);
         }
         Ok(())
+    }
+
+    /// Whether a file of no type is a twin of the one before it, or a counter.
+    fn is_harmless(&self, fd: RawFd, file: &OwnedFd, passed: &mut Passed) -> bool {
+        let pid = self.task.pid();
+        let is_twin = |last| last + 1 == fd && kcmp::is_same_file((pid, last), (pid, fd));
+        if passed.last.is_some_and(is_twin) {
+            return true;
+        }
+        let info = passed.slot.info(file);
+        info.is_ok_and(|info| info.is_some_and(|info| kind::is_eventfd(&info)))
     }
 
     fn link(&self, fd: RawFd, stat: &Stat) -> Option<Vec<u8>> {
