@@ -19,7 +19,7 @@ use gelid_sys::diag::{Diag, UnixSocket};
 use gelid_sys::sockopt;
 use rustix::event::PollFlags;
 
-use self::queue::Queue;
+use self::queue::{Queue, Unread};
 pub use self::refusal::UnixRefusal;
 pub(super) use self::told::Told;
 use super::regfile::Opening;
@@ -48,7 +48,9 @@ pub(super) struct Sockets {
     met: Vec<Socket>,
     by_inode: HashMap<u32, usize>,
     /// Sockets with something to read that was not looked at yet.
-    unread: Vec<Queue>,
+    unread: Vec<Unread>,
+    /// What was last looked at in one.
+    buffer: Vec<u8>,
     /// Those who have a pidfd of somebody who lives in their queue, by id; of others, that messages have a sender's name.
     with_pidfds: HashSet<u32>,
     with_senders: HashSet<u32>,
@@ -78,6 +80,7 @@ impl Sockets {
             met: Vec::new(),
             by_inode: HashMap::new(),
             unread: Vec::new(),
+            buffer: Vec::new(),
             with_pidfds: HashSet::new(),
             with_senders: HashSet::new(),
             in_flight: Vec::new(),
@@ -156,8 +159,7 @@ impl Collector<'_> {
                 return Err(object.refused(UnixRefusal::ErrorFirst));
             }
             let peek_offset = told.peek_offset.map_err(asked(object))?;
-            let queue = Queue::new(id, object, (&seen, peek_offset))?;
-            self.sockets.unread.push(queue);
+            self.queue(Queue::new(id, &seen, peek_offset), object)?;
         }
         let gelid = beyond(object, &seen, (events, &told), &self.census)?;
         let entry = UnixSkEntry {

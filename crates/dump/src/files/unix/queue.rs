@@ -25,8 +25,6 @@ const ROOM: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Queue {
     id: u32,
-    file: OwnedFd,
-    stat: Stat,
     /// `SO_PEEK_OFF`
     peek_offset: i32,
     kind: u32,
@@ -34,26 +32,37 @@ pub(super) struct Queue {
     expected: u32,
     /// Nothing will come any more: at the end there is an empty message instead of none.
     ended: bool,
-    place: Place,
-    link: Vec<u8>,
 }
 
 impl Queue {
-    /// Keeps a descriptor of the socket to look later.
-    pub(super) fn new(
-        id: u32,
-        object: &Object<'_>,
-        (seen, peek_offset): (&UnixSocket, i32),
-    ) -> Result<Self, Error> {
-        let file = rustix::io::fcntl_dupfd_cloexec(object.file, 0);
-        Ok(Self {
+    pub(super) fn new(id: u32, seen: &UnixSocket, peek_offset: i32) -> Self {
+        Self {
             id,
-            file: file.map_err(object.failed("duplicate"))?,
-            stat: *object.stat,
             peek_offset,
             kind: seen.kind.into(),
             expected: seen.receive_queue,
             ended: u32::from(seen.kind) != DGRAM && seen.shutdown & RECEIVING != 0,
+        }
+    }
+}
+
+/// A queue that is looked at later, and a descriptor of its socket.
+#[derive(Debug)]
+pub(super) struct Unread {
+    queue: Queue,
+    file: OwnedFd,
+    stat: Stat,
+    place: Place,
+    link: Vec<u8>,
+}
+
+impl Unread {
+    fn new(queue: Queue, object: &Object<'_>) -> Result<Self, Error> {
+        let file = rustix::io::fcntl_dupfd_cloexec(object.file, 0);
+        Ok(Self {
+            queue,
+            file: file.map_err(object.failed("duplicate"))?,
+            stat: *object.stat,
             place: object.place,
             link: object.link.clone(),
         })
@@ -61,41 +70,51 @@ impl Queue {
 }
 
 impl Collector<'_> {
-    /// Records what is in the queues of all sockets met since, and the descriptors that are in flight in
+    /// Records what is in a queue, now if that is one message without descriptors. Those in flight come behind the table of
+    /// their receiver, which may have them too.
+    pub(super) fn queue(&mut self, queue: Queue, object: &Object<'_>) -> Result<(), Error> {
+        let mut buffer = std::mem::take(&mut self.sockets.buffer);
+        let whole = whole(&queue, object, &mut buffer)?;
+        let plain = whole.filter(|message| message.rights.is_empty() && !message.cut);
+        match plain {
+            Some(message) => self.last_packet(&queue, object, &buffer, message)?,
+            None => self.sockets.unread.push(Unread::new(queue, object)?),
+        }
+        self.sockets.buffer = buffer;
+        Ok(())
+    }
+
+    /// Records what is in the queues that were left, and the descriptors that are in flight in
     /// them, among which can be further sockets.
     pub(in super::super) fn queues(&mut self) -> Result<(), Error> {
         while !self.sockets.unread.is_empty() {
-            for queue in std::mem::take(&mut self.sockets.unread) {
+            for unread in std::mem::take(&mut self.sockets.unread) {
                 let object = Object {
-                    place: queue.place,
-                    file: queue.file.as_fd(),
-                    stat: &queue.stat,
-                    link: queue.link.clone(),
+                    place: unread.place,
+                    file: unread.file.as_fd(),
+                    stat: &unread.stat,
+                    link: unread.link.clone(),
                 };
-                self.queue(&queue, &object)?;
+                let mut buffer = Vec::new();
+                match whole(&unread.queue, &object, &mut buffer)? {
+                    Some(message) => self.last_packet(&unread.queue, &object, &buffer, message)?,
+                    None => self.further(&unread.queue, &object, &mut buffer)?,
+                }
             }
         }
         Ok(())
     }
 
-    fn queue(&mut self, queue: &Queue, object: &Object<'_>) -> Result<(), Error> {
-        let mut buffer = Vec::new();
-        if queue.peek_offset != -1 {
-            return self.further(queue, object, &mut buffer);
-        }
-        // All bytes of a stream are one message, unless descriptors are in flight between them. So the
-        // first look, which leaves no trace, can be the last.
-        let first = match queue.kind {
-            STREAM => look(object, &mut buffer, queue.expected as usize)?,
-            _ => None,
-        };
-        match first {
-            Some(first) if first.len as u64 >= u64::from(queue.expected) => {
-                let sender = self.sender(&first, || unix::sender(object.file));
-                self.packet(queue, object, &buffer, (first, sender))
-            }
-            _ => self.further(queue, object, &mut buffer),
-        }
+    /// Records the only message of a queue.
+    fn last_packet(
+        &mut self,
+        queue: &Queue,
+        object: &Object<'_>,
+        buffer: &[u8],
+        message: Message,
+    ) -> Result<(), Error> {
+        let sender = self.sender(&message, || unix::sender(object.file));
+        self.packet(queue, object, buffer, (message, sender))
     }
 
     /// Looks at one message after the other.
@@ -173,7 +192,7 @@ impl Collector<'_> {
         };
         let mut rights = Vec::with_capacity(message.rights.len());
         for file in message.rights {
-            rights.push(self.in_flight(queue.place, file)?);
+            rights.push(self.in_flight(object.place, file)?);
         }
         let pidfds = rights.iter().filter_map(|id| self.live_pidfds.get(id));
         match pidfds.max() {
@@ -222,6 +241,20 @@ impl Collector<'_> {
         self.sockets.in_flight.push(file);
         Ok(slot.id)
     }
+}
+
+/// The first message of a queue if it is all that there is. All bytes of a stream are one, unless descriptors are in flight
+/// between them, and the first look leaves no trace.
+fn whole(
+    queue: &Queue,
+    object: &Object<'_>,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<Message>, Error> {
+    if queue.kind != STREAM || queue.peek_offset != -1 {
+        return Ok(None);
+    }
+    let first = look(object, buffer, queue.expected as usize)?;
+    Ok(first.filter(|first| first.len as u64 >= u64::from(queue.expected)))
 }
 
 /// Bytes that can still come.
