@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use gelid_image::messages::FownEntry;
-use gelid_sys::proc::fd;
 use gelid_sys::proc::fdinfo::{self, FdInfo, Slot};
 use gelid_sys::{Errno, kcmp, pidfd, sched};
 use rustix::fs::{FileType, OFlags, Stat};
@@ -55,7 +54,7 @@ pub(super) struct More {
 }
 
 impl More {
-    fn ask(task: Task<'_>, fd: RawFd, (file, stat): (&OwnedFd, &Stat), info: &FdInfo) -> Self {
+    fn ask((file, stat): (&OwnedFd, &Stat), info: &FdInfo, slot: &mut Slot) -> Self {
         match FileType::from_raw_mode(stat.st_mode) {
             _ if info.flags & OFlags::PATH.bits() != 0 => Self::default(),
             FileType::Socket => Self {
@@ -65,7 +64,7 @@ impl More {
             FileType::RegularFile | FileType::Directory => Self {
                 answers: None,
                 // If it cannot be had, that is told when it is recorded.
-                link: fd::link(task.dir, fd).ok().map(CString::into_bytes),
+                link: slot.link(file).ok().map(CString::into_bytes),
             },
             _ => Self::default(),
         }
@@ -247,7 +246,7 @@ impl<'t> Table<'t> {
                         is_plain: true,
                         file: None,
                     },
-                    false => self.seen(fd, (info, true), duplicate),
+                    false => self.seen(fd, (info, true), duplicate, &mut eye.slot),
                 }));
             }
         }
@@ -255,7 +254,7 @@ impl<'t> Table<'t> {
             Err(error) if error.errno() == Errno::NOENT => return Ok(None),
             info => info?,
         };
-        Ok(Some(self.seen(fd, (info, false), duplicate)))
+        Ok(Some(self.seen(fd, (info, false), duplicate, &mut eye.slot)))
     }
 
     /// What is told of a plain descriptor, and whether it is a twin of the one before it.
@@ -287,11 +286,12 @@ impl<'t> Table<'t> {
         fd: RawFd,
         (info, is_plain): (FdInfo, bool),
         duplicate: Option<(OwnedFd, Stat)>,
+        slot: &mut Slot,
     ) -> Seen {
         let file = match (self.known.contains(&Class::of(&info)), duplicate) {
             (true, _) => None,
             (false, Some((file, stat))) => {
-                let more = More::ask(self.task, fd, (&file, &stat), &info);
+                let more = More::ask((&file, &stat), &info, slot);
                 Some(Duplicate::of((file, stat), &info, self.census, more))
             }
             (false, None) => Duplicate::make(self.task, fd, &info, self.census).ok(),

@@ -1,10 +1,11 @@
-//! One slot of the calling process's own table of descriptors, whose files in procfs are asked about one file after the
+//! One slot of the calling process's own table of descriptors, whose names in procfs are asked about one file after the
 //! other.
 //!
 //! What `/proc/self/fdinfo/N` says is that of whatever is open as `N` when it is read. To put a duplicate there and to
-//! read once more costs a quarter of looking up, opening and closing the file for each descriptor of another process,
-//! for which the kernel makes an inode each time.
+//! read once more costs a quarter of looking up, opening and closing the file of each descriptor of another process,
+//! for which the kernel makes an inode each time, and the link `/proc/self/fd/N` half of that of the other.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::OFlags;
@@ -26,6 +27,8 @@ struct Taken {
     /// A duplicate of what was last asked about.
     file: OwnedFd,
     info: OwnedFd,
+    /// Its name in procfs.
+    name: String,
 }
 
 impl Slot {
@@ -39,6 +42,20 @@ impl Slot {
     ///
     /// [`Error::Read`] for what the kernel refuses: a duplicate (`EMFILE`), or the files of procfs; [`Error::Parse`].
     pub fn info(&mut self, file: impl AsFd) -> Result<Option<FdInfo>, Error> {
+        self.with(file)?.info()
+    }
+
+    /// What [`fd::link`](super::super::fd::link) would say of it in the caller's own table.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`], as above.
+    pub fn link(&mut self, file: impl AsFd) -> Result<CString, Error> {
+        let taken = self.with(file)?;
+        taken.own.link(&taken.name)
+    }
+
+    fn with(&mut self, file: impl AsFd) -> Result<&Taken, Error> {
         let taken = match self.0.take() {
             Some(mut taken) => {
                 taken.put(&file)?;
@@ -46,7 +63,7 @@ impl Slot {
             }
             None => Taken::by(&file)?,
         };
-        self.0.insert(taken).info()
+        Ok(self.0.insert(taken))
     }
 }
 
@@ -55,8 +72,13 @@ impl Taken {
         let own = TaskDir::open(rustix::process::getpid())?;
         let file = rustix::io::fcntl_dupfd_cloexec(file, 0);
         let file = file.map_err(|errno| own.read_error("fd", errno))?;
-        let info = own.open_file(&format!("fdinfo/{}", file.as_raw_fd()), OFlags::RDONLY)?;
-        Ok(Self { own, file, info })
+        let number = file.as_raw_fd();
+        Ok(Self {
+            info: own.open_file(&format!("fdinfo/{number}"), OFlags::RDONLY)?,
+            name: format!("fd/{number}"),
+            own,
+            file,
+        })
     }
 
     fn put(&mut self, file: impl AsFd) -> Result<(), Error> {
@@ -81,6 +103,7 @@ impl Taken {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::fd;
     use super::super::read;
     use super::*;
     use rustix::event::{EventfdFlags, eventfd};
@@ -100,6 +123,8 @@ mod tests {
                 (told.pos, told.flags, told.mnt_id, told.ino)
             );
             assert!(seen.lines().eq(told.lines()));
+            let link = fd::link(&own, file.as_raw_fd()).unwrap();
+            assert_eq!(slot.link(file).unwrap(), link);
         }
         let count = slot.info(&counters[1]).unwrap().unwrap();
         assert_eq!(count.number("eventfd-count"), Some(7));
@@ -115,7 +140,13 @@ mod tests {
             .map(|_| eventfd(0, EventfdFlags::CLOEXEC).unwrap())
             .collect();
         for counter in &counters {
-            epoll::add(&set, counter, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+            epoll::add(
+                &set,
+                counter,
+                epoll::EventData::new_u64(0),
+                epoll::EventFlags::IN,
+            )
+            .unwrap();
         }
         assert_eq!(slot.info(&set).unwrap(), None);
     }
