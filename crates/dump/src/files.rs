@@ -82,7 +82,7 @@ use self::pipe::{Pipes, Tee};
 use self::regfile::{Known, Opening};
 use self::remap_file_path::Remaps;
 use self::tty::Terminals;
-use self::unix::Sockets;
+use self::unix::{Socket, Sockets};
 use crate::namespace::{Census, MountTable};
 
 pub(crate) use self::check::check;
@@ -124,6 +124,15 @@ pub(crate) struct Collected {
     pub(crate) pipes: HashMap<u64, u32>,
     /// Duplicates that are to be closed while the tree ends.
     pub(crate) held: Held,
+    /// Nobody needs it any more.
+    pub(crate) spent: Spent,
+}
+
+/// Memory that takes a while to be given back, for which there is time while the tree ends.
+#[derive(Debug, Default)]
+pub(crate) struct Spent {
+    _descriptions: Descriptions,
+    _sockets: Vec<Socket>,
 }
 
 /// Records the files of a tree, which must be frozen.
@@ -273,7 +282,7 @@ impl<'s> Collector<'s> {
         self.finish_groups()?;
         self.finish_locks()?;
         let network = self.connections()?;
-        self.sockets.finish()?;
+        let sockets = self.sockets.finish()?;
         self.bpf_maps.finish()?;
         self.writer.finish()?;
         self.remaps.finish()?;
@@ -290,6 +299,10 @@ impl<'s> Collector<'s> {
             links: self.links,
             network,
             held: self.held,
+            spent: Spent {
+                _descriptions: self.descriptions,
+                _sockets: sockets,
+            },
         })
     }
 

@@ -20,7 +20,7 @@ use rustix::fs::AtFlags;
 use crate::core::{self, Before};
 use crate::core_images::CoreImages;
 use crate::earlier::Earlier;
-use crate::files::{Held, Links, Network};
+use crate::files::{Held, Links, Network, Spent};
 use crate::foresight::Foresight;
 use crate::namespace::Own;
 use crate::pages::{Flow, Queued, Sink, Stored};
@@ -108,6 +108,7 @@ struct Written {
 /// A tree that stands still. Should it not come to its end, duplicates are closed before it runs on.
 struct Standing {
     held: Held,
+    spent: Spent,
     tree: Tree,
 }
 
@@ -196,8 +197,8 @@ fn write<'scope, 'a: 'scope>(
     let mut outcome = account::outcome(&tree, &tasks);
     let is_copied = !copies.taken().is_empty() || !memory_copied.is_empty();
     let tree = hold(tree, (context.options, locked), is_copied, &mut outcome)?;
-    let held = std::mem::take(&mut files.held);
-    let standing = tree.map(|tree| Standing { held, tree });
+    let (held, spent) = (files.held, files.spent);
+    let standing = tree.map(|tree| Standing { held, spent, tree });
     if is_copied {
         let begun = Instant::now();
         let mut queued = queue_taken(&mut sink, copies.taken())?;
@@ -356,8 +357,12 @@ fn finish(
 
 impl Standing {
     fn kill(self) -> Result<(), Error> {
-        let Self { held, tree } = self;
-        Ok(tree.kill_beside(|| held.close_behind())?)
+        let Self { held, spent, tree } = self;
+        let beside = || {
+            held.close_behind();
+            drop(spent);
+        };
+        Ok(tree.kill_beside(beside)?)
     }
 }
 

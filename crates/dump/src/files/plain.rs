@@ -35,15 +35,18 @@ const SAME_NUMBERS: [u64; 6] = [
 #[derive(Debug)]
 pub(super) struct Plain<'l> {
     locks: &'l LockList,
-    /// Whether numbers are the same, by device.
-    devices: Mutex<HashMap<u64, bool>>,
+    devices: Devices,
 }
+
+/// Whether inodes of a device have the same number everywhere, as far as that is known.
+#[derive(Debug, Default)]
+pub(super) struct Devices(Mutex<HashMap<u64, bool>>);
 
 impl<'l> Plain<'l> {
     pub(super) fn new(locks: &'l LockList) -> Self {
         Self {
             locks,
-            devices: Mutex::default(),
+            devices: Devices::default(),
         }
     }
 
@@ -61,7 +64,10 @@ impl<'l> Plain<'l> {
                 kind,
                 FileType::Socket | FileType::Fifo | FileType::RegularFile
             );
-        if !is_plain || !self.locks.is_free(stat.st_ino) || !self.has_same_numbers(file, stat) {
+        if !is_plain
+            || !self.locks.is_free(stat.st_ino)
+            || !self.devices.have_same_numbers(file, stat)
+        {
             return None;
         }
         if has_no_type {
@@ -79,9 +85,12 @@ impl<'l> Plain<'l> {
         let pos = i64::try_from(pos).ok()?;
         Some(FdInfo::told(pos, flags.bits(), stat.st_ino))
     }
+}
 
-    fn has_same_numbers(&self, file: &OwnedFd, stat: &Stat) -> bool {
-        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+impl Devices {
+    /// Whether the device of a file is such a one: it is on this machine, and nothing lies over it.
+    pub(super) fn have_same_numbers(&self, file: &OwnedFd, stat: &Stat) -> bool {
+        let mut devices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *devices.entry(stat.st_dev).or_insert_with(|| {
             let told = rustix::fs::fstatfs(file);
             told.is_ok_and(|told| SAME_NUMBERS.contains(&told.f_type.cast_unsigned()))

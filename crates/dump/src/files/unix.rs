@@ -61,7 +61,7 @@ pub(super) struct Sockets {
 
 /// A socket, and what its record does not say.
 #[derive(Debug)]
-struct Socket {
+pub(super) struct Socket {
     place: Place,
     link: Name,
     entry: UnixSkEntry,
@@ -88,9 +88,10 @@ impl Sockets {
         })
     }
 
-    /// Closes the image of their queues.
-    pub(super) fn finish(self) -> Result<(), Error> {
-        Ok(self.packets.finish()?)
+    /// Closes the image of their queues, and gives what was needed for their records.
+    pub(super) fn finish(self) -> Result<Vec<Socket>, Error> {
+        self.packets.finish()?;
+        Ok(self.met)
     }
 
     /// Many may be met. The next one is a reason to ask for all.

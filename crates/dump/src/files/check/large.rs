@@ -7,10 +7,11 @@ use std::sync::{Mutex, PoisonError};
 
 use gelid_sys::proc::fdinfo::Slot;
 use gelid_sys::proc::{TaskDir, fd, status};
-use gelid_sys::{kcmp, pidfd, sched};
+use gelid_sys::{kcmp, lock, pidfd, sched};
 use rustix::fs::{FileType, Stat};
 
 use super::super::gather::MANY;
+use super::super::plain::Devices;
 use super::{Error, kind, look, unlocked};
 use crate::Options;
 
@@ -41,6 +42,7 @@ pub(super) struct Table<'t> {
     left: AtomicU64,
     /// Files that may still be asked for locks.
     askable: AtomicU64,
+    devices: Devices,
     /// What has been found wrong, by the number of the descriptor.
     wrong: Mutex<BTreeMap<RawFd, Error>>,
 }
@@ -61,6 +63,7 @@ impl<'t> Table<'t> {
             next: AtomicI32::new(0),
             left: AtomicU64::new(count),
             askable: AtomicU64::new(ASKED),
+            devices: Devices::default(),
             wrong: Mutex::default(),
         })
     }
@@ -108,7 +111,8 @@ impl<'t> Table<'t> {
         };
         let is_fifo = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
         let lockable = super::is_lockable(&stat);
-        if lockable && !self.options.file_locks && less(&self.askable) {
+        let unasked = lockable && !self.options.file_locks && less(&self.askable);
+        if unasked && self.may_be_locked((&file, &stat), passed) {
             unlocked(self.task, fd, || fd::link(self.task, fd).ok())?;
         }
         if lockable && passed.paths.contains(&stat.st_dev) || is_fifo {
@@ -130,6 +134,19 @@ impl<'t> Table<'t> {
             passed.last = Some(fd);
         }
         Ok(())
+    }
+
+    /// Whether a lock or a lease is seen of a file, or nothing is told without asking the task.
+    fn may_be_locked(&self, (file, stat): (&OwnedFd, &Stat), passed: &mut Passed) -> bool {
+        if !self.devices.have_same_numbers(file, stat) {
+            return true;
+        }
+        // Locks of the description, and then those of whatever process.
+        match passed.slot.info(file) {
+            Ok(Some(info)) if info.value("lock").is_none() => {}
+            _ => return true,
+        }
+        lock::is_locked(file).unwrap_or(true)
     }
 
     /// Whether a file of no type is a twin of the one before it, or a counter.
