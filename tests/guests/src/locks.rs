@@ -2,7 +2,8 @@
 //!
 //! `locks-posix`: ranges that belong to a process. `locks-descriptions`: `flock` and OFD locks, shared by processes, taken
 //! by one that has closed the file. `locks-shared-table`: taken by a process with another's table. `locks-blocked`: who
-//! waits for a lock. `locks-deleted`: on a file without a name. `locks-refused`: dumped without the option.
+//! waits for a lock. `locks-deleted`: on a file without a name. `locks-refused [COUNT]`: dumped without the option,
+//! and with as many descriptors more.
 //! `locks-awaited`, `locks-kept`: processes outside of the tree.
 
 use crate::Entry;
@@ -246,6 +247,8 @@ fn deleted(guest: &Guest) -> Check {
 
 fn refused(guest: &Guest) -> Check {
     let one = file(guest, "one")?;
+    let others = (0..guest.number(0, 0)?).map(|_| one.try_clone());
+    let _others = others.collect::<Result<Vec<_>, _>>()?;
     let held = lock(one.as_raw_fd(), libc::F_SETLK, libc::F_WRLCK, 0, 0);
     same!("lock", held, Ok(()));
     guest.hold()?;

@@ -13,6 +13,11 @@ const fn connected(name: &'static str, reason: &'static str) -> Case {
 
 /// All of them.
 pub(super) const CASES: &[Case] = &[
+    // In a large table.
+    Case {
+        args: &["400"],
+        ..refused("locks-refused", "use --file-locks")
+    },
     refused("refused-bpf", "a BPF program"),
     refused("refused-perf", "perf"),
     refused("refused-userfaultfd", "userfaultfd"),
