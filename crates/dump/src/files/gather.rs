@@ -254,6 +254,9 @@ impl<'t> Table<'t> {
             Err(error) if error.errno() == Errno::NOENT => return Ok(None),
             info => info?,
         };
+        if matches!(&duplicate, Some((_, stat)) if kind::has_no_type(stat)) {
+            eye.last = Some((fd, info.clone()));
+        }
         Ok(Some(self.seen(fd, (info, false), duplicate, &mut eye.slot)))
     }
 

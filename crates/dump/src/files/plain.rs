@@ -71,7 +71,7 @@ impl<'l> Plain<'l> {
             return None;
         }
         if has_no_type {
-            return slot.info(file).ok()?;
+            return slot.info(file).ok();
         }
         let flags = rustix::fs::fcntl_getfl(file).ok()?;
         if flags.contains(OFlags::PATH) {

@@ -47,7 +47,7 @@ pub(super) struct Sockets {
     all: HashMap<u32, UnixSocket>,
     met: Vec<Socket>,
     by_inode: HashMap<u32, usize>,
-    /// Sockets with something to read that was not looked at yet.
+    /// Sockets with something to read that is recorded later.
     unread: Vec<Unread>,
     /// What was last looked at in one.
     buffer: Vec<u8>,
@@ -137,7 +137,7 @@ impl Sockets {
 }
 
 impl Collector<'_> {
-    /// Takes note of a socket, which is recorded at the end.
+    /// Takes note of a socket, which is recorded at the end, and records what is in its queue if that can be done at once.
     pub(super) fn unix(
         &mut self,
         task: Task<'_>,

@@ -111,19 +111,20 @@ impl<'t> Table<'t> {
         };
         let is_fifo = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
         let lockable = super::is_lockable(&stat);
-        let unasked = lockable && !self.options.file_locks && less(&self.askable);
-        if unasked && self.may_be_locked((&file, &stat), passed) {
+        let is_asked = lockable && !self.options.file_locks && less(&self.askable);
+        if is_asked && self.may_be_locked((&file, &stat), passed) {
             unlocked(self.task, fd, || fd::link(self.task, fd).ok())?;
         }
         if lockable && passed.paths.contains(&stat.st_dev) || is_fifo {
             return Ok(());
         }
+        let pid = self.task.pid();
+        let is_twin = |last| last + 1 == fd && kcmp::is_same_file((pid, last), (pid, fd));
         let has_no_type = kind::has_no_type(&stat);
-        if has_no_type && self.is_harmless(fd, &file, passed) {
-            passed.last = Some(fd);
+        if has_no_type && passed.last.is_some_and(is_twin) {
             return Ok(());
         }
-        let Some(link) = self.link(fd, &stat) else {
+        let Some(link) = link((&file, &stat), passed) else {
             return Ok(());
         };
         if lockable && link.starts_with(b"/") {
@@ -142,28 +143,25 @@ impl<'t> Table<'t> {
             return true;
         }
         // Locks of the description, and then those of whatever process.
-        match passed.slot.info(file) {
-            Ok(Some(info)) if info.value("lock").is_none() => {}
+        let info = passed.slot.info(file);
+        let released = passed.slot.release();
+        match (info, released) {
+            (Ok(info), Ok(())) if info.value("lock").is_none() => {}
             _ => return true,
         }
         lock::is_locked(file).unwrap_or(true)
     }
+}
 
-    /// Whether a file of no type is a twin of the one before it, or a counter.
-    fn is_harmless(&self, fd: RawFd, file: &OwnedFd, passed: &mut Passed) -> bool {
-        let pid = self.task.pid();
-        let is_twin = |last| last + 1 == fd && kcmp::is_same_file((pid, last), (pid, fd));
-        if passed.last.is_some_and(is_twin) {
-            return true;
-        }
-        let info = passed.slot.info(file);
-        info.is_ok_and(|info| info.is_some_and(|info| kind::is_eventfd(&info)))
-    }
-
-    fn link(&self, fd: RawFd, stat: &Stat) -> Option<Vec<u8>> {
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Socket => Some(format!("socket:[{}]", stat.st_ino).into_bytes()),
-            _ => Some(fd::link(self.task, fd).ok()?.into_bytes()),
+/// What the kernel calls a file.
+fn link((file, stat): (&OwnedFd, &Stat), passed: &mut Passed) -> Option<Vec<u8>> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Socket => Some(format!("socket:[{}]", stat.st_ino).into_bytes()),
+        _ => {
+            let link = passed.slot.link(file);
+            // The task may close its own any moment.
+            passed.slot.release().ok()?;
+            Some(link.ok()?.into_bytes())
         }
     }
 }

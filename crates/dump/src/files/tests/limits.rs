@@ -28,7 +28,11 @@ fn what_has_state_of_its_own_is_refused_early() {
 const LARGE: &str = "import socket; os.close(2)\n\
     keep = [os.pipe() for _ in range(100)] + [socket.socketpair() for _ in range(60)]\n\
     files = [os.open('/proc/self/status', os.O_RDONLY) for _ in range(40)]\n\
-    files += [os.dup(fd) for fd in files[:20]] + [os.eventfd(7), os.open('/dev/null', os.O_RDWR)]\n";
+    files += [os.dup(fd) for fd in files[:20]] + [os.eventfd(7), os.open('/dev/null', os.O_RDWR)]\n\
+    [keep[100 + i][0].send(b'x' * i) for i in range(1, 9)]; e = os.eventfd(3, os.EFD_NONBLOCK)\n\
+    import select; sets = [select.epoll() for _ in range(2)]; sets[0].register(e)\n\
+    [sets[1].register(fd) for pair in keep[:100] for fd in pair]\n\
+    twins = [os.dup(e), os.dup(sets[0].fileno()), os.dup(sets[1].fileno()), os.eventfd(3)]\n";
 
 #[test]
 fn a_large_table_is_that_of_a_small_look() {

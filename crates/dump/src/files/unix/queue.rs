@@ -85,7 +85,7 @@ impl Collector<'_> {
     }
 
     /// Records what is in the queues that were left, and the descriptors that are in flight in
-    /// them, among which can be further sockets.
+    /// them, among which can be further sockets, with such queues of their own.
     pub(in super::super) fn queues(&mut self) -> Result<(), Error> {
         while !self.sockets.unread.is_empty() {
             for unread in std::mem::take(&mut self.sockets.unread) {

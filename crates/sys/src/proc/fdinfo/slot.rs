@@ -9,12 +9,12 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::OFlags;
-use rustix::io::{DupFlags, retry_on_intr};
+use rustix::io::{DupFlags, Errno, retry_on_intr};
 
-use super::super::{Error, TaskDir};
+use super::super::{Error, MAX_FILE, TaskDir};
 use super::{FdInfo, parse};
 
-/// Bytes of the longest text that is taken.
+/// Bytes of most texts.
 const ROOM: usize = 2048;
 
 /// A slot, which is taken when it is first needed.
@@ -33,15 +33,17 @@ struct Taken {
 
 impl Slot {
     /// What `fdinfo` says of a descriptor of the caller's, but for whether it is closed on `execve`, and for locks
-    /// that belong to a table of descriptors (those of `F_SETLK`); `None` if that is longer than the two kilobytes that
-    /// there is room for.
+    /// that belong to a table of descriptors (those of `F_SETLK`).
     ///
-    /// A duplicate of the last file that was asked about stays open.
+    /// A duplicate of the last file that was asked about stays open until another one takes its place, or it is
+    /// [released](Self::release). The table must be that of the first thread of the process, as it is unless somebody has
+    /// left that (`unshare(2)`).
     ///
     /// # Errors
     ///
-    /// [`Error::Read`] for what the kernel refuses: a duplicate (`EMFILE`), or the files of procfs; [`Error::Parse`].
-    pub fn info(&mut self, file: impl AsFd) -> Result<Option<FdInfo>, Error> {
+    /// [`Error::Read`] for what the kernel refuses: a duplicate (`EMFILE`), or the files of procfs, `EFBIG` beyond
+    /// [`MAX_FILE`] bytes; [`Error::Parse`].
+    pub fn info(&mut self, file: impl AsFd) -> Result<FdInfo, Error> {
         self.with(file)?.info()
     }
 
@@ -55,10 +57,24 @@ impl Slot {
         taken.own.link(&taken.name)
     }
 
+    /// Closes the duplicate of what was last asked about. The slot stays taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`], as above.
+    pub fn release(&mut self) -> Result<(), Error> {
+        match &mut self.0 {
+            Some(Taken {
+                own, file, info, ..
+            }) => put(own, &*info, file),
+            None => Ok(()),
+        }
+    }
+
     fn with(&mut self, file: impl AsFd) -> Result<&Taken, Error> {
         let taken = match self.0.take() {
             Some(mut taken) => {
-                taken.put(&file)?;
+                put(&taken.own, &file, &mut taken.file)?;
                 taken
             }
             None => Taken::by(&file)?,
@@ -81,24 +97,34 @@ impl Taken {
         })
     }
 
-    fn put(&mut self, file: impl AsFd) -> Result<(), Error> {
-        let put = retry_on_intr(|| rustix::io::dup3(&file, &mut self.file, DupFlags::CLOEXEC));
-        put.map_err(|errno| self.own.read_error("fd", errno))
-    }
-
-    fn info(&self) -> Result<Option<FdInfo>, Error> {
-        let mut text = [0; ROOM];
+    fn info(&self) -> Result<FdInfo, Error> {
+        let failed = |errno| self.own.read_error("fdinfo", errno);
+        let mut text = vec![0; ROOM];
+        let mut len = 0;
         // From its beginning on, the kernel makes it up anew.
-        let len = retry_on_intr(|| rustix::io::pread(&self.info, &mut text, 0));
-        let len = len.map_err(|errno| self.own.read_error("fdinfo", errno))?;
-        if len == ROOM {
-            return Ok(None);
+        while len == 0 || len == text.len() {
+            if text.len() > MAX_FILE {
+                return Err(failed(Errno::FBIG));
+            }
+            text.resize(len + ROOM.max(len), 0);
+            let more =
+                retry_on_intr(|| rustix::io::pread(&self.info, &mut text[len..], len as u64));
+            match more.map_err(failed)? {
+                0 => break,
+                more => len += more,
+            }
         }
-        let info = parse(text[..len].to_vec());
-        let mut info = info.map_err(|what| self.own.parse_error("fdinfo", what))?;
+        text.truncate(len);
+        let mut info = parse(text).map_err(|what| self.own.parse_error("fdinfo", what))?;
         info.flags &= !(libc::O_CLOEXEC as u32);
-        Ok(Some(info))
+        Ok(info)
     }
+}
+
+/// Puts a duplicate where another one is.
+fn put(own: &TaskDir, file: impl AsFd, slot: &mut OwnedFd) -> Result<(), Error> {
+    let put = retry_on_intr(|| rustix::io::dup3(&file, slot, DupFlags::CLOEXEC));
+    put.map_err(|errno| own.read_error("fd", errno))
 }
 
 #[cfg(test)]
@@ -117,7 +143,7 @@ mod tests {
         for file in counters.iter().chain([&pipe.0, &pipe.1, &counters[0]]) {
             let mut told = read(&own, file.as_raw_fd()).unwrap();
             told.flags &= !(libc::O_CLOEXEC as u32);
-            let seen = slot.info(file).unwrap().unwrap();
+            let seen = slot.info(file).unwrap();
             assert_eq!(
                 (seen.pos, seen.flags, seen.mnt_id, seen.ino),
                 (told.pos, told.flags, told.mnt_id, told.ino)
@@ -126,28 +152,37 @@ mod tests {
             let link = fd::link(&own, file.as_raw_fd()).unwrap();
             assert_eq!(slot.link(file).unwrap(), link);
         }
-        let count = slot.info(&counters[1]).unwrap().unwrap();
+        let count = slot.info(&counters[1]).unwrap();
         assert_eq!(count.number("eventfd-count"), Some(7));
     }
 
     #[test]
-    fn a_long_text_is_told_elsewhere() {
+    fn what_is_released_is_closed() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let mut slot = Slot::default();
+        slot.release().unwrap();
+        slot.info(&writer).unwrap();
+        drop(writer);
+        slot.release().unwrap();
+        assert_eq!(rustix::io::read(&reader, &mut [0]), Ok(0));
+        slot.link(&reader).unwrap();
+    }
+
+    #[test]
+    fn long_texts_are_read_whole() {
         use rustix::event::epoll;
         let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         let mut slot = Slot::default();
-        assert!(slot.info(&set).unwrap().is_some());
-        let counters: Vec<_> = (0..64)
-            .map(|_| eventfd(0, EventfdFlags::CLOEXEC).unwrap())
-            .collect();
-        for counter in &counters {
-            epoll::add(
-                &set,
-                counter,
-                epoll::EventData::new_u64(0),
-                epoll::EventFlags::IN,
-            )
-            .unwrap();
+        for many in [0, 1, 64, 500] {
+            let counters: Vec<_> = (0..many)
+                .map(|_| eventfd(0, EventfdFlags::CLOEXEC).unwrap())
+                .collect();
+            for counter in &counters {
+                let data = epoll::EventData::new_u64(0);
+                epoll::add(&set, counter, data, epoll::EventFlags::IN).unwrap();
+            }
+            let info = slot.info(&set).unwrap();
+            assert_eq!(info.lines().count(), many);
         }
-        assert_eq!(slot.info(&set).unwrap(), None);
     }
 }
