@@ -60,7 +60,6 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use gelid_image::messages::FileEntry;
 use gelid_image::{ImageKind, ImageWriter, Staging};
@@ -87,7 +86,7 @@ use crate::namespace::{Census, MountTable};
 
 pub(crate) use self::check::check;
 pub use self::error::{Error, LockRefusal};
-pub(crate) use self::held::{Held, to_hold, worth_holding};
+pub(crate) use self::held::{Held, Holder, to_hold, worth_holding};
 pub use self::inet::InetRefusal;
 pub(crate) use self::inet::NETWORK;
 pub(crate) use self::mapped::Mapped;
@@ -129,7 +128,7 @@ pub(crate) struct Collected {
 }
 
 /// Memory that takes a while to be given back, for which there is time while the tree ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Spent {
     _descriptions: Descriptions,
     _sockets: Vec<Socket>,
@@ -257,9 +256,9 @@ impl<'s> Collector<'s> {
         self.apart = apart;
     }
 
-    /// Allows so many duplicates to be held until the tree ends, unless it is `over` before.
-    pub(crate) fn may_hold(&mut self, duplicates: u64, over: Arc<AtomicBool>) {
-        self.held = Held::new(duplicates, over);
+    /// Allows duplicates to be held until the tree ends.
+    pub(crate) fn may_hold(&mut self, held: Held) {
+        self.held = held;
     }
 
     /// Notes a process of the tree. All are to be noted before the end.

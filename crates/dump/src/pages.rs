@@ -253,17 +253,10 @@ impl Looker for Flow<'_, '_> {
 /// Tells a thread to stop when it is dropped.
 pub(crate) struct Stopper(Arc<AtomicBool>);
 
-impl Stopper {
-    /// Tells one that looks at this.
-    pub(crate) fn of(stop: &Arc<AtomicBool>) -> Self {
-        Self(Arc::clone(stop))
-    }
-}
-
 impl Flow<'_, '_> {
     /// Ends the work early, when it is dropped.
     pub(crate) fn stopper(&self) -> Stopper {
-        Stopper::of(&self.stop)
+        Stopper(Arc::clone(&self.stop))
     }
 }
 

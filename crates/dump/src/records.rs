@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -18,11 +17,11 @@ use crate::cgroup::Standings;
 use crate::core::{self, Closing, Closings, Cores, Machine};
 use crate::core_images::FoundOut;
 use crate::earlier::Earlier;
-use crate::files::{self, Collected, Collector};
+use crate::files::{self, Collected, Collector, Held, Holder};
 use crate::foresight::Foresight;
 use crate::ipc::Segments;
 use crate::namespace::{self, Census, Instance, Own};
-use crate::pages::{Stopper, Stored};
+use crate::pages::Stored;
 use crate::phase::Phases;
 use crate::survey::{Space, Task};
 use crate::{Error, Options, Phase, fs, inventory, kinship, mm};
@@ -54,7 +53,7 @@ pub(crate) struct Collecting<'scope> {
     tasks: Sender<Frozen>,
     thread: ScopedJoinHandle<'scope, Result<(Spaces, Collected), Error>>,
     /// When it goes, the tree may run on.
-    _over: Stopper,
+    _holder: Holder,
 }
 
 impl<'scope> Collecting<'scope> {
@@ -71,10 +70,10 @@ impl<'scope> Collecting<'scope> {
         let (told, apart) = mpsc::channel();
         let (closing, closings) = mpsc::channel();
         let closings = Closings::new(closings);
-        let over = Arc::new(AtomicBool::new(false));
-        let stopper = Stopper::of(&over);
+        let holder = Holder::default();
+        let held = holder.room(context.foresight.held());
         let thread = sched::beside(scope, "files", move || {
-            let before = (&ready, &seen, over);
+            let before = (&ready, &seen, held);
             collect(context, before, (&frozen, closings), (&told, &stand))
         });
         let thread = thread.map_err(|source| StoreError::Start {
@@ -87,7 +86,7 @@ impl<'scope> Collecting<'scope> {
             machine,
             tasks,
             thread,
-            _over: stopper,
+            _holder: holder,
         };
         Ok((collecting, FoundOut { standings, apart }, closing))
     }
@@ -121,9 +120,10 @@ impl<'scope> Collecting<'scope> {
 
     /// Waits for what it has found.
     pub(crate) fn finish(self) -> Result<(Spaces, Collected), Error> {
-        self.thread
-            .join()
-            .unwrap_or_else(|_| Err(StoreError::Panicked.into()))
+        let found = self.thread.join();
+        let (spaces, mut files) = found.unwrap_or_else(|_| Err(StoreError::Panicked.into()))?;
+        files.held.settle();
+        Ok((spaces, files))
     }
 }
 
@@ -133,13 +133,13 @@ pub(crate) struct Spaces(HashMap<usize, MmEntry>);
 
 fn collect(
     context: Context<'_>,
-    (ready, seen, over): (&Sender<()>, &Sender<Machine>, Arc<AtomicBool>),
+    (ready, seen, held): (&Sender<()>, &Sender<Machine>, Held),
     (frozen, closings): (&Receiver<Frozen>, Closings),
     (told, stand): (&Sender<Arc<Vec<Apart>>>, &Sender<Standings>),
 ) -> Result<(Spaces, Collected), Error> {
     let mut files = Collector::new(context.options, context.staging)?;
     let foresight = context.foresight;
-    files.may_hold(foresight.held(), over);
+    files.may_hold(held);
     foresight.prepare(context.staging);
     // If nobody takes them, the dump has failed already.
     let _ = ready.send(());

@@ -5,8 +5,7 @@
 //! them until then: the process passes over these, and both close at the same time.
 
 use std::os::fd::{OwnedFd, RawFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gelid_image::messages::FdTypes;
@@ -37,40 +36,70 @@ pub(crate) fn to_hold(count: u64) -> u64 {
 /// Duplicates that are held.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
+    /// Those that are closed when the tree may run on.
+    until: Arc<Mutex<Open>>,
+    /// The same once that is the caller's business.
     files: Vec<OwnedFd>,
     /// So many more may be.
     pub(super) room: u64,
     /// The descriptor that the first is a duplicate of.
     first: Option<(Pid, RawFd)>,
-    /// Set when the tree may run on.
-    over: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    files: Vec<OwnedFd>,
+    over: bool,
+}
+
+/// Somebody for whom duplicates are held: when it is dropped, the tree may run on, and they are closed.
+#[derive(Debug, Default)]
+pub(crate) struct Holder(Arc<Mutex<Open>>);
+
+impl Holder {
+    /// Room for so many.
+    pub(crate) fn room(&self, room: u64) -> Held {
+        Held {
+            until: Arc::clone(&self.0),
+            room,
+            ..Held::default()
+        }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let mut open = lock(&self.0);
+        open.over = true;
+        open.files.clear();
+    }
+}
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Held {
-    /// Room for so many, as long as it is not `over`.
-    pub(super) fn new(room: u64, over: Arc<AtomicBool>) -> Self {
-        Self {
-            room,
-            over,
-            ..Self::default()
-        }
-    }
-
     /// Takes the duplicate of a descriptor that has been recorded, or closes it if there is no room, or closing it may mean
     /// to wait, as of a connection that lingers.
     pub(super) fn take(&mut self, whose: (Pid, RawFd), kind: FdTypes, file: OwnedFd) {
-        if self.over.load(Ordering::Relaxed) {
-            return self.files.clear();
-        }
         let is_quick = matches!(
             kind,
             FdTypes::Reg | FdTypes::Pipe | FdTypes::Unixsk | FdTypes::Eventfd
         );
         if let Some(room) = self.room.checked_sub(1).filter(|_| is_quick) {
-            self.room = room;
-            self.first.get_or_insert(whose);
-            self.files.push(file);
+            let mut open = lock(&self.until);
+            if !open.over {
+                self.room = room;
+                self.first.get_or_insert(whose);
+                open.files.push(file);
+            }
         }
+    }
+
+    /// Takes them from their holder, before that is dropped: the caller has the tree.
+    pub(crate) fn settle(&mut self) {
+        self.files = std::mem::take(&mut lock(&self.until).files);
     }
 
     /// Closes them as soon as their process, which has been killed, closes its own. Before that there would be nothing to
@@ -101,19 +130,30 @@ mod tests {
 
     #[test]
     fn what_closes_at_once_is_held_until_the_tree_may_run_on() {
-        let over = Arc::new(AtomicBool::new(false));
-        let mut held = Held::new(2, Arc::clone(&over));
+        let holder = Holder::default();
+        let mut held = holder.room(2);
         let me = rustix::process::getpid();
         let mut take = |kind| {
             let file = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty());
             held.take((me, 7), kind, file.unwrap());
-            held.files.len()
+            lock(&held.until).files.len()
         };
         assert_eq!((take(FdTypes::Inetsk), take(FdTypes::Tty)), (0, 0));
         let taken = [FdTypes::Pipe, FdTypes::Reg, FdTypes::Unixsk].map(&mut take);
         assert_eq!(taken, [1, 2, 2]);
-        over.store(true, Ordering::Relaxed);
+        drop(holder);
         assert_eq!(take(FdTypes::Eventfd), 0);
+    }
+
+    #[test]
+    fn what_is_settled_stays() {
+        let holder = Holder::default();
+        let mut held = holder.room(1);
+        let file = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty());
+        held.take((rustix::process::getpid(), 7), FdTypes::Reg, file.unwrap());
+        held.settle();
+        drop(holder);
+        assert_eq!(held.files.len(), 1);
     }
 
     #[test]
