@@ -169,8 +169,8 @@ fn open(path: &Path) -> anyhow::Result<File> {
         .mode(0o600)
         .open(path);
     let file = file.with_context(|| format!("cannot open the log file {}", path.display()))?;
-    // A log file may be a pipe or a terminal.
-    if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+    // A log file may be a pipe or a terminal, and is new as a rule.
+    if (file.metadata()).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0) {
         file.set_len(0)
             .with_context(|| format!("cannot truncate {}", path.display()))?;
     }

@@ -204,6 +204,12 @@ fn xstate_supported() -> u64 {
 
 const XSTATE_LEAF: u32 = 0xd;
 
+/// Has the standard library find out what the processor can do. It does so when it is first asked, which may be while
+/// a tree stands still; in a virtual machine, where the host answers, it takes 25 us.
+pub fn acquaint() {
+    let _ = std::arch::is_x86_feature_detected!("avx2");
+}
+
 /// `eax`, `ebx`, `ecx`, `edx` of a leaf of `cpuid`.
 fn cpuid(leaf: u32, sub: u32) -> (u32, u32, u32, u32) {
     #[expect(unused_unsafe, reason = "the function was unsafe before Rust 1.94")]
