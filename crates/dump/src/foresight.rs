@@ -8,7 +8,6 @@ use gelid_pages::{Format, PAGE_SIZE};
 use gelid_sys::Pid;
 use gelid_sys::nofile::{self, Raised};
 use gelid_sys::proc::{self, TaskDir, scalar, stat, tasks};
-use gelid_sys::sched;
 
 use crate::{Options, files, snapshot};
 
@@ -123,13 +122,10 @@ impl Foresight {
         self.held
     }
 
-    /// Moves the calling thread, which is to be the tracer, to where a small tree waits, if it does: the two will wait for
-    /// each other in turns. One that runs would have to make room first.
-    pub(crate) fn meet(&self) {
-        if let Some(processor) = self.waits_at.filter(|_| self.is_small()) {
-            // It need not be there, but would wait longer elsewhere.
-            let _ = sched::enter(processor);
-        }
+    /// Where a small tree waits, if it does. The tracer is to be there: the two will wait for each other in turns. One that
+    /// runs would have to make room first.
+    pub(crate) fn meets_at(&self) -> Option<usize> {
+        self.waits_at.filter(|_| self.is_small())
     }
 
     /// Makes the files for which a freeze is to wait: all but one for each thread.

@@ -72,10 +72,14 @@ impl<'scope> Collecting<'scope> {
         let closings = Closings::new(closings);
         let holder = Holder::default();
         let held = holder.room(context.foresight.held());
-        let thread = sched::beside(scope, "files", move || {
+        let work = move || {
             let before = (&ready, &seen, held);
             collect(context, before, (&frozen, closings), (&told, &stand))
-        });
+        };
+        let thread = match context.foresight.meets_at() {
+            Some(processor) => sched::part(scope, "files", processor, work),
+            None => sched::beside(scope, "files", work),
+        };
         let thread = thread.map_err(|source| StoreError::Start {
             source: Arc::new(source),
         })?;

@@ -119,7 +119,6 @@ fn write<'scope, 'a: 'scope>(
     locked: &NetworkLocked<'_>,
 ) -> Result<Written, Error> {
     let phases = context.phases;
-    context.foresight.meet();
     let (collecting, found_out, closing) = Collecting::start(scope, context)?;
     let pages = context.options.pages;
     let beside = !context.foresight.is_small() || pages.dedup;

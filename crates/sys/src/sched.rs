@@ -229,7 +229,7 @@ pub fn leave(processor: usize) -> Result<()> {
     let mut others = all;
     others.unset(processor);
     match self::processor() == processor && others.count() > 0 {
-        true => go(&others, &all),
+        true => go(None, &others, &all),
         false => Ok(()),
     }
 }
@@ -253,6 +253,33 @@ pub fn beside<'scope, T: Send + 'scope>(
     })
 }
 
+/// The same for a caller that is to go to a processor, if it may be there. A new thread begins on the processor of who has
+/// started it, who waits meanwhile; so it is the new one that stays, and sends the other one away, which costs less than
+/// to interrupt a thread that runs.
+///
+/// # Errors
+///
+/// As [`beside`].
+pub fn part<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    there: usize,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    let all = affinity(None)?;
+    if there == processor() || there >= CpuSet::MAX_CPU || !all.is_set(there) {
+        return beside(scope, name, work);
+    }
+    let caller = rustix::thread::gettid();
+    Builder::new()
+        .name(name.into())
+        .spawn_scoped(scope, move || {
+            // Where it may not, it works all the same.
+            let _ = leave(there).and_then(|()| go(Some(caller), &one(there), &all));
+            work()
+        })
+}
+
 /// Moves the calling thread to a processor, if it may be there. Nothing keeps it from leaving. Two threads that wait for
 /// each other in turns are faster on the same one.
 ///
@@ -265,9 +292,7 @@ pub fn enter(processor: usize) -> Result<()> {
     if !is_other || !all.is_set(processor) {
         return Ok(());
     }
-    let mut one = CpuSet::new();
-    one.set(processor);
-    go(&one, &all)
+    go(None, &one(processor), &all)
 }
 
 /// Moves the calling thread, one of as many as there are processors that it may be on, to that of its own. Nothing keeps it
@@ -285,10 +310,16 @@ pub fn spread(index: usize, threads: usize) -> Result<()> {
     processors.nth(index).map_or(Ok(()), enter)
 }
 
-/// To one of some processors at once, and to one of all later.
-fn go(some: &CpuSet, all: &CpuSet) -> Result<()> {
-    set_affinity(None, some)?;
-    set_affinity(None, all)
+fn one(processor: usize) -> CpuSet {
+    let mut one = CpuSet::new();
+    one.set(processor);
+    one
+}
+
+/// A thread to one of some processors at once, and to one of all later.
+fn go(tid: Option<Pid>, some: &CpuSet, all: &CpuSet) -> Result<()> {
+    set_affinity(tid, some)?;
+    set_affinity(tid, all)
 }
 
 #[cfg(test)]
@@ -337,6 +368,24 @@ mod tests {
             leave(here).unwrap();
             enter(here + 1).unwrap();
             assert_eq!(rustix::thread::sched_getaffinity(None), Ok(one));
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn who_parts_and_who_stays_may_be_anywhere_afterwards() {
+        std::thread::spawn(|| {
+            let all = affinity(None).unwrap();
+            let allowed = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu));
+            for there in allowed.chain([CpuSet::MAX_CPU]) {
+                let other = std::thread::scope(|scope| {
+                    part(scope, "other", there, || affinity(None))
+                        .unwrap()
+                        .join()
+                });
+                assert_eq!((other.unwrap(), affinity(None)), (Ok(all), Ok(all)));
+            }
         })
         .join()
         .unwrap();
