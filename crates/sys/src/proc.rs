@@ -143,18 +143,8 @@ impl TaskDir {
     /// The same of a file that the kernel makes up as one record: a read that leaves room has been the last.
     pub fn read_record(&self, name: &str, expected: usize) -> Result<Vec<u8>, Error> {
         let fd = self.open_file(name, OFlags::RDONLY)?;
-        let mut text = Vec::with_capacity(expected.clamp(64, MAX_FILE));
-        loop {
-            match rustix::io::read(&fd, spare_capacity(&mut text)) {
-                Ok(0) => return Ok(text),
-                Ok(_) if text.len() < text.capacity() => return Ok(text),
-                Ok(_) => break,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(self.read_error(name, errno)),
-            }
-        }
-        read_to_end(&fd, &mut text).map_err(|errno| self.read_error(name, errno))?;
-        Ok(text)
+        let read = |text: &mut Vec<u8>| rustix::io::read(&fd, spare_capacity(text));
+        record(expected, read).map_err(|errno| self.read_error(name, errno))
     }
 
     /// The target of a link that has a short one, as the kernel prints it: at most so many bytes of it.
@@ -252,6 +242,24 @@ impl TaskDir {
 impl AsFd for TaskDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// What a file has whose reads append to a text, up to the one that leaves room.
+fn record(
+    expected: usize,
+    mut read: impl FnMut(&mut Vec<u8>) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(expected.clamp(64, MAX_FILE));
+    loop {
+        match read(&mut text) {
+            Ok(0) => return Ok(text),
+            Ok(_) if text.len() < text.capacity() => return Ok(text),
+            Ok(_) if text.len() >= MAX_FILE => return Err(Errno::FBIG),
+            Ok(_) => text.reserve(text.len()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
     }
 }
 

@@ -9,11 +9,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use gelid_image::messages::FownEntry;
 use gelid_sys::proc::fdinfo::{self, FdInfo, Slot};
-use gelid_sys::{Errno, kcmp, pidfd, sched};
+use gelid_sys::{Errno, pidfd, sched};
 use rustix::fs::{FileType, OFlags, Stat};
 
 use super::descriptions::Class;
-use super::plain::Plain;
+use super::plain::{self, Plain};
 use super::socket::Answers;
 use super::{Error, Task, fown, kind};
 use crate::namespace::Census;
@@ -275,7 +275,7 @@ impl<'t> Table<'t> {
         let twin = eye
             .last
             .take()
-            .filter(|(last, _)| last + 1 == fd && kcmp::is_same_file((pid, *last), (pid, fd)));
+            .filter(|(last, _)| plain::is_twin(pid, *last, fd));
         let (info, is_twin) = match twin {
             Some((_, info)) => (info, true),
             None => (plain.look(file, stat, &mut eye.slot)?, false),

@@ -5,10 +5,11 @@
 //! on `execve(2)` its owner tells.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use gelid_sys::proc::fdinfo::{FdInfo, Slot};
+use gelid_sys::{Pid, kcmp};
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
 
 use super::kind;
@@ -30,6 +31,11 @@ const SAME_NUMBERS: [u64; 6] = [
     // Counters, timers, epoll sets and others that have one inode in common
     0x0904_1934,
 ];
+
+/// Whether a descriptor is of the same open file as the one before it.
+pub(super) fn is_twin(pid: Pid, last: RawFd, fd: RawFd) -> bool {
+    last + 1 == fd && kcmp::is_same_file((pid, last), (pid, fd))
+}
 
 /// How such descriptors are looked at.
 #[derive(Debug)]

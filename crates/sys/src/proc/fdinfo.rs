@@ -35,14 +35,21 @@ impl FdInfo {
     /// What the file would say of a description that has none of the lines that are specific to a kind, found out in
     /// another way: all but the mount, and whether the descriptor is closed on `execve`.
     pub fn told(pos: i64, flags: u32, ino: u64) -> Self {
-        Self {
+        let info = Self {
             pos,
-            flags: flags & !(libc::O_CLOEXEC as u32),
+            flags,
             mnt_id: None,
             ino: Some(ino),
             text: Vec::new(),
             special: 0,
-        }
+        };
+        info.of_description()
+    }
+
+    /// The same but for whether the descriptor is closed on `execve`.
+    fn of_description(mut self) -> Self {
+        self.flags &= !(libc::O_CLOEXEC as u32);
+        self
     }
 
     /// All lines that are specific to the kind of file (`eventfd-count`, `tfd`, `inotify`, `lock`, …), in

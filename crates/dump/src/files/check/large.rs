@@ -7,11 +7,11 @@ use std::sync::{Mutex, PoisonError};
 
 use gelid_sys::proc::fdinfo::Slot;
 use gelid_sys::proc::{TaskDir, fd, status};
-use gelid_sys::{kcmp, lock, pidfd, sched};
+use gelid_sys::{lock, pidfd, sched};
 use rustix::fs::{FileType, Stat};
 
 use super::super::gather::MANY;
-use super::super::plain::Devices;
+use super::super::plain::{self, Devices};
 use super::{Error, kind, look, unlocked};
 use crate::Options;
 
@@ -119,7 +119,7 @@ impl<'t> Table<'t> {
             return Ok(());
         }
         let pid = self.task.pid();
-        let is_twin = |last| last + 1 == fd && kcmp::is_same_file((pid, last), (pid, fd));
+        let is_twin = |last| plain::is_twin(pid, last, fd);
         let has_no_type = kind::has_no_type(&stat);
         if has_no_type && passed.last.is_some_and(is_twin) {
             return Ok(());

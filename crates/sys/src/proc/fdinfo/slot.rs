@@ -8,10 +8,11 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::OFlags;
-use rustix::io::{DupFlags, Errno, retry_on_intr};
+use rustix::io::{DupFlags, retry_on_intr};
 
-use super::super::{Error, MAX_FILE, TaskDir};
+use super::super::{Error, TaskDir, record};
 use super::{FdInfo, parse};
 
 /// Bytes of most texts.
@@ -42,7 +43,7 @@ impl Slot {
     /// # Errors
     ///
     /// [`Error::Read`] for what the kernel refuses: a duplicate (`EMFILE`), or the files of procfs, `EFBIG` beyond
-    /// [`MAX_FILE`] bytes; [`Error::Parse`].
+    /// [`MAX_FILE`](super::super::MAX_FILE) bytes; [`Error::Parse`].
     pub fn info(&mut self, file: impl AsFd) -> Result<FdInfo, Error> {
         self.with(file)?.info()
     }
@@ -98,26 +99,14 @@ impl Taken {
     }
 
     fn info(&self) -> Result<FdInfo, Error> {
-        let failed = |errno| self.own.read_error("fdinfo", errno);
-        let mut text = vec![0; ROOM];
-        let mut len = 0;
         // From its beginning on, the kernel makes it up anew.
-        while len == 0 || len == text.len() {
-            if text.len() > MAX_FILE {
-                return Err(failed(Errno::FBIG));
-            }
-            text.resize(len + ROOM.max(len), 0);
-            let more =
-                retry_on_intr(|| rustix::io::pread(&self.info, &mut text[len..], len as u64));
-            match more.map_err(failed)? {
-                0 => break,
-                more => len += more,
-            }
-        }
-        text.truncate(len);
-        let mut info = parse(text).map_err(|what| self.own.parse_error("fdinfo", what))?;
-        info.flags &= !(libc::O_CLOEXEC as u32);
-        Ok(info)
+        let read = |text: &mut Vec<u8>| {
+            let at = text.len() as u64;
+            rustix::io::pread(&self.info, spare_capacity(text), at)
+        };
+        let text = record(ROOM, read).map_err(|errno| self.own.read_error("fdinfo", errno))?;
+        let info = parse(text).map_err(|what| self.own.parse_error("fdinfo", what))?;
+        Ok(info.of_description())
     }
 }
 
@@ -141,8 +130,7 @@ mod tests {
         let mut slot = Slot::default();
         let pipe = rustix::pipe::pipe().unwrap();
         for file in counters.iter().chain([&pipe.0, &pipe.1, &counters[0]]) {
-            let mut told = read(&own, file.as_raw_fd()).unwrap();
-            told.flags &= !(libc::O_CLOEXEC as u32);
+            let told = read(&own, file.as_raw_fd()).unwrap().of_description();
             let seen = slot.info(file).unwrap();
             assert_eq!(
                 (seen.pos, seen.flags, seen.mnt_id, seen.ino),
