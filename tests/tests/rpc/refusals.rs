@@ -3,7 +3,7 @@
 use super::{Scene, Test, ask_alone};
 use anyhow::{Result, ensure};
 use gelid_rpc::messages::{Options, Request, RequestKind};
-use gelid_tests::{Client, Reply, Verdict, consent, request};
+use gelid_tests::{Client, Reply, Verdict, consent, request, run_to_end};
 use std::fs;
 use std::process::Command;
 
@@ -94,8 +94,8 @@ fn what_is_no_request() -> Result<Verdict> {
     ensure!(scene.swrk()?.end()? == Some(255), "nobody asks");
     let (reply, code) = refused(scene.swrk()?, RequestKind::Notify, None)?;
     ensure!(reply.response.r#type() == RequestKind::Empty && code == 255);
-    let status = Command::new(scene.engine.program()).arg("swrk").output()?;
-    ensure!(status.status.code() == Some(1), "swrk without a descriptor");
+    let done = run_to_end(Command::new(scene.engine.program()).arg("swrk"))?;
+    ensure!(done.status.code() == Some(1), "swrk without a descriptor");
     Ok(Verdict::Passed)
 }
 

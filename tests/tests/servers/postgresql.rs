@@ -3,7 +3,7 @@
 
 use super::{LIMIT, free_port, until};
 use anyhow::{Context, Result, bail, ensure};
-use gelid_tests::{Engine, Tree, Verdict, output, rounds, succeeds};
+use gelid_tests::{Engine, Tree, Verdict, output, rounds, run_to_end, succeeds};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -58,12 +58,10 @@ pub(super) fn run() -> Result<Verdict> {
     let count = session.hear()?;
     ensure!(count == rounds().to_string(), "count {count}");
     // It removes its segment when it is asked to end.
-    let stopped = user_command(&programs.join("pg_ctl"), &["-D"])
-        .arg(dir.path().join("data"))
-        .args(["stop", "-m", "immediate"])
-        .stdout(Stdio::null())
-        .status()?;
-    ensure!(stopped.success(), "pg_ctl stop: {stopped}");
+    let mut stop = user_command(&programs.join("pg_ctl"), &["-D"]);
+    stop.arg(dir.path().join("data"));
+    let stopped = run_to_end(stop.args(["stop", "-m", "immediate"]))?;
+    ensure!(stopped.status.success(), "pg_ctl stop: {stopped:?}");
     Ok(Verdict::Passed)
 }
 
@@ -85,11 +83,8 @@ fn user_command(program: &Path, words: &[&str]) -> Command {
 fn start(programs: &Path, dir: &Path, port: u16) -> Result<Tree> {
     let data = dir.join("data");
     let words = ["--no-sync", "--no-instructions", "-A", "trust", "-D"];
-    let made = user_command(&programs.join("initdb"), &words)
-        .arg(&data)
-        .stdout(Stdio::null())
-        .status()?;
-    ensure!(made.success(), "initdb: {made}");
+    let made = run_to_end(user_command(&programs.join("initdb"), &words).arg(&data))?;
+    ensure!(made.status.success(), "initdb: {made:?}");
     let log = File::create(dir.join("log"))?;
     let mut command = Command::new("setsid");
     let server = user_command(&programs.join("postgres"), &["-h", "127.0.0.1"]);

@@ -3,7 +3,7 @@
 
 use super::{LIMIT, free_port, until};
 use anyhow::{Context, Result, ensure};
-use gelid_tests::{Engine, Tree, Verdict, output, rounds, spawn, succeeds};
+use gelid_tests::{Engine, Tree, Verdict, output, rounds, run_to_end, spawn, succeeds};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -86,11 +86,8 @@ impl Drop for Empty {
 fn start(dir: &Path, port: u16) -> Result<Tree> {
     for key in ["host", "user"] {
         let words = ["-q", "-t", "ed25519", "-N", "", "-f"];
-        let made = Command::new("ssh-keygen")
-            .args(words)
-            .arg(dir.join(key))
-            .status()?;
-        ensure!(made.success(), "ssh-keygen: {made}");
+        let made = run_to_end(Command::new("ssh-keygen").args(words).arg(dir.join(key)))?;
+        ensure!(made.status.success(), "ssh-keygen: {made:?}");
     }
     let config = format!(
         "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nAuthorizedKeysFile {0}/user.pub\nStrictModes no\n\
