@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// From this level on, lines carry the time.
 const TIMED: i64 = 3;
@@ -86,7 +86,7 @@ impl Log {
     pub(crate) fn start() -> Self {
         let log = Self::new();
         // There is one log for a process, and this is called once.
-        let _ = tracing_subscriber::registry().with(log.clone()).try_init();
+        let _ = tracing::subscriber::set_global_default(log.clone());
         log
     }
 
@@ -201,13 +201,26 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     line
 }
 
-impl<S: Subscriber> Layer<S> for Log {
-    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+/// Spans leave no trace in it, so that they need no names of their own, nor a registry, which takes 32 KiB at once.
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // An error is the answer to a request, even where nothing is logged.
         *metadata.level() == Level::ERROR || *metadata.level() <= self.state().level
     }
 
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
         let Ok(line) = line(event) else { return };
         let level = *event.metadata().level();
         let mut state = self.state();
@@ -262,8 +275,7 @@ mod tests {
     fn logged(verbosity: i64, early: impl FnOnce(), say: impl FnOnce()) -> (String, Log) {
         let file = tempfile();
         let log = Log::new();
-        let subscriber = tracing_subscriber::registry().with(log.clone());
-        tracing::subscriber::with_default(subscriber, || {
+        tracing::subscriber::with_default(log.clone(), || {
             early();
             log.go_to(Output::File(File::create(&file).unwrap()), verbosity);
             say();
