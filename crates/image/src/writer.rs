@@ -113,7 +113,8 @@ pub struct ImageWriter {
     kind: ImageKind,
     shared: Arc<Shared>,
     file: Option<File>,
-    hasher: blake3::Hasher,
+    /// Has seen what was written before the buffer: there is none for an image that fits into that.
+    hasher: Option<Box<blake3::Hasher>>,
     buffer: Vec<u8>,
     len: u64,
     finished: bool,
@@ -126,7 +127,7 @@ impl ImageWriter {
             kind,
             shared,
             file: None,
-            hasher: blake3::Hasher::new(),
+            hasher: None,
             buffer: Vec::new(),
             len: 0,
             finished: false,
@@ -184,26 +185,34 @@ impl ImageWriter {
     }
 
     fn flush_all(&mut self) -> Result<(), WriteError> {
-        let Some(file) = &mut self.file else {
-            return Ok(());
-        };
-        file.write_all(&self.buffer)
-            .map_err(|source| WriteError::io(&self.name, "write", source))?;
-        self.hasher.update(&self.buffer);
-        self.len += self.buffer.len() as u64;
-        self.buffer.clear();
+        self.write_all()?;
+        if self.file.is_some() {
+            let hasher = self.hasher.get_or_insert_default();
+            hasher.update(&self.buffer);
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    fn write_all(&mut self) -> Result<(), WriteError> {
+        if let Some(file) = &mut self.file {
+            file.write_all(&self.buffer)
+                .map_err(|source| WriteError::io(&self.name, "write", source))?;
+            self.len += self.buffer.len() as u64;
+        }
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), WriteError> {
         self.finished = true;
-        self.flush_all()?;
+        self.write_all()?;
         if self.file.take().is_some() {
-            let finished = Finished {
-                len: self.len,
-                blake3: self.hasher.finalize(),
+            let blake3 = match &mut self.hasher {
+                Some(hasher) => hasher.update(&self.buffer).finalize(),
+                None => blake3::hash(&self.buffer),
             };
-            self.shared.finish(&self.name, finished);
+            let len = self.len;
+            self.shared.finish(&self.name, Finished { len, blake3 });
         }
         Ok(())
     }
