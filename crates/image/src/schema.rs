@@ -8,6 +8,7 @@ use prost::Message;
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 
+pub(crate) mod fields;
 mod json;
 mod wire;
 
@@ -19,13 +20,12 @@ pub trait Record: Message + Default {
     fn schema() -> &'static Schema;
 }
 
-/// One message type: its name in the published definitions and its fields.
+/// One message type: its name in the published definitions and its [fields](Self::fields).
 #[derive(Debug)]
 pub struct Schema {
     /// Name in the published definitions, for example `core_entry`.
     pub name: &'static str,
-    /// Fields in the order of their definition.
-    pub fields: &'static [Field],
+    pub(crate) fields: fields::Fields,
     /// Which of them are required, a bit for each.
     pub(crate) required: u64,
     /// Decodes the message and encodes it again.
@@ -33,7 +33,7 @@ pub struct Schema {
 }
 
 /// One field of a message.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Field {
     /// Field number on the wire.
     pub number: u32,
@@ -118,6 +118,11 @@ pub(crate) const fn required(fields: &[Field]) -> u64 {
 }
 
 impl Schema {
+    /// Fields in the order of their definition.
+    pub fn fields(&self) -> impl ExactSizeIterator<Item = Field> + '_ {
+        (0..self.fields.len()).map(|index| self.fields.get(index))
+    }
+
     /// Checks the wire form of a record: well-formed, every known field of the expected wire type,
     /// every required field present, at all levels, nesting bounded. Unknown fields are skipped.
     pub fn check(&self, bytes: &[u8]) -> Result<(), WireError> {

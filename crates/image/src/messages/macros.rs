@@ -105,10 +105,21 @@ macro_rules! messages {
 
         impl $crate::schema::Record for $name {
             fn schema() -> &'static $crate::schema::Schema {
+                use $crate::schema::{Kind, Show, fields};
                 const FIELDS: &[$crate::schema::Field] = &[$($schema)*];
+                const NAMES: [u8; fields::len_of_names(FIELDS)] = fields::names(FIELDS);
+                static PACKED: [fields::Packed; FIELDS.len()] = fields::packed(FIELDS);
+                static LINKED: [(Kind, Show); fields::count_linked(FIELDS)] = fields::linked(FIELDS);
                 static SCHEMA: $crate::schema::Schema = $crate::schema::Schema {
                     name: $wire,
-                    fields: FIELDS,
+                    fields: fields::Fields {
+                        packed: &PACKED,
+                        names: match ::std::str::from_utf8(&NAMES) {
+                            Ok(names) => names,
+                            Err(_) => "",
+                        },
+                        linked: &LINKED,
+                    },
                     required: $crate::schema::required(FIELDS),
                     reencode: |bytes| {
                         let message = <$name as ::prost::Message>::decode(bytes)?;

@@ -25,12 +25,12 @@ pub(super) fn message(
         message,
     };
     while let Some((number, value)) = fields.next()? {
-        match schema.fields.iter().find(|f| f.number == number) {
+        match schema.fields().find(|field| field.number == number) {
             Some(field) => insert(&mut object, schema, field, value, depth)?,
             None => append(&mut object, format!("unknown_{number}"), unknown(value)),
         }
     }
-    for field in schema.fields {
+    for field in schema.fields() {
         if let (Show::Ip, Some(Json::Array(words))) = (field.show, object.get_mut(field.name)) {
             let text = ip(words);
             object.insert(field.name.into(), text);
@@ -42,7 +42,7 @@ pub(super) fn message(
 fn insert(
     object: &mut Map<String, Json>,
     schema: &Schema,
-    field: &'static Field,
+    field: Field,
     value: Value<'_>,
     depth: u32,
 ) -> Result<(), WireError> {
@@ -63,7 +63,7 @@ fn insert(
 fn unpack(
     object: &mut Map<String, Json>,
     schema: &Schema,
-    field: &'static Field,
+    field: Field,
     kind: Kind,
     packed: &[u8],
 ) -> Result<(), WireError> {
@@ -92,12 +92,7 @@ fn append(object: &mut Map<String, Json>, name: String, value: Json) {
     }
 }
 
-fn one(
-    schema: &Schema,
-    field: &'static Field,
-    value: Value<'_>,
-    depth: u32,
-) -> Result<Json, WireError> {
+fn one(schema: &Schema, field: Field, value: Value<'_>, depth: u32) -> Result<Json, WireError> {
     Ok(match (field.kind, value) {
         (Kind::Message(nested), Value::Bytes(bytes)) => {
             Json::Object(message(nested(), bytes, depth + 1)?)

@@ -158,16 +158,12 @@ impl Schema {
     /// Place of a field, looked for where it is if all numbers are taken, and then from that of another on.
     #[inline]
     fn find(&self, number: u32, from: usize) -> Option<usize> {
-        let is_it = |field: &super::Field| field.number == number;
+        let is_it = |index: &usize| self.fields.number(*index) == Some(number);
         let plain = (number as usize).wrapping_sub(1);
-        if self.fields.get(plain).is_some_and(is_it) {
-            return Some(plain);
-        }
-        let near = self.fields.iter().skip(from).take(2).position(is_it);
-        match near {
-            Some(further) => Some(from + further),
-            None => self.fields.iter().position(is_it),
-        }
+        let mut likely = [plain, from, from + 1].into_iter();
+        likely
+            .find(is_it)
+            .or_else(|| (0..self.fields.len()).find(is_it))
     }
 }
 
@@ -193,12 +189,12 @@ pub(super) fn check(schema: &Schema, bytes: &[u8], depth: u32) -> Result<(), Wir
         }
     }
     let missing = schema.required & !seen;
-    match schema.fields.get(missing.trailing_zeros() as usize) {
-        Some(field) if missing != 0 => Err(WireError::Missing {
+    match missing {
+        0 => Ok(()),
+        _ => Err(WireError::Missing {
             message,
-            field: field.name,
+            field: schema.fields.name(missing.trailing_zeros() as usize),
         }),
-        _ => Ok(()),
     }
 }
 
@@ -209,21 +205,20 @@ fn check_value(
     depth: u32,
 ) -> Result<(), WireError> {
     use Kind::{Bool, Bytes, Enum, Fixed64, Int, Message, Sint, String, Text, Uint};
-    let field = &schema.fields[index];
-    match (field.kind, value) {
+    match (schema.fields.kind(index), value) {
         (Message(nested), Value::Bytes(bytes)) => check(nested(), bytes, depth + 1),
         (String | Text | Bytes, Value::Bytes(_)) => Ok(()),
         (Fixed64, Value::Fixed64(_)) => Ok(()),
         (Bool | Int | Sint | Uint | Enum(_), Value::Varint(_)) => Ok(()),
         // The packed form of a repeated number; prost validates its inside.
         (Bool | Int | Sint | Uint | Enum(_) | Fixed64, Value::Bytes(_))
-            if field.label == Label::Repeated =>
+            if schema.fields.label(index) == Label::Repeated =>
         {
             Ok(())
         }
         _ => Err(WireError::WrongType {
             message: schema.name,
-            field: field.name,
+            field: schema.fields.name(index),
             found: value.wire_type(),
         }),
     }

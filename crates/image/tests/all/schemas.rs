@@ -25,7 +25,7 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
 
 /// The canonical encoding of a random message.
 fn random(schema: &Schema, entropy: &mut Entropy<'_>, depth: u32) -> Vec<u8> {
-    let mut fields: Vec<&Field> = schema.fields.iter().collect();
+    let mut fields: Vec<Field> = schema.fields().collect();
     fields.sort_by_key(|field| field.number);
     let mut out = Vec::new();
     for field in fields {
@@ -37,7 +37,7 @@ fn random(schema: &Schema, entropy: &mut Entropy<'_>, depth: u32) -> Vec<u8> {
             Label::Repeated => entropy.next() % 3,
         };
         for _ in 0..count {
-            encode(field, entropy, depth, &mut out);
+            encode(&field, entropy, depth, &mut out);
         }
     }
     out
@@ -85,7 +85,7 @@ proptest! {
         schema.check(&bytes).unwrap();
         prop_assert_eq!(schema.canonical(&bytes).unwrap(), bytes.clone());
         let json = schema.to_json(&bytes).unwrap();
-        for field in schema.fields.iter().filter(|f| f.label == Label::Required) {
+        for field in schema.fields().filter(|f| f.label == Label::Required) {
             prop_assert!(!json[field.name].is_null(), "{}", field.name);
         }
     }
@@ -128,8 +128,7 @@ fn every_required_field_is_missed() {
         let full = random(schema, &mut Entropy([].iter()), 0);
         schema.check(&full).unwrap();
         let required: Vec<_> = schema
-            .fields
-            .iter()
+            .fields()
             .filter(|f| f.label == Label::Required)
             .collect();
         let empty = schema.check(&[]);
@@ -149,11 +148,11 @@ fn every_required_field_is_missed() {
 #[test]
 fn field_numbers_are_distinct_and_few_enough_for_the_check() {
     for schema in messages::all_schemas() {
-        let mut numbers: Vec<u32> = schema.fields.iter().map(|f| f.number).collect();
+        let mut numbers: Vec<u32> = schema.fields().map(|f| f.number).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        assert_eq!(numbers.len(), schema.fields.len(), "{}", schema.name);
-        assert!(schema.fields.len() <= 64, "{}", schema.name);
+        assert_eq!(numbers.len(), schema.fields().len(), "{}", schema.name);
+        assert!(schema.fields().len() <= 64, "{}", schema.name);
     }
 }
 
@@ -265,7 +264,7 @@ fn display_options() {
 
 #[test]
 fn every_display_option_fits_its_type() {
-    for field in messages::all_schemas().iter().flat_map(|s| s.fields) {
+    for field in messages::all_schemas().iter().flat_map(|s| s.fields()) {
         let fits = match field.show {
             Show::Plain => true,
             Show::SocketName => matches!(field.kind, Kind::Bytes),
