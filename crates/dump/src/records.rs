@@ -10,7 +10,7 @@ use gelid_image::messages::{CoreEntry, March, MmEntry, TaskCoreEntry};
 use gelid_image::{ImageKind, Staging};
 use gelid_pages::{Owner, StoreError};
 use gelid_sys::ipc::shm::Segment;
-use gelid_sys::{pidfd, proc, sched};
+use gelid_sys::{arch, pidfd, proc, sched};
 
 use crate::apart::{self, Apart};
 use crate::cgroup::Standings;
@@ -83,7 +83,7 @@ impl<'scope> Collecting<'scope> {
         let thread = thread.map_err(|source| StoreError::Start {
             source: Arc::new(source),
         })?;
-        // If it was put behind the caller, it leaves now instead of when the caller waits for it.
+        // If it was put behind the caller, it begins now instead of when the caller waits for it.
         std::thread::yield_now();
         let collecting = Self {
             prepared,
@@ -148,6 +148,7 @@ fn collect(
     // If nobody takes them, the dump has failed already.
     let _ = ready.send(());
     let _ = seen.send(Machine::look()?);
+    arch::acquaint();
     // Until the tree is frozen and known there is time for what is mapped.
     if let Ok(root) = proc::task_dir(context.options.tree) {
         files.foresee(&root);

@@ -135,16 +135,15 @@ impl TaskDir {
     /// The whole of the file `name`, of which `expected` bytes are read at once.
     pub fn read(&self, name: &str, expected: usize) -> Result<Vec<u8>, Error> {
         let fd = self.open_file(name, OFlags::RDONLY)?;
-        let mut text = Vec::with_capacity(expected.clamp(64, MAX_FILE));
-        read_to_end(&fd, &mut text).map_err(|errno| self.read_error(name, errno))?;
-        Ok(text)
+        let read = |text: &mut Vec<u8>| rustix::io::read(&fd, spare_capacity(text));
+        whole(expected, Last::Empty, read).map_err(|errno| self.read_error(name, errno))
     }
 
     /// The same of a file that the kernel makes up as one record: a read that leaves room has been the last.
     pub fn read_record(&self, name: &str, expected: usize) -> Result<Vec<u8>, Error> {
         let fd = self.open_file(name, OFlags::RDONLY)?;
         let read = |text: &mut Vec<u8>| rustix::io::read(&fd, spare_capacity(text));
-        record(expected, read).map_err(|errno| self.read_error(name, errno))
+        whole(expected, Last::Short, read).map_err(|errno| self.read_error(name, errno))
     }
 
     /// The target of a link that has a short one, as the kernel prints it: at most so many bytes of it.
@@ -245,35 +244,30 @@ impl AsFd for TaskDir {
     }
 }
 
-/// What a file has whose reads append to a text, up to the one that leaves room.
-fn record(
+/// Which read has been the last one of a file of procfs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    /// One that returns nothing.
+    Empty,
+    /// One that leaves room: what the kernel makes up as one record.
+    Short,
+}
+
+/// What reads append to a text, up to the last.
+fn whole(
     expected: usize,
+    last: Last,
     mut read: impl FnMut(&mut Vec<u8>) -> rustix::io::Result<usize>,
 ) -> rustix::io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(expected.clamp(64, MAX_FILE));
     loop {
         match read(&mut text) {
             Ok(0) => return Ok(text),
-            Ok(_) if text.len() < text.capacity() => return Ok(text),
-            Ok(_) if text.len() >= MAX_FILE => return Err(Errno::FBIG),
-            Ok(_) => text.reserve(text.len()),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-}
-
-/// Appends what `fd` still has. A file of procfs is at its end only when a read returns nothing.
-fn read_to_end(fd: &OwnedFd, text: &mut Vec<u8>) -> rustix::io::Result<()> {
-    loop {
-        if text.len() == text.capacity() {
-            if text.len() >= MAX_FILE {
+            Ok(_) if text.len() == text.capacity() && text.len() >= MAX_FILE => {
                 return Err(Errno::FBIG);
             }
-            text.reserve(text.len());
-        }
-        match rustix::io::read(fd, spare_capacity(text)) {
-            Ok(0) => return Ok(()),
+            Ok(_) if text.len() == text.capacity() => text.reserve(text.len()),
+            Ok(_) if last == Last::Short => return Ok(text),
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }

@@ -1,7 +1,7 @@
 //! What holds for all threads alike on the machine of the dumper: looked at while the tree still runs, as a processor
 //! takes its time to say what it has (`cpuid` is answered by the host of a virtual machine).
 
-use gelid_sys::arch::{self, XLayout};
+use gelid_sys::arch::XLayout;
 use gelid_sys::lsm::{self, Module};
 
 use super::Error;
@@ -24,7 +24,6 @@ impl Machine {
     ///
     /// If the dumper is not told how it is scheduled itself.
     pub(crate) fn look() -> Result<Self, Error> {
-        arch::acquaint();
         Ok(Self {
             defaults: Defaults::look()?,
             vectors: XLayout::look(),

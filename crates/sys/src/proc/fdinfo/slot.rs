@@ -12,7 +12,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::OFlags;
 use rustix::io::{DupFlags, retry_on_intr};
 
-use super::super::{Error, TaskDir, record};
+use super::super::{Error, Last, TaskDir, whole};
 use super::{FdInfo, parse};
 
 /// Bytes of most texts.
@@ -104,7 +104,8 @@ impl Taken {
             let at = text.len() as u64;
             rustix::io::pread(&self.info, spare_capacity(text), at)
         };
-        let text = record(ROOM, read).map_err(|errno| self.own.read_error("fdinfo", errno))?;
+        let text =
+            whole(ROOM, Last::Short, read).map_err(|errno| self.own.read_error("fdinfo", errno))?;
         let info = parse(text).map_err(|what| self.own.parse_error("fdinfo", what))?;
         Ok(info.of_description())
     }
