@@ -133,8 +133,9 @@ impl Staging {
 
     /// Makes files in advance, so that less is to be done when they are written. File systems that cannot are left
     /// alone, and files that are not needed leave nothing. One thread at a time is fastest: two of them look at the
-    /// same inodes.
+    /// same inodes. The first time the hash finds out what the processor can do, which takes its time in a virtual machine.
     pub fn prepare(&self, count: usize) {
+        let _ = blake3::hash(&[]);
         let Shared { blanks, mode, .. } = &*self.shared;
         blanks.make(self.dir.as_fd(), *mode, count);
     }

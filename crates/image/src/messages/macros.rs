@@ -116,7 +116,7 @@ macro_rules! messages {
                         packed: &PACKED,
                         names: match ::std::str::from_utf8(&NAMES) {
                             Ok(names) => names,
-                            Err(_) => "",
+                            Err(_) => panic!("names are made of whole names"),
                         },
                         linked: &LINKED,
                     },

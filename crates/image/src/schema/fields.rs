@@ -230,6 +230,8 @@ mod tests {
             field(6, "i", Kind::String, Show::Ip),
             field(8, "j", Kind::Text, Show::SocketName),
             field(9, "k", Kind::Bytes, Show::Dict(&[(2, "TWO")])),
+            field(10, "l", Kind::Uint, Show::Plain),
+            field(11, "m", Kind::Bytes, Show::Plain),
         ];
         static PACKED: [Packed; FIELDS.len()] = packed(FIELDS);
         static LINKED: [(Kind, Show); count_linked(FIELDS)] = linked(FIELDS);

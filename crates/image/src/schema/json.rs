@@ -24,9 +24,13 @@ pub(super) fn message(
         rest: bytes,
         message,
     };
+    let mut last = 0;
     while let Some((number, value)) = fields.next()? {
-        match schema.fields().find(|field| field.number == number) {
-            Some(field) => insert(&mut object, schema, field, value, depth)?,
+        match schema.find(number, last) {
+            Some(index) => {
+                last = index;
+                insert(&mut object, schema, schema.fields.get(index), value, depth)?;
+            }
             None => append(&mut object, format!("unknown_{number}"), unknown(value)),
         }
     }

@@ -157,7 +157,7 @@ impl<'a> Fields<'a> {
 impl Schema {
     /// Place of a field, looked for where it is if all numbers are taken, and then from that of another on.
     #[inline]
-    fn find(&self, number: u32, from: usize) -> Option<usize> {
+    pub(super) fn find(&self, number: u32, from: usize) -> Option<usize> {
         let is_it = |index: &usize| self.fields.number(*index) == Some(number);
         let plain = (number as usize).wrapping_sub(1);
         let mut likely = [plain, from, from + 1].into_iter();
