@@ -8,7 +8,7 @@ mod tables;
 use crate::failures::{must_be_gone, must_fail, start};
 use crate::trial;
 use anyhow::{Context, Result, ensure};
-use gelid_tests::{Engine, Guest, Running, Verdict};
+use gelid_tests::{Engine, Guest, Running, Verdict, run_to_end};
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -23,6 +23,7 @@ const TESTS: &[Test] = &[
     ("leave-stopped", leave_stopped),
     ("file-validation", file_validation),
     ("restore-sibling", restore_sibling),
+    ("dump-from-inside", dump_from_inside),
 ];
 
 /// So long anything may take.
@@ -146,5 +147,32 @@ fn restore_sibling() -> Result<Verdict> {
     ensure!(parent == shell.pid(), "child of {parent}");
     shell.kill()?;
     guest.check()?;
+    Ok(Verdict::Passed)
+}
+
+/// A tree that has the dumper in it, as a child of the root or further down, is refused, and runs on.
+fn dump_from_inside() -> Result<Verdict> {
+    let program = Engine::find()?.program().to_owned();
+    for script in [
+        r#""$1" dump -t $$ -D . --shell-job; echo code $?"#,
+        r#"root=$$; (sh -c '"$1" dump -t $0 -D . --shell-job' $root "$1"; echo code $?); :"#,
+    ] {
+        let images = tempfile::tempdir()?;
+        let mut shell = Command::new("sh");
+        shell.current_dir(&images).args(["-c", script, "sh"]);
+        let done = run_to_end(shell.arg(&program))?;
+        let (said, told) = [&done.stdout, &done.stderr]
+            .map(|text| String::from_utf8_lossy(text))
+            .into();
+        ensure!(
+            said.contains("code 1") && done.status.success(),
+            "{script}: {done:?}"
+        );
+        ensure!(
+            told.contains("contains the freezing process"),
+            "{script}: {told}"
+        );
+        ensure!(!images.path().join("inventory.img").exists(), "{script}");
+    }
     Ok(Verdict::Passed)
 }

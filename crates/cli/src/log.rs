@@ -297,6 +297,7 @@ mod tests {
             3,
             || {},
             || {
+                let _span = tracing::info_span!("inside", of = 1).entered();
                 tracing::error!("no such pid");
                 tracing::warn!(pid = 7, "odd");
                 tracing::info!("plain");

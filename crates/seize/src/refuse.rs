@@ -1,7 +1,6 @@
 //! Trees and tasks that are not frozen, and the reasons.
 
 use gelid_sys::{Errno, Pid, pidfd, proc};
-use rustix::fs::{Mode, OFlags};
 
 use crate::{Error, scan};
 
@@ -56,7 +55,7 @@ pub fn check_root(root: Pid) -> Result<Checked, Error> {
 fn not_our_ancestor(root: Pid, threads: i64) -> Result<(), Error> {
     let own = rustix::process::getpid();
     // Three calls for each ancestor can be spared.
-    let is_childless = root != own && threads == 1 && is_childless(root);
+    let is_childless = root != own && threads == 1 && scan::is_childless(root);
     let mut next = (!is_childless).then_some(own);
     while let Some(pid) = next {
         if pid == root {
@@ -69,13 +68,6 @@ fn not_our_ancestor(root: Pid, threads: i64) -> Result<(), Error> {
         next = parent(pid)?;
     }
     Ok(())
-}
-
-/// Whether a thread is known to have no children.
-fn is_childless(tid: Pid) -> bool {
-    let path = format!("/proc/{tid}/task/{tid}/children");
-    let children = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    children.is_ok_and(|file| rustix::io::read(file, &mut [0]) == Ok(0))
 }
 
 /// The parent of a process, `None` if it is not seen or the process is gone.

@@ -79,6 +79,13 @@ impl Scanner {
     }
 }
 
+/// Whether a thread is known to have no children: a list of some has a byte to read.
+pub(crate) fn is_childless(tid: Pid) -> bool {
+    let path = format!("/proc/{tid}/task/{tid}/children");
+    let children = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    children.is_ok_and(|file| rustix::io::read(file, &mut [0]) == Ok(0))
+}
+
 /// `stat` of a process or thread, `None` if it is gone.
 pub(crate) fn stat(task: Pid) -> Result<Option<proc::stat::Stat>, Error> {
     absent(proc::TaskDir::open(task).and_then(|dir| proc::stat::read(&dir)))
