@@ -170,19 +170,21 @@ fn field(status: &[u8], name: &[u8], radix: u32) -> u64 {
 }
 
 /// Has all processes map room for their scripts, at the same time. A process has none that is sure not to be missed, but
-/// below its stack, where there is not enough for many threads. The call is made where the thread has just made one, as
-/// threads mostly do.
+/// below its stack, where there is not enough for many threads. The call is made where the thread has just made one, or makes
+/// its next one.
 pub(crate) fn make_room(actors: &mut [Actor]) -> Result<(), Failure> {
     let mut running = Vec::with_capacity(actors.len());
     for actor in &mut *actors {
-        let at = actor.regs[0].rip.wrapping_sub(SYSCALL_INSN.len() as u64);
+        let mut task = actor.threads[0].take().ok_or("it plays")?;
+        let mut at = call_of(&actor.regs[0]);
         let mut code = [0; 2];
         vm::read_ranges(actor.pid, &[at..at + 2], &mut code)?;
         if code != SYSCALL_INSN {
-            return Err("its first thread is in no system call".into());
+            task = at_its_next_call(task)?;
+            actor.regs[0] = task.regs()?;
+            at = call_of(&actor.regs[0]);
         }
         let args = [0, actor.wanted(), PROT_ALL, FRESH, u64::MAX, 0];
-        let task = actor.threads[0].take().ok_or("it plays")?;
         task.set_regs(&actor.regs[0].for_syscall(at, nr::mmap, args))?;
         running.push(task.cont_to_syscall()?);
     }
@@ -197,6 +199,20 @@ pub(crate) fn make_room(actors: &mut [Actor]) -> Result<(), Failure> {
         actor.threads[0] = Some(task);
     }
     Ok(())
+}
+
+/// Where the instruction is that a thread has just executed, if that was a system call.
+fn call_of(regs: &UserRegs) -> u64 {
+    regs.rip.wrapping_sub(SYSCALL_INSN.len() as u64)
+}
+
+/// Lets a thread that runs code of its own come to its next call, which is not made.
+fn at_its_next_call(task: Stopped) -> Result<Stopped, Failure> {
+    let entered = arrived(task.cont_to_syscall()?, Status::SyscallStop)?;
+    let mut regs = entered.regs()?;
+    regs.orig_rax = u64::MAX;
+    entered.set_regs(&regs)?;
+    arrived(entered.cont_to_syscall()?, Status::SyscallStop)
 }
 
 fn arrived(running: Running, at: Status) -> Result<Stopped, Failure> {
