@@ -151,6 +151,10 @@ impl Dir {
         let name = kind.file_name(key).ok_or(ReadError::BadKey { kind, key })?;
         let source = match self.inner.kept.get(&name) {
             Some(kept) => kept,
+            None if kind.is_of_a_set() && !self.inner.kept.may_have(&name) => {
+                let source = Errno::NOENT;
+                return Err(ReadError::Open { file: name, source });
+            }
             None => {
                 let (file, len) = self.raw_sized(&name)?;
                 (Source::File(file), len)
@@ -218,6 +222,11 @@ impl Dir {
     /// Lets images be decoded from these bytes from now on, which have been found to be what was written.
     pub(crate) fn keep(&self, name: &str, bytes: &[u8]) {
         self.inner.kept.put(name, bytes);
+    }
+
+    /// Lets no other images be there from now on: what nobody has compared with a checksum is none of the set.
+    pub(crate) fn limit<'n>(&self, names: impl Iterator<Item = &'n str>) {
+        self.inner.kept.limit(names);
     }
 
     /// Whole contents of a file, refused if larger than `limit` bytes.

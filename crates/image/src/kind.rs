@@ -286,6 +286,14 @@ impl ImageKind {
         })
     }
 
+    /// Whether its images belong to a set. Others are written beside one, by whoever has asked for it.
+    pub(crate) fn is_of_a_set(self) -> bool {
+        !matches!(
+            self,
+            Self::Cpuinfo | Self::StatsDump | Self::StatsRestore | Self::IrmapCache
+        )
+    }
+
     /// Whether a record of this schema may stand in images of this kind.
     pub fn holds(self, schema: &Schema) -> bool {
         self.spec()

@@ -1,6 +1,7 @@
 //! The manifest: length and checksum of every file of a set.
 //!
-//! `gelid-manifest.json` is ours; CRIU ignores it, and a directory without one is as good as any.
+//! `gelid-manifest.json` is ours; CRIU ignores it, and a directory without one is as good as any. Where there is one that
+//! was verified, images that it does not list are none of the set.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -144,14 +145,19 @@ impl Manifest {
     }
 
     /// Compares a directory with the manifest and names every missing, truncated or changed file.
-    /// Of files whose checksum is their writer's own, only the length is compared.
+    /// Of files whose checksum is their writer's own, only the length is compared. Images of a directory without damage
+    /// that it does not list are not read any more.
     pub fn verify(&self, dir: &Dir) -> Vec<Damage> {
         let names: Vec<&str> = self.names().collect();
         let verify = |names: &[&str]| -> Vec<Damage> {
             let all = names.iter();
             all.filter_map(|name| self.verify_file(dir, name)).collect()
         };
-        shared_out("checksums", &names, verify).concat()
+        let damage = shared_out("checksums", &names, verify).concat();
+        if damage.is_empty() {
+            dir.limit(self.names());
+        }
+        damage
     }
 
     /// Compares one file with the manifest; a file it does not list is never damaged. Images that are small and

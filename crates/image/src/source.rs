@@ -1,9 +1,9 @@
 //! Where the bytes of an image come from: its file, or what was read of it when its checksum was compared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Cursor, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Larger files are read again.
 pub(crate) const LARGEST: u64 = 1 << 20;
@@ -39,12 +39,32 @@ pub(crate) struct Kept {
 struct Images {
     bytes: usize,
     by_name: HashMap<String, Arc<[u8]>>,
+    /// All files of the set, where that is known.
+    listed: Option<HashSet<String>>,
 }
 
 impl Kept {
+    fn images(&self) -> MutexGuard<'_, Images> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes down all files of the set.
+    pub(crate) fn limit<'n>(&self, names: impl Iterator<Item = &'n str>) {
+        self.images().listed = Some(names.map(str::to_owned).collect());
+    }
+
+    /// Whether the set may have a file of that name.
+    pub(crate) fn may_have(&self, name: &str) -> bool {
+        let images = self.images();
+        images
+            .listed
+            .as_ref()
+            .is_none_or(|listed| listed.contains(name))
+    }
+
     /// What is kept of a file, with its length.
     pub(crate) fn get(&self, name: &str) -> Option<(Source, u64)> {
-        let images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let images = self.images();
         let bytes = images.by_name.get(name)?;
         let source = Source::Kept(Cursor::new(Arc::clone(bytes)));
         Some((source, bytes.len() as u64))
@@ -52,7 +72,7 @@ impl Kept {
 
     /// Keeps the bytes of a file, if there is room for them; those that it had before are forgotten.
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
-        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut images = self.images();
         if let Some(old) = images.by_name.remove(name) {
             images.bytes -= old.len();
         }

@@ -37,6 +37,26 @@ fn nothing_is_visible_before_commit_and_nothing_left_without() {
 }
 
 #[test]
+fn images_that_are_not_listed_are_none_of_a_verified_set() {
+    let (_scratch, dir) = scratch();
+    let staging = Staging::new(&dir).unwrap();
+    staging.put(ImageKind::Inventory, (), &inventory()).unwrap();
+    staging.commit().unwrap();
+    let (stray, beside) = (TaskKobjIdsEntry::default(), CpuinfoEntry::default());
+    dir.store(ImageKind::Ids, 5, &stray).unwrap();
+    dir.store(ImageKind::Cpuinfo, (), &beside).unwrap();
+    let ids = || dir.read_opt::<TaskKobjIdsEntry>(ImageKind::Ids, 5).unwrap();
+    assert_eq!(ids(), Some(stray));
+    assert!(manifest::verify(&dir).unwrap().is_empty());
+    assert_eq!(ids(), None);
+    assert!(dir.reader(ImageKind::Ids, 5).unwrap_err().is_missing());
+    let seen: Vec<CpuinfoEntry> = dir.read_all(ImageKind::Cpuinfo, ()).unwrap();
+    assert_eq!(seen, [beside]);
+    dir.read_one::<InventoryEntry>(ImageKind::Inventory, ())
+        .unwrap();
+}
+
+#[test]
 fn a_committed_set_reads_back() {
     let (_scratch, dir) = scratch();
     let staging = Staging::new(&dir).unwrap();
