@@ -2,7 +2,6 @@
 
 use gelid_image::messages::{InventoryEntry, PluginsEntry};
 use gelid_image::{ImageKind, Staging};
-
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::cgroup;

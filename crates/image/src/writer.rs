@@ -185,7 +185,7 @@ impl ImageWriter {
     }
 
     fn flush_all(&mut self) -> Result<(), WriteError> {
-        self.write_all()?;
+        self.write_out()?;
         if self.file.is_some() {
             let hasher = self.hasher.get_or_insert_default();
             hasher.update(&self.buffer);
@@ -194,7 +194,7 @@ impl ImageWriter {
         Ok(())
     }
 
-    fn write_all(&mut self) -> Result<(), WriteError> {
+    fn write_out(&mut self) -> Result<(), WriteError> {
         if let Some(file) = &mut self.file {
             file.write_all(&self.buffer)
                 .map_err(|source| WriteError::io(&self.name, "write", source))?;
@@ -205,7 +205,7 @@ impl ImageWriter {
 
     fn close(&mut self) -> Result<(), WriteError> {
         self.finished = true;
-        self.write_all()?;
+        self.write_out()?;
         if self.file.take().is_some() {
             let blake3 = match &mut self.hasher {
                 Some(hasher) => hasher.update(&self.buffer).finalize(),

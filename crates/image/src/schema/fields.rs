@@ -69,6 +69,7 @@ impl Fields {
         self.packed[index].label
     }
 
+    /// By itself: each field of each record is asked for it, and to find how it is shown too costs a twentieth of a plan.
     pub(super) fn kind(&self, index: usize) -> Kind {
         match self.packed[index].form {
             Form::Plain(kind, _) => KINDS[usize::from(kind)],
